@@ -37,24 +37,24 @@ MAX_CHECKS = 256  # quality checks that outlive the lines around them
 _COMPARED = ("decode", "prefill", "resident_bytes")
 
 # What a line may hold, far beyond what machines reach: a line with another number is skipped, as one that is broken.
-Speed = Annotated[float, Meta(ge=1e-6, le=1e9)]  # tokens per second
-Bytes = Annotated[int, Meta(ge=0, le=1 << 60)]
-Count = Annotated[int, Meta(ge=0, le=1 << 40)]
-Amount = Annotated[float, Meta(ge=0, le=1e300)]
-Share = Annotated[float, Meta(ge=0, le=1)]
-Difference = Annotated[float, Meta(ge=-1, le=700)]  # nats: noise may be below 0, and more has no exponential
+_Speed = Annotated[float, Meta(ge=1e-6, le=1e9)]  # tokens per second
+_Bytes = Annotated[int, Meta(ge=0, le=1 << 60)]
+_Count = Annotated[int, Meta(ge=0, le=1 << 40)]
+_Amount = Annotated[float, Meta(ge=0, le=1e300)]
+_Share = Annotated[float, Meta(ge=0, le=1)]
+_Difference = Annotated[float, Meta(ge=-1, le=700)]  # nats: noise may be below 0, and more has no exponential
 
 
 class Numbers(msgspec.Struct, frozen=True, kw_only=True):
     """Predicted or measured; None = not known. Rates in tokens per second."""
 
-    decode: Speed | None = None  # one slot alone
-    prefill: Speed | None = None
-    first_token_s: Amount | None = None
-    batched: Speed | None = None  # all slots together, while several decoded
-    resident_bytes: Bytes | None = None  # of the worker, at its peak
-    loaded_bytes: Bytes | None = None  # of the worker, once loaded
-    allocated_bytes: Bytes | None = None  # as the library reports it
+    decode: _Speed | None = None  # one slot alone
+    prefill: _Speed | None = None
+    first_token_s: _Amount | None = None
+    batched: _Speed | None = None  # all slots together, while several decoded
+    resident_bytes: _Bytes | None = None  # of the worker, at its peak
+    loaded_bytes: _Bytes | None = None  # of the worker, once loaded
+    allocated_bytes: _Bytes | None = None  # as the library reports it
 
 
 class _Line(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
@@ -72,15 +72,15 @@ class Run(_Line, frozen=True, kw_only=True, tag="run"):
 
     build: str  # of the backend: what its numbers can be compared with
     basis: str  # fingerprint of what the predictions were made of; others are not comparable
-    threads: Count
-    ctx: Count
-    slots: Count
+    threads: _Count
+    ctx: _Count
+    slots: _Count
     kv_type: str
     gpu_layers: Annotated[int, Meta(ge=-1, le=1 << 40)] = 0  # -1 = all
-    depth: Count = 0  # tokens in the cache in the middle of what was decoded
-    requests: Count = 0
-    restarts: Count = 0  # of a worker that died; what was measured across one counts for nothing
-    waited: Share | None = None  # share of the time that others had the processors; None = not known
+    depth: _Count = 0  # tokens in the cache in the middle of what was decoded
+    requests: _Count = 0
+    restarts: _Count = 0  # of a worker that died; what was measured across one counts for nothing
+    waited: _Share | None = None  # share of the time that others had the processors; None = not known
     whole_batch: bool = False  # a prompt filled a whole batch, so that the peak is the peak
     predicted: Numbers = Numbers()  # before corrections
     measured: Numbers = Numbers()
@@ -90,11 +90,11 @@ class BenchTest(msgspec.Struct, frozen=True, kw_only=True):
     """One line of `edgellm bench`: the median of its repeats, with the least and the most."""
 
     name: str  # "pp512", "tg64", "tg64 @ 2048"
-    threads: Count
-    median: Amount
-    low: Amount
-    high: Amount
-    repeats: Count
+    threads: _Count
+    median: _Amount
+    low: _Amount
+    high: _Amount
+    repeats: _Count
 
 
 class Bench(_Line, frozen=True, kw_only=True, tag="bench"):
@@ -111,14 +111,14 @@ class Quality(_Line, frozen=True, kw_only=True, tag="quality"):
 
     sha256: str
     text_sha256: str
-    tokens: Count  # scored
-    perplexity: Amount
+    tokens: _Count  # scored
+    perplexity: _Amount
     reference: str = ""  # model and quantization that it was compared with
     reference_quant: str = ""
-    reference_perplexity: Amount | None = None
-    mean_kl: Difference | None = None  # nats per token, of the reference against it
-    high_kl: Difference | None = None  # 99th percentile
-    top_agreement: Share | None = None  # share of tokens with the same likeliest next one
+    reference_perplexity: _Amount | None = None
+    mean_kl: _Difference | None = None  # nats per token, of the reference against it
+    high_kl: _Difference | None = None  # 99th percentile
+    top_agreement: _Share | None = None  # share of tokens with the same likeliest next one
     veto: str = ""
 
 
