@@ -14,6 +14,7 @@ import msgspec
 
 from edgellm.errors import UsageError
 from edgellm.types.checks import check_types
+from edgellm.types.closed_schema import close
 from edgellm.types.grammar_tree import Json, Node, Pattern, nodes
 
 GrammarKind = Literal["json_schema", "regex", "lark", "gbnf", "choice", "tree"]
@@ -70,16 +71,25 @@ class Grammar(msgspec.Struct, frozen=True):
         msgspec.structs.force_setattr(self, "checked", True)
 
     @classmethod
-    def of_schema(cls, schema: dict[str, Any] | bool, param: str = "") -> Grammar:
-        """An answer that is JSON valid under `schema` (draft 2020-12), with properties in the schema's order."""
+    def of_schema(cls, schema: dict[str, Any] | bool, param: str = "", *, closed: bool = False) -> Grammar:
+        """An answer that is JSON valid under `schema` (draft 2020-12), with properties in the schema's order.
+
+        An object may have more properties than the schema lists, where it does not say `additionalProperties: false`.
+        `closed`: it may not, as with llama.cpp.
+        """
         try:
-            return cls("json_schema", _dumped(schema), param)
+            grammar = cls("json_schema", _dumped(schema), param)
         except (TypeError, ValueError, RecursionError) as error:
             raise UsageError(
                 f"the JSON schema is not plain JSON: {error}"[:200],
                 hint="send dicts, lists, texts and numbers",
                 param=param,
             ) from None
+        if not closed:
+            return grammar
+        inside = grammar._json()
+        close(inside)
+        return cls("json_schema", _dumped(inside), param)
 
     @classmethod
     def of_tree(cls, root: Node, param: str = "") -> Grammar:

@@ -30,7 +30,10 @@ class ResponseFormat(Fields, kw_only=True):
 
     type: Literal["text", "json_object", "json_schema", "structural_tag"]
     json_schema: JsonSchema | None = None
-    schema: Annotated[dict[str, Any] | None, Meta(description="Extension, llama-server's: of json_object.")] = None
+    schema: Annotated[
+        dict[str, Any] | None,
+        Meta(description="Extension, llama-server's: of json_object. Objects have the listed properties only."),
+    ] = None
     structures: Annotated[list[TagStructure] | None, Meta(description="Extension, vLLM's.")] = None
     triggers: Annotated[list[Trigger] | None, Meta(description="Extension, vLLM's.")] = None
 
@@ -44,7 +47,7 @@ class ResponseFormat(Fields, kw_only=True):
         if self.type == "text":
             return None
         if self.type == "json_object" and self.schema is not None:
-            return Grammar.of_schema(self.schema, "response_format.schema")
+            return Grammar.of_schema(self.schema, "response_format.schema", closed=True)
         if self.type == "json_object":
             return Grammar("json_schema", ANY_OBJECT, "response_format")
         if self.json_schema is None or self.json_schema.schema is None:
@@ -87,7 +90,7 @@ class StructuredBody(SamplingBody, kw_only=True):
         StructuredOutputs | None, Meta(description="Extension, vLLM's. What the answer has to look like.")
     ] = None
     json_schema: Annotated[
-        dict[str, Any] | None, Meta(description="Extension, llama-server's. As response_format's schema.")
+        dict[str, Any] | None, Meta(description="Extension, llama-server's. Objects have the listed properties only.")
     ] = None
     grammar: Annotated[
         str | None, Meta(description="Extension, llama-server's. A grammar in GBNF, or in llguidance's Lark.")
@@ -100,7 +103,7 @@ class StructuredBody(SamplingBody, kw_only=True):
         """
         grammars = self.structured_outputs.grammars() if self.structured_outputs else []
         if self.json_schema is not None:
-            grammars.append(_of_schema(self.json_schema, "json_schema"))
+            grammars.append(Grammar.of_schema(self.json_schema, "json_schema", closed=True))
         if self.grammar:
             grammars.append(Grammar("gbnf", self.grammar, "grammar"))
         if self.response_format is not None and (wanted := self.response_format.grammar()) is not None:

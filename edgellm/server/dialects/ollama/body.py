@@ -80,7 +80,7 @@ class OllamaGenerationBody(OllamaBody, kw_only=True):
 
     def wanted_grammar(self) -> Grammar | None:
         if isinstance(self.format, dict):
-            return Grammar.of_schema(self.format, "format")
+            return Grammar.of_schema(self.format, "format", closed=True)
         return Grammar("json_schema", ANY_OBJECT, "format") if self.format else None
 
     def notes(self, requests: Sequence[GenerationRequest]) -> list[str]:
