@@ -280,6 +280,20 @@ async def test_an_answer_that_is_late_is_ended_for_coroutines_too(open_llm: Open
     await asyncio.to_thread(answered_in_all_slots, llm, 1)
 
 
+@pytest.mark.usefixtures("very_slow")
+async def test_an_answer_that_never_began_is_told_of_slots(open_llm: Open) -> None:
+    llm = open_llm(slots=1, isolate=False)
+    first = llm.stream(LONG, temperature=0)
+    next(iter(first))
+    with refuses(TimedOut, timeout=0.1) as caught:
+        llm.chat("Hello", timeout=0.1)
+    assert "slots=" in caught.value.hint
+    with refuses(TimedOut, timeout=0.15) as caught:
+        await llm.achat("Hello", timeout=0.15)
+    assert "slots=" in caught.value.hint
+    first.close()
+
+
 async def test_what_came_in_time_can_be_taken_later() -> None:
     """The time is the model's, not that of the loop that reads its answer."""
     sink, later = QueueSink(), AsyncSink()

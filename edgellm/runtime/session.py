@@ -91,6 +91,10 @@ class Dispatcher:
     def __len__(self) -> int:
         return len(self._sinks)
 
+    def n_before(self, request_id: int) -> int:
+        """How many open requests came before this one."""
+        return sum(1 for other in list(self._sinks) if other < request_id)
+
     def deliver(self, messages: list[wire.Up]) -> None:
         """Hand each message to its request's sink; those for one event loop go over together."""
         by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Queue[Delivery], Delivery]]] = {}
@@ -169,6 +173,10 @@ class Session(abc.ABC):
     def idle(self) -> bool:
         """Whether no request is open."""
         return not len(self._dispatcher)
+
+    def is_queued(self, request_id: int) -> bool:
+        """Whether as many requests as there are slots came before this one, and are still open."""
+        return self._info is not None and self._dispatcher.n_before(request_id) >= self._info.n_slots
 
     @property
     def meter(self) -> Meter:

@@ -44,7 +44,8 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods, TokenMethods):
     """A loaded model.
 
     Make one with `EdgeLLM.auto()` or `EdgeLLM.load(model)`. All methods may be called from any thread at once;
-    requests are batched. Use it as a context manager (`with` or `async with`), or call `close()`.
+    requests are batched. `auto` and `load` plan one conversation at a time (`slots=1`), and other requests wait for it,
+    unless `slots=` says more. Use it as a context manager (`with` or `async with`), or call `close()`.
 
     Attributes:
         plan: what runs, with the reasons.

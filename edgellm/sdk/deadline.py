@@ -6,7 +6,7 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from edgellm.errors import TimedOut, UsageError, option
@@ -34,14 +34,14 @@ class Deadline:
         self._instead = instead
         self._ends = None if timeout is None else time.monotonic() + timeout
 
-    def next_of(self, sink: QueueSink) -> Delivery:
-        """What arrives next. Raises TimedOut where nothing did in time."""
+    def next_of(self, sink: QueueSink, is_queued: Callable[[], bool] | None = None) -> Delivery:
+        """What arrives next. Raises TimedOut where nothing did in time. `is_queued`: whether it waits for a slot."""
         try:
             return sink.get(self._left)
         except queue.Empty:
-            raise self._passed() from None
+            raise self._passed(is_queued) from None
 
-    async def keep(self, arriving: Awaitable[T]) -> T:
+    async def keep(self, arriving: Awaitable[T], is_queued: Callable[[], bool] | None = None) -> T:
         """The same for coroutines."""
         if self._ends is None:
             return await arriving
@@ -49,7 +49,7 @@ class Deadline:
             async with asyncio.timeout(self._left):
                 return await arriving
         except TimeoutError:
-            raise self._passed() from None
+            raise self._passed(is_queued) from None
 
     def check(self) -> None:
         """Raises TimedOut where it has passed."""
@@ -60,8 +60,14 @@ class Deadline:
     def _left(self) -> float | None:
         return None if self._ends is None else max(0.0, self._ends - time.monotonic())
 
-    def _passed(self) -> TimedOut:
+    def _passed(self, is_queued: Callable[[], bool] | None = None) -> TimedOut:
         assert self._timeout is not None
+        if is_queued is not None and is_queued():
+            return TimedOut(
+                f"the request still waited for other answers after {self._timeout:g} s, and was ended",
+                hint=f"give it a longer timeout, or answer more at once: {option('slots', 2)} when the model is loaded",
+                timeout=float(self._timeout),
+            )
         return TimedOut(
             f"the answer was not complete after {self._timeout:g} s, and was ended",
             hint=f"give it a longer timeout or less to do; {self._instead}; where other programs keep the processors "

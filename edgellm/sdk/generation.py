@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import reprlib
 from collections.abc import AsyncGenerator, Generator
 
@@ -32,9 +33,10 @@ class GenerationMethods:
         _require_request(request)
         sink = QueueSink()
         request_id = submit(self._session, request, sink)
+        is_queued = functools.partial(self._session.is_queued, request_id)
         try:
             while True:
-                outcome = deadline.next_of(sink)
+                outcome = deadline.next_of(sink, is_queued)
                 if isinstance(outcome, EdgeLLMError):
                     raise outcome
                 assert isinstance(outcome, (Delta, Prefill, Done))
@@ -67,9 +69,10 @@ class GenerationMethods:
         _require_request(request)
         sink = AsyncSink()
         request_id = submit(self._session, request, sink)
+        is_queued = functools.partial(self._session.is_queued, request_id)
         try:
             while True:
-                outcomes = await deadline.keep(sink.get_all())
+                outcomes = await deadline.keep(sink.get_all(), is_queued)
                 events = [outcome for outcome in outcomes if isinstance(outcome, (Delta, Prefill, Done))]
                 if events:
                     yield events

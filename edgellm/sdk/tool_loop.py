@@ -168,9 +168,10 @@ class _ToolLoop:
         # What forces a call would do so for ever.
         self.options["tool_choice"] = "auto"
         if (answer.calls or is_forced) and answer.finish_reason == "length":
+            fewer = ", or one call in each answer: parallel_tool_calls=False" if answer.calls[1:] else ""
             raise IncompleteAnswer(
                 f"a call of {answer.calls[-1].name[:60] if answer.calls else 'a tool'} was cut off",
-                hint=f"give it more {option('max_tokens')}",
+                hint=f"give it more {option('max_tokens')}{fewer}",
                 text=answer.text,
             )
         if answer.calls and not self._left:

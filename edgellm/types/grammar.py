@@ -37,7 +37,16 @@ ANY_OBJECT = '{"type": "object"}'
 
 
 class Grammar(msgspec.Struct, frozen=True):
-    """`text`: the schema, the list of choices or the `grammar_tree` as JSON, or the pattern or grammar itself."""
+    """What an answer has to look like. `kind` says what `text` is:
+
+    - "json_schema": a JSON schema, as text; `of_schema` makes one of a dict.
+    - "regex": a pattern that the whole answer matches. It is Rust's regex, in which `\\d` and `\\w` mean every script:
+      `[0-9]` for ASCII digits.
+    - "choice": a JSON list of texts, of which the answer is one.
+    - "lark": a grammar in Lark, as llguidance has it.
+    - "gbnf": a grammar in GBNF, as llama.cpp has it.
+    - "tree": a `grammar_tree` as JSON, which `of_tree` makes.
+    """
 
     kind: GrammarKind
     text: str

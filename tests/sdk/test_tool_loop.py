@@ -181,6 +181,12 @@ def test_a_call_that_was_cut_off_is_not_made() -> None:
     assert made == []
 
 
+def test_a_second_call_that_was_cut_off_tells_how_to_have_one() -> None:
+    with refuses(IncompleteAnswer) as caught:
+        Scripted([("town", "{}"), ("town", "{")], ends="length").use_tools("Go", tools=[town])
+    assert "parallel_tool_calls=False" in caught.value.hint
+
+
 @pytest.mark.parametrize("choice", ["required", NamedTool("town")], ids=["required", "named"])
 def test_a_forced_call_that_was_cut_off_before_its_name_is_no_answer(choice: Any) -> None:
     with refuses(IncompleteAnswer, text='{"name": "to'):
