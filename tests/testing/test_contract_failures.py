@@ -47,11 +47,16 @@ class Alike(EchoEngine):
 
 
 class Careless(EchoEngine):
-    # A fork takes nothing, and control tokens have no text.
+    # A fork takes one token, and control tokens have no text.
     def __init__(self, settings):
         super().__init__(settings)
         self.tokenizer.text = lambda token: self.tokenizer.token_bytes(token).decode("utf-8", "replace")
 
+    def fork(self, source, target, n_tokens):
+        return super().fork(source, target, min(n_tokens, 1))
+
+
+class NoFork(EchoEngine):
     def fork(self, source, target, n_tokens):
         return super().fork(source, target, 0)
 
@@ -78,7 +83,7 @@ class Broken(EchoBackend):
 
 @hookimpl
 def register_backends(register):
-    for engine in (Sloppy, KeepsOne, Alike, Careless, Aborts, Hangs):
+    for engine in (Sloppy, KeepsOne, Alike, Careless, NoFork, Aborts, Hangs):
         register(Broken(engine))
 """
 SUITE = """
@@ -99,6 +104,7 @@ class TestSloppy(Kit): ...
 class TestKeepsOne(Kit): ...
 class TestAlike(Kit): ...
 class TestCareless(Kit): ...
+class TestNoFork(Kit): ...
 class TestAborts(Kit): ...
 class TestHangs(Kit):
     limit_s = 15
@@ -143,6 +149,10 @@ def failed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 )
 def test_a_failure_says_what_was_expected_and_what_came(failed: dict[str, str], test: str, words: str) -> None:
     assert re.search(words, failed[test])
+
+
+def test_an_engine_that_cannot_fork_passes(failed: dict[str, str]) -> None:
+    assert not [test for test in failed if test.startswith("NoFork")]
 
 
 @pytest.mark.slow(16)
