@@ -15,6 +15,7 @@ import msgspec
 from edgellm import errors
 from edgellm.sdk.client import EdgeLLM
 from edgellm.types.event import Choice, Completion, Delta, Done, Prefill, Timings, Usage
+from edgellm.types.grammar import Grammar
 from edgellm.types.message import Message, NamedTool, TextInput, Tool, ToolCall
 from edgellm.types.options import LaunchOptions, SelectionOptions
 from edgellm.types.request import EmbeddingRequest, GenerationRequest, RerankRequest
@@ -78,6 +79,7 @@ GROUPS: tuple[tuple[str, tuple[type, ...]], ...] = (
             Sampling,
             SamplingDefaults,
             SamplingPart,
+            Grammar,
             GenerationRequest,
             EmbeddingRequest,
             RerankRequest,
