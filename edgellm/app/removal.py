@@ -38,12 +38,17 @@ def require_idle(chosen: Sequence[StoredModel]) -> None:
             raise UsageError(message, hint="stop what runs it first, or delete it with `edgellm rm --force`")
 
 
+def comes_with_package(model_id: str) -> bool:
+    """Whether a plugin brought its file, which stays whatever the store forgets."""
+    card = context.rows(here=False).get(model_id)
+    return card is not None and any(file.source.startswith("file:") for file in card.files)
+
+
 def _hint(model_id: str, installed: Sequence[StoredModel]) -> str:
     for item in local.models():
         if (item.card.id if item.card else item.path.name).lower() == model_id:
             return f"it belongs to another program or to you: delete {item.path} there"
-    card = context.rows().get(model_id)
-    if card is not None and any(file.source.startswith("file:") for file in card.files):
+    if comes_with_package(model_id):
         return "it is part of an installed package, and takes no room of its own: there is nothing to remove"
     names = sorted({f"{s.model_id}:{s.quant}" for s in installed})
     if near := [name for name in names if name.lower().startswith(model_id)]:

@@ -6,13 +6,18 @@ import http.client
 from http import HTTPStatus
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from edgellm.cli.page import examples, say
 from edgellm.errors import UsageError
+
+if TYPE_CHECKING:
+    _Choice = click.Choice[str]
+else:  # generic since click 8.2
+    _Choice = click.Choice
 
 CLIENTS = ("aider", "claude-code", "cline", "codex", "continue", "llm", "open-webui", "zed")
 TEXTS = Path(__file__).parent / "clients"
@@ -21,11 +26,24 @@ MODEL = "edgellm"  # means whatever is served
 CTX = 8192  # where no server says how long its context is
 MOST_OUTPUT = 8192  # tokens of an answer, for which a client keeps room; no more than a quarter of the context
 NO_KEY = "none"  # clients want one even where the server does not
+# Tokens of the first prompt of programs that send long ones (docs/http-anthropic.md, docs/http-responses.md).
+FIRST_PROMPTS = {"claude-code": 12_000, "codex": 7_000}
+ROOMY = 32768  # tokens of context with which these work
 MOST_BYTES = 1024**2  # of an answer
 
 
+class _Client(_Choice):
+    """One of CLIENTS; what is near to one is answered with it."""
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        near = next((name for name in CLIENTS if value and name.startswith(value.lower())), None)
+        if near is not None and value != near:
+            self.fail(f"there are no lines for {value!r}; did you mean {near}?", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 @click.command(epilog=examples("edgellm client-config codex", "edgellm client-config zed --url http://127.0.0.1:9000"))
-@click.argument("client", type=click.Choice(CLIENTS), metavar="CLIENT")
+@click.argument("client", type=_Client(CLIENTS), metavar="CLIENT")
 @click.option("--url", default=URL, show_default=True, help="Where `edgellm serve` listens.")
 @click.option("--model", default=MODEL, show_default=True, help="The name to ask for; edgellm means what is served.")
 @click.option("--ctx", type=click.IntRange(1), help="Length of the context; asked of the server where it runs.")
@@ -47,6 +65,12 @@ def command(*, client: str, url: str, model: str, ctx: int | None) -> None:
     if model != MODEL and (names := server.names_beside(model)):
         say(f"{model!r} is not served at {url}; it serves {', '.join(names)}.", err=True)
     key, output = "$EDGELLM_API_KEY" if server.key else NO_KEY, min(MOST_OUTPUT, ctx // 4)
+    if ctx - output < FIRST_PROMPTS.get(client, 0):
+        say(
+            f"A context of {ctx:,} tokens is too short for {client}, whose first prompt alone takes about "
+            f"{FIRST_PROMPTS[client]:,}: serve with --ctx {ROOMY} or more, where the model was trained for as much.",
+            err=True,
+        )
     values = {"url": url, "model": model, "key": key, "ctx": str(ctx), "output": str(output)}
     text = Template((TEXTS / f"{client}.txt").read_text(encoding="utf-8"))
     click.echo(text.substitute(values), nl=False)

@@ -11,7 +11,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-SETUP_BACKENDS = ("bitnet", "gguf", "onnx")
+SETUP_BACKENDS = {"bitnet": "ternary models", "gguf": "most models (GGUF files)", "onnx": "ONNX models"}
 SETUP_RECORD = "edgellm-setup.json"  # written by plugins/install.py into the environment it makes
 
 
@@ -58,7 +58,8 @@ def examine(ctx: click.Context) -> Report:
         examine_backends(report, machine)
         examine_history(report, machine)
     examine_plugins(report, ctx)
-    examine_setup(report, Path(sys.prefix) / SETUP_RECORD)
+    failed = examine_setup(report, Path(sys.prefix) / SETUP_RECORD)
+    examine_missing(report, failed)
     examine_store(report)
     report.settings = dump.settings_in_use()
     if report.versions["llguidance"] == "not installed":
@@ -244,18 +245,29 @@ def examine_variables(report: Report) -> None:
         report.note(f"{name} is set and has no meaning", f"{fix}docs/cli.md lists the variables")
 
 
-def examine_setup(report: Report, record: Path) -> None:
+def examine_missing(report: Report, failed: Collection[str]) -> None:
+    """The plugins of EdgeLLM's own that are not here, as while `make setup` is at work; `failed` are told already."""
+    installed = {row["name"] for row in report.plugins}
+    for name, runs in SETUP_BACKENDS.items():
+        if name not in installed and (distribution := f"edgellm-{name}") not in failed:
+            report.note(
+                f"{distribution}, which runs {runs}, is not installed", f"`make setup`, or pip install {distribution}"
+            )
+
+
+def examine_setup(report: Report, record: Path) -> set[str]:
     """What `make setup` could not install; there is no record where pip alone was used."""
     try:
         rows = json.loads(read_regular(record, MIB))
         failed = [(name, row["note"], row["hint"]) for name, row in rows.items() if row["status"] == "failed"]
     except FileNotFoundError:
-        return
+        return set()
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         report.note(f"{record} cannot be read: {error}", "`make setup` writes it again")
-        return
+        return set()
     for name, note, hint in failed:
         report.problem(f"set-up could not install {name}: {note}", hint)
+    return {name for name, _, _ in failed}
 
 
 def examine_store(report: Report) -> None:

@@ -24,6 +24,14 @@ OTHER_WORDS = {
     "info": "show", "inspect": "show", "search": "models", "catalog": "models",
     "auto": "auto-select", "choose": "auto-select", "recommend": "auto-select", "benchmark": "bench",
 }  # fmt: skip
+# What is no command of its own, and how it is done.
+OTHER_WAYS = {
+    "ps": "what runs is in the terminals of `edgellm serve` and `edgellm run`; `edgellm list` tells what is stored",
+    "stop": "Ctrl-C stops `edgellm serve` where it runs, and so does SIGTERM",
+    "version": "`edgellm --version` tells it",
+    "update": "`pip install --upgrade` brings a newer EdgeLLM, or `git pull` and `make setup` where it was cloned",
+}
+OTHER_WAYS |= {"kill": OTHER_WAYS["stop"], "upgrade": OTHER_WAYS["update"]}
 
 EXPLAINING = ("doctor", "help", "completion")  # which run whatever the environment says
 STDERR = 2
@@ -56,6 +64,8 @@ class LazyGroup(click.Group):
 def _unknown(name: str, names: Sequence[str]) -> UsageError:
     import difflib
 
+    if name.lower() in OTHER_WAYS:
+        return UsageError(f"there is no command {name!r}", hint=OTHER_WAYS[name.lower()])
     word = OTHER_WORDS.get(name.lower(), "")
     close = [word] if word in names else difflib.get_close_matches(name.lower(), names, n=3)
     guess = f"did you mean {' or '.join(close)}? " if close else ""

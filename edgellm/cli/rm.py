@@ -46,6 +46,11 @@ def command(*, models: tuple[str, ...], force: bool, as_json: bool) -> None:
 
 
 def _tell(stored: StoredModel, freed: int) -> None:
+    from edgellm.app import removal
+
+    if removal.comes_with_package(stored.model_id):
+        say(f"{stored.model_id} {stored.quant} comes with an installed package: there is nothing to delete.")
+        return
     outside = [file.path for file in stored.files if os.path.isabs(file.path)]
     room = f"{show_size(freed)} are free" if freed or not outside else "nothing is free, as only its record lay there"
     say(f"Removed {stored.model_id} {stored.quant} from the store: {room}.")

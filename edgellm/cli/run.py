@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 FENCE = '"""'
-LEAVING = ("/bye", "/quit", "/exit")
+LEAVING = ("/bye", "/quit", "/exit", "quit", "exit")  # as shells have the last two
 HELP = {
     "/help": "this text",
     "/reset": "forget the conversation",
     "/explain": "what runs here and why",
     "/stats": "tokens and speed of the last answer",
-    "/bye": "leave, as Ctrl-D, /quit and /exit do",
+    "/bye": "leave, as Ctrl-D, quit and exit do",
     "": 'Ctrl-C stops an answer. Text between two lines of """ is one message.',
 }
 

@@ -172,6 +172,16 @@ def test_what_set_up_could_not_install_is_told_with_its_cure(tmp_path: Path, mon
     assert "set-up could not install edgellm-gguf: no C compiler | apt-get install gcc g++" in texts(report, "problem")
 
 
+def test_plugins_of_its_own_that_are_not_installed_are_named(tmp_path: Path, monkeypatch, with_plugins) -> None:
+    with_plugins()
+    monkeypatch.setattr("edgellm.cli.plugins.collect", lambda ctx: [{"name": "onnx", "status": "ok", "error": ""}])
+    row = {"key": "", "status": "failed", "note": "no C compiler", "hint": ""}
+    (tmp_path / doctor.SETUP_RECORD).write_text(json.dumps({"edgellm-bitnet": row}))
+    (note,) = (text for text in texts(examine(monkeypatch), "note") if "is not installed" in text)
+
+    assert note.startswith("edgellm-gguf")
+
+
 @pytest.mark.parametrize("record", ["", "[]", '{"edgellm": 3}', "\x00"])
 def test_a_record_that_is_none_is_noted(tmp_path: Path, monkeypatch, with_plugins, record: str) -> None:
     with_plugins()

@@ -103,6 +103,15 @@ def test_an_unknown_command_is_answered_with_the_one_that_is_meant(
     assert f"did you mean {meant}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("typed", "way"), [("ps", "edgellm list"), ("stop", "Ctrl-C"), ("Version", "--version")])
+def test_what_is_no_command_of_its_own_is_told_how_it_is_done(
+    typed: str, way: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status(typed) == 2
+    assert way in capsys.readouterr().err
+    assert not set(front.OTHER_WAYS) & {*COMMANDS, *front.OTHER_WORDS}
+
+
 def test_every_other_word_leads_to_a_command_that_is_there() -> None:
     assert set(front.OTHER_WORDS.values()) <= set(COMMANDS)
     assert not set(front.OTHER_WORDS) & set(COMMANDS)

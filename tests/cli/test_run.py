@@ -230,7 +230,7 @@ def test_a_conversation(terminal: Terminal) -> None:
     assert terminal.process.wait(PATIENCE_S) == 0
 
 
-@pytest.mark.parametrize("word", ["/bye", "/quit", "/exit"])
+@pytest.mark.parametrize("word", ["/bye", "/quit", "/exit", "quit", "exit"])
 def test_a_word_leaves_too(terminal: Terminal, word: str) -> None:
     terminal.expect(">>> ")
     terminal.type(f"{word}\n")

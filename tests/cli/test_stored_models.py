@@ -131,7 +131,8 @@ def test_what_belongs_to_a_package_is_not_deleted(packaged: ModelCard) -> None:
     (file,) = packaged.files
     Library().fetch(packaged, file)
     removed = invoke("rm", packaged.id)
-    assert "nothing is free" in removed.stdout
+    assert "nothing to delete" in removed.stdout
+    assert "free" not in removed.stdout
     assert Path(file.source.removeprefix("file:")).exists()
     assert installed() == []
 

@@ -22,7 +22,7 @@ def written(*arguments: str, **environment: str) -> Result:
 
 @pytest.mark.parametrize("client", CLIENTS)
 def test_each_names_the_address_and_holds_no_key(client: str) -> None:
-    result = written(client, "--url", f"{NOWHERE}/v1/", "--ctx", "4096", EDGELLM_API_KEY="s3cret-key")
+    result = written(client, "--url", f"{NOWHERE}/v1/", "--ctx", "32768", EDGELLM_API_KEY="s3cret-key")
 
     assert result.exit_code == 0
     assert NOWHERE in result.stdout
@@ -65,11 +65,25 @@ def test_claude_code_is_told_how_long_context_and_answers_are(ctx: str, output: 
     assert exports["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] == output
 
 
+@pytest.mark.parametrize(("client", "ctx"), [("claude-code", "512"), ("claude-code", "8192"), ("codex", "8192")])
+def test_a_context_that_its_first_prompt_fills_is_told(client: str, ctx: str) -> None:
+    assert "--ctx 32768" in written(client, "--ctx", ctx).stderr
+    assert written("llm", "--ctx", ctx).stderr == ""
+
+
+@pytest.mark.parametrize("word", ["claude", "Claude", "continu"])
+def test_a_client_that_is_nearly_named_is_suggested(word: str) -> None:
+    result = written(word)
+
+    assert result.exit_code == 2
+    assert f"did you mean {next(name for name in CLIENTS if name.startswith(word.lower()))}?" in result.stderr
+
+
 def test_the_context_is_asked_of_the_server(live: Live) -> None:
     result = written("codex", "--url", live.url)
 
     assert tomllib.loads(result.stdout)["model_context_window"] == live.llm.plan.settings.n_ctx
-    assert result.stderr == ""
+    assert "No server" not in result.stderr
 
 
 def test_a_server_with_a_key_is_asked_with_it(serve: Servers) -> None:
@@ -79,7 +93,7 @@ def test_a_server_with_a_key_is_asked_with_it(serve: Servers) -> None:
     assert "EDGELLM_API_KEY" in asked
     assert "No server" not in asked
     assert "EDGELLM_API_KEY" in written("codex", "--url", locked.url, EDGELLM_API_KEY="another-key").stderr
-    assert written("codex", "--url", locked.url, EDGELLM_API_KEY="s3cret-key").stderr == ""
+    assert written("llm", "--url", locked.url, EDGELLM_API_KEY="s3cret-key").stderr == ""
 
 
 def test_where_no_server_answers_it_is_said() -> None:
@@ -119,7 +133,7 @@ def test_a_model_that_is_not_served_is_named(live: Live, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["echo", "default", "edgellm", "echo:latest"])
 def test_nothing_is_said_of_a_model_that_is_served(live: Live, name: str) -> None:
-    assert written("codex", "--url", live.url, "--model", name).stderr == ""
+    assert written("llm", "--url", live.url, "--model", name).stderr == ""
 
 
 def test_a_client_that_is_none_of_them_is_told_once_what_there_is() -> None:
