@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from edgellm.runtime.mailbox import Inbox
 from edgellm.runtime.prompt_reader import PromptRead, TextRead
+from edgellm.runtime.thread_stack import large_stack
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,7 +28,8 @@ class ReaderThread:
             from concurrent.futures import ThreadPoolExecutor
 
             self._executor = ThreadPoolExecutor(1, "edgellm-texts")
-        reading = self._executor.submit(read)
+        with large_stack():  # its one thread is started with the first
+            reading = self._executor.submit(read)
         reading.add_done_callback(lambda _: self._inbox.put(told))
         return reading
 

@@ -15,6 +15,7 @@ from edgellm.runtime.loop import Loop
 from edgellm.runtime.mailbox import Mailbox
 from edgellm.runtime.process_usage import ProcessUsage
 from edgellm.runtime.session import CLOSE_TIMEOUT_S, Session, SessionState, Sink, closed
+from edgellm.runtime.thread_stack import large_stack
 from edgellm.types.plan import LaunchPlan
 from edgellm.types.request import Request
 
@@ -35,7 +36,8 @@ class ThreadSession(Session):
         self._lock = threading.RLock()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="edgellm-loop", daemon=True)
-        self._thread.start()
+        with large_stack():
+            self._thread.start()
 
     @property
     def info(self) -> EngineInfo:

@@ -132,7 +132,7 @@ def test_bytes_of_tokens_are_the_text(tmp_path_factory: pytest.TempPathFactory, 
     assert b"".join(map(ours.token_bytes, ids(ours, text, parse=False))) == text.encode()
 
 
-def test_the_same_vocabulary_as_gguf_gives_the_same_ids(tmp_path: Path) -> None:
+def same_vocabulary_as_gguf(tmp_path: Path) -> Any:
     tokens = [*VOCAB, *SPECIAL]
     keys = [
         ("general.architecture", STRING, "llama"),
@@ -144,8 +144,12 @@ def test_the_same_vocabulary_as_gguf_gives_the_same_ids(tmp_path: Path) -> None:
         ("tokenizer.ggml.bos_token_id", UINT32, FIRST),
         ("tokenizer.ggml.eos_token_id", UINT32, FIRST + 1),
     ]
+    return from_gguf.read_tokenizer(reader.read_header(Gguf(keys).write(tmp_path / "x.gguf")))
+
+
+def test_the_same_vocabulary_as_gguf_gives_the_same_ids(tmp_path: Path) -> None:
     ours = from_json.read_tokenizer_json(folder(tmp_path))
-    other = from_gguf.read_tokenizer(reader.read_header(Gguf(keys).write(tmp_path / "x.gguf")))
+    other = same_vocabulary_as_gguf(tmp_path)
     for text in ("hello  world", "é 日本 🎉", "<|eot_id|>hello<tool>", "it's 12345\n\n x"):
         for special in (False, True):
             for parse in (False, True):
@@ -307,9 +311,10 @@ def test_an_expression_that_never_ends_is_an_error_and_the_next_text_is_encoded(
     assert ids(ours, "ab") == [VOCAB["a"], VOCAB["b"]]
 
 
-def test_a_long_text_holds_up_no_other_thread(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_gguf", [False, True])
+def test_a_long_text_holds_up_no_other_thread(is_gguf: bool, tmp_path: Path) -> None:
     """The library's own `encode` keeps Python's lock, and its switch for special tokens waits with it in hand."""
-    tokenizer = from_json.read_tokenizer_json(folder(tmp_path))
+    tokenizer = same_vocabulary_as_gguf(tmp_path) if is_gguf else from_json.read_tokenizer_json(folder(tmp_path))
     turns, ended = 0, threading.Event()
 
     def others() -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from edgellm.errors import BackendUnavailable, UnsupportedArtifact, UsageError
 from edgellm.formats.gguf import reader
 from edgellm.formats.gguf.reader import GgufHeader
+from edgellm.formats.tokenizer import pipelines
 from edgellm.formats.tokenizer.keys import Entries, TokenizerKeys
 from edgellm.formats.tokenizer.kinds import TokenKind, end_tokens
 from edgellm.formats.tokenizer.pretokenizers import PRE_TOKENIZERS, PreTokenizer, recognise
@@ -68,7 +69,7 @@ def _byte_level(keys: TokenizerKeys, entries: Entries, pre: str | None) -> FileT
 
     def encode_text(text: str) -> list[int]:
         try:
-            tokens: list[int] = pipeline.encode(text, add_special_tokens=False).ids
+            tokens: list[int] = pipelines.encode(pipeline, text, add_special=False).ids
         except BaseException as error:
             if not _is_of_library(error):
                 raise

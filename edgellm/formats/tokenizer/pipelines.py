@@ -23,10 +23,14 @@ class Pipelines:
 
     def encode(self, text: str, second: str | None = None, *, add_special: bool, parse_special: bool) -> Encoding:
         """A text, or two as a pair. Raises what the library raises."""
-        pipeline = self.whole if parse_special else self._plain
-        # Unlike `encode`, it lets go of Python's lock.
-        given = text if second is None else (text, second)
-        return pipeline.encode_batch([given], add_special_tokens=add_special)[0]
+        return encode(self.whole if parse_special else self._plain, text, second, add_special=add_special)
+
+
+def encode(pipeline: Pipeline, text: str, second: str | None = None, *, add_special: bool) -> Encoding:
+    """A text, or two as a pair, without Python's lock. Raises what the library raises."""
+    # The library's own `encode` keeps the lock.
+    given = text if second is None else (text, second)
+    return pipeline.encode_batch([given], add_special_tokens=add_special)[0]
 
 
 def _twin(whole: Pipeline) -> Pipeline:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 import llama_cpp
 
 from edgellm.formats.tokenizer.kinds import TokenKind
+from edgellm.formats.tokenizer.special import SpecialTokens
+from edgellm_gguf.long_runs import MAX_RUN, parts
 
 # llama.h, LLAMA_TOKEN_ATTR_*. Control tokens add nothing to the text.
 _UNKNOWN, _CONTROL, _USER_DEFINED = 1 << 0, 1 << 3, 1 << 4
@@ -24,9 +27,21 @@ class LlamaTokenizer:
         self._vocab = vocab
         self._pieces: dict[int, bytes] = {}
         self._buffer = ctypes.create_string_buffer(256)
+        self._has_words = llama_cpp.llama_vocab_type(vocab) == llama_cpp.LLAMA_VOCAB_TYPE_BPE
 
     def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
-        """Token ids of `text`; lone surrogates become U+FFFD."""
+        """Token ids of `text`; lone surrogates become U+FFFD. Longer runs than `long_runs.MAX_RUN` are cut."""
+        if len(text) <= MAX_RUN or not self._has_words or len(parts(text)) == 1:
+            return self._ids(text, add_special=add_special, parse_special=parse_special)
+        around = self._ids("", add_special=True, parse_special=False) if add_special else []
+        n_before = int(llama_cpp.llama_vocab_get_add_bos(self._vocab))
+        texts = self._parsed_texts if parse_special else self._plain_texts
+        return [*around[:n_before], *texts.encode(text, self._ids_of_parts), *around[n_before:]]
+
+    def _ids_of_parts(self, text: str) -> list[int]:
+        return [token for part in parts(text) for token in self._ids(part, add_special=False, parse_special=False)]
+
+    def _ids(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         data = text.encode("utf-8", "replace")
         # Never more tokens than bytes, plus BOS and EOS.
         capacity = len(data) + 2
@@ -37,6 +52,21 @@ class LlamaTokenizer:
             tokens = (ctypes.c_int32 * capacity)()
             n = llama_cpp.llama_tokenize(self._vocab, data, len(data), tokens, capacity, add_special, parse_special)
         return tokens[:n]
+
+    @cached_property
+    def _parsed_texts(self) -> SpecialTokens:
+        return self._texts(_CONTROL | _UNKNOWN | _USER_DEFINED)
+
+    @cached_property
+    def _plain_texts(self) -> SpecialTokens:
+        return self._texts(_USER_DEFINED)
+
+    def _texts(self, attributes: int) -> SpecialTokens:
+        """What llama.cpp looks for before it splits a text into words."""
+        apart = LlamaTokenizer(self._vocab)  # not the buffer of the thread that answers
+        ids = range(llama_cpp.llama_vocab_n_tokens(self._vocab))
+        asked = (token for token in ids if llama_cpp.llama_vocab_get_attr(self._vocab, token) & attributes)
+        return SpecialTokens({text: token for token in asked if (text := apart.text(token))})
 
     def token_bytes(self, token: int) -> bytes:
         """Bytes that `token` adds to the text; b"" for control tokens."""

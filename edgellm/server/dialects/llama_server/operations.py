@@ -23,6 +23,7 @@ from edgellm.server.dialects.llama_server.bodies import (
     settings_of,
 )
 from edgellm.server.dialects.llama_server.chunks import LlamaChunks
+from edgellm.server.json_list import json_list
 from edgellm.server.openapi import EVENTS, REFUSALS, Operation, status_reply
 from edgellm.server.responses import NO_STORE, JSONResponse, client_closed
 from edgellm.server.schemas import response
@@ -55,8 +56,7 @@ def operations(served: ServedModel) -> list[Operation]:
             if not body.with_pieces:
                 return JSONResponse({"tokens": tokens})
             pieces = await served.llm.apieces(tokens)
-        told = [{"id": token, "piece": _piece(piece)} for token, piece in zip(tokens, pieces, strict=True)]
-        return JSONResponse({"tokens": told})
+        return await asyncio.to_thread(_told, tokens, pieces)
 
     async def detokenize(request: Request) -> ASGIApp:
         """The text of tokens."""
@@ -132,6 +132,11 @@ async def _whole(request: Request, chunks: LlamaChunks, event_lists: EventLists)
         events = await sse.unless_gone(request.receive, sse.gathered(event_lists))
     if events is None:
         return client_closed(request)
+    # Probabilities of thousands of tokens take a while to write: not in the event loop that all streams share.
+    return await asyncio.to_thread(_answers, chunks, events)
+
+
+def _answers(chunks: LlamaChunks, events: Sequence[Event]) -> JSONResponse:
     ends = sorted((event for event in events if isinstance(event, Done)), key=lambda done: done.choice)
     answers = [chunks.whole(_deltas(events, done.choice), done) for done in ends]
     return JSONResponse(answers[0] if len(answers) == 1 else answers)
@@ -158,6 +163,12 @@ def _props(served: ServedModel) -> dict[str, Any]:
         "build_info": f"edgellm {__version__}",
         "is_sleeping": False,
     }
+
+
+def _told(tokens: Sequence[int], pieces: Sequence[bytes]) -> JSONResponse:
+    """There may be a million of them."""
+    told = ({"id": token, "piece": _piece(piece)} for token, piece in zip(tokens, pieces, strict=True))
+    return JSONResponse({"tokens": json_list(told, 4096)})
 
 
 def _piece(piece: bytes) -> str | list[int]:

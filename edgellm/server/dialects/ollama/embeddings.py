@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -17,6 +17,7 @@ from edgellm.server import sse
 from edgellm.server.dialects.ollama.answers import nanoseconds
 from edgellm.server.dialects.ollama.body import OllamaBody
 from edgellm.server.dialects.ollama.refusals import REFUSALS, TAG
+from edgellm.server.json_list import json_list
 from edgellm.server.openapi import Operation
 from edgellm.server.responses import JSONResponse, client_closed
 from edgellm.server.served_model import ServedModel, overflow_names
@@ -129,7 +130,8 @@ def _vectors(name: str, vectors: Vectors | None) -> OllamaVectors:
     waited, computed = nanoseconds(vectors.timings.queued_s), nanoseconds(vectors.timings.prefill_s)
     notes = [CUT] if vectors.n_cut else UNSET
     told = (waited + computed, waited, vectors.usage.prompt_tokens)
-    return OllamaVectors(name, rows([vectors]).tolist(), *told, notes)
+    embeddings = json_list((row.tolist() for row in rows([vectors])), 16)
+    return OllamaVectors(name, cast(Any, embeddings), *told, notes)
 
 
 def _vector(_: str, vectors: Vectors | None) -> OllamaVector:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Callable
+from typing import Any, cast
 
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from edgellm.server import sse
+from edgellm.server.json_list import json_list
 from edgellm.server.openapi import REFUSALS, Operation
 from edgellm.server.responses import JSONResponse, client_closed
 from edgellm.server.schemas import response
@@ -42,8 +44,8 @@ def _embedding_list(model: ServedModel, body: EmbeddingBody, vectors: Vectors) -
     size = len(vectors.data) // vectors.n
     rows = [vectors.data[start : start + size] for start in range(0, len(vectors.data), size)]
     write: Callable[[bytes], list[float] | str] = _base64 if body.encoding_format == "base64" else _numbers
-    data = [response.Embedding("embedding", index, write(row)) for index, row in enumerate(rows)]
-    return JSONResponse(response.EmbeddingList("list", data, model.id, _usage(vectors)))
+    data = json_list((response.Embedding("embedding", index, write(row)) for index, row in enumerate(rows)), 16)
+    return JSONResponse(response.EmbeddingList("list", cast(Any, data), model.id, _usage(vectors)))
 
 
 def _usage(vectors: Vectors) -> response.ReadUsage:
