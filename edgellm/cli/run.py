@@ -19,7 +19,6 @@ from edgellm.errors import EdgeLLMError, UnknownModel, UsageError
 
 if TYPE_CHECKING:
     from edgellm.sdk.client import EdgeLLM
-    from edgellm.types.event import Done
     from edgellm.types.grammar import Grammar
 
 INTERRUPTED = 130
@@ -241,7 +240,7 @@ def _obey(text: str, talk: Talk) -> None:
             for line in talk.llm.explain().split("\n"):
                 say(line)
         case "/stats":
-            click.echo(_stats(talk.last))
+            click.echo(_stats(talk))
             say(explain.sentence(talk.llm.plan.sampling))
             for line in _drifts(talk.llm):
                 click.echo(line)
@@ -255,10 +254,12 @@ def _say_help() -> None:
         say(meaning, lead=f"{command_name:<10}" if command_name else "")
 
 
-def _stats(done: Done | None) -> str:
-    if done is None:
-        return "Nothing was answered yet."
-    usage, timings = done.usage, done.timings
+def _stats(talk: Talk) -> str:
+    if talk.last is None:
+        return (
+            "The last answer was stopped before it could be measured." if talk.was_cut else "Nothing was answered yet."
+        )
+    usage, timings = talk.last.usage, talk.last.timings
     rate = timings.decode_tok_s(usage.completion_tokens)
     return (
         f"prompt: {usage.prompt_tokens} tokens, {usage.cached_tokens} of them cached, in {timings.prefill_s:.2f} s\n"

@@ -222,6 +222,8 @@ def _serve(
             llm.close()
     if failures:
         raise failures[0]
+    if server.forced:
+        warn("Stopped at once; what was not answered yet was cut off.")
     return INTERRUPTED if server.forced else 0
 
 

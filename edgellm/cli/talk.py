@@ -34,7 +34,8 @@ class Talk:
         from edgellm.types.message import Message
 
         self.llm = llm
-        self.last: Done | None = None
+        self.last: Done | None = None  # of the last answer; None = none yet, or it was cut off
+        self.was_cut = False
         self._raw = raw
         self._schema = schema
         self._tools = tools
@@ -49,7 +50,7 @@ class Talk:
 
     def reset(self) -> None:
         self._messages = list(self._start)
-        self.last = None
+        self.last, self.was_cut = None, False
 
     def say(self, text: str) -> bool:
         """Print the answer to `text` as it comes; False where Ctrl-C cut it off. What was said is kept either way.
@@ -81,6 +82,7 @@ class Talk:
             screen.end(cut=True)
             said = (event.text for event in events if isinstance(event, Delta) and event.kind == "text")
             self._messages.append(Message("assistant", "".join(said)))
+            self.last, self.was_cut = None, True
             return False
         screen.end()
         if self._schema is not None:

@@ -152,7 +152,7 @@ class Option:
 
     @cached_property
     def decode(self) -> Rate:
-        return self.decode_at(speed.REFERENCE_DEPTH)
+        return self.decode_at(min(speed.REFERENCE_DEPTH, self.card.ctx_train or CTX_UNKNOWN))
 
     def decode_at(self, depth: int) -> Rate:
         """Tokens per second of one slot that generates with `depth` tokens cached."""

@@ -271,6 +271,9 @@ def test_ctrl_c_stops_an_answer_and_ctrl_d_leaves() -> None:
         terminal.type("\x03")
         terminal.expect("(stopped)")
         terminal.expect(">>> ")
+        terminal.type("/stats\n")
+        terminal.expect("The last answer was stopped")
+        terminal.expect(">>> ")
         # Python's input() misses an interrupt that comes within microseconds of its prompt.
         while not terminal.shows("Ctrl-D leaves", 1.0):
             terminal.type("\x03")

@@ -95,6 +95,7 @@ def test_the_second_interrupt_leaves_now() -> None:
                 list(lines)
 
         assert command.status() == 130
+        assert "Stopped at once" in command.err[-1]
         assert not any(process.is_running() for process in processes)
 
 

@@ -62,6 +62,15 @@ def test_the_terms_add_up_and_fit() -> None:
     assert explain.verdict(found.verdict) == f"Fits: {show_memory(found.budget_bytes - found.counted_bytes)} stay free."
 
 
+def test_a_rate_is_told_for_no_more_tokens_than_it_was_trained_for() -> None:
+    card = replace(catalog()["qwen3-0.6b"], ctx_train=512)
+    short, _ = appraised(card, profiles.load("raspberry-pi-5-8gb"), SelectionRequest())
+    whole = look("qwen3-0.6b", "Q8_0")
+
+    depths = [{getattr(found.candidate.decode.basis, "depth", None) for found in reports} for reports in (short, whole)]
+    assert depths == [{512}, {1024}]
+
+
 @pytest.mark.parametrize("on", ["raspberry-pi-4-1gb", "raspberry-pi-5-8gb", "intel-n100-16gb", "apple-m2-16gb"])
 @pytest.mark.parametrize("model", ["qwen3-0.6b", "llama-3.2-3b-instruct", "gemma-4-26b-a4b-it", "bge-m3"])
 def test_it_is_what_selection_would_run(model: str, on: str) -> None:
