@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
 
 # 1.3 MiB of stack. The smallest a thread may have is 2 MiB (glibc under `ulimit -s unlimited`).
 MAX_RUN = 4096  # characters
@@ -26,17 +25,18 @@ _WORD_END = re.compile(
 
 def parts(text: str) -> list[str]:
     """`text` in parts, cut only where `MAX_RUN` characters follow each other without an end that is sure."""
-    if len(text) <= MAX_RUN:
-        return [text]
-    ends = (0, *(match.start() for match in _END.finditer(text)), len(text))
-    cuts = [cut for start, end in itertools.pairwise(ends) if end - start > MAX_RUN for cut in _cuts(text, start, end)]
-    return [text[start:end] for start, end in itertools.pairwise((0, *cuts, len(text)))]
+    cuts, at = [0], 0
+    while len(text) - at > MAX_RUN:
+        limit = at + MAX_RUN
+        # One end in each stretch is enough: a megabyte has 300,000.
+        end = _END.search(text, max(at + 1, limit - 256), limit + 1) or _END.search(text, at + 1, limit + 1)
+        at = end.start() if end is not None else _last_word_end(text, limit)
+        if end is None:
+            cuts.append(at)
+    return [text[start:end] for start, end in itertools.pairwise((*cuts, len(text)))]
 
 
-def _cuts(text: str, start: int, end: int) -> Iterator[int]:
-    """Places within a run, behind a word where there is one."""
-    while end - start > MAX_RUN:
-        limit = start + MAX_RUN
-        words = _WORD_END.finditer(text, limit - MAX_RUN // 2, limit)
-        start = max((match.start() for match in words), default=limit)
-        yield start
+def _last_word_end(text: str, limit: int) -> int:
+    """Behind the last word before `limit`, or there if none ends in the half of a run before it."""
+    ends = _WORD_END.finditer(text, limit - MAX_RUN // 2, limit)
+    return max((match.start() for match in ends), default=limit)
