@@ -105,6 +105,11 @@ class ContextOverflow(UsageError):
         self.index = index
 
     @classmethod
+    def of_prompt(cls, message: str, *, n_prompt: int, n_ctx: int) -> Self:
+        hint = f"shorten the prompt, or start with a longer context ({option('ctx')}) where the model allows it"
+        return cls(message, hint=hint, n_prompt=n_prompt, n_ctx=n_ctx)
+
+    @classmethod
     def of_text(cls, name: str, index: int, n_prompt: int, n_ctx: int, *, beside: str = "", n_bytes: int = 0) -> Self:
         """One text of several is too long: `"input[3] has 900 tokens, the context holds 512"`.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from edgellm.errors import ContextOverflow, UsageError, option
+from edgellm.errors import ContextOverflow, UsageError
 from edgellm.runtime.unsupported_task import unsupported_task
 from edgellm.text.cuts import encoded
 from edgellm.text.matcher import GrammarCompiler, Matcher
@@ -112,9 +112,8 @@ class PromptReader:
         if not prompt:
             raise UsageError("the prompt has no tokens", hint="send at least one character", param="prompt")
         if len(prompt) >= info.n_ctx:
-            raise ContextOverflow(
+            raise ContextOverflow.of_prompt(
                 f"the prompt has {len(prompt)} tokens, the context holds {info.n_ctx} and the answer needs one",
-                hint=f"shorten the prompt, or start with a longer context ({option('ctx')})",
                 n_prompt=len(prompt),
                 n_ctx=info.n_ctx,
             )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from edgellm.errors import BadTemplate, ContextOverflow, UsageError, option
+from edgellm.errors import BadTemplate, ContextOverflow, UsageError
 from edgellm.text.chat import PROTECTED, UNDEFINED
 from edgellm.text.conversation import PromptNote, adapted, message_texts, tool_spec
 from edgellm.text.cuts import Marker, SpecialTexts, texts_in
@@ -191,9 +191,8 @@ class PromptBuilder:
         """Each part between marks has a token at least, and is looked through for special tokens by itself."""
         n_ctx = self._info.n_ctx
         if n_marks >= n_ctx:
-            raise ContextOverflow(
+            raise ContextOverflow.of_prompt(
                 f"the prompt has more than {n_marks} tokens, the context holds {n_ctx}",
-                hint=f"shorten the prompt, or start with a longer context ({option('ctx')})",
                 n_prompt=n_marks + 1,
                 n_ctx=n_ctx,
             )

@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 
 import msgspec
 
-from edgellm.errors import ContextOverflow, UsageError, option
+from edgellm.errors import ContextOverflow, UsageError
 from edgellm.types.checks import MAX_COUNT, cannot_be_sent, check_ids, check_range, check_types
 from edgellm.types.grammar import Grammar
 from edgellm.types.logprob import MAX_TOP
@@ -302,9 +302,8 @@ def check_prompt(texts: Sequence[str], n_ctx: int) -> None:
     """
     n_bytes = too_many_bytes(texts, (n_ctx - 1) * MAX_TOKEN_BYTES)  # the answer needs one, too
     if n_bytes:
-        raise ContextOverflow(
+        raise ContextOverflow.of_prompt(
             f"the prompt has {n_bytes} bytes besides up to 1 MiB of blanks, the context holds {n_ctx} tokens",
-            hint=f"shorten the prompt, or start with a longer context ({option('ctx')})",
             n_prompt=n_bytes // MAX_TOKEN_BYTES,
             n_ctx=n_ctx,
         )
