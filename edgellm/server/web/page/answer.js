@@ -1,30 +1,51 @@
 // An answer on its way: what comes over the stream becomes fields of its message.
 
 import { stream } from "/web/page/api.js";
+import { count } from "/web/page/format.js";
+
+const ENDS = {
+  length: "Cut off at the longest answer.",
+  full: "The context is full.",
+  stopped: "Stopped.",
+  error: "Ended by an error.",
+};
+
+// How it ended, where that is told.
+export function endOf({ finish, speed }) {
+  if (finish === "full" && speed?.context) return `The context (${count(speed.context)} tokens) is full.`;
+  return ENDS[finish] ?? "";
+}
 
 export class Answer {
-  // `grew(kind, text)` is called for each chunk; kind is "text" or "reasoning".
+  // `grew(kind, text)` is called for each chunk; kind is "text" or "reasoning". A message that ended before goes on.
   constructor(message, grew) {
-    Object.assign(this, { message, grew });
+    Object.assign(this, { message, grew, before: message.finish && (message.speed ?? {}) });
     this.abort = new AbortController();
     this.began = performance.now();
     message.speed = {};
-    message.finish = "stopped"; // until it ends in another way: the page may be closed before
+    message.finish ??= "stopped"; // until it ends in another way: the page may be closed before
   }
 
   stop() {
     this.abort.abort();
   }
 
-  // Runs to its end. Returns the error that ended it, or null.
-  async run(path, body) {
-    const { message } = this;
+  // Runs to its end. `n_ctx`: tokens that the context holds, if that is known. Returns the error that ended it, or null.
+  async run(request, n_ctx) {
+    const { message, before } = this;
     try {
-      for await (const event of stream(path, body, this.abort.signal)) this.#take(event);
+      for await (const event of stream(...request(), this.abort.signal)) this.#take(event);
       if (message.finish === "stopped") message.finish = "stop";
+      if (message.finish === "length" && this.used >= n_ctx) {
+        message.finish = "full";
+        message.speed.context = n_ctx;
+      }
     } catch (error) {
       const stopped = error.name === "AbortError";
-      message.finish = stopped ? "stopped" : "error";
+      const begun = message.speed.first_s !== undefined;
+      // One that could not go on was cut off as before, and may go on later.
+      if (before) message.speed = before;
+      if (!before || (stopped && begun)) message.finish = stopped ? "stopped" : "error";
       return stopped ? null : error;
     }
     return null;
@@ -34,7 +55,10 @@ export class Answer {
     const { message } = this;
     if (model) message.model = model;
     if (timings) message.speed.decode_tok_s = timings.decode_tok_s;
-    if (usage) message.speed.tokens = usage.completion_tokens;
+    if (usage) {
+      message.speed.tokens = usage.completion_tokens;
+      this.used = usage.prompt_tokens + usage.completion_tokens;
+    }
     const choice = choices[0];
     if (!choice) return;
     if (choice.finish_reason) message.finish = choice.finish_reason;

@@ -29,7 +29,7 @@ const server = new Server();
 const panel = new PlanPanel();
 const store = await ConversationStore.open(() => sidebar.show());
 const chat = new Chat(store, settings, server);
-const sidebar = new Sidebar(store, chat, { problem: showProblem });
+const sidebar = new Sidebar(store, chat, { problem: showProblem, solved: () => at("retry").hidden && showProblem(null) });
 const composer = new Composer({ send: (text, files) => ask(text, files), stop: () => chat.stop(), problem: showProblem });
 const dialog = new SettingsDialog(settings, chat, () => panel.redraw());
 
@@ -38,11 +38,12 @@ function ask(text, files) {
   chat.ask(text, files);
 }
 
-function showProblem(error) {
+// `retries`: an answer failed, which can be asked for again.
+function showProblem(error, retries = false) {
   if (error) clearToast();
   at("problem").hidden = error === null;
   at("problem-text").textContent = error?.message ?? "";
-  at("retry").hidden = !chat.conversation.path.length;
+  at("retry").hidden = !retries;
   if (error?.status === 401) server.refresh();
 }
 
@@ -84,6 +85,7 @@ chat.addEventListener("state", ({ detail: message }) => {
 });
 chat.addEventListener("kept", () => sidebar.show());
 chat.addEventListener("problem", ({ detail }) => showProblem(detail));
+chat.addEventListener("failed", ({ detail }) => showProblem(detail, chat.again !== null));
 
 // What the user does.
 

@@ -10,7 +10,7 @@ const MOST_MESSAGES = 20_000; // of one conversation
 const MOST_CHARACTERS = 4 * 2 ** 20; // of one text
 const MOST_PARTS = 64; // files or calls of one message
 const ROLES = ["user", "assistant", "tool"];
-const FINISHES = ["stop", "length", "tool_calls", "stopped", "error"];
+const FINISHES = ["stop", "length", "full", "tool_calls", "stopped", "error"];
 
 export class NotAnArchive extends Error {}
 
@@ -22,7 +22,7 @@ export function decode(text) {
   } catch (error) {
     throw new NotAnArchive(`The file is not JSON: ${error.message}.`);
   }
-  check(archive?.format === FORMAT && archive.version === 1, `It does not say "format": "${FORMAT}", "version": 1.`);
+  check(archive?.format === FORMAT && archive.version === 1, "only files exported from this page are read.");
   return list(archive.conversations, "conversations", MOST_CONVERSATIONS).map(conversationOf);
 }
 
@@ -73,7 +73,7 @@ function messageOf(record, where, ids, conversation) {
   if (FINISHES.includes(record.finish)) message.finish = record.finish;
   if (record.files) message.files = parts(record.files, `${where}.files`, ["name", "text"]);
   if (record.calls) message.calls = parts(record.calls, `${where}.calls`, ["id", "name", "arguments"]);
-  if (isObject(record.speed)) message.speed = numbers(record.speed, ["decode_tok_s", "first_s", "tokens", "thought_s"]);
+  if (isObject(record.speed)) message.speed = numbers(record.speed, ["decode_tok_s", "first_s", "tokens", "thought_s", "context"]);
   return message;
 }
 

@@ -8,7 +8,8 @@ import { Thread } from "/web/page/thread.js";
 const SAVE_MS = 2_000; // between two writes of an answer that grows
 
 export class Chat extends EventTarget {
-  // Events: "state" (an answer began or ended), "kept" (something was stored), "problem" with the error as `detail`.
+  // Events: "state" (an answer began or ended), "kept" (something was stored), and with the error as `detail`
+  // "failed" (an answer, which `retry` asks for again) and "problem".
   constructor(store, settings, server) {
     super();
     Object.assign(this, { store, settings, server });
@@ -34,6 +35,7 @@ export class Chat extends EventTarget {
   show(conversation) {
     this.stop();
     this.answer = null;
+    this.again = null;
     this.conversation = conversation ?? new Conversation({ system: this.settings.system });
     this.thread.show(this.conversation);
     this.#tell("state");
@@ -46,12 +48,9 @@ export class Chat extends EventTarget {
     return this.#answer();
   }
 
-  // After a problem: an answer that it ended is dropped, and asked for again.
+  // What failed, again. Text that came stays, as a branch.
   retry() {
-    const last = this.conversation.path.at(-1);
-    if (!last || this.answer) return;
-    if (last.role === "assistant") this.#again(last, last.finish === "error");
-    else this.#answer();
+    if (!this.answer) this.again?.();
   }
 
   stop() {
@@ -64,10 +63,17 @@ export class Chat extends EventTarget {
     if (this.conversation.messages.size) this.#keep();
   }
 
-  async #answer(before = null) {
+  // An answer to `parent`, or more of the one that `goesOn`.
+  async #answer(parent = this.conversation.leaf, goesOn = null) {
     const { conversation, settings, server } = this;
-    const history = conversation.path;
-    const message = before ?? conversation.add({ role: "assistant", model: server.model });
+    const { leaf } = conversation;
+    if (parent !== leaf) {
+      conversation.leaf = parent;
+      this.thread.show(conversation);
+    }
+    const history = conversation.pathTo(goesOn?.id ?? parent);
+    const message = goesOn ?? conversation.add({ role: "assistant", model: server.model });
+    this.again = null;
     const view = this.thread.begin(message);
     let written = performance.now();
     const answer = new Answer(message, (kind, text) => {
@@ -81,16 +87,11 @@ export class Chat extends EventTarget {
     this.#keep(message, conversation);
     this.#tell("state");
     const { model, chats } = server;
-    let problem;
-    try {
-      const request = requestFor(history, conversation.system, { settings, model, chats, goesOn: before !== null });
-      problem = await answer.run(...request);
-    } catch (error) {
-      message.finish = "error";
-      problem = new Error(`JSON schema and tools in the settings must be JSON: ${error.message}.`);
-    }
+    const request = () => requestFor(history, conversation.system, { settings, model, chats, goesOn: goesOn !== null });
+    const problem = await answer.run(request, server.plan?.settings.n_ctx);
     if (this.answer === answer) this.answer = null;
     if (isEmpty(message) && message.finish === "error") {
+      conversation.leaf = leaf;
       this.#drop(message, conversation);
       if (this.conversation === conversation) this.thread.show(conversation);
     } else {
@@ -99,14 +100,17 @@ export class Chat extends EventTarget {
       this.#keep(message, conversation);
     }
     this.#tell("state", message);
-    if (problem) this.#tell("problem", problem);
+    if (!problem) return;
+    if (this.conversation === conversation) this.again = () => this.#answer(parent, goesOn);
+    this.#tell("failed", problem);
   }
 
   #actions() {
     const chat = this;
     return {
-      get canGoOn() {
-        return chat.server.chats;
+      canGoOn: ({ finish, speed }) => {
+        const { chats, plan } = chat.server;
+        return chats && (finish === "length" || (finish === "full" && plan?.settings.n_ctx > speed?.context));
       },
       awaits: (message, call) => {
         const path = chat.conversation.path;
@@ -124,7 +128,7 @@ export class Chat extends EventTarget {
         if (!chat.answer) chat.#again(message, isEmpty(message) && message.id === chat.conversation.leaf);
       },
       goOn: (message) => {
-        if (!chat.answer) chat.#answer(message);
+        if (!chat.answer) chat.#answer(undefined, message);
       },
       answerCall: (call, content) => chat.#answerCall(call, content),
     };
@@ -132,10 +136,11 @@ export class Chat extends EventTarget {
 
   // Another answer in its place, or beside it.
   #again(message, dropped) {
-    if (dropped) this.#drop(message);
-    this.conversation.leaf = message.parent;
-    this.thread.show(this.conversation);
-    this.#answer();
+    if (dropped) {
+      this.#drop(message);
+      this.thread.show(this.conversation);
+    }
+    this.#answer(message.parent);
   }
 
   #branch(message, fields) {

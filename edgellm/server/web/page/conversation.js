@@ -19,8 +19,13 @@ export class Conversation {
   }
 
   get path() {
+    return this.pathTo(this.leaf);
+  }
+
+  // From the root to this message.
+  pathTo(id) {
     const path = [];
-    for (let at = this.messages.get(this.leaf); at; at = this.messages.get(at.parent)) path.push(at);
+    for (let at = this.messages.get(id); at; at = this.messages.get(at.parent)) path.push(at);
     return path.reverse();
   }
 

@@ -1,17 +1,12 @@
 // A message as elements: its text, what was thought before, tool calls, files, and what can be done with it.
 
+import { endOf } from "/web/page/answer.js";
 import { copied } from "/web/page/clipboard.js";
 import { codeBlock } from "/web/page/code.js";
 import { element, icon, iconButton } from "/web/page/dom.js";
 import { count, plural, rate, seconds } from "/web/page/format.js";
 import { isEscape, sendsByEnter } from "/web/page/keys.js";
 import { MarkdownStream, renderWhole } from "/web/page/markdown_stream.js";
-
-const ENDS = {
-  length: "Cut off at the longest answer.",
-  stopped: "Stopped.",
-  error: "Ended by an error.",
-};
 
 // `actions`: what the thread does with a message: edit, regenerate, go on, select, answerCall.
 export class MessageView {
@@ -85,7 +80,7 @@ export class MessageView {
 
   #showEnd(siblings) {
     const { message } = this;
-    const end = ENDS[message.finish];
+    const end = endOf(message);
     this.after.replaceChildren(
       ...(message.files ?? []).map(fileBox),
       ...(message.calls ?? []).map((call) => callBox(call, this.actions.awaits(message, call) ? this.actions : null)),
@@ -112,7 +107,7 @@ export class MessageView {
     if (message.role === "user") return [copy, iconButton("edit", "Edit", () => this.#edit())];
     if (message.role === "tool") return [copy];
     const again = iconButton("again", "Answer again", () => actions.regenerate(message));
-    if (message.finish !== "length" || !actions.canGoOn) return [copy, again];
+    if (!actions.canGoOn(message)) return [copy, again];
     const on = element("button", { type: "button", className: "small", onclick: () => actions.goOn(message) }, "Go on");
     return [copy, again, on];
   }

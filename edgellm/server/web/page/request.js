@@ -2,7 +2,7 @@
 
 const NUMBERS = ["temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "max_tokens", "seed"];
 
-// [path, body]. Settings that are not set are the model's own. Throws SyntaxError where a setting is not JSON.
+// [path, body]. Settings that are not set are the model's own. Throws where one is not JSON.
 export function requestFor(path, system, { settings, model, chats, goesOn = false }) {
   const body = { model, stream_options: { include_usage: true } };
   for (const name of NUMBERS) if (Number.isFinite(settings[name])) body[name] = settings[name];
@@ -10,14 +10,22 @@ export function requestFor(path, system, { settings, model, chats, goesOn = fals
   if (!chats) return ["/v1/completions", { ...body, prompt: path.map(contentOf).join("") }];
   if (settings.effort) body.reasoning_effort = settings.effort;
   if (settings.json && settings.schema.trim()) {
-    body.response_format = { type: "json_schema", json_schema: { name: "answer", strict: true, schema: JSON.parse(settings.schema) } };
+    body.response_format = { type: "json_schema", json_schema: { name: "answer", strict: true, schema: parsed("JSON schema", settings.schema) } };
   } else if (settings.json) {
     body.response_format = { type: "json_object" };
   }
-  if (settings.tools.trim()) body.tools = JSON.parse(settings.tools);
+  if (settings.tools.trim()) body.tools = parsed("Tools", settings.tools);
   if (goesOn) Object.assign(body, { continue_final_message: true, add_generation_prompt: false });
   const start = system.trim() ? [{ role: "system", content: system }] : [];
   return ["/v1/chat/completions", { ...body, messages: [...start, ...path.map(sent)] }];
+}
+
+function parsed(name, text) {
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new Error(`${name} in the settings must be JSON: ${error.message}.`);
+  }
 }
 
 function sent(message) {

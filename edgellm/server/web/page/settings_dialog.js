@@ -1,4 +1,4 @@
-// The dialog with the settings. Each change counts at once.
+// The dialog with the settings. Each change counts at once, but what is wrong: it is marked, and keeps the dialog open.
 
 import { at } from "/web/page/dom.js";
 import { mebibytes } from "/web/page/format.js";
@@ -14,9 +14,10 @@ export class SettingsDialog {
     Object.assign(this, { settings, chat, changed });
     this.dialog = at("settings");
     at("open-settings").onclick = () => this.open();
-    at("close-settings").onclick = () => this.dialog.close();
+    at("close-settings").onclick = (event) => this.#close(event);
+    this.dialog.addEventListener("cancel", (event) => this.#close(event));
     this.dialog.addEventListener("click", (event) => {
-      if (event.target === this.dialog) this.dialog.close();
+      if (event.target === this.dialog) this.#close(event);
     });
     this.dialog.addEventListener("input", ({ target }) => this.#take(target));
     at("reset-settings").onclick = () => this.#reset();
@@ -31,7 +32,7 @@ export class SettingsDialog {
     for (const name of TEXTS) at(name).value = settings[name];
     at("json-mode").checked = settings.json;
     at("stop-texts").value = settings.stop.join("\n");
-    for (const name of Object.keys(OBJECTS)) this.#check(name);
+    for (const name of [...NUMBERS, ...Object.keys(OBJECTS)]) check(at(name));
     if (!this.dialog.open) this.dialog.showModal();
     at(field).focus();
     const { usage } = (await navigator.storage?.estimate?.()) ?? {};
@@ -43,9 +44,19 @@ export class SettingsDialog {
     for (const name of NUMBERS) if (values[name] !== undefined) at(name).placeholder = values[name];
   }
 
-  #take({ id, value, checked }) {
+  #close(event) {
+    const wrong = this.dialog.querySelector("[aria-invalid=true]");
+    if (!wrong) return this.dialog.close();
+    event.preventDefault();
+    check(wrong);
+    wrong.focus();
+  }
+
+  #take(field) {
     const { settings } = this;
-    if (NUMBERS.includes(id)) settings[id] = value.trim() === "" ? null : Number(value);
+    const { id, value, checked } = field;
+    if (NUMBERS.includes(id)) settings[id] = check(field) && value.trim() ? Number(value) : null;
+    else if (id in OBJECTS) settings[id] = check(field) ? value : settings[id];
     else if (TEXTS.includes(id)) settings[id] = value;
     else if (id === "json-mode") settings.json = checked;
     else if (id === "stop-texts") settings.stop = value.split("\n").filter(Boolean).slice(0, 4);
@@ -53,7 +64,6 @@ export class SettingsDialog {
       settings.system = value;
       this.chat.setSystem(value);
     }
-    if (id in OBJECTS) this.#check(id);
     this.#kept();
   }
 
@@ -62,21 +72,6 @@ export class SettingsDialog {
     keepSettings(this.settings);
     this.#showJson();
     this.changed();
-  }
-
-  // Says under the field what is wrong with its JSON.
-  #check(name) {
-    const text = this.settings[name].trim();
-    let problem = "";
-    try {
-      const value = text ? JSON.parse(text) : null;
-      const fits = name === "tools" ? Array.isArray(value) : typeof value === "object" && !Array.isArray(value);
-      if (value !== null && !fits) problem = `This must be ${OBJECTS[name]}.`;
-    } catch (error) {
-      problem = error.message;
-    }
-    at(`${name}-problem`).textContent = problem;
-    at(name).setAttribute("aria-invalid", String(problem !== ""));
   }
 
   #toggleJson() {
@@ -96,4 +91,31 @@ export class SettingsDialog {
     this.#kept();
     this.open("temperature");
   }
+}
+
+// Says below what is wrong with a field. Returns whether nothing is.
+function check(field) {
+  const isJson = field.id in OBJECTS;
+  const problem = isJson ? problemOfJson(field) : problemOfNumber(field);
+  at(isJson ? `${field.id}-problem` : "number-problem").textContent = problem;
+  field.setAttribute("aria-invalid", String(problem !== ""));
+  return problem === "";
+}
+
+function problemOfJson({ id, value }) {
+  try {
+    const made = value.trim() ? JSON.parse(value) : OBJECTS[id] === "a list" ? [] : {};
+    const kind = Array.isArray(made) ? "a list" : typeof made === "object" && made ? "an object" : "";
+    return kind === OBJECTS[id] ? "" : `This must be ${OBJECTS[id]}.`;
+  } catch (error) {
+    return error.message;
+  }
+}
+
+function problemOfNumber({ validity, min, max, step, labels }) {
+  const isWhole = step === "1";
+  const { badInput, rangeUnderflow, rangeOverflow, stepMismatch } = validity;
+  if (!badInput && !rangeUnderflow && !rangeOverflow && !(isWhole && stepMismatch)) return "";
+  const range = max ? `from ${min} to ${max}` : `of at least ${min}`;
+  return `${labels[0].textContent.trim()}: a ${isWhole ? "whole " : ""}number ${range}.`;
 }

@@ -10,8 +10,8 @@ const MOST_ALIKE = 16; // conversations of the same time, which a file may give 
 const DAY_MS = 24 * 60 * 60 * 1000;
 
 export class Sidebar {
-  constructor(store, chat, { problem }) {
-    Object.assign(this, { store, chat, problem });
+  constructor(store, chat, { problem, solved }) {
+    Object.assign(this, { store, chat, problem, solved });
     at("new-chat").onclick = () => this.#open(null);
     at("search").oninput = () => this.show();
     at("export").onclick = async () => this.#export(await this.store.heads(), "conversations");
@@ -116,6 +116,7 @@ export class Sidebar {
       for (const conversation of fresh) await this.store.save(conversation, [...conversation.messages.values()]);
       const skipped = conversations.length - fresh.length;
       const told = skipped ? `; ${count(skipped)} ${skipped === 1 ? "was" : "were"} here already` : "";
+      this.solved();
       toast(`Imported ${plural(fresh.length, "conversation")}${told}.`);
     } catch (error) {
       this.problem(new Error(`The file was not imported: ${error.message}`));

@@ -1,0 +1,212 @@
+"""What fails on the page, in a real headless Chromium: no text is lost, and each error says what can be done."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import pytest
+from playwright.sync_api import Page, Route, expect
+from support.browser import answered, ask, last_answer, ready, script
+from support.live_server import Live, Servers
+from support.waiting import wait_until
+
+pytestmark = pytest.mark.browser
+
+
+def fail(page: Page, message: str = "the prompt is too long", *, begin: str = "") -> None:
+    """Make answers fail: at once with status 400, or after this text."""
+
+    def answer(route: Route) -> None:
+        error = {"error": {"message": message, "code": "context_length_exceeded"}}
+        chunk = {"choices": [{"index": 0, "delta": {"content": begin}, "finish_reason": None}]}
+        if begin:
+            body = "".join(f"data: {json.dumps(event)}\n\n" for event in (chunk, error))
+            route.fulfill(content_type="text/event-stream", body=body)
+        else:
+            route.fulfill(status=400, json=error)
+
+    page.unroute("**/v1/chat/completions")
+    page.route("**/v1/chat/completions", answer)
+
+
+def go_on(page: Page) -> None:
+    page.get_by_role("button", name="Go on").click()
+
+
+@pytest.mark.parametrize("begin", ["", " three"])
+def test_an_answer_that_cannot_go_on_stays_and_can_be_tried_again(page: Page, live: Live, begin: str) -> None:
+    script(page, {"content": "One two"}, finish="length")
+    ready(page, live)
+    answered(page, "count")
+    fail(page, begin=begin)
+    go_on(page)
+    expect(page.locator("#problem-text")).to_have_text("the prompt is too long")
+    expect(last_answer(page)).to_have_text(f"One two{begin}")
+    expect(page.locator(".assistant .note")).to_have_text("Cut off at the longest answer.")
+    expect(page.locator(".assistant .speed")).to_contain_text("1 token")
+    page.reload()
+    expect(last_answer(page)).to_have_text(f"One two{begin}")
+    go_on(page)
+    expect(page.locator("#problem")).to_be_visible()
+    sent = script(page, {"content": " four"})
+    page.click("#retry")
+
+    expect(last_answer(page)).to_have_text(f"One two{begin}{begin} four")
+    expect(page.locator(".turn")).to_have_count(2)
+    assert sent[0]["continue_final_message"] is True
+
+
+def test_text_that_a_failure_ended_stays_as_a_branch(page: Page, live: Live) -> None:
+    fail(page, "the worker died", begin="A long answer")
+    ready(page, live)
+    ask(page, "tell")
+    expect(page.locator(".assistant .note")).to_have_text("Ended by an error.")
+    script(page, {"content": "another"})
+    page.click("#retry")
+    expect(last_answer(page)).to_have_text("another")
+    page.get_by_label("Previous version").click()
+
+    expect(last_answer(page)).to_have_text("A long answer")
+
+
+def test_try_again_asks_what_failed_and_not_what_came_later(page: Page, live: Live) -> None:
+    ready(page, live)
+    answered(page, "one")
+    answered(page, "two")
+    fail(page)
+    page.get_by_label("Answer again").first.click()
+    expect(page.locator("#problem")).to_be_visible()
+    expect(page.locator(".assistant > .text")).to_have_text(["one", "two"])
+    sent = script(page, {"content": "another"})
+    page.click("#retry")
+    expect(page.locator(".assistant > .text")).to_have_text(["another"])
+
+    assert [message["content"] for message in sent[0]["messages"]] == ["one"]
+
+
+def test_an_answer_in_the_middle_goes_on_from_its_own_end(page: Page, live: Live) -> None:
+    script(page, {"content": "One"}, finish="length")
+    ready(page, live)
+    answered(page, "count")
+    script(page, {"content": "yes"})
+    answered(page, "later")
+    sent = script(page, {"content": " two"})
+    go_on(page)
+    expect(page.locator(".assistant > .text")).to_have_text(["One two", "yes"])
+
+    assert [message["content"] for message in sent[0]["messages"]] == ["count", "One"]
+
+
+@pytest.mark.slow(7)
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
+def test_what_came_before_a_crash_stays(page: Page, serve: Servers) -> None:
+    live = serve(step_s=0.1)
+    ready(page, live)
+    ask(page, "z" * 40)
+    expect(last_answer(page)).to_contain_text("zzz")
+    os.kill(live.llm._session.pid, signal.SIGKILL)
+    expect(page.locator("#problem-text")).to_contain_text("died")
+    wait_until(lambda: live.llm.state == "ready")
+    page.click("#retry")
+    expect(last_answer(page)).to_have_text("z" * 40)
+    page.get_by_label("Previous version").click()
+
+    expect(page.locator(".assistant .note")).to_have_text("Ended by an error.")
+    expect(last_answer(page)).to_contain_text("zzz")
+
+
+def test_a_full_context_is_said_to_be(page: Page, serve: Servers) -> None:
+    live = serve(ctx=256)
+    ready(page, live)
+    ask(page, "a" * 200)
+    expect(page.locator(".assistant .note")).to_have_text("The context (256 tokens) is full.")
+    expect(page.get_by_role("button", name="Go on")).to_have_count(0)
+    page.reload()
+    expect(page.locator(".assistant .note")).to_have_text("The context (256 tokens) is full.")
+    expect(page.locator("#announcer")).to_be_empty()
+
+
+def test_a_longer_context_lets_it_go_on(page: Page, serve: Servers) -> None:
+    live = serve(ctx=256)
+    ready(page, live)
+    ask(page, "a" * 200)
+    expect(page.locator("#announcer")).to_contain_text("The context (256 tokens) is full.")
+    plan = live.http.get("/edgellm/plan").json()
+    plan["settings"]["n_ctx"] = 512
+    page.route("**/edgellm/plan", lambda route: route.fulfill(json=plan))
+    page.reload()
+    expect(page.locator("#facts")).to_contain_text("512 tokens")
+    page.locator("#conversations .title").click()
+
+    expect(page.get_by_role("button", name="Go on")).to_be_visible()
+
+
+def chosen(name: str, text: str) -> dict[str, object]:
+    return {"name": name, "mimeType": "application/json", "buffer": text.encode()}
+
+
+def test_a_foreign_file_is_refused_with_no_answer_asked_again(page: Page, live: Live) -> None:
+    ready(page, live)
+    answered(page, "one")
+    page.set_input_files("#archive", chosen("conversations.json", '[{"title": "x", "mapping": {}}]'))
+    expect(page.locator("#problem-text")).to_contain_text("only files exported from this page are read")
+    expect(page.locator("#retry")).to_be_hidden()
+    own = {"format": "edgellm-conversations", "version": 1, "conversations": []}
+    page.set_input_files("#archive", chosen("own.json", json.dumps(own)))
+
+    expect(page.locator("#toast p")).to_contain_text("Imported 0")
+    expect(page.locator("#problem")).to_be_hidden()
+
+
+def test_an_import_leaves_the_error_of_an_answer(page: Page, live: Live) -> None:
+    fail(page)
+    ready(page, live)
+    ask(page, "one")
+    expect(page.locator("#retry")).to_be_visible()
+    own = {"format": "edgellm-conversations", "version": 1, "conversations": []}
+    page.set_input_files("#archive", chosen("own.json", json.dumps(own)))
+    expect(page.locator("#toast p")).to_contain_text("Imported 0")
+
+    expect(page.locator("#retry")).to_be_visible()
+
+
+def test_settings_that_are_wrong_are_marked_and_not_used(page: Page, live: Live) -> None:
+    ready(page, live)
+    page.click("#open-settings")
+    page.fill("#tools", "no JSON")
+    for leave in (lambda: page.click("#close-settings"), lambda: page.keyboard.press("Escape")):
+        leave()
+        expect(page.locator("#settings")).to_be_visible()
+        expect(page.locator("#tools")).to_be_focused()
+        expect(page.locator("#tools-problem")).not_to_be_empty()
+    page.fill("#tools", "")
+    page.fill("#temperature", "9")
+    expect(page.locator("#number-problem")).to_have_text("Temperature: a number from 0 to 2.")
+    expect(page.locator("#temperature")).to_have_attribute("aria-invalid", "true")
+    page.fill("#top_k", "1.5")
+    expect(page.locator("#number-problem")).to_have_text("Top k: a whole number of at least 0.")
+    page.fill("#top_k", "")
+    page.click("#close-settings")
+    expect(page.locator("#number-problem")).to_have_text("Temperature: a number from 0 to 2.")
+    page.reload()
+    sent = script(page, {"content": "yes"})
+    answered(page, "one")
+    page.click("#open-settings")
+    page.fill("#temperature", "0.33")
+    page.click("#close-settings")
+    expect(page.locator("#settings")).to_be_hidden()
+    answered(page, "two")
+
+    assert [body.get("temperature") for body in sent] == [None, 0.33]
+    assert [body.get("tools") for body in sent] == [None, None]
+
+
+def test_settings_kept_from_before_that_are_no_json_are_told(page: Page, live: Live) -> None:
+    page.add_init_script("localStorage.setItem('edgellm-settings', JSON.stringify({ tools: 'no JSON' }))")
+    ready(page, live)
+    ask(page, "one")
+
+    expect(page.locator("#problem-text")).to_contain_text("Tools in the settings must be JSON")
+    expect(page.locator(".turn")).to_have_count(1)
