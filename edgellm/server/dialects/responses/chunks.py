@@ -48,7 +48,7 @@ class ResponsesChunks(sse.Chunks):
 
     def text(self, delta: Delta) -> bytes:
         head = self._head()
-        if moved := self._output.follow(delta):
+        if moved := list(self._output.follow(delta)):
             self._template = None
             head += b"".join([self._event(f"response.{name}", fields) for name, fields in moved])
         item = self._output.open
@@ -69,9 +69,9 @@ class ResponsesChunks(sse.Chunks):
         head = self._head()
         is_cut = done.finish_reason == "length"
         ended = self._output.end("incomplete" if is_cut else "completed")
+        told = [self._event(f"response.{name}", fields) for name, fields in ended]
         response = self._ended(done)
         self._keep(response)
-        told = [self._event(f"response.{name}", fields) for name, fields in ended]
         return head + b"".join(told) + self._event(f"response.{response.status}", {"response": response})
 
     def waiting(self) -> bytes:

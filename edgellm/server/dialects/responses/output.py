@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any, ClassVar, NamedTuple
 
 from edgellm.server.dialects.responses.answer import (
@@ -57,11 +58,16 @@ class OpenItem(ABC):
         self._texts.append(delta.text)
         return delta.text
 
-    def begin(self) -> list[StreamedEvent]:
-        return [self._item_event("output_item.added", "in_progress"), *self._parts_begin()]
+    def finish(self) -> None:  # noqa: B027
+        """There is no more of it."""
 
-    def end(self, status: str) -> list[StreamedEvent]:
-        return [*self._parts_end(), self._item_event("output_item.done", status)]
+    def begin(self) -> Iterator[StreamedEvent]:
+        yield self._item_event("output_item.added", "in_progress")
+        yield from self._parts_begin()
+
+    def end(self, status: str) -> Iterator[StreamedEvent]:
+        yield from self._parts_end()
+        yield self._item_event("output_item.done", status)
 
     @abstractmethod
     def item(self, status: str) -> OutputItem: ...
@@ -163,24 +169,28 @@ class OpenCustomCall(OpenItem):
         self._name = name
         self._call_id = call_id()
         self._input = InputText()
+        self._held = ""
 
     def push(self, delta: Delta) -> str:
         text = self._input.push(delta.text)
         self._texts.append(text)
         return text
 
+    def finish(self) -> None:
+        self._held = self._input.finish()
+        self._texts.append(self._held)
+
     def item(self, status: str) -> ResponsesCustomCallItem:
         return ResponsesCustomCallItem(self.id, status, self._call_id, self._name, self.text)
 
     def _parts_end(self) -> Iterable[StreamedEvent]:
-        if held := self._input.finish():
-            self._texts.append(held)
-            yield StreamedEvent(self.delta, {**self.place, "delta": held})
+        if self._held:
+            yield StreamedEvent(self.delta, {**self.place, "delta": self._held})
         yield StreamedEvent("custom_tool_call_input.done", {**self.place, "input": self.text})
 
 
 class OutputItems:
-    """Of one answer.
+    """Of one answer. What methods return is for streams: it is made while it is read, which is at once or never.
 
     Attributes:
         items: those that are complete.
@@ -194,27 +204,28 @@ class OutputItems:
         self._custom_tools = body.custom_tools
         self._open_as: tuple[str, int] | None = None
 
-    def follow(self, delta: Delta) -> list[StreamedEvent]:
+    def follow(self, delta: Delta) -> Iterable[StreamedEvent]:
         """The item that `delta` belongs to is then open. Returns what ended and began before."""
         belongs = ("call" if delta.kind.startswith("call") else delta.kind, delta.call)
         if belongs == self._open_as:
-            return []
+            return ()
         ended = self.close("completed")
         self.open, self._open_as = self._begun(delta), belongs
-        return [*ended, *self.open.begin()]
+        return chain(ended, self.open.begin())
 
-    def close(self, status: str) -> list[StreamedEvent]:
-        if self.open is None:
-            return []
-        events = self.open.end(status)
-        self.items.append(self.open.item(status))
+    def close(self, status: str) -> Iterable[StreamedEvent]:
+        item = self.open
+        if item is None:
+            return ()
+        item.finish()
+        self.items.append(item.item(status))
         self.open = self._open_as = None
-        return events
+        return item.end(status)
 
-    def end(self, status: str) -> list[StreamedEvent]:
+    def end(self, status: str) -> Iterable[StreamedEvent]:
         """The end of the answer. One without anything is a message without text."""
-        begun = self.follow(Delta("", 0)) if not self.items and self.open is None else []
-        return [*begun, *self.close(status)]
+        begun = self.follow(Delta("", 0)) if not self.items and self.open is None else ()
+        return chain(begun, self.close(status))
 
     def _begun(self, delta: Delta) -> OpenItem:
         index = len(self.items)
