@@ -90,6 +90,18 @@ class Bucket:
     def fetch(self, uri, folder, progress): return []
     def discard(self, paths): ...
 
+class Slow:
+    name, methods = "slow", frozenset({{"lora"}})
+    def missing(self): ...
+    def supports(self, base): ...
+    def footprint(self, base, settings): ...
+    def rate(self, base, settings, machine): ...
+    def open(self, base, settings): ...
+
+class OneMethod(Slow):
+    name, methods = "one", "lora"
+    def footprint(self, base, settings, size): ...
+
 @hookimpl
 def {hook}(register):
     register({things})
@@ -112,6 +124,12 @@ def {hook}(register):
         ("register_rules", "Deaf()", "cannot be called"),
         ("register_commands", '"hello"', "'hello' is not a click.Command"),
         ("register_models", '{"id": "mine"}', "is not a ModelCard"),
+        (
+            "register_tuners",
+            "Slow()",
+            "footprint: it takes (base, settings), but is called with (base, settings, size)",
+        ),
+        ("register_tuners", "OneMethod()", "methods of tuner 'one' is 'lora', a set of names is expected"),
     ],
 )
 def test_what_is_registered_is_checked_at_once(folder: Path, hook: str, things: str, reason: str) -> None:
@@ -128,7 +146,7 @@ def test_what_is_registered_is_checked_at_once(folder: Path, hook: str, things: 
     plugins.call(hook, register=register_source if hook == "register_sources" else register)
 
     assert reason in row(plugins, "wrong").error
-    assert row(plugins, "wrong").error.endswith(f"({folder}/fake_wrong.py, line 21)")
+    assert row(plugins, "wrong").error.endswith(f"({folder}/fake_wrong.py, line 33)")
     assert not any(type(thing).__module__ == "fake_wrong" for thing in registered)
 
 
@@ -151,6 +169,34 @@ def test_a_converter_is_found_by_its_formats_and_the_first_keeps_them(folder: Pa
     assert row(plugins, "yfirst").error == ""
     assert "a converter from acme to acme2 is already there" in row(plugins, "zsecond").error
     assert "7 cannot be called" in row(plugins, "zthing").error
+
+
+TUNER = """
+from edgellm.contract.hookspecs import hookimpl
+
+class Any:
+    name, methods = "any", frozenset({"lora"})
+    def missing(self): ...
+    def supports(self, base): ...
+    def footprint(self, base, settings, size): ...
+    def rate(self, base, settings, machine): ...
+    def open(self, base, settings): ...
+
+@hookimpl
+def register_tuners(register):
+    register(Any())
+"""
+
+
+def test_a_tuner_is_found_by_its_name_and_the_first_keeps_it(folder: Path) -> None:
+    fake_plugins.install(folder, "yfirst", TUNER)
+    fake_plugins.install(folder, "zsecond", TUNER)
+    plugins = Plugins()
+
+    assert type(plugins.tuners()["any"]).__module__ == "fake_yfirst"
+    assert row(plugins, "yfirst").error == ""
+    assert "tuner name 'any' is already taken" in row(plugins, "zsecond").error
+    assert plugins.registrations()["yfirst"] == ("tuner any",)
 
 
 def test_a_hook_that_exits_ends_only_itself(folder: Path) -> None:
@@ -280,5 +326,5 @@ def test_every_hook_takes_register_first() -> None:
     """docs/plugins.md promises it, and `Plugins.registrations` relies on it."""
     hooks = [value for value in vars(hookspecs).values() if hasattr(value, "edgellm_spec")]
 
-    assert len(hooks) == 8
+    assert len(hooks) == 9
     assert all(hook.__code__.co_varnames[0] == "register" for hook in hooks)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgellm.contract.backend import Backend
     from edgellm.contract.converter import Converter
     from edgellm.contract.source import Source
+    from edgellm.contract.tuner import Tuner
     from edgellm.types.machine import Accelerator, Machine
     from edgellm.types.model import ModelCard
 
@@ -54,6 +55,11 @@ def register_quants(register: Callable[[object], None]) -> None:
 @hookspec
 def register_converters(register: Callable[[str, str, Converter], None]) -> None:
     """Add ways of `edgellm convert`: `register(from_format, to_format, converter)` (`edgellm.contract.converter`)."""
+
+
+@hookspec
+def register_tuners(register: Callable[[Tuner], None]) -> None:
+    """Add tuners: objects with the methods of `edgellm.contract.tuner.Tuner`."""
 
 
 @hookspec

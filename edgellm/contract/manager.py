@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from edgellm.contract.backend import Backend
     from edgellm.contract.converter import Converter
+    from edgellm.contract.tuner import Tuner
 
 # Built-ins are plugins like any other; they are named here because they have no entry point to be found by.
 BUILTIN = {
@@ -143,6 +144,10 @@ class Plugins:
         """(from_format, to_format) -> converter."""
         return dict(self._converters)
 
+    def tuners(self) -> dict[str, Tuner]:
+        """Name -> tuner, sorted by name."""
+        return dict(self._tuners)
+
     def commands(self) -> dict[str, click.Command]:
         """Name -> command of the command line."""
         return dict(self._commands)
@@ -174,6 +179,18 @@ class Plugins:
 
         self.call("register_converters", register=register)
         return dict(sorted(by_formats.items()))
+
+    @functools.cached_property
+    def _tuners(self) -> dict[str, Tuner]:
+        by_name: dict[str, Tuner] = {}
+
+        def register(tuner: Tuner) -> None:
+            if tuner.name in by_name:
+                raise ValueError(f"tuner name {tuner.name!r} is already taken")
+            by_name[tuner.name] = tuner
+
+        self.call("register_tuners", register=register)
+        return dict(sorted(by_name.items()))
 
     @functools.cached_property
     def _commands(self) -> dict[str, click.Command]:

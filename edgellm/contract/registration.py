@@ -56,6 +56,18 @@ def _converter(_from: object, _to: object, converter: object) -> str:
     return f"{converter!r} is not a converter: {problem}" if problem else ""
 
 
+def _tuner(tuner: Any) -> str:
+    from edgellm.contract.tuner import Tuner
+
+    if problem := unlike(Tuner, tuner):
+        return f"{tuner!r} is not a tuner: {problem}"
+    if not isinstance(tuner.name, str) or not tuner.name:
+        return f"the name of a tuner is {tuner.name!r}, text is expected"
+    if not isinstance(tuner.methods, Set):
+        return f"methods of tuner {tuner.name!r} is {tuner.methods!r}, a set of names is expected"
+    return ""
+
+
 def _rule(rule: object) -> str:
     problem = miscalled(rule, _rule_takes) or (
         "" if hasattr(rule, "__name__") else "it has no __name__ to be called by"
@@ -88,6 +100,7 @@ _CHECKS: dict[str, Callable[..., str]] = {
     "register_backends": _backend,
     "register_sources": _source,
     "register_converters": _converter,
+    "register_tuners": _tuner,
     "register_rules": _rule,
     "register_commands": _command,
     "register_models": _model,

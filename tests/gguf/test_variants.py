@@ -38,7 +38,9 @@ def variants() -> dict[str, int]:
     """ggml's scores of all code for a processor in this build."""
     scores = {} if library.missing() else library.verdict(probe(measure=False)).variants
     if not scores:
-        pytest.skip("does not apply: this libllama has one code for the processor; `make test-variants` builds the other kind")
+        pytest.skip(
+            "does not apply: this libllama has one code for the processor; `make test-variants` builds the other kind"
+        )
     return scores
 
 
