@@ -59,7 +59,7 @@ test-variants: python ## build llama.cpp with code for each kind of processor, i
 	EDGELLM_LLAMA_BUILD=variants $(PYTHON) plugins/install.py --venv .venv-variants --extras test
 	.venv-variants/bin/pytest -q $(EVERY) tests/gguf/test_variants.py tests/gguf/test_library.py tests/gguf/test_layout.py tests/gguf/test_contract.py tests/gguf/test_batching.py tests/gguf/test_calibrate.py tests/gguf/test_engine.py $(ARGS)
 
-foreign-libraries: test-tools ## check that a wheel of the package index with other structs is refused (ARGS=--commits: two other commits of llama.cpp, too)
+foreign-libraries: test-tools ## check that a wheel of the package index with other structs is refused (ARGS=--commits: two other commits of llama.cpp, too; ARGS=--drifts: 20 moved fields)
 	PYTHONPATH=tests EDGELLM_HOME=$(CURDIR)/build/foreign/home $(BIN)/python tests/support/foreign_libraries.py build/foreign $(ARGS)
 
 llama-server-tests: test-tools ## run llama.cpp's own server tests against `edgellm serve` (LLAMA_SERVER=PATH: against llama-server, as a control; TESTS=FOLDER; ARGS="unit/test_rerank.py")

