@@ -167,6 +167,20 @@ def test_a_wrong_file_is_refused_and_forgotten(hub, environment, model_bytes, ow
     assert blobs(tmp_path) == []
 
 
+def test_a_file_that_is_replaced_while_it_is_fetched_has_not_the_hash_of_the_old_one(
+    hub, environment, model_bytes, own_home, tmp_path
+):
+    hub.files["o/r/m.gguf"] = model_bytes
+    hub.later["o/r/m.gguf"] = replaced = model_bytes[:-5] + b"other"
+    file = ModelFile("hf://o/r/m.gguf", "Q8_0", bytes=len(model_bytes), sha256=sha256(model_bytes))
+
+    (kind, code, _), _ = fetched(file)
+
+    assert (kind, code) == ("error", "integrity_error")
+    assert sha256(replaced) not in [blob.name for blob in blobs(tmp_path)]
+    assert names_below(own_home / "data" / "models") == []
+
+
 def test_the_cache_serves_without_a_network(hub, environment, model_bytes, own_home, monkeypatch):
     hub.files["o/r/m-Q8_0.gguf"] = model_bytes
     file = ModelFile("hf://o/r:Q8_0", "Q8_0")

@@ -137,8 +137,7 @@ class Hub:
                 def report(here: int, before: int = done) -> None:
                     progress(before + here, total, where.repo)
 
-                sha256 = "" if file.path is not None else _download(where, file, report)
-                fetched.append(FetchedFile(file.path or _linked(where, file), file.sha256, sha256))
+                fetched.append(_brought(where, file, report))
                 done += file.bytes or 0
             return fetched
 
@@ -240,6 +239,16 @@ def _root() -> Path:
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)
+
+
+def _brought(where: HubUri, file: RemoteFile, report: Callable[[int], None]) -> FetchedFile:
+    """A file, which is downloaded where the hub's cache has it not."""
+    if file.path is not None:
+        return FetchedFile(file.path, file.sha256)
+    written_sha256, path = _download(where, file, report), _linked(where, file)
+    # For the link the hub is asked once more. What was hashed is another file where it answers otherwise than before.
+    is_it = path.resolve() == hf_cache.blob_of(_root(), where.repo, file.etag).resolve()
+    return FetchedFile(path, file.sha256, written_sha256 if is_it else "")
 
 
 def _download(where: HubUri, file: RemoteFile, report: Callable[[int], None]) -> str:
