@@ -7,9 +7,9 @@ import contextlib
 from edgellm.contract.converter import Conversion, Converted
 from edgellm.contract.source import Progress
 from edgellm.errors import BadArtifact, UnsupportedArtifact, UsageError
+from edgellm.formats.gguf.decoder import read_decoder
 from edgellm.formats.tokenizer.keys import TokenizerKeys
 from edgellm_onnx.convert_config import MODEL, write_configs
-from edgellm_onnx.convert_decoder import read_decoder
 from edgellm_onnx.convert_folder import new_folder
 from edgellm_onnx.convert_plan import BITS, Planner
 from edgellm_onnx.convert_source import Source
@@ -24,7 +24,7 @@ def convert(conversion: Conversion, progress: Progress) -> Converted:
     """See `edgellm.contract.converter.Converter`. Memory: some rows of one tensor, and the rotation tables."""
     table_bits = _table_bits(conversion)
     source = Source(conversion.source.path)
-    decoder = read_decoder(source)
+    decoder = read_decoder(source.model)
     planner = Planner(source, decoder, conversion.bits, table_bits)
     plan = planner.plan()
     _all_used(source)

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from edgellm.formats.gguf.decoder import Decoder
 from edgellm.formats.tokenizer.tokenizer import FileTokenizer
-from edgellm_onnx.convert_decoder import Decoder
 
 MODEL = "model.onnx"
 _CLASSES = {

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from onnx import ModelProto, TensorProto
 
+from edgellm.formats.gguf.decoder import Decoder
 from edgellm.formats.rope import RopeScaling, tables
 from edgellm_onnx.convert_blocks import BLOCK, EXACT
-from edgellm_onnx.convert_decoder import Decoder
 from edgellm_onnx.convert_source import Floats, Source
 from edgellm_onnx.graph import Graph, Layer
 from edgellm_onnx.graph_matrix import Matrix, Part

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
+from edgellm.formats.gguf.decoder import Decoder
 from edgellm_onnx.convert_blocks import BLOCK
-from edgellm_onnx.convert_decoder import Decoder
 from edgellm_onnx.graph_matrix import Matrix
 from edgellm_onnx.graph_store import Store
 

@@ -1,7 +1,7 @@
-"""What the graph is built from: a GGUF header's keys, checked, as one description of a decoder.
+"""A GGUF header's keys, checked, as one description of a decoder, for plugins that build its layers themselves.
 
 Families and their defaults are llama.cpp's (`src/models/llama.cpp`, `qwen2.cpp`, `qwen3.cpp`, `gemma3.cpp`). What a key
-asks for and this graph does not do is refused by the key's name.
+asks for and this description has no word for is refused by the key's name.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ from typing import NoReturn
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm.formats.gguf import reader
-from edgellm.formats.gguf.reader import GgufHeader
+from edgellm.formats.gguf.reader import GgufHeader, GgufModel
 from edgellm.formats.rope import RopeScaling, yarn_magnitude
 from edgellm.types.model import Shape
-from edgellm_onnx.convert_source import Source
 
 FAMILIES = ("llama", "qwen2", "qwen3", "gemma3")
 _MAX_CTX = 1 << 20  # rows of the rotation tables
-# Not done by this graph, and not zero where a model has it.
+# Not in this description, and not zero where a model has it.
 _REFUSED = (
     "expert_count", "attn_logit_softcapping", "final_logit_softcapping", "attention.clamp_kqv", "attention.scale",
     "attention.max_alibi_bias", "logit_scale", "residual_scale", "embedding_scale", "nextn_predict_layers",
@@ -55,20 +54,20 @@ class Decoder:
     interleaved: bool  # rows of q and k are in the order of rotated neighbours
 
 
-def read_decoder(source: Source) -> Decoder:
+def read_decoder(model: GgufModel) -> Decoder:
     """
     Raises:
-        UnsupportedArtifact: a family or a feature that the graph has no form of. BadArtifact: keys contradict.
+        UnsupportedArtifact: a family or a feature that this has no word for. BadArtifact: keys contradict.
     """
-    header = source.model.header
+    header = model.header
     arch = header.architecture
     if arch not in FAMILIES:
         raise UnsupportedArtifact(
-            f"{source.where}: models of architecture {arch[:40]!r} are not converted to ONNX",
+            f"{header.where}: layers of architecture {arch[:40]!r} are not known",
             hint=f"families: {', '.join(FAMILIES)}",
         )
     keys = _Keys(header)
-    shape = reader.shape(header, source.model.tensors)
+    shape = reader.shape(header, model.tensors)
     _check(keys, shape)
     window, local = _windows(keys, shape) if arch == "gemma3" else (0, (False,) * shape.n_layer)
     base, local_base, scaling = _rotations(keys)
@@ -79,7 +78,7 @@ def read_decoder(source: Source) -> Decoder:
         eps=keys.number("attention.layer_norm_rms_epsilon"), rope_base=base, local_base=local_base,
         rope_scaling=scaling, window=window, local=local, attention_scale=1 / math.sqrt(per_head),
         embedding_scale=math.sqrt(shape.n_embd) if arch == "gemma3" else 1.0, gelu=arch == "gemma3",
-        qk_norm=arch in ("qwen3", "gemma3"), post_norms=arch == "gemma3", tied=not source.has("output.weight"),
+        qk_norm=arch in ("qwen3", "gemma3"), post_norms=arch == "gemma3", tied=shape.tied_embeddings,
         interleaved=arch == "llama",
     )  # fmt: skip
 
@@ -112,11 +111,11 @@ def _check(keys: _Keys, shape: Shape) -> None:
         if name == "attention.causal":
             value = value is False
         if value:
-            keys.refuse(name, "asks for what the ONNX graph does not do")
+            keys.refuse(name, "asks for what only llama.cpp does")
     for name in ("attention.head_count", "attention.head_count_kv", "feed_forward_length"):
         value = keys.header.of_architecture(name)
         if isinstance(value, tuple) and len(set(value)) > 1:
-            keys.refuse(name, "differs between layers, one value for all is converted")
+            keys.refuse(name, "differs between layers, one value for all is needed")
     if keys.number("rope.dimension_count", shape.head_dim) != shape.head_dim:
         keys.refuse(
             "rope.dimension_count", f"is not the head's {shape.head_dim}: heads rotate whole or not at all here"
@@ -129,7 +128,7 @@ def _check(keys: _Keys, shape: Shape) -> None:
         )
     ctx = reader.context_length(keys.header)
     if not 0 < ctx <= _MAX_CTX:
-        keys.refuse("context_length", f"is {ctx}, 1 to {_MAX_CTX} are converted")
+        keys.refuse("context_length", f"is {ctx}, 1 to {_MAX_CTX} are known")
 
 
 def _windows(keys: _Keys, shape: Shape) -> tuple[int, tuple[bool, ...]]:
@@ -157,7 +156,7 @@ def _rotations(keys: _Keys) -> tuple[float, float, RopeScaling]:
     if factor <= 0 or base <= 1 or local_base <= 1:
         raise BadArtifact(f"{keys.header.where}: rope base {base}, factor {factor}", hint="fetch the file again")
     if kind not in ("", "none", "linear", "yarn"):
-        keys.refuse("rope.scaling.type", f"is {str(kind)[:40]!r}; none, linear and yarn are converted")
+        keys.refuse("rope.scaling.type", f"is {str(kind)[:40]!r}; none, linear and yarn are known")
     if kind == "none" or factor == 1.0:
         return base, local_base, RopeScaling()
     if kind != "yarn":
