@@ -109,9 +109,10 @@ class TuneFootprint(msgspec.Struct, frozen=True):
 class TuneStarted(msgspec.Struct, frozen=True, tag=True):
     n_steps: int
     n_trained: int  # values
+    build: str  # of the library that computes: `Trainer.build`
     first_step: int = 0  # steps that an earlier run has made
-    exact: bool = True  # whether these go on as if nothing had been between
-    build: str = ""  # of the library that computes: `Trainer.build`
+    exact: bool = True  # whether its steps and these have the bits that one run would have
+    damaged: tuple[str, ...] = ()  # newer checkpoints that could not be read
 
 
 class TuneProgress(msgspec.Struct, frozen=True, tag=True):
@@ -145,7 +146,6 @@ class TuneFinished(msgspec.Struct, frozen=True, tag=True):
     end: TuneEnd
     wall_s: float  # of this run
     processor_s: float
-    peak_bytes: int  # of the worker's resident set
 
 
 TuneEvent = TuneStarted | TuneProgress | TuneEvaluation | TuneFinished
