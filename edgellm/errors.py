@@ -5,6 +5,7 @@
     │   ├── UnsupportedField           2   400   a field we know of but do not serve yet
     │   ├── UnknownProfile             2   404   no hardware profile of that name
     │   ├── UnknownModel               2   404   no catalog row, stored model or file of that name
+    │   ├── UnknownAdapter             2   404   no adapter of that name is loaded beside the model
     │   ├── BadTemplate                2   400   the model's chat template is broken or hostile
     │   ├── ContextOverflow            2   400   prompt (and answer) longer than the context
     │   ├── GrammarFailed              2   400   an answer cannot be kept to its grammar any longer
@@ -88,6 +89,16 @@ class UnknownModel(UsageError):
 
     def __init__(self, message: str, *, hint: str = "", param: str = "model") -> None:
         super().__init__(message, hint=hint, param=param)
+
+
+class UnknownAdapter(UsageError):
+    """Attribute: adapter, the name."""
+
+    http_status = 404
+
+    def __init__(self, message: str, *, hint: str = "", param: str = "adapters", adapter: str = "") -> None:
+        super().__init__(message, hint=hint, param=param)
+        self.adapter = adapter
 
 
 class BadTemplate(UsageError):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from edgellm.contract.embedder import EmbeddingInfo  # msgspec looks it up for EngineInfo
 from edgellm.errors import CacheFull
+from edgellm.types.adapter import AdapterSet  # msgspec looks it up for SlotInput
 
 if TYPE_CHECKING:  # numpy costs 80 ms to import
     import numpy as np
@@ -32,7 +33,9 @@ class SlotInput:
     n_past: int  # tokens of this slot already in the cache
     tokens: tuple[int, ...]  # appended after n_past, never empty
     n_logits: int  # logits wanted for the last n tokens: 0 mid-prompt, 1 to decode, k to verify a draft
-    adapters: tuple[tuple[str, float], ...] = ()  # (LoRA id, scale)
+    # (name, scale) of those that these tokens are computed with, each other set in the same step only where
+    # `mixes_adapters` says so. Zeros are left out, and the order is always the same.
+    adapters: AdapterSet = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,8 @@ class EngineInfo:
     rewind_tokens: int | None = None  # how far truncate can go back: 0 = not at all, None = all the way
     fork_copies: bool = False  # fork costs memory traffic; False = the prefix is shared
     batch_invariant: bool = False  # batched equals isolated bit for bit
-    capabilities: frozenset[str] = frozenset()  # "embed", "rerank", "save_slot"
+    capabilities: frozenset[str] = frozenset()  # "adapters", "embed", "rerank", "save_slot"
+    mixes_adapters: bool = False  # entries of one step may have different adapters
     generates: bool = True  # False = an encoder: `step` refuses, truncate and fork keep nothing
     embedding: EmbeddingInfo | None = None  # of what "embed" gives
     device: str = "cpu"
@@ -86,6 +90,9 @@ def check_batch(batch: Sequence[SlotInput], info: EngineInfo, lengths: Sequence[
             raise ValueError(f"slot {entry.slot}: a token id outside 0..{info.vocab_size - 1}")
     if len({entry.slot for entry in batch}) < len(batch):
         raise ValueError("a slot stands twice in one step")
+    sets = {entry.adapters for entry in batch}
+    if (sets != {()} and "adapters" not in info.capabilities) or (len(sets) > 1 and not info.mixes_adapters):
+        raise ValueError(f"adapters {sorted(sets)} in one step of an engine that does not take them")
     if total > info.max_batch_tokens or rows > info.max_logits:
         most = f"{info.max_batch_tokens} and {info.max_logits} are the most"
         raise ValueError(f"a step of {total} tokens and {rows} rows of logits; {most}")
@@ -163,4 +170,24 @@ class SlotSaver(Protocol):
         Raises:
             ValueError: it is no state of this model, or longer than a slot.
         """
+        ...
+
+
+@runtime_checkable
+class AdapterLoader(Protocol):
+    """Capability "adapters": LoRA adapters beside the weights, for tokens whose `SlotInput.adapters` names them.
+
+    A cache belongs to the adapters that computed it: the core never lets one set read what another wrote.
+    """
+
+    def load_adapter(self, name: str, path: str) -> None:
+        """Keep the adapter in a file under this name, which none has. The file may go afterwards.
+
+        Raises:
+            BadArtifact, UnsupportedArtifact: it is no adapter of this model. BackendUnavailable: no memory.
+        """
+        ...
+
+    def drop_adapter(self, name: str) -> None:
+        """Free the adapter of that name. No slot uses it any more."""
         ...

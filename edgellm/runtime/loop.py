@@ -16,13 +16,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from edgellm.contract.engine import Engine
-from edgellm.errors import (
-    CacheFull,
-    Closed,
-    GrammarFailed,
-    StepFailed,
-)
+from edgellm.errors import CacheFull, Closed, GrammarFailed, StepFailed
 from edgellm.runtime import wire
+from edgellm.runtime.adapter_shelf import AdapterShelf
 from edgellm.runtime.drawing import Drawing
 from edgellm.runtime.embed_queue import EmbedQueue
 from edgellm.runtime.engine_check import check_logits
@@ -34,14 +30,9 @@ from edgellm.runtime.request_state import RequestState
 from edgellm.runtime.scheduler import Admission, Scheduler, Step
 from edgellm.runtime.watchdog import BEAT_S
 from edgellm.text.readers import Part
+from edgellm.types.adapter import DropAdapter, LoadAdapter
 from edgellm.types.event import Done, FinishReason
-from edgellm.types.request import (
-    DetokenizeRequest,
-    EmbeddingRequest,
-    GenerationRequest,
-    RerankRequest,
-    TokenizeRequest,
-)
+from edgellm.types.request import DetokenizeRequest, EmbeddingRequest, GenerationRequest, RerankRequest, TokenizeRequest
 from edgellm.types.sampling_defaults import NEUTRAL, SamplingDefaults
 
 if TYPE_CHECKING:
@@ -77,6 +68,7 @@ class Loop:
         sampling: SamplingDefaults = NEUTRAL,
         backend: str = "",
         *,
+        adapters: AdapterShelf | None = None,
         thinking_sampling: SamplingDefaults | None = None,
     ) -> None:
         self._engine = engine
@@ -85,6 +77,7 @@ class Loop:
         self._sampling = {False: sampling, True: thinking_sampling or sampling}
         self._backend = backend
         self._scheduler = Scheduler(engine.info)
+        self._adapters = adapters or AdapterShelf(engine, backend)
         self._texts = ReaderThread(inbox)
         self._embeddings = EmbedQueue(engine, partial(self._texts.read, READ), backend)
         self._drawing = Drawing(engine.tokenizer, engine.info, self._scheduler, backend)
@@ -98,8 +91,9 @@ class Loop:
         self._stopping = False
 
     @classmethod
-    def of(cls, plan: LaunchPlan, engine: Engine, inbox: Inbox, send: Send) -> Self:
-        return cls(engine, inbox, send, plan.sampling, plan.backend, thinking_sampling=plan.thinking_sampling)
+    def of(cls, plan: LaunchPlan, engine: Engine, inbox: Inbox, send: Send, adapters: AdapterShelf) -> Self:
+        sampling, thinking = plan.sampling, plan.thinking_sampling
+        return cls(engine, inbox, send, sampling, plan.backend, adapters=adapters, thinking_sampling=thinking)
 
     def run(self, *, prepares: Callable[[], bool] | None = None) -> None:
         """Until `Stop` arrives. `prepares` is asked in the first pause whether to make what any grammar needs."""
@@ -118,6 +112,7 @@ class Loop:
             step = self._schedule()
             if step.batch:
                 self._sample(step, self._step(step))
+            self._settle()
             self._emit()
             self._replies += self._embeddings.step(beside_answers=bool(self._scheduler.running))
             self._emit()
@@ -150,10 +145,13 @@ class Loop:
                 case PromptRead(request_id):
                     if (reading := self._reading.pop(request_id, None)) is not None:
                         self._begin(request_id, reading.result)
+                case wire.Submit(request_id, LoadAdapter() | DropAdapter() as request):
+                    self._replies += self._adapters.submit(request_id, request)
                 case wire.Cancel(request_id):
                     self._cancel(request_id)
                 case wire.Stop(drain):
                     self._stop(drain)
+            self._settle()
             self._emit()
 
     def _submit(self, request_id: int, request: GenerationRequest | TokenRequest) -> None:
@@ -173,8 +171,12 @@ class Loop:
         except Exception as error:
             self._replies.append(wire.Reply(request_id, wire.Failed.of(engine_error(self._backend, error))))
 
+    def _settle(self) -> None:
+        self._replies += self._adapters.settle(self._scheduler.uses, self._scheduler.forget_adapter)
+
     def _queue(self, request_id: int, begun: Begun) -> list[RequestState]:
         """A state for each choice, which then waits for its slot."""
+        self._adapters.check(begun.generation.adapters)
         generation, defaults = begun.generation, self._sampling[begun.generation.thinking]
         limit = generation.max_tokens if generation.max_tokens is not None else self._engine.info.n_ctx
         choices = [

@@ -15,6 +15,7 @@ from edgellm.text import logprobs
 from edgellm.text.part_stream import PartStream
 from edgellm.text.readers import AnswerReader, Part, reader_of
 from edgellm.text.sampling import LogitRow, Sampler
+from edgellm.types.adapter import AdapterSet, adapter_set
 from edgellm.types.event import Delta, DeltaKind, Prefill, Timings, Usage
 from edgellm.types.logprob import TokenLogprob
 from edgellm.types.request import GenerationRequest
@@ -53,6 +54,7 @@ class RequestState:
     sampler: Sampler = field(init=False)
     text: PartStream = field(init=False)
     reads: bool = field(init=False)  # thoughts and calls are told from text
+    adapters: AdapterSet = field(init=False)  # whose cache it reads and writes
     # Where it stands in its slot.
     slot: int = -1
     n_cached: int = 0  # of the prompt, reused from the slot
@@ -82,6 +84,7 @@ class RequestState:
         if self.choice and sampling.seed is not None:
             sampling = msgspec.structs.replace(sampling, seed=(sampling.seed + self.choice) % 2**63)
         self.sampler = Sampler(sampling, self.prompt)
+        self.adapters = adapter_set(self.generation.adapters)
         self.reads = self.generation.reading is not None
         self.text = PartStream(self.generation.stop, _reader(self.generation))
 

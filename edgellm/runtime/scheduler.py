@@ -1,8 +1,9 @@
 """Continuous batching as pure state: who runs, in which slot, and what the next step computes.
 
 Decoding requests go first, each with the token drawn last and those that its grammar forces. The rest of the step's
-token budget goes to prompts, oldest first, in chunks. This module knows no engine, text or clock: `runtime/loop.py`
-carries out its plans.
+token budget goes to prompts, oldest first, in chunks. Requests with different LoRA adapters take turns, where an engine
+computes with one set of them at a time, and share no cache. This module knows no engine, text or clock:
+`runtime/loop.py` carries out its plans.
 """
 
 from __future__ import annotations
@@ -14,10 +15,14 @@ from dataclasses import dataclass, field
 from edgellm.contract.engine import EngineInfo, SlotInput
 from edgellm.errors import Overloaded
 from edgellm.runtime.request_state import RequestState
+from edgellm.types.adapter import AdapterSet
 
 # What prompts, and grammars that leave no choice, add to a step beside running answers is kept short, so that they are
 # not held up for a whole batch.
 BUSY_CHUNK = 256
+# Steps that requests with the same adapters have before others get theirs. A change of adapters costs llama.cpp about
+# half a step, as it plans its buffers anew.
+TURN_STEPS = 16
 # A prefix in a slot that is in use is copied only where it saves more prefill than the copy costs.
 MIN_FORK_TOKENS = 128
 MIN_FORK_TOKENS_SHARED = 16
@@ -28,8 +33,28 @@ class Slot:
     """What one slot's cache holds, and for whom."""
 
     tokens: list[int] = field(default_factory=list)
+    adapters: AdapterSet = ()  # that these were computed with
     request: RequestState | None = None
     used: int = 0  # step number of the last use, for choosing the one to give up
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Whose steps these are, and what they had of them."""
+
+    adapters: AdapterSet = ()
+    n_steps: int = 0
+    n_tokens: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        return self.n_steps >= TURN_STEPS or self.n_tokens >= BUSY_CHUNK
+
+    def after(self, step: Step) -> Turn:
+        adapters, n_tokens = step.batch[0].adapters, sum(len(entry.tokens) for entry in step.batch)
+        if adapters != self.adapters or self.is_over:
+            return Turn(adapters, 1, n_tokens)
+        return Turn(adapters, self.n_steps + 1, self.n_tokens + n_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +85,8 @@ class Scheduler:
         self.waiting: deque[RequestState] = deque()
         self.running: list[RequestState] = []  # in order of admission
         self._clock = 0
+        self._turn = Turn()
+        self._served: dict[AdapterSet, int] = {}  # step number of the last turn, or of arrival before the first
 
     @property
     def idle(self) -> bool:
@@ -92,6 +119,17 @@ class Scheduler:
         slot.tokens = []
         return slot.request
 
+    def forget_adapter(self, name: str) -> list[int]:
+        """What slots hold of it is of no use to an adapter that gets its name later. Returns these slots."""
+        held = [index for index, slot in enumerate(self.slots) if any(name == other for other, _ in slot.adapters)]
+        for index in held:
+            self.slots[index].tokens = []
+        return held
+
+    def uses(self, name: str) -> bool:
+        """Whether a request runs or waits that is answered with this adapter."""
+        return any(name == other for request in (*self.running, *self.waiting) for other, _ in request.adapters)
+
     def admit(self) -> Admission | None:
         """The next request that can have a slot, None where nobody waits or no slot is free.
 
@@ -107,7 +145,10 @@ class Scheduler:
         self.waiting.remove(request)
         # One token at least must be computed, or there are no logits to sample from.
         limit = 0 if request.computes_prompt else len(request.prompt) - (not request.next_tokens)
-        common = [min(common_prefix(slot.tokens, request.prompt), limit) for slot in self.slots]
+        common = [
+            min(common_prefix(slot.tokens, request.prompt), limit) if slot.adapters == request.adapters else 0
+            for slot in self.slots
+        ]
         spare = min(free, key=lambda index: (self._passes_with(index), self.slots[index].used))
         # Longest prefix first; among equals the slot unused for longest.
         best = max(free, key=lambda index: (common[index], -self.slots[index].used))
@@ -137,29 +178,42 @@ class Scheduler:
     def admitted(self, admission: Admission, n_kept: int) -> None:
         """Record that the slot holds `n_kept` tokens of the prefix: an engine may be unable to rewind to all of it."""
         request, slot = admission.request, self.slots[admission.slot]
-        slot.tokens = request.prompt[:n_kept]
+        slot.tokens, slot.adapters = request.prompt[:n_kept], request.adapters
         slot.request = request
         request.slot = admission.slot
         request.n_cached = request.n_prefilled = n_kept
         self.running.append(request)
+        self._served.setdefault(request.adapters, self._clock)
+
+    def _next(self) -> list[RequestState]:
+        """Those of the next step, in order of admission."""
+        sets = list(dict.fromkeys(request.adapters for request in self.running))
+        if self._info.mixes_adapters or len(sets) < 2:
+            return self.running
+        turn = self._turn
+        goes_on = turn.adapters in sets and not turn.is_over
+        adapters = turn.adapters if goes_on else min(sets, key=lambda adapters: self._served[adapters])
+        return [request for request in self.running if request.adapters == adapters]
 
     def plan(self) -> Step:
         """The next batch; empty where nothing runs. Changes nothing."""
         budget = self._info.max_batch_tokens
         batch: list[SlotInput] = []
         owners: list[RequestState] = []
-        decoding = [request for request in self.running if request.decoding]
-        if decoding and len(self.running) > 1:
+        running = self._next()
+        decoding = [request for request in running if request.decoding]
+        if len(self.running) > 1 and any(request.decoding for request in self.running):
             budget = min(budget, len(decoding) + BUSY_CHUNK)
         for n_others, request in zip(reversed(range(len(decoding))), decoding, strict=True):
             # One token at least is left for each of the others.
             tokens = request.next_tokens[: budget - n_others]
             n_past = len(self.slots[request.slot].tokens)
-            batch.append(SlotInput(request.slot, n_past, tokens, int(len(tokens) == len(request.next_tokens))))
+            n_logits = int(len(tokens) == len(request.next_tokens))
+            batch.append(SlotInput(request.slot, n_past, tokens, n_logits, request.adapters))
             owners.append(request)
             budget -= len(tokens)
-        spare_rows = self._info.max_logits - len(self.running)
-        for request in self.running:
+        spare_rows = self._info.max_logits - len(running)
+        for request in running:
             if not request.decoding and budget > 0:
                 start = request.n_prefilled
                 size = min(budget, 1 + spare_rows) if request.tells_prompt else budget
@@ -168,7 +222,7 @@ class Scheduler:
                 draws = start + len(chunk) == len(request.prompt) and not request.next_tokens
                 n_logits = len(chunk) if request.tells_prompt else int(draws)
                 spare_rows -= max(0, n_logits - 1)
-                batch.append(SlotInput(request.slot, start, chunk, n_logits))
+                batch.append(SlotInput(request.slot, start, chunk, n_logits, request.adapters))
                 owners.append(request)
                 budget -= len(chunk)
         # In order of slots: neighbours can be computed in one pass (see _passes_with).
@@ -177,7 +231,13 @@ class Scheduler:
 
     def advance(self, step: Step) -> list[RequestState]:
         """Record what the caches hold after the step. Returns the requests that have logits, in order."""
+        if not step.batch:
+            return []
         self._clock += 1
+        self._turn = self._turn.after(step)
+        sets = {request.adapters for request in self.running}
+        self._served = {adapters: at for adapters, at in self._served.items() if adapters in sets}
+        self._served[self._turn.adapters] = self._clock
         ready = []
         for entry, request in zip(step.batch, step.requests, strict=True):
             slot = self.slots[entry.slot]
@@ -209,6 +269,8 @@ class Scheduler:
             if slot.request is not None and slot.request not in self.running:
                 violations.append(f"slot {index} belongs to request {slot.request.id}, which does not run")
         for request in self.running:
+            if self.slots[request.slot].adapters != request.adapters:
+                violations.append(f"slot {request.slot} was computed with other adapters than request {request.id}")
             if self.slots[request.slot].request is not request:
                 violations.append(f"request {request.id} runs without a slot")
             elif self.slots[request.slot].tokens[: request.n_prefilled] != request.prompt[: request.n_prefilled]:

@@ -19,11 +19,12 @@ from edgellm.errors import Closed, EdgeLLMError, UsageError, speaks_in_flags
 from edgellm.runtime import wire
 from edgellm.runtime.metrics import Meter
 from edgellm.runtime.process_usage import ProcessUsage
-from edgellm.types.event import Delta, Done, Event, Pieces, Prefill, Tokens, Vectors
+from edgellm.types.adapter import AdapterFile
+from edgellm.types.event import Adapters, Delta, Done, Event, Pieces, Prefill, Tokens, Vectors
 from edgellm.types.request import Request
 
 CLOSE_TIMEOUT_S = 5.0  # how long closing waits for the step at hand
-Delivery = Event | Vectors | Tokens | Pieces | EdgeLLMError
+Delivery = Event | Vectors | Tokens | Pieces | Adapters | EdgeLLMError
 
 
 class Sink(Protocol):
@@ -78,6 +79,7 @@ class Dispatcher:
         self._sinks: dict[int, Sink] = {}
         self._ids = itertools.count(1)
         self.meter = Meter()
+        self.adapters: tuple[AdapterFile, ...] = ()  # that are loaded, as the worker said last
 
     def add(self, sink: Sink) -> int:
         request_id = next(self._ids)
@@ -104,6 +106,8 @@ class Dispatcher:
             event, steps = message.event, message.steps
             if isinstance(event, Done) and steps is not None and event.finish_reason != "cancelled":
                 self.meter.record(event.usage, event.timings, steps.width, steps.n_decoded)
+            if isinstance(event, Adapters):
+                self.adapters = event.loaded
             delivery: Delivery = event.error() if isinstance(event, wire.Failed) else event
             last = not isinstance(delivery, (Delta, Prefill)) and not (isinstance(delivery, Done) and delivery.n_open)
             sink = self._sinks.pop(message.id, None) if last else self._sinks.get(message.id)
@@ -177,6 +181,11 @@ class Session(abc.ABC):
     def is_queued(self, request_id: int) -> bool:
         """Whether as many requests as there are slots came before this one, and are still open."""
         return self._info is not None and self._dispatcher.n_before(request_id) >= self._info.n_slots
+
+    @property
+    def adapters(self) -> tuple[AdapterFile, ...]:
+        """Those that are loaded beside the model; of one that is loading again, those that it will have."""
+        return self._dispatcher.adapters
 
     @property
     def meter(self) -> Meter:

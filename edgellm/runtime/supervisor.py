@@ -19,6 +19,7 @@ import functools
 import logging
 import threading
 import weakref
+from dataclasses import replace
 
 from edgellm import settings
 from edgellm.contract.backend import worker_environment
@@ -54,7 +55,8 @@ class WorkerSession(Session):
         environment = settings.current()
         _ = environment.log_level, environment.line_format
         self._limits = limits(plan, environment.hung_after_s)
-        self._launch, self._model = _launch(plan), plan.artifact.name
+        self._plan, self._model = plan, plan.artifact.name
+        _launch(plan)
         # A backend that is not there is the worker's to refuse.
         self._environment = worker_environment(plugins().backends().get(plan.backend))
         # Guards all below. Reentrant: the garbage collector may abandon this session while its thread holds the lock.
@@ -185,9 +187,12 @@ class WorkerSession(Session):
 
     def _run_worker(self) -> EdgeLLMError:
         """From its start to its end. Returns why it ended."""
+        again = self._info is not None
+        plan = replace(self._plan, adapters=self.adapters) if again else self._plan
+        launch = _launch(plan, again=again)
         try:
             process = WorkerProcess(
-                worker_process.COMMAND, self._environment, self._launch, self._outbox, self._dispatcher.deliver
+                worker_process.COMMAND, self._environment, launch, self._outbox, self._dispatcher.deliver
             )
         except OSError as error:
             hint = f"see that {error.filename} may be executed" if isinstance(error, PermissionError) else ""
@@ -239,7 +244,7 @@ class WorkerSession(Session):
         with self._changed:
             if self._state == "closed":
                 return
-            self._info, self._loaded = ready.info, usage
+            self._info, self._loaded, self._dispatcher.adapters = ready.info, usage, ready.adapters
             self._state, self._outage = "ready", None
             self._deaths = 0
             process.take_requests()
@@ -297,14 +302,14 @@ class WorkerSession(Session):
         return {"facts": {"model": self._model, "restarts": self.restarts, **more}}
 
 
-def _launch(plan: LaunchPlan) -> bytes:
+def _launch(plan: LaunchPlan, *, again: bool = False) -> bytes:
     """The frame that tells a worker what to load.
 
     Raises:
         UsageError: a path in the plan is not UTF-8.
     """
     try:
-        return wire.encode(wire.Launch(plan, speaks_in_flags()))
+        return wire.encode(wire.Launch(plan, speaks_in_flags(), again))
     except UnicodeEncodeError as error:
         raise UsageError(
             f"{error.object!r} is not UTF-8, so no worker can be told of it", hint="rename the file or its folder"

@@ -9,7 +9,7 @@ import threading
 from edgellm.contract.backend import Backend
 from edgellm.contract.engine import EngineInfo
 from edgellm.runtime import wire
-from edgellm.runtime.engine_check import open_engine
+from edgellm.runtime.adapter_shelf import open_with_adapters
 from edgellm.runtime.engine_error import engine_error
 from edgellm.runtime.loop import Loop
 from edgellm.runtime.mailbox import Mailbox
@@ -91,15 +91,15 @@ class ThreadSession(Session):
 
     def _run(self) -> None:
         try:
-            engine = open_engine(self._backend, self._plan)
+            engine, adapters = open_with_adapters(self._backend, self._plan)
         except BaseException as error:
             self._fail(error)
             self._loaded.set()
             return
-        self._info = engine.info
+        self._info, self._dispatcher.adapters = engine.info, adapters.loaded
         self._loaded.set()
         try:
-            Loop.of(self._plan, engine, self._inbox, self._dispatcher.deliver).run()
+            Loop.of(self._plan, engine, self._inbox, self._dispatcher.deliver, adapters).run()
         except BaseException as error:
             # Also what a plugin should not raise (SystemExit): those who wait for an answer must get an error.
             self._fail(error)

@@ -13,8 +13,9 @@ import msgspec
 
 from edgellm import errors
 from edgellm.contract.engine import EngineInfo
+from edgellm.types.adapter import AdapterFile
 from edgellm.types.checks import of_plain_type
-from edgellm.types.event import Delta, Done, Pieces, Prefill, Tokens, Vectors
+from edgellm.types.event import Adapters, Delta, Done, Pieces, Prefill, Tokens, Vectors
 from edgellm.types.plan import LaunchPlan
 from edgellm.types.request import Request
 
@@ -31,6 +32,7 @@ class Launch(msgspec.Struct, tag=True, frozen=True):
 
     plan: LaunchPlan
     in_flags: bool = False  # errors name options as the command line does (`errors.option`)
+    again: bool = False  # it served before, with the plan's adapters: one that is gone does not keep it from serving
 
 
 class Submit(msgspec.Struct, tag=True, frozen=True):
@@ -57,6 +59,7 @@ class Ready(msgspec.Struct, tag=True, frozen=True):
 
     info: EngineInfo
     load_s: float
+    adapters: tuple[AdapterFile, ...] = ()  # that are there
 
 
 class Failed(msgspec.Struct, tag=True, frozen=True):
@@ -96,7 +99,7 @@ class Reply(msgspec.Struct, tag=True, frozen=True):
     """Worker: an event of the request with this id. Only `Delta` and `Prefill` are followed by others."""
 
     id: int
-    event: Delta | Prefill | Done | Vectors | Tokens | Pieces | Failed
+    event: Delta | Prefill | Done | Vectors | Tokens | Pieces | Adapters | Failed
     steps: Steps | None = None  # with `Done`
 
 

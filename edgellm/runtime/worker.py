@@ -21,7 +21,7 @@ from edgellm.contract.confine import confine
 from edgellm.contract.manager import plugins
 from edgellm.errors import BackendUnavailable, option, speak_in_flags
 from edgellm.runtime import logs, wire
-from edgellm.runtime.engine_check import open_engine
+from edgellm.runtime.adapter_shelf import open_with_adapters
 from edgellm.runtime.engine_error import engine_error
 from edgellm.runtime.loop import Loop
 from edgellm.runtime.mailbox import Mailbox
@@ -57,7 +57,8 @@ def main() -> None:
     threading.Thread(target=_receive, args=(down, inbox), name="receive", daemon=True).start()
     started = time.perf_counter()
     try:
-        engine = open_engine(plugins().backend(launch.plan.backend), launch.plan)
+        backend = plugins().backend(launch.plan.backend)
+        engine, adapters = open_with_adapters(backend, launch.plan, again=launch.again)
     except MemoryError:
         error = BackendUnavailable(
             "not enough memory to load the model", hint=f"choose a smaller model or {option('ctx')}"
@@ -68,9 +69,9 @@ def main() -> None:
         emit([wire.Failed.of(error)])
         return
     held = hold(launch.plan.artifact.paths)
-    emit([wire.Ready(engine.info, time.perf_counter() - started)])
+    emit([wire.Ready(engine.info, time.perf_counter() - started, adapters.loaded)])
     try:
-        Loop.of(launch.plan, engine, inbox, emit).run(prepares=_has_room)
+        Loop.of(launch.plan, engine, inbox, emit, adapters).run(prepares=_has_room)
     except Exception as error:
         # Its last words: what the parent tells of a death without them is a guess.
         emit([wire.Failed.of(engine_error(launch.plan.backend, error))])

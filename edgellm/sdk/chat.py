@@ -77,8 +77,8 @@ class ChatMethods(RequestMethods):
                 n: how many answers (`choices`);
                 tools: what the model may call (`calls`): functions, `Tool`s, or dictionaries; `use_tools` also makes
                 the calls;
-                tool_choice, parallel_tool_calls, thinking, reasoning_effort, template_kwargs and truncate, as of
-                `request`;
+                tool_choice, parallel_tool_calls, thinking, reasoning_effort, template_kwargs, truncate and adapters, as
+                of `request`;
                 and those of `edgellm.Sampling` (temperature, top_p, seed, ...). The model's defaults
                 (`plan.sampling`) hold for the others.
 

@@ -17,6 +17,7 @@ from edgellm.sdk.deadline import Deadline
 from edgellm.sdk.generation import GenerationMethods
 from edgellm.sdk.toolbox import check_choice, tools_of
 from edgellm.text.truncation import room, truncated
+from edgellm.types.adapter import AskedAdapters, adapters_of
 from edgellm.types.checks import check_names, plain_numbers
 from edgellm.types.event import Tokens
 from edgellm.types.grammar import Grammar
@@ -75,6 +76,7 @@ class RequestMethods(GenerationMethods):
         progress: bool = False,
         reuse: bool = True,
         truncate: bool = False,
+        adapters: AskedAdapters | None = None,
     ) -> GenerationRequest:
         """What the model's chat template makes of a conversation, and what is asked of the answer.
 
@@ -97,6 +99,8 @@ class RequestMethods(GenerationMethods):
             truncate: whether the oldest messages are dropped where the context does not hold all of them and the answer
                 (`max_tokens`, or 256): whole turns, with the results of tools, but never system messages. The request's
                 notes say how many.
+            adapters: the LoRA adapters that answer, of those that are loaded: a name, several names, or scales by name
+                as {"mail": 0.5}. None = the model as it is.
 
         Raises:
             BadTemplate: the model has no template, or it is broken; UsageError: no messages, an unknown role, options
@@ -158,6 +162,7 @@ class RequestMethods(GenerationMethods):
             notes=self._notes(prompt, n_dropped, wants_thoughts=asked(served=False)),
             progress=progress,
             reuse=reuse,
+            adapters=adapters_of(adapters),
         )
 
     def _notes(self, prompt: ChatPrompt, n_dropped: int, *, wants_thoughts: bool) -> tuple[str, ...]:

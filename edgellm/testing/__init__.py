@@ -3,7 +3,9 @@
 import pytest
 
 # A failure shows the values that were compared, as in a test module of one's own. Before they are imported.
-pytest.register_assert_rewrite(*(f"edgellm.testing.{part}" for part in ("answers", "backend", "embedder", "tokens")))
+pytest.register_assert_rewrite(
+    *(f"edgellm.testing.{part}" for part in ("adapters", "answers", "backend", "embedder", "tokens"))
+)
 
 from edgellm.testing.backend import BackendContract  # noqa: E402
 from edgellm.testing.embedder import EmbedderContract  # noqa: E402

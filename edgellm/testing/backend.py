@@ -9,6 +9,7 @@ and run pytest. For an engine with capability "embed" there is `EmbedderContract
 The plan needs at least 3 slots of at least 256 tokens, a batch of at least 64, and a model that is quick, and that
 predicts different tokens after different texts. All tests of a class share one engine. Before it is opened, a worker
 opens the plan, too: native code that dies there is a failure with its signal, and not the end of pytest.
+An engine with capability "adapters" needs two of them for that model: `adapters` gives their paths.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from edgellm.contract.backend import Offloader
 from edgellm.contract.engine import SlotInput
 from edgellm.contract.manager import plugins
 from edgellm.errors import ArtifactError, BackendError, CacheFull
+from edgellm.testing.adapters import AdapterTests
 from edgellm.testing.answers import AnswerTests
 from edgellm.testing.limit import limited, within
 from edgellm.testing.running import Running
@@ -46,7 +48,7 @@ DRAFTED = 4  # tokens that are verified in one step
 
 
 @limited
-class BackendContract(TokenizerTests, AnswerTests):
+class BackendContract(TokenizerTests, AnswerTests, AdapterTests):
     """What every backend must do, whatever it computes with.
 
     Attributes:

@@ -49,7 +49,7 @@ class Running:
         if self._thread.is_alive():
             raise Hangs.in_thread("the end of the loop", self._limit_s, self._thread)
 
-    def submit(self, request: GenerationRequest) -> int:
+    def submit(self, request: Request) -> int:
         self._next += 1
         self._inbox.put(wire.Submit(self._next, request))
         return self._next
@@ -64,13 +64,7 @@ class Running:
             EdgeLLMError: the request failed. Hangs: nothing came in time. Others: what ended the loop.
         """
         while True:
-            try:
-                reply = self._replies.get(timeout=self._limit_s)
-            except queue.Empty:
-                what = f"an answer to request {request_id}"
-                raise Hangs.in_thread(what, self._limit_s, self._thread) from None
-            if isinstance(reply, BaseException):
-                raise reply
+            reply = self._next_reply(f"an answer to request {request_id}")
             if reply.id == request_id and isinstance(reply.event, wire.Failed):
                 raise reply.event.error()
             if reply.id == request_id and isinstance(reply.event, kind):
@@ -83,6 +77,17 @@ class Running:
             deltas.append(event)
         return deltas
 
+    def all_of(self, request_ids: Sequence[int]) -> list[list[Delta]]:
+        """The same of requests that were submitted together. Raises as `wait_for` does."""
+        answers: dict[int, list[Delta]] = {request_id: [] for request_id in request_ids}
+        n_open = len(answers)
+        while n_open:
+            reply = self._next_reply(f"answers to requests {sorted(answers)}")
+            if reply.id in answers and isinstance(reply.event, Delta):
+                answers[reply.id].append(reply.event)
+            n_open -= reply.id in answers and isinstance(reply.event, Done)
+        return list(answers.values())
+
     def choices(self, request: GenerationRequest) -> list[list[Delta]]:
         """Each of its answers, but for the ends. Raises as `wait_for` does."""
         request_id, choices = self.submit(request), [list[Delta]() for _ in range(request.n)]
@@ -90,6 +95,15 @@ class Running:
             if isinstance(event, Delta):
                 choices[event.choice].append(event)
         return choices
+
+    def _next_reply(self, what: str) -> wire.Reply:
+        try:
+            reply = self._replies.get(timeout=self._limit_s)
+        except queue.Empty:
+            raise Hangs.in_thread(what, self._limit_s, self._thread) from None
+        if isinstance(reply, BaseException):
+            raise reply
+        return reply
 
     def _run(self) -> None:
         try:

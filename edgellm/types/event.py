@@ -1,8 +1,8 @@
 """Events of a running request, in order: any number of `Delta`, then one `Done` for each choice; errors are raised.
 
 Where the request wants to know how its prompt is read, each `Prefill` comes before the first `Delta`. A request to
-embed or to rerank has one event, `Vectors`; one for tokens or for their texts has `Tokens` or `Pieces`. The same
-structs cross the wire between worker and parent.
+embed or to rerank has one event, `Vectors`; one for tokens or for their texts has `Tokens` or `Pieces`, one to load or
+to drop an adapter has `Adapters`. The same structs cross the wire between worker and parent.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from edgellm.types.adapter import AdapterFile
 from edgellm.types.logprob import TokenLogprob
 from edgellm.types.message import Message, ToolCall
 from edgellm.types.sampling_defaults import SamplingPart
@@ -98,6 +99,12 @@ class Pieces(msgspec.Struct, frozen=True, tag=True):
     """What each token adds to a text, control tokens as a template writes them. May end within a character."""
 
     pieces: tuple[bytes, ...]
+
+
+class Adapters(msgspec.Struct, frozen=True, tag=True):
+    """One was loaded or dropped: all that are there now."""
+
+    loaded: tuple[AdapterFile, ...]
 
 
 class Vectors(msgspec.Struct, frozen=True, tag=True):

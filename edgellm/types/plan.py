@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from edgellm.types.adapter import AdapterFile
 from edgellm.types.basis import RateBasis
 from edgellm.types.model import Artifact
 from edgellm.types.reason import Reason
@@ -115,6 +116,7 @@ class LaunchPlan:
     sampling: SamplingDefaults = UNASKED  # of requests that leave it open
     thinking: bool = False  # answers to requests that leave it open think first, where the model can
     thinking_sampling: SamplingDefaults | None = None  # of answers that think first; None = the same
+    adapters: tuple[AdapterFile, ...] = ()  # that are loaded beside the model
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from typing import Any, Literal, Self
 import msgspec
 
 from edgellm.errors import ContextOverflow, UsageError
+from edgellm.types.adapter import AdapterSet, AskedAdapters, DropAdapter, LoadAdapter, check_adapters
 from edgellm.types.checks import MAX_COUNT, cannot_be_sent, check_ids, check_range, check_types
 from edgellm.types.grammar import Grammar
 from edgellm.types.logprob import MAX_TOP
@@ -159,6 +160,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, tag=True):
     n: int = 1  # answers, which share the prompt's computation; of a seed each next one gets the next number
     progress: bool = False  # with a `types.event.Prefill` after each part of the prompt
     reuse: bool = True  # what an earlier request left in the cache is used; the prompt is computed whole otherwise
+    adapters: AdapterSet = ()  # that the prompt and its answers are computed with; () = the model as it is
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -175,6 +177,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, tag=True):
         check_range(1 <= self.n <= MAX_CHOICES, f"n={self.n}", f"1 to {MAX_CHOICES}")
         check_range(len(self.stop) <= MAX_STOPS, "stop", f"at most {MAX_STOPS} strings")
         check_range(all(0 < len(s) <= 1024 for s in self.stop), "stop", "strings of 1 to 1024 characters")
+        check_adapters(self.adapters)
 
 
 class AnswerKeywords(SamplingKeywords, total=False):
@@ -192,6 +195,7 @@ class AnswerKeywords(SamplingKeywords, total=False):
     reasoning_effort: ReasoningEffort | None
     template_kwargs: Mapping[str, Any] | None
     truncate: bool
+    adapters: AskedAdapters | None
 
 
 class ChatKeywords(AnswerKeywords, total=False):
@@ -258,7 +262,8 @@ class DetokenizeRequest(msgspec.Struct, frozen=True, tag=True):
 
 
 TokenRequest = TokenizeRequest | DetokenizeRequest
-Request = GenerationRequest | EmbeddingRequest | RerankRequest | TokenRequest
+AdapterRequest = LoadAdapter | DropAdapter
+Request = GenerationRequest | EmbeddingRequest | RerankRequest | TokenRequest | AdapterRequest
 
 
 def check_context(request: Request, n_ctx: int) -> None:
@@ -277,7 +282,9 @@ def check_context(request: Request, n_ctx: int) -> None:
             what = f"the text has {n_bytes} bytes besides up to 1 MiB of blanks, {most} are read at a time"
             raise UsageError(what, hint="send it in parts", param="text")
         return
-    if isinstance(request, DetokenizeRequest) or (isinstance(request, EmbeddingRequest) and request.truncate):
+    if isinstance(request, DetokenizeRequest | LoadAdapter | DropAdapter):
+        return
+    if isinstance(request, EmbeddingRequest) and request.truncate:
         return
     texts = request.inputs if isinstance(request, EmbeddingRequest) else request.documents
     name, query = ("input", "") if isinstance(request, EmbeddingRequest) else ("documents", request.query)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from support.loras import random_lora
 
 from edgellm.testing import BackendContract
 from edgellm.types.model import Artifact
@@ -25,6 +28,18 @@ class OnLlama(BackendContract):
 
     tolerance = TOLERANCE
     path: str
+    loras: tuple[str, ...]
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def adapter_files(cls, model: None, tmp_path_factory: pytest.TempPathFactory) -> None:
+        folder: Path = tmp_path_factory.mktemp("adapters")
+        cls.loras = tuple(
+            str(random_lora(folder / f"{seed}.gguf", cls.path, rank=8, seed=seed, size=0.1)) for seed in (1, 2)
+        )
+
+    def adapters(self) -> Sequence[str]:
+        return self.loras
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
-from edgellm.contract.engine import Engine, SlotInput
+from edgellm.contract.engine import AdapterLoader, Engine, SlotInput
 from edgellm.errors import EdgeLLMError
 from edgellm.runtime import wire
 from edgellm.runtime.loop import Loop
-from edgellm.types.event import Delta, DeltaKind, Done, Usage
+from edgellm.types.adapter import DropAdapter, LoadAdapter
+from edgellm.types.event import Adapters, Delta, DeltaKind, Done, Usage
 from edgellm.types.logprob import TokenLogprob
 from edgellm.types.request import GenerationRequest
 from edgellm.types.sampling import Sampling
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 class Planned:
     """A request, the step before which it arrives, and the one before which nobody listens any more."""
 
-    request: GenerationRequest
+    request: GenerationRequest | LoadAdapter | DropAdapter
     arrives: int = 0
     cancelled: int | None = None
 
@@ -122,6 +123,8 @@ class Stage:
     def __post_init__(self) -> None:
         self.info, self.tokenizer = self.engine.info, self.engine.tokenizer
         self.truncate, self.fork = self.engine.truncate, self.engine.fork
+        if isinstance(self.engine, AdapterLoader):
+            self.load_adapter, self.drop_adapter = self.engine.load_adapter, self.engine.drop_adapter
         self.answers = [Answer() for _ in self.mix]
         self.inbox = _Inbox()
         self.loop = Loop(self, self.inbox, self._hear)
@@ -182,9 +185,14 @@ class Stage:
                     assert not choice.reason, "a second end"
                     choice.reason, choice.usage, choice.finished_at = reason, usage, self.n_steps
                     n_ended = sum(bool(choice.reason) for choice in answer.choices)
-                    assert n_ended + done.n_open == self.mix[message.id - 1].request.n
+                    asked = self.mix[message.id - 1].request
+                    assert isinstance(asked, GenerationRequest)
+                    assert n_ended + done.n_open == asked.n
                     if not done.n_open:
                         self._open.remove(message.id)
+                case Adapters(loaded):
+                    answer.text, answer.finished_at = ", ".join(file.name for file in loaded), self.n_steps
+                    self._open.remove(message.id)
                 case wire.Failed() as failed:
                     answer.error, answer.finished_at = failed.error(), self.n_steps
                     self._open.remove(message.id)

@@ -1,4 +1,5 @@
 """A model of sixteen tokens whose logits are a hash of all tokens before: a wrong or stale cache changes every answer.
+With adapters their names and scales are hashed, too.
 
 Its arithmetic does not depend on the batch, so what the runtime makes of it is exact. `answer` generates without
 runtime, scheduler and cache, and is what the runtime is compared with.
@@ -7,7 +8,9 @@ runtime, scheduler and cache, and is what the runtime is compared with.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +19,7 @@ from msgspec import structs
 from edgellm.contract.engine import EngineInfo, SlotInput
 from edgellm.errors import CacheFull
 from edgellm.text.sampling import Sampler
+from edgellm.types.adapter import AdapterSet, adapter_set
 from edgellm.types.request import GenerationRequest
 
 if TYPE_CHECKING:
@@ -28,6 +32,7 @@ PIECES = (
     b"\xc3", b"\xa9", b"\xf0\x9f", b"\x99\x82", b"\xc3\xa9", b"c", b"abc", b".",
 )  # fmt: skip
 VOCAB = len(PIECES)
+NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class ToyTokenizer:
@@ -57,9 +62,13 @@ class ToyEngine:
         n_batch: int = 32,
         rewind: int | None = None,
         fork_copies: bool = False,
+        adapters: bool = False,
+        mixes_adapters: bool = False,
         before_step: Callable[[ToyEngine, Sequence[SlotInput]], None] | None = None,
     ) -> None:
         self.slots: list[list[int]] = [[] for _ in range(n_slots)]
+        self.adapters: dict[str, str] = {}  # name -> what is in its file
+        self.computed_with: list[AdapterSet] = [()] * n_slots
         self.steps: list[tuple[SlotInput, ...]] = []
         self.forks = 0
         self.tokenizer = ToyTokenizer()
@@ -67,6 +76,7 @@ class ToyEngine:
         self.info = EngineInfo(
             n_slots=n_slots, n_ctx=n_ctx, max_batch_tokens=n_batch, max_logits=max(n_slots, n_batch), vocab_size=VOCAB,
             eos_ids=frozenset({EOS}), rewind_tokens=rewind, fork_copies=fork_copies, batch_invariant=True,
+            capabilities=frozenset({"adapters"} if adapters else ()), mixes_adapters=mixes_adapters,
         )  # fmt: skip
 
     def step(self, batch: Sequence[SlotInput]) -> list[Logits]:
@@ -78,12 +88,17 @@ class ToyEngine:
         assert len({entry.slot for entry in batch}) == len(batch)
         assert sum(len(entry.tokens) for entry in batch) <= self.info.max_batch_tokens
         assert sum(entry.n_logits for entry in batch) <= self.info.max_logits
+        assert self.info.mixes_adapters or len({entry.adapters for entry in batch}) == 1
+        for entry in batch:
+            assert not entry.n_past or self.computed_with[entry.slot] == entry.adapters, "another set's cache is read"
+            assert all(name in self.adapters for name, _ in entry.adapters)
         if self.before_step is not None:
             self.before_step(self, batch)
         self.steps.append(tuple(batch))
         for entry in batch:
             self.slots[entry.slot].extend(entry.tokens)
-        return [_rows(self.slots[entry.slot], entry.n_logits) for entry in batch if entry.n_logits]
+            self.computed_with[entry.slot] = entry.adapters
+        return [self._rows(entry) for entry in batch if entry.n_logits]
 
     def truncate(self, slot: int, n_tokens: int) -> int:
         tokens = self.slots[slot]
@@ -95,29 +110,45 @@ class ToyEngine:
 
     def fork(self, source: int, target: int, n_tokens: int) -> int:
         self.forks += 1
-        self.slots[target] = list(self.slots[source])
+        self.slots[target], self.computed_with[target] = list(self.slots[source]), self.computed_with[source]
         return self.truncate(target, n_tokens)
+
+    def load_adapter(self, name: str, path: str) -> None:
+        assert name not in self.adapters
+        self.adapters[name] = Path(path).read_text()
+
+    def drop_adapter(self, name: str) -> None:
+        del self.adapters[name]
 
     def close(self) -> None:
         self.slots = []
 
+    def _rows(self, entry: SlotInput) -> Logits:
+        tokens, contents = self.slots[entry.slot], {name: self.adapters[name] for name, _ in entry.adapters}
+        ends = range(len(tokens) - entry.n_logits + 1, len(tokens) + 1)
+        rows = np.stack([logits_after(tokens[:end], entry.adapters, contents) for end in ends])
+        rows.flags.writeable = False
+        return rows
 
-def _rows(tokens: Sequence[int], n_rows: int) -> Logits:
-    rows = np.stack([logits_after(tokens[:end]) for end in range(len(tokens) - n_rows + 1, len(tokens) + 1)])
-    rows.flags.writeable = False
-    return rows
 
-
-def logits_after(tokens: Sequence[int]) -> Logits:
+def logits_after(tokens: Sequence[int], adapters: AdapterSet = (), contents: Mapping[str, str] = NONE) -> Logits:
     """float32 (VOCAB,), read only."""
-    row = np.random.default_rng(zlib.crc32(bytes(tokens))).standard_normal(VOCAB).astype(np.float32) * 3
+    asked = bytes(tokens) + (f"{adapters}{contents}".encode() if adapters else b"")
+    row = np.random.default_rng(zlib.crc32(asked)).standard_normal(VOCAB).astype(np.float32) * 3
     row[[EOS, BOS]] -= 3  # answers of some length
     row.flags.writeable = False
     return row
 
 
-def answer(request: GenerationRequest, n_ctx: int = 256, choice: int = 0) -> tuple[str, str, int]:
-    """Text, finish reason and number of tokens that `request` must get, whatever runs beside it."""
+def answer(
+    request: GenerationRequest, n_ctx: int = 256, choice: int = 0, contents: Mapping[str, str] = NONE
+) -> tuple[str, str, int]:
+    """Text, finish reason and number of tokens that `request` must get, whatever runs beside it.
+
+    `contents`: of the files of adapters, by name.
+    """
+    adapters = adapter_set(request.adapters)
+    used = {name: contents[name] for name, _ in adapters}
     assert isinstance(request.prompt, str)
     prompt = ToyTokenizer().encode(request.prompt, add_special=request.add_bos, parse_special=True)
     sampling = request.sampling
@@ -127,7 +158,7 @@ def answer(request: GenerationRequest, n_ctx: int = 256, choice: int = 0) -> tup
     limit = min(request.max_tokens or n_ctx, n_ctx - len(prompt) + 1)
     said: list[int] = []
     while True:
-        token = sampler.sample(logits_after(prompt + said))
+        token = sampler.sample(logits_after(prompt + said, adapters, used))
         if token == EOS and not request.ignore_eos:
             return _text(said), "stop", len(said)
         said.append(token)

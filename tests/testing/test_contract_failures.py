@@ -20,6 +20,7 @@ from edgellm.types.plan import LaunchPlan, Settings
 BROKEN = """
 import os
 import time
+from dataclasses import replace
 
 import numpy as np
 from edgellm.builtin.echo import EchoBackend, EchoEngine
@@ -61,6 +62,16 @@ class NoFork(EchoEngine):
         return super().fork(source, target, 0)
 
 
+class Deaf(EchoEngine):
+    # Says that it has adapters, and computes as if there were none.
+    def __init__(self, settings):
+        super().__init__(settings)
+        self.info = replace(self.info, capabilities=frozenset({"adapters"}), mixes_adapters=True)
+
+    def load_adapter(self, name, path): ...
+    def drop_adapter(self, name): ...
+
+
 class Aborts(EchoEngine):
     def step(self, batch):
         os.abort()
@@ -83,7 +94,7 @@ class Broken(EchoBackend):
 
 @hookimpl
 def register_backends(register):
-    for engine in (Sloppy, KeepsOne, Alike, Careless, NoFork, Aborts, Hangs):
+    for engine in (Sloppy, KeepsOne, Alike, Careless, NoFork, Deaf, Aborts, Hangs):
         register(Broken(engine))
 """
 SUITE = """
@@ -105,6 +116,9 @@ class TestKeepsOne(Kit): ...
 class TestAlike(Kit): ...
 class TestCareless(Kit): ...
 class TestNoFork(Kit): ...
+class TestDeaf(Kit):
+    def adapters(self):
+        return ("one", "other")
 class TestAborts(Kit): ...
 class TestHangs(Kit):
     limit_s = 15
@@ -144,6 +158,8 @@ def failed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         ("Alike many_rows_equal_single_steps", "logits are the same .* so the order of rows cannot be proved"),
         ("Careless pieces_spell_the_tokens", r"pieces and text differ for tokens \[256\]"),
         ("Careless answers_share_the_prompt", "tokens were computed: the prompt has 72, four answers"),
+        ("Deaf adapters_change_what_they_should_and_nothing_else", "the base and one have the same logits"),
+        ("Deaf what_is_no_adapter_is_a_typed_error", "DID NOT RAISE"),
         ("Aborts batched_equals_isolated", r"a worker that .* dies: killed by SIGABRT"),
     ],
 )

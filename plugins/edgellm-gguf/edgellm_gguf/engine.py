@@ -17,6 +17,7 @@ from edgellm.formats.gguf.header import GgufHeader
 from edgellm.formats.gguf.reader import read_header
 from edgellm.formats.gguf.vocabulary import token_kinds
 from edgellm.types.plan import LaunchPlan, Settings
+from edgellm_gguf.adapters import Loras
 from edgellm_gguf.loading import LOG, LoadedModel, system_info
 from edgellm_gguf.params import context_params, max_logits
 
@@ -32,6 +33,7 @@ class LlamaEngine(LoadedModel):
             hint=f"ask for less with {option('ctx')} or {option('slots')}, or fewer {option('gpu_layers')}",
         )  # fmt: skip
         self._memory = llama_cpp.llama_get_memory(self._ctx)
+        self._loras = Loras(self._model, self._ctx, plan.artifact.path)
         self._n_swa = int(llama_cpp.llama_model_n_swa(self._model))
         self._batch = Batch(settings.n_batch)
         self._n_past = [0] * settings.n_slots
@@ -41,6 +43,7 @@ class LlamaEngine(LoadedModel):
     def step(self, batch: Sequence[SlotInput]) -> list[Logits]:
         """See `edgellm.contract.engine.Engine.step`."""
         check_batch(batch, self.info, self._n_past)
+        self._loras.use(batch[0].adapters)
         rows = self._batch.fill(batch)
         status = llama_cpp.llama_decode(self._ctx, self._batch.struct)
         if status != 0:
@@ -77,6 +80,14 @@ class LlamaEngine(LoadedModel):
         llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
         self._n_past[target] = self._n_past[source]
         return self.truncate(target, n_tokens)
+
+    def load_adapter(self, name: str, path: str) -> None:
+        """See `edgellm.contract.engine.AdapterLoader`."""
+        self._loras.load(name, path)
+
+    def drop_adapter(self, name: str) -> None:
+        """See `AdapterLoader`."""
+        self._loras.drop(name)
 
     def _recover(self, batch: Sequence[SlotInput], status: int) -> None:
         """Turn llama_decode's status into the contract's errors (llama.h): 1 = no cells and nothing changed."""
@@ -126,6 +137,7 @@ class LlamaEngine(LoadedModel):
             rewind_tokens=rewind,
             fork_copies=True,
             batch_invariant=False,
+            capabilities=frozenset({"adapters"}),
             device=LOG.devices() or "cpu",
             allocated_bytes=LOG.allocated_bytes(),
             details={

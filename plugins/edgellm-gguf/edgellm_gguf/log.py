@@ -17,6 +17,8 @@ _LEVELS = {2: logging.DEBUG, 3: logging.WARNING, 4: logging.ERROR}
 # Picked by their words: they are logged at level 2, with much else.
 _FACTS = re.compile(r"buffer size|offloaded \d+/\d+|using device")
 _BUFFER = re.compile(r"buffer size\s*=\s*([\d.]+) MiB")
+# An adapter of repacked weights is kept as it is, which is meant so: a line for each of its matrices.
+_AS_MEANT = re.compile(r"cannot use buft '\w+', fallback to CPU")
 # llama.cpp only returns NULL; these are the words of ggml and of the drivers below it (ggml.c, ggml-backend.cpp,
 # llama-mmap.cpp, ggml-cuda.cu, ggml-vulkan.cpp).
 _NO_MEMORY = re.compile(
@@ -65,7 +67,9 @@ class Log:
         line = text.decode("utf-8", "replace").strip()
         if not line or line == ".":
             return
-        if _FACTS.search(line) and level <= 2:
+        if _AS_MEANT.search(line):
+            level = 2
+        elif _FACTS.search(line) and level <= 2:
             self.facts = [*self.facts[1 - KEPT :], line]
         elif level >= 3:
             self.complaints = [*self.complaints[1 - KEPT :], line]
