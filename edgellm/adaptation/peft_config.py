@@ -1,0 +1,101 @@
+"""`adapter_config.json` of a peft folder: what of it an adapter can say, and what is refused by its name.
+
+Followed: peft 0.21 (`LoraConfig`, `VeraConfig`, `get_pattern_key`). What only tells how to train is passed over.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from edgellm.errors import BadArtifact, UnsupportedArtifact
+from edgellm.files import read_regular
+
+CONFIG = "adapter_config.json"
+MAX_BYTES = 1024**2
+# Keys that change what is computed. Of a value that says no, nothing is refused.
+_CHANGING = (
+    "use_qalora", "lora_bias", "fan_in_fan_out", "layer_replication", "target_parameters", "trainable_token_indices",
+    "use_bdlora", "arrow_config", "kasa_config",
+)  # fmt: skip
+# These took something out of the base's matrices, which a base that is fetched still has.
+_CHANGED_BASE = re.compile(r"pissa|olora|corda|loftq|lora_ga")
+# Of the patterns that peft takes as regular expressions, those that take no time: names, and few repeated parts.
+_PATTERN = re.compile(r"\^?(?:[\w.-]|\\[.d]|\[[\w-]{1,40}\]|(?<=\\d)\+|(?<=\])\+|(?<=\.)[*+]){1,300}\$?")
+_MOST_REPEATED = 2
+_MOST_PATTERNS = 4096
+
+
+class PeftConfig(msgspec.Struct, frozen=True):
+    """What is read of it."""
+
+    peft_type: str
+    r: Annotated[int, msgspec.Meta(ge=1, le=2**20)] = 8
+    lora_alpha: float = 8.0
+    use_rslora: bool = False
+    use_dora: bool = False
+    alpha_pattern: dict[str, float] | None = None
+    base_model_name_or_path: str | None = None
+    alora_invocation_tokens: list[Annotated[int, msgspec.Meta(ge=0, lt=2**31)]] | None = None
+    bias: str = "none"
+    init_lora_weights: bool | str | None = True
+
+    def scale(self, module: str, rank: int) -> float:
+        """Of one module, as "model.layers.0.self_attn.q_proj", with the rank that its factors have."""
+        patterns = self.alpha_pattern or {}
+        alpha = next((patterns[key] for key in patterns if _matches(key, module)), self.lora_alpha)
+        return alpha / (math.sqrt(rank) if self.use_rslora else rank)
+
+
+def read_config(folder: Path) -> PeftConfig:
+    """
+    Raises:
+        BadArtifact: missing, no JSON, or values of other types. UnsupportedArtifact: a method or an option that an
+            adapter's file cannot say.
+    """
+    place = folder / CONFIG
+    try:
+        raw = read_regular(place, MAX_BYTES)
+        options = msgspec.json.decode(raw, type=dict[str, Any])
+        config = msgspec.json.decode(raw, type=PeftConfig)
+    except OSError as error:
+        message = f"{place} cannot be read: {error.strerror}"
+        raise BadArtifact(message, hint="name a folder that peft's save_pretrained wrote") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise BadArtifact(f"{place}: {error}", hint="export the adapter again") from None
+    if config.peft_type not in ("LORA", "VERA"):
+        raise _unsupported(place, f"method {config.peft_type[:40]}", "LORA and VERA are read")
+    for key in _CHANGING:
+        if options.get(key):
+            raise _unsupported(place, key, "train without it, or merge it with peft")
+    if config.bias != "none":
+        raise _unsupported(place, f"bias {config.bias[:40]!r}", 'train with bias="none", or merge it with peft')
+    if isinstance(config.init_lora_weights, str) and _CHANGED_BASE.match(config.init_lora_weights):
+        why = "save it with path_initial_model_for_weight_conversion, so that it fits the base as it is published"
+        raise _unsupported(place, f"init_lora_weights {config.init_lora_weights[:40]!r}, which changed the base", why)
+    _check_patterns(place, config)
+    return config
+
+
+def _check_patterns(place: Path, config: PeftConfig) -> None:
+    patterns = config.alpha_pattern or {}
+    numbers = (config.lora_alpha, *patterns.values())
+    if not all(math.isfinite(number) for number in numbers) or len(patterns) > _MOST_PATTERNS:
+        message = f"{place}: lora_alpha and alpha_pattern must be at most {_MOST_PATTERNS} finite numbers"
+        raise BadArtifact(message, hint="export the adapter again")
+    for key in patterns:
+        if not _PATTERN.fullmatch(key) or len(re.findall(r"[*+]", key)) > _MOST_REPEATED:
+            raise _unsupported(place, f"alpha_pattern {key[:80]!r}", "write the names of modules in full")
+
+
+def _matches(key: str, module: str) -> bool:
+    """As peft does. `_PATTERN` keeps out what would take long."""
+    return re.match(rf"(.*\.)?({key})$", module) is not None
+
+
+def _unsupported(place: Path, what: str, hint: str) -> UnsupportedArtifact:
+    return UnsupportedArtifact(f"{place} asks for {what}, which no adapter's file can say", hint=hint)
