@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgellm.adaptation.lora import Floats, Lora, LoraFactors, checked
+from edgellm.adaptation.lora import Floats, Lora, LoraFactors, sound
 from edgellm.errors import UnsupportedArtifact, UsageError
 from edgellm.formats.gguf import adapter as gguf_adapter
 from edgellm.formats.gguf.adapter import ALPHA, ARCHITECTURE, EMBEDDING, ENDS, KINDS, TOKENS
@@ -35,7 +35,7 @@ def load(path: str | Path) -> Lora:
     lora = Lora(
         adapter.architecture, adapter.alpha, factors, stored if stored in WRITTEN else "F32", adapter.invocation_tokens
     )
-    return checked(lora, str(path))
+    return sound(lora, str(path))
 
 
 def write(path: Path, lora: Lora, *, stored: str = "", replace: bool = False) -> None:
@@ -63,17 +63,17 @@ def write(path: Path, lora: Lora, *, stored: str = "", replace: bool = False) ->
     tensors = [TensorInfo(name, values.shape[::-1], BY_NAME[kind]) for name, values in arrays.items()]
     with GgufWriter(path, metadata, tensors, replace=replace) as writer:
         for name, values in arrays.items():
-            writer.write(name, encoded(values, kind, name))
+            writer.write(name, bytes_of(values, kind, name))
 
 
 def _values(file: np.memmap[tuple[int, ...], np.dtype[np.uint8]], tensor: GgufTensor) -> Floats:
     """All of a tensor, slowest dimension first."""
     raw = np.asarray(file[tensor.offset : tensor.offset + tensor.n_bytes])
-    values = decoded(raw, tensor.type.name)
+    values = floats_of(raw, tensor.type.name)
     return values.reshape(tensor.dims[::-1])
 
 
-def decoded(raw: np.typing.NDArray[np.uint8], kind: str) -> Floats:
+def floats_of(raw: np.typing.NDArray[np.uint8], kind: str) -> Floats:
     """float32 of the bytes of a tensor of type F32, F16, BF16 or Q8_0."""
     if kind == "BF16":
         return np.asarray(raw.view("<u2").astype("<u4") << 16).view("<f4").astype(np.float32)
@@ -84,7 +84,7 @@ def decoded(raw: np.typing.NDArray[np.uint8], kind: str) -> Floats:
     return raw.view("<f4" if kind == "F32" else "<f2").astype(np.float32)
 
 
-def encoded(values: Floats, kind: str, name: str) -> bytes:
+def bytes_of(values: Floats, kind: str, name: str) -> bytes:
     """The bytes of a tensor of type F32, F16 or BF16, rounded to nearest even.
 
     Raises:

@@ -56,7 +56,7 @@ class Lora:
                 raise UnsupportedArtifact(message, hint="edgellm adapters merge MODEL ADAPTER --output FILE")
 
 
-def checked(lora: Lora, where: str) -> Lora:
+def sound(lora: Lora, where: str) -> Lora:
     """The same, with factors that multiply and are finite.
 
     Raises:

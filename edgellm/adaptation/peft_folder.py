@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from edgellm.adaptation import folds
-from edgellm.adaptation.adapter_file import decoded
-from edgellm.adaptation.lora import Floats, Lora, LoraFactors, checked
+from edgellm.adaptation.adapter_file import floats_of
+from edgellm.adaptation.lora import Floats, Lora, LoraFactors, sound
 from edgellm.adaptation.module_names import MODULES, tensor_name
 from edgellm.adaptation.peft_config import PeftConfig, read_config
 from edgellm.adaptation.row_order import row_order
@@ -87,7 +87,7 @@ def load(folder: Path, model: GgufModel) -> Lora:
     alpha, ordered, is_changed = folds.one_alpha(ordered, scales)
     exact = content.types.pop() if len(content.types) == 1 and not (is_changed or content.shared) else "F32"
     lora = Lora(architecture, alpha, ordered, exact, tuple(content.config.alora_invocation_tokens or ()))
-    return checked(replace(lora, lengths=lengths, replaced=whole), str(folder))
+    return sound(replace(lora, lengths=lengths, replaced=whole), str(folder))
 
 
 def _read(folder: Path) -> _Folder:
@@ -120,7 +120,7 @@ def _values(tensors: SafetensorsModel, name: str) -> Floats:
     if tensor.dtype not in _TYPES or not 1 <= len(tensor.shape) <= 2:
         message = f"{tensors.paths[0]}: {name[:200]} is {tensor.dtype} {list(tensor.shape)}"
         raise UnsupportedArtifact(message, hint=f"matrices and vectors of {', '.join(_TYPES)} are read")
-    return decoded(np.frombuffer(tensors.raw(name), np.uint8), tensor.dtype).reshape(tensor.shape)
+    return floats_of(np.frombuffer(tensors.raw(name), np.uint8), tensor.dtype).reshape(tensor.shape)
 
 
 def _pair(content: _Folder, module: str, parts: Mapping[str, Floats], n_in: int, *, is_table: bool) -> LoraFactors:

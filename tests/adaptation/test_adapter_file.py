@@ -52,7 +52,7 @@ def test_q8_0_is_read(model):
     raw = quants.quantize(values, GGMLQuantizationType.Q8_0)
 
     assert np.array_equal(
-        adapter_file.decoded(raw.ravel(), "Q8_0").reshape(4, 64),
+        adapter_file.floats_of(raw.ravel(), "Q8_0").reshape(4, 64),
         quants.dequantize(raw, GGMLQuantizationType.Q8_0),
     )
 
