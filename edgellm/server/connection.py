@@ -93,10 +93,16 @@ class Connection(H11Protocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self._taking = self.loop.call_later(self._deadlines.take_s, self.transport.abort)
+        self.server_state.waits(self)
 
     def resume_writing(self) -> None:
         super().resume_writing()
         self._stop_taking()
+        self.server_state.goes_on(self)
+
+    @property
+    def untaken_bytes(self) -> int:
+        return self.transport.get_write_buffer_size()
 
     def give_way(self) -> None:
         """End at once, for the sake of another."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -27,12 +27,19 @@ class Deadlines:
     body_s: float = 30.0  # for a body, and beyond it one second for each:
     body_bytes: int = 64_000
     take_s: float = 60.0  # in which a client takes so little that what was written for it still waits
+    hurry_s: float = 2.0  # the same where for all clients together more waits than
+    untaken_bytes: int = 64 * 1024**2
 
 
 class Member(Protocol):
     """A connection, as its crowd sees it."""
 
     address: str
+
+    @property
+    def untaken_bytes(self) -> int:
+        """Of what was written for the client, what waits."""
+        ...
 
     def give_way(self) -> None:
         """End at once."""
@@ -43,13 +50,16 @@ class Crowd(ServerState):
     """uvicorn's set of connections, with a limit.
 
     One that has no whole request to be answered gives way to a new one: the oldest of the address that has most of
-    them. So whoever opens thousands of connections takes them from nobody else.
+    them. So whoever opens thousands of connections takes them from nobody else. In the same way those end that leave
+    answers untaken, where all of these together are too large.
     """
 
     def __init__(self, most: int, deadlines: Deadlines) -> None:
         super().__init__()
         self.most = most
         self.deadlines = deadlines
+        self._untaken: dict[Member, float] = {}  # since when something waits for its client, the oldest first
+        self._hurrying: asyncio.TimerHandle | None = None
         self._members: set[Member] = set()
         self._unasked: dict[str, dict[Member, None]] = {}  # without a whole request, by address, the oldest first
         self._turns: deque[Callable[[], None]] = deque()
@@ -81,6 +91,7 @@ class Crowd(ServerState):
     def leave(self, member: Member) -> None:
         """It has ended. Twice is fine."""
         self._members.discard(member)
+        self._untaken.pop(member, None)
         self.asks(member)
 
     def awaits(self, member: Member) -> None:
@@ -94,6 +105,37 @@ class Crowd(ServerState):
         own.pop(member, None)
         if not own:
             self._unasked.pop(member.address, None)
+
+    def waits(self, member: Member) -> None:
+        """What was written for its client is not taken at once."""
+        self._untaken[member] = asyncio.get_running_loop().time()
+        self._hurry()
+
+    def goes_on(self, member: Member) -> None:
+        """Its client has taken nearly all of it."""
+        self._untaken.pop(member, None)
+
+    def _hurry(self) -> None:
+        """Where too much waits, end those that had time to take it."""
+        if self._hurrying is not None:
+            return
+        loop = asyncio.get_running_loop()
+        while self._untaken and sum(member.untaken_bytes for member in self._untaken) > self.deadlines.untaken_bytes:
+            held: Counter[str] = Counter()
+            for member in self._untaken:
+                held[member.address] += member.untaken_bytes
+            ((address, _),) = held.most_common(1)
+            oldest = next(member for member in self._untaken if member.address == address)
+            left_s = self._untaken[oldest] + self.deadlines.hurry_s - loop.time()
+            if left_s > 0:
+                self._hurrying = loop.call_later(left_s, self._hurry_again)
+                return
+            del self._untaken[oldest]
+            oldest.give_way()
+
+    def _hurry_again(self) -> None:
+        self._hurrying = None
+        self._hurry()
 
 
 def most_connections() -> int:

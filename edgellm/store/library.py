@@ -173,13 +173,17 @@ class Library:
             UsageError: it is being fetched right now.
         """
         with self._locked(stored.folder, None):
-            doomed = stored.folder.with_name(f".{stored.folder.name}.removed")
-            shutil.rmtree(doomed, ignore_errors=True)
-            os.replace(stored.folder, doomed)
-            shutil.rmtree(doomed)
+            is_link = stored.folder.is_symlink()
+            if is_link:  # by somebody who keeps the files elsewhere, where they stay
+                stored.folder.unlink()
+            else:
+                doomed = stored.folder.with_name(f".{stored.folder.name}.removed")
+                shutil.rmtree(doomed, ignore_errors=True)
+                os.replace(stored.folder, doomed)
+                shutil.rmtree(doomed)
         with contextlib.suppress(OSError):
             stored.folder.parent.rmdir()  # the model's folder, where this was its last entry
-        return sum(file.bytes for file in stored.files if not os.path.isabs(file.path))
+        return 0 if is_link else sum(file.bytes for file in stored.files if not os.path.isabs(file.path))
 
     def _fetch(self, source: Source, card: ModelCard, file: ModelFile, folder: Path, progress: Progress) -> Artifact:
         """Fetch into the folder with the dot, check everything, rename."""
@@ -198,7 +202,9 @@ class Library:
             stored = _checked_entry(card, file, partial, fetched)
             _remove_others(partial, stored)
             manifest.write(stored)
-            if folder.exists():  # damaged, or it would have been found
+            if folder.is_symlink():
+                folder.unlink()
+            elif folder.exists():  # damaged, or it would have been found
                 shutil.rmtree(folder)
             os.replace(partial, folder)
         except BaseException as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import resource
@@ -87,6 +88,15 @@ def test_whoever_takes_nothing_is_cut_off(serve: Servers) -> None:
         wait_until(lambda: not live.server.server_state.connections)
 
 
+def test_whoever_takes_nothing_is_cut_off_soon_where_too_much_waits(serve: Servers) -> None:
+    live = serve(deadlines=Deadlines(take_s=NEVER, hurry_s=0.1, untaken_bytes=0))
+    with live.connection() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.sendall(b"GET /web/swagger-ui/swagger-ui-bundle.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 20)
+        wait_until(lambda: live.server.server_state.connections)
+        wait_until(lambda: not live.server.server_state.connections)
+
+
 def test_an_answer_may_take_longer_than_its_request(serve: Servers) -> None:
     live = serve(step_s=0.05, deadlines=Deadlines(headers_s=0.2, body_s=0.2, take_s=0.2))
 
@@ -117,8 +127,9 @@ def test_where_all_are_being_answered_a_further_one_is_told_so(serve: Servers) -
 
 
 class Member:
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, untaken_bytes: int = 0) -> None:
         self.address = address
+        self.untaken_bytes = untaken_bytes
         self.gave_way = False
 
     def give_way(self) -> None:
@@ -148,6 +159,27 @@ def test_a_connection_that_is_being_answered_stays() -> None:
     assert crowd.enter(Member("a"))
     assert crowd.enter(Member("a"))
     assert busy.gave_way
+
+
+def test_whoever_leaves_most_untaken_gives_way_for_it() -> None:
+    async def gave_way() -> list[bool]:
+        crowd = Crowd(9, Deadlines(hurry_s=0.0, untaken_bytes=100))
+        members = [Member("a", 40), Member("b", 30), Member("b", 30), Member("b", 30)]
+        for member in members:
+            crowd.enter(member)
+            crowd.waits(member)
+        return [member.gave_way for member in members]
+
+    assert asyncio.run(gave_way()) == [False, True, False, False]
+
+
+def test_whoever_has_had_no_time_to_take_it_is_not_cut_off() -> None:
+    async def gave_way() -> bool:
+        crowd = Crowd(9, Deadlines(hurry_s=NEVER, untaken_bytes=100))
+        crowd.waits(large := Member("a", 200))
+        return large.gave_way
+
+    assert not asyncio.run(gave_way())
 
 
 def test_one_that_left_counts_no_more() -> None:

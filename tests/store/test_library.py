@@ -316,6 +316,32 @@ def test_remove(library, quick, model_bytes):
         library.remove("tiny", "Q8_0")
 
 
+def test_of_an_entry_that_is_a_link_the_link_is_removed(library, quick, model_bytes, tmp_path):
+    card, file = quick
+    library.fetch(card, file)
+    (stored,) = library.installed()
+    elsewhere = shutil.move(stored.folder, tmp_path / "elsewhere")
+    stored.folder.symlink_to(elsewhere)
+
+    assert library.remove("tiny", "Q8_0") == 0
+    assert not (library.root / "tiny").exists()
+    assert [path.stat().st_size for path in elsewhere.glob("*.gguf")] == [len(model_bytes)]
+
+
+def test_a_damaged_entry_that_is_a_link_is_replaced(library, quick, tmp_path):
+    card, file = quick
+    library.fetch(card, file)
+    (stored,) = library.installed()
+    elsewhere = shutil.move(stored.folder, tmp_path / "elsewhere")
+    stored.folder.symlink_to(elsewhere)
+    (elsewhere / "stored.json").write_text("{")
+
+    library.fetch(card, file)
+
+    assert not stored.folder.is_symlink()
+    assert (elsewhere / "stored.json").read_text() == "{"
+
+
 def test_of_two_entries_of_one_quantization_each_can_be_removed(library, quick, model_bytes):
     card, file = quick
     library.fetch(card, file)
