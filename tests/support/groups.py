@@ -12,7 +12,7 @@ from collections import defaultdict
 
 import pytest
 
-GROUPS = ("bitnet", "browser", "cgroup", "compiler", "corpus", "machines", "model", "qemu", "typing")
+GROUPS = ("bitnet", "browser", "cgroup", "compiler", "corpus", "machines", "model", "parquet", "qemu", "typing")
 # CI has what these need, or installs it: there, a group that did not run is a failure.
 NOT_APPLICABLE = "does not apply"
 REQUIRED_IN_CI = frozenset({"bitnet", "browser", "cgroup", "compiler", "corpus", "model", "qemu", "typing"})

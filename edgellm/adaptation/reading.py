@@ -1,0 +1,203 @@
+"""Reads files of training data within bounds: JSON Lines, JSON, CSV, and Parquet where pyarrow is installed.
+
+The file may be anything: a line or value that is too long is passed over without being held, and named.
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from edgellm.adaptation.findings import Findings
+from edgellm.adaptation.records import record_of
+from edgellm.errors import UsageError
+from edgellm.files import at_once
+from edgellm.types.tuning_data import TrainingRecord
+from edgellm.units import show_size
+
+MAX_LINE_BYTES = 4 * 1024**2
+MAX_FILE_BYTES = 512 * 1024**2
+MAX_JSON_BYTES = 32 * 1024**2  # of a JSON file, which is held as a whole
+MAX_RECORDS = 1_000_000
+_BOM = b"\xef\xbb\xbf"
+_PARAM = "data"
+_PARQUET_ROWS = 256  # that are held at a time
+_NUMBERED = tuple[int, object]
+
+
+def read_records(path: Path, findings: Findings) -> list[TrainingRecord]:
+    """All that can be learned. What cannot is among the findings.
+
+    Raises:
+        UsageError: it is no regular file, is too large, of a kind that is not read here, or broken as a whole.
+    """
+    read = _READERS.get(path.suffix.lower())
+    if read is None:
+        hint = f"write one of {', '.join(_READERS)}: a line of JSON for each example"
+        raise UsageError(f"{path} is of no kind that is read here", hint=hint, param=_PARAM)
+    records: list[TrainingRecord] = []
+    try:
+        with open(path, "rb", opener=at_once) as file:
+            _check_size(path, file, MAX_JSON_BYTES if read is _json else MAX_FILE_BYTES)
+            for line, row in read(file, findings):
+                findings.n_lines += 1
+                if findings.n_lines > MAX_RECORDS:
+                    hint = "tune with a part of it"
+                    raise UsageError(f"{path} has more than {MAX_RECORDS} examples", hint=hint, param=_PARAM)
+                if not isinstance(row, _Refused) and (record := record_of(row, line, findings)) is not None:
+                    records.append(record)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}", hint="name a file of data", param=_PARAM) from None
+    return records
+
+
+class _Refused:
+    """In place of a row that is among the findings already."""
+
+
+_REFUSED = _Refused()
+
+
+def _check_size(path: Path, file: BinaryIO, most: int) -> None:
+    status = os.fstat(file.fileno())
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    if status.st_size > most:
+        hint = f"tune with {show_size(most)} of it, or less; of JSON Lines {show_size(MAX_FILE_BYTES)} are read"
+        raise UsageError(f"{path} has {show_size(status.st_size)}", hint=hint, param=_PARAM)
+
+
+def _json_lines(file: BinaryIO, findings: Findings) -> Iterator[_NUMBERED]:
+    for line, raw in _lines(file):
+        if len(raw) > MAX_LINE_BYTES:
+            findings.add(line, "too_long", value=_rest(file, len(raw)))
+            yield line, _REFUSED
+        elif raw.strip():
+            yield line, _decoded(raw, line, findings)
+
+
+def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Numbered from 1 on, the mark of UTF-8 left out. One that is too long comes in part, and its rest is still to be
+    read."""
+    line = 0
+    while raw := file.readline(MAX_LINE_BYTES + 1):
+        line += 1
+        yield line, raw.removeprefix(_BOM) if line == 1 else raw
+
+
+def _rest(file: BinaryIO, n_bytes: int) -> int:
+    """Bytes of a line of which so many were read."""
+    while part := file.readline(MAX_LINE_BYTES):
+        n_bytes += len(part)
+        if part.endswith(b"\n"):
+            break
+    return n_bytes
+
+
+def _decoded(raw: bytes, line: int, findings: Findings) -> object:
+    try:
+        raw.decode()
+        row: object = msgspec.json.decode(raw)
+    except UnicodeDecodeError as error:
+        findings.add(line, "not_utf8", value=error.start)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        findings.add(line, "not_json", value=error)
+    else:
+        return row
+    return _REFUSED
+
+
+def _json(file: BinaryIO, findings: Findings) -> Iterator[_NUMBERED]:
+    """A list of rows, which count as lines; JSON Lines under this name, too."""
+    raw = file.read().removeprefix(_BOM)
+    if not raw.lstrip().startswith(b"["):
+        file.seek(0)
+        yield from _json_lines(file, findings)
+        return
+    rows = _decoded(raw, 1, findings)
+    if isinstance(rows, list):
+        yield from enumerate(rows, start=1)
+    else:
+        yield 1, rows
+
+
+def _separated(separator: str) -> Callable[[BinaryIO, Findings], Iterator[_NUMBERED]]:
+    def read(file: BinaryIO, findings: Findings) -> Iterator[_NUMBERED]:
+        reader = csv.reader(_texts(file, findings), delimiter=separator, strict=True)
+        names: list[str] | None = None
+        begin = 1  # a row may have several lines
+        try:
+            for values in reader:
+                line, begin = begin, reader.line_num + 1
+                if not values:
+                    continue
+                if names is None:
+                    names = values
+                elif len(values) != len(names):
+                    findings.add(line, "not_csv", value=f"{len(values)} values, {len(names)} columns")
+                    yield line, _REFUSED
+                else:
+                    yield line, dict(zip(names, values, strict=True))
+        except csv.Error as error:  # where one value is broken, nobody knows where the next begins
+            findings.add(begin, "not_csv", value=error)
+            yield begin, _REFUSED
+        except _Unreadable:
+            yield begin, _REFUSED
+
+    return read
+
+
+class _Unreadable(Exception):
+    """The rest of the file; why is among the findings."""
+
+
+def _texts(file: BinaryIO, findings: Findings) -> Iterator[str]:
+    for line, raw in _lines(file):
+        if len(raw) > MAX_LINE_BYTES:
+            findings.add(line, "too_long", value=_rest(file, len(raw)))
+            raise _Unreadable
+        try:
+            yield raw.decode()
+        except UnicodeDecodeError as error:
+            findings.add(line, "not_utf8", value=error.start)
+            raise _Unreadable from None
+
+
+def _parquet(file: BinaryIO, findings: Findings) -> Iterable[_NUMBERED]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        what = "Parquet files are read with pyarrow, which is not installed"
+        raise UsageError(what, hint="pip install pyarrow, or write JSON Lines", param=_PARAM) from None
+    try:
+        table = parquet.ParquetFile(file)
+        groups = [table.metadata.row_group(at) for at in range(table.num_row_groups)]
+        unpacked = sum(group.total_byte_size for group in groups)
+        if unpacked > MAX_FILE_BYTES:
+            hint = f"tune with {show_size(MAX_FILE_BYTES)} of it, or less"
+            raise UsageError(f"{file.name} has {show_size(unpacked)} unpacked", hint=hint, param=_PARAM)
+        line = 0
+        for batch in table.iter_batches(batch_size=_PARQUET_ROWS):
+            for row in batch.to_pylist():
+                line += 1
+                yield line, row
+    except (pyarrow.ArrowException, ValueError) as error:
+        raise UsageError(f"{file.name} cannot be read: {error}", hint="write it again", param=_PARAM) from None
+
+
+_READERS: dict[str, Callable[[BinaryIO, Findings], Iterable[_NUMBERED]]] = {
+    ".jsonl": _json_lines,
+    ".ndjson": _json_lines,
+    ".json": _json,
+    ".csv": _separated(","),
+    ".tsv": _separated("\t"),
+    ".parquet": _parquet,
+}
