@@ -5,6 +5,7 @@ And what is asked in vain.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import NoReturn
@@ -39,10 +40,12 @@ def with_threads(plan: LaunchPlan, threads: int) -> LaunchPlan:
     """The plan with the number of threads that the user asks for.
 
     Raises:
-        UsageError: out of range.
+        UsageError: none, or more than this machine has processors, which would wait for each other at every step.
     """
-    if not 1 <= threads <= 1024:
-        raise UsageError(f"threads={threads} is out of range", hint="allowed: 1 to 1024", param="threads")
+    most = os.cpu_count() or 1
+    if not 1 <= threads <= most:
+        hint = f"allowed: 1 to {most}, the processors of this machine"
+        raise UsageError(f"threads={threads} is out of range", hint=hint, param="threads")
     reasons = (*plan.reasons, Threads(threads, asked=True))
     step_s = plan.step_s and plan.step_s * max(1, plan.settings.n_threads_batch / threads)
     run = replace(plan.settings, n_threads=threads, n_threads_batch=threads)

@@ -36,10 +36,11 @@ def here(models_file: Path | None = None) -> SelectionContext:
     `models_file` adds catalog rows.
 
     Raises:
-        UsageError: a models file or a row is malformed.
+        UsageError: a models file or a row is malformed, or EDGELLM_PLUGINS names what is not installed.
     """
     from edgellm.hardware.probe import probe
 
+    plugins().check_names()
     machine = probe()
     backends = backend_facts(plugins().backends().values(), machine)
     return SelectionContext(

@@ -13,7 +13,7 @@ from edgellm.app import file_plan
 from edgellm.catalog.identify import identify
 from edgellm.contract import answers
 from edgellm.contract.manager import plugins
-from edgellm.errors import BadArtifact, UnknownModel
+from edgellm.errors import BackendUnavailable, BadArtifact, UnknownModel
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
 from edgellm.types.reason import ModelNamed
@@ -64,5 +64,13 @@ def plan(artifact: Artifact, backend: str, request: SelectionRequest) -> LaunchP
 
 
 def echo_plan(request: SelectionRequest) -> LaunchPlan:
+    """
+    Raises:
+        BackendUnavailable: a variable of its own means nothing.
+    """
+    from edgellm.hardware.probe import probe
+
+    if problems := answers.check(plugins().backend("echo"), probe(measure=False)):
+        raise BackendUnavailable(f"the echo backend cannot run: {problems[0]}", hint="mend or unset it")
     run = Settings(n_ctx=request.ctx or ECHO_CTX, n_slots=request.slots or 1)
     return LaunchPlan("echo", Artifact("echo", (), "echo"), run, (ModelNamed("echo", "echo"),))

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from edgellm.contract.backend import Advice
 from edgellm.contract.embedder import EmbeddingInfo, Pair, check_sequences
 from edgellm.contract.engine import EngineInfo, SlotInput, check_batch
 from edgellm.contract.hookspecs import hookimpl
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from edgellm.types.model import Artifact
     from edgellm.types.plan import Footprint, LaunchPlan, Settings
 
+DELAYS = ("EDGELLM_ECHO_STEP_S", "EDGELLM_ECHO_LOAD_S")
 END = 256  # ends the prompt, starts the answer, and ends the answer
 VOCAB = 257
 TEMPLATE = "{{ messages[-1]['content'] }}"
@@ -149,7 +151,16 @@ class EchoBackend:
     quants: frozenset[str] | None = frozenset()
 
     def check(self, machine: Machine) -> list[str]:
-        return []
+        problems = []
+        for name in DELAYS:
+            try:
+                _seconds(name)
+            except UsageError as error:
+                problems.append(error.message)
+        return problems
+
+    def advise(self, machine: Machine) -> list[Advice]:
+        return [Advice(problem, "mend or unset it") for problem in self.check(machine)]
 
     def supports(self, artifact: Artifact) -> list[str]:
         return [] if artifact.format == "echo" else [f"format {artifact.format!r} is not echo"]
@@ -160,8 +171,9 @@ class EchoBackend:
         return Footprint(weights_bytes=0, kv_bytes=0, compute_bytes=0, process_bytes=32 * 1024**2, exact=False)
 
     def open(self, plan: LaunchPlan) -> Engine:
-        time.sleep(_seconds("EDGELLM_ECHO_LOAD_S"))
-        return EchoEngine(plan.settings, _seconds("EDGELLM_ECHO_STEP_S"))
+        step_s, load_s = map(_seconds, DELAYS)
+        time.sleep(load_s)
+        return EchoEngine(plan.settings, step_s)
 
     def describe(self) -> dict[str, str]:
         return {"library": "none"}
@@ -174,7 +186,7 @@ def _seconds(name: str) -> float:
     except ValueError:
         seconds = -1.0
     if not 0.0 <= seconds <= 60.0:
-        raise UsageError(f"{name}={value!r} is not a delay", hint="write seconds, 0 to 60")
+        raise UsageError(f"{name}={value!r} is not a number of seconds from 0 to 60", hint="mend or unset it")
     return seconds
 
 

@@ -61,7 +61,10 @@ think = click.option(
 def _look_in(ctx: click.Context, param: click.Parameter, folders: Sequence[Path]) -> None:
     """Adds folders to those of EDGELLM_MODELS_DIR while the command runs."""
     if folders:
+        from edgellm.store import local
+
         own = tuple(folder.expanduser() for folder in folders)
+        local.check_folders(own)
         ctx.with_resource(settings.override(models_dirs=(*own, *settings.current().models_dirs)))
 
 

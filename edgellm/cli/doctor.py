@@ -237,9 +237,12 @@ def examine_plugins(report: Report, ctx: click.Context) -> None:
 
 
 def examine_variables(report: Report) -> None:
-    """Variables of EdgeLLM's that it does not know: a slip of the pen would go unnoticed."""
+    """Variables of EdgeLLM's that it does not know, or with values that mean nothing."""
+    from edgellm.contract.manager import plugins
+
     backends = [row["name"] for row in report.backends]
-    attempt(report, "the look at EDGELLM_ variables", lambda: settings.check(os.environ))
+    attempt(report, "the environment", lambda: settings.check(os.environ))
+    attempt(report, "the environment", lambda: plugins().check_names())
     for name, near in settings.strangers(os.environ, backends).items():
         fix = f"`{near}` may be meant; " if near else ""
         report.note(f"{name} is set and has no meaning", f"{fix}docs/cli.md lists the variables")

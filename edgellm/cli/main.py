@@ -85,7 +85,10 @@ def cli(ctx: click.Context) -> None:
     """Put the best language model that this machine runs well on this machine, and say why."""
     ctx.call_on_close(partial(speak_in_flags, speak_in_flags()))
     if ctx.invoked_subcommand not in EXPLAINING:
+        from edgellm.contract.manager import plugins
+
         settings.check(os.environ)
+        plugins().check_names()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -31,6 +31,7 @@ PORT = 8642
 # `docker stop` kills after 10 seconds. Cutting off what is left then takes 2, and leaving may take as long.
 DRAIN_S = 6.0
 INTERRUPTED = 130
+GOOD_KEY = 16  # characters; of hexadecimal digits that is 64 bits
 
 
 @click.command(
@@ -179,6 +180,8 @@ def _serve(
         )
     key = api_key or settings.current().api_key
     middleware.check_bind(host, key)
+    if key is not None and len(key) < GOOD_KEY:
+        warn(f"The API key is shorter than {GOOD_KEY} characters: it can be guessed. `openssl rand -hex 16` makes one.")
     _tell_strangers(warn)
     # The port first: one that is in use must not come out after a long download.
     with (

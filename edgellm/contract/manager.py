@@ -7,6 +7,7 @@ that asks pluggy for another order (`tryfirst`, wrappers) is refused when it is 
 
 from __future__ import annotations
 
+import difflib
 import functools
 import importlib
 import importlib.metadata
@@ -54,6 +55,7 @@ class Plugins:
     def __init__(self, allow: frozenset[str] | None = None) -> None:
         self._manager = pluggy.PluginManager("edgellm")
         self._manager.add_hookspecs(hookspecs)
+        self._allow = allow
         self._rows: dict[str, PluginRow] = {}
         self._owners: dict[str, str] = {}  # backend -> plugin
         for name, module in BUILTIN.items():
@@ -91,6 +93,22 @@ class Plugins:
                 refused = [option for option in options if getattr(impl, option)]
                 if impl.plugin_name == name and refused:
                     raise TypeError(f"{caller.name} asks for {refused[0]}, but plugins are called in order of name")
+
+    def check_names(self) -> None:
+        """
+        Raises:
+            UsageError: EDGELLM_PLUGINS names a plugin that is not installed.
+        """
+        missing = sorted((self._allow or frozenset()) - set(self._rows))
+        if not missing:
+            return
+        names = [name for name in self._rows if name not in BUILTIN]
+        near = difflib.get_close_matches(missing[0], names, n=1)
+        guess = f"did you mean {near[0]}? " if near else ""
+        raise UsageError(
+            f"EDGELLM_PLUGINS names {missing[0]!r}, and no plugin of that name is installed",
+            hint=f"{guess}installed: {', '.join(sorted(names)) or 'none'}; or unset it",
+        )
 
     def rows(self) -> list[PluginRow]:
         return [self._rows[name] for name in sorted(self._rows)]

@@ -36,7 +36,7 @@ def problem(why: refusals.Refusal) -> str:
 def _by_rule(why: refusals.RuleRefusal) -> str:
     match why:
         case refusals.ScoresLess():
-            return f"scores {why.score:.1f} in {why.quant}, {why.best} {why.best_score:.1f}"
+            return f"scores {why.score:.1f} with its best file, {why.quant}; {why.best} scores {why.best_score:.1f}"
         case refusals.OtherQuantPreferred():
             return f"{why.quant} is preferred: {quant_criterion(why.why)}"
         case refusals.NeedsMemory():

@@ -66,7 +66,7 @@ def decide(context: SelectionContext, request: SelectionRequest) -> Decision:
         formats = {file.format for card in cards for file in card.files}
         if "gguf" in formats and not any(formats & backend.formats for backend in usable):
             raise _nothing_opens(usable, backend_reasons)
-        raise _nothing_runs(impossible, scenario.needs.kind)
+        raise _nothing_runs(impossible, scenario.needs.kind, backend_reasons)
     n_models = len({o.model for o in options})
     opening = (
         scenario.budget,
@@ -162,14 +162,19 @@ def _nothing_opens(usable: Sequence[BackendFacts], broken: Sequence[BackendCanno
     )
 
 
-def _nothing_runs(impossible: Sequence[Rejection], kind: str) -> NothingFits:
-    """The error where no model of the catalog can run, with the commonest reason of files that a backend could open."""
+def _nothing_runs(impossible: Sequence[Rejection], kind: str, broken: Sequence[BackendCannotRun]) -> NothingFits:
+    """The error where no model of the catalog can run, with the commonest reason of files that a backend could open.
+
+    And the backends that cannot run here: one of them may be what the model needs.
+    """
     rows = [r for r in impossible if r.rule != f"is_{kind}_model"]
     rows = [r for r in rows if r.rule != OTHER_FORMAT] or rows
     count = Counter(r.reason for r in rows)
     first = max(rows, key=lambda r: count[r.reason], default=None)
     why = "" if first is None else f": {first.model} {first.quant} {explain.refusal(first.reason)}"
-    return NothingFits(f"no {kind} model runs on an installed backend{why}", hint="see `edgellm plugins`")
+    said = " ".join((".", *map(explain.sentence, broken))) if broken else ""
+    hint = "`edgellm doctor` says what mends it" if broken else "see `edgellm plugins`"
+    return NothingFits(f"no {kind} model runs on an installed backend{why}{said}", hint=hint)
 
 
 def usable_backends(

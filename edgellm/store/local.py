@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,12 +73,21 @@ def _described(path: Path, origin: str, model_id: str, sha256: str) -> LocalMode
         return LocalModel(path, origin, None, error.message)
 
 
-def _in_folders(folders: Iterable[Path]) -> Iterator[tuple[Path, str, str, str]]:
+def check_folders(folders: Iterable[Path]) -> None:
+    """
+    Raises:
+        UsageError: one of them does not exist.
+    """
     for folder in folders:
         if not folder.is_dir():
             raise UsageError(
                 f"{folder} is not a folder", hint="see --models-dir and EDGELLM_MODELS_DIR", param="models-dir"
             )
+
+
+def _in_folders(folders: Sequence[Path]) -> Iterator[tuple[Path, str, str, str]]:
+    check_folders(folders)
+    for folder in folders:
         yield from ((path, "folder", "", "") for path in _ggufs(folder))
 
 

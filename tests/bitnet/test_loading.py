@@ -21,6 +21,7 @@ from edgellm_bitnet.footprint import BATCH, TOKEN_BYTES
 from edgellm_bitnet.matrix import CACHE_ALIGN, padded
 from edgellm_bitnet.plugin import BitnetBackend
 
+from edgellm.hardware.probe import probe
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan
 
@@ -287,3 +288,19 @@ def test_a_disk_that_fails_is_no_missing_library(tmp_path: Path, monkeypatch: py
     with pytest.raises(OSError) as caught:
         BitnetBackend().open(LaunchPlan("bitnet", Artifact("gguf", (path,), "tiny"), settings_of()))
     assert caught.value.errno == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("EDGELLM_BITNET_LIBRARY", "/no/such/library.so"), ("EDGELLM_BITNET_ISA", "mmx")]
+)
+def test_a_variable_that_names_what_is_not_there_is_why_it_cannot_run(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    library()
+    monkeypatch.setenv(name, value)
+    backend, machine = BitnetBackend(), probe(measure=False)
+    (problem,) = backend.check(machine)
+
+    assert name in problem
+    assert value in problem
+    assert [advice.text for advice in backend.advise(machine)] == [problem]

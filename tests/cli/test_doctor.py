@@ -251,3 +251,12 @@ def test_a_variable_that_is_unknown_is_noted_with_the_one_that_may_be_meant(monk
     (note,) = (text for text in notes if text.startswith("EDGELLM_OFLINE"))
     assert "is set and has no meaning | `EDGELLM_OFFLINE` may be meant" in note
     assert not any(text.startswith("EDGELLM_ECHO_STEP_S") for text in notes)
+
+
+def test_values_of_variables_that_mean_nothing_are_problems_by_name(monkeypatch) -> None:
+    monkeypatch.setenv("EDGELLM_ECHO_STEP_S", "soon")
+    monkeypatch.setattr(edgellm.contract.manager, "plugins", lambda: Plugins(frozenset({"ggfu"})))
+    problems = texts(examine(monkeypatch), "problem")
+
+    assert any(text.startswith("backend echo cannot run here: EDGELLM_ECHO_STEP_S='soon'") for text in problems)
+    assert any("EDGELLM_PLUGINS names 'ggfu'" in text for text in problems)

@@ -9,17 +9,19 @@ import re
 import signal
 import socket
 import sys
+from pathlib import Path
 
 import httpx
 import psutil
 import pytest
+from support import fake_plugins
 from support.processes import workers
 from support.serving import serving
 from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.cli import log_lines
 from edgellm.cli.main import main
-from edgellm.errors import SourceUnreachable
+from edgellm.errors import BackendUnavailable, SourceUnreachable, UsageError
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 
@@ -45,7 +47,7 @@ def test_it_says_what_runs_and_where_and_answers() -> None:
 
 
 def test_it_listens_while_the_model_loads() -> None:
-    with serving("echo", "--port", "0", EDGELLM_ECHO_LOAD_S="3600") as command:
+    with serving("echo", "--port", "0", EDGELLM_ECHO_LOAD_S="60") as command:
         health = httpx.get(f"{command.url}/health", timeout=PATIENCE_S)
 
         assert (health.status_code, health.json()["status"]) == (503, "loading")
@@ -162,7 +164,7 @@ def test_a_server_that_is_killed_leaves_no_worker() -> None:
 
 @posix
 def test_sigterm_stops_while_loading() -> None:
-    with serving("echo", "--port", "0", EDGELLM_ECHO_LOAD_S="3600") as command:
+    with serving("echo", "--port", "0", EDGELLM_ECHO_LOAD_S="60") as command:
         _ = command.url
         processes = command.processes()
         command.signal(signal.SIGTERM)
@@ -224,6 +226,8 @@ def test_a_port_that_is_taken_is_named_with_the_way_out(capsys: pytest.CaptureFi
         (["/no/such/file.gguf"], 2, "/no/such/file.gguf"),
         (["echo", "--flag"], 2, "--flag"),
         (["echo", "--port", "9001", "--ollama-port", "9001"], 2, "both 9001"),
+        (["echo", "--threads", "999999"], 2, "threads=999999"),
+        (["echo", "--models-dir", "/no/such/folder"], 2, "/no/such/folder"),
     ],
 )
 def test_what_cannot_be_done_is_told_with_its_status(
@@ -236,10 +240,43 @@ def test_what_cannot_be_done_is_told_with_its_status(
     assert "Traceback" not in text
 
 
-def test_a_model_that_cannot_be_loaded_ends_the_server_with_its_reason() -> None:
-    with serving("echo", "--port", "0", EDGELLM_ECHO_LOAD_S="soon") as command:
-        assert command.status() == 2
-        wait_until(lambda: "EDGELLM_ECHO_LOAD_S" in "".join(command.err))
+FAILS_TO_LOAD = """
+from edgellm.builtin.echo import EchoBackend
+from edgellm.errors import BackendUnavailable
+
+def fail(self, plan):
+    raise BackendUnavailable("it does not load")
+
+EchoBackend.open = fail
+"""
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_server_with_its_reason(tmp_path: Path) -> None:
+    fake_plugins.install(tmp_path, "fails", FAILS_TO_LOAD)
+    with serving("echo", "--port", "0", PYTHONPATH=str(tmp_path), EDGELLM_PLUGINS="fails") as command:
+        assert command.status() == BackendUnavailable.exit_code
+        wait_until(lambda: "it does not load" in "".join(command.err))
+
+
+@pytest.mark.parametrize("name", ["EDGELLM_ECHO_STEP_S", "EDGELLM_ECHO_LOAD_S"])
+def test_a_delay_that_is_none_is_told_before_it_listens(name: str) -> None:
+    with serving("echo", "--port", "0", **{name: "soon"}) as command:
+        assert command.status() == BackendUnavailable.exit_code
+        wait_until(lambda: f"{name}='soon'" in "".join(command.err))
+        assert "Open" not in "".join(command.out)
+
+
+def test_a_key_that_can_be_guessed_is_told() -> None:
+    for key, is_told in (("k", True), ("5b1f0e0a9b6c4d7f5b1f0e0a9b6c4d7f", False)):
+        with serving("echo", "--port", "0", EDGELLM_API_KEY=key) as command:
+            command.wait_for("Ready after")
+            assert ("can be guessed" in "".join(command.err)) == is_told
+
+
+def test_a_plugin_that_is_not_installed_is_told_by_its_name() -> None:
+    with serving("echo", "--port", "0", EDGELLM_PLUGINS="ggfu") as command:
+        assert command.status() == UsageError.exit_code
+        wait_until(lambda: "EDGELLM_PLUGINS names 'ggfu'" in "".join(command.err))
 
 
 @pytest.mark.parametrize("level", ["bogus", "5"])

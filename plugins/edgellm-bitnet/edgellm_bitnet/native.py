@@ -17,6 +17,7 @@ from typing import Any
 
 from edgellm.errors import BackendUnavailable
 from edgellm_bitnet import matrix
+from edgellm_bitnet.options import ISA, LIBRARY
 
 ABI = 3
 RELU2, SILU, GELU = range(3)
@@ -114,7 +115,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
 
 def path() -> Path:
     """Where the library is: EDGELLM_BITNET_LIBRARY, else beside this file, else (editable) in the environment."""
-    if named := os.environ.get("EDGELLM_BITNET_LIBRARY"):
+    if named := os.environ.get(LIBRARY):
         return Path(named)
     folders = (Path(__file__).parent, Path(sysconfig.get_path("platlib")) / "edgellm_bitnet")
     names = ("libedgellm_bitnet.so", "libedgellm_bitnet.dylib", "edgellm_bitnet.dll", "libedgellm_bitnet.dll")
@@ -180,13 +181,15 @@ def isa_index(name: str | None = None) -> int:
     """Number of the named instruction set, or of the best usable one. EDGELLM_BITNET_ISA forces one.
 
     Raises:
-        ValueError: it is not compiled in, or this processor cannot run it.
+        BackendUnavailable: it is not compiled in, or this processor cannot run it.
     """
-    name = name or os.environ.get("EDGELLM_BITNET_ISA") or None
+    asked = f"isa={name!r}" if name else f"{ISA}={os.environ.get(ISA)!r}"
+    name = name or os.environ.get(ISA) or None
     compiled = isas()
     usable = [isa for isa, can in compiled.items() if can]
     if name is None:
         return list(compiled).index(usable[0])
     if not compiled.get(name):
-        raise ValueError(f"this processor cannot run the {name} kernels; it runs {', '.join(usable)}")
+        hint = f"one of {', '.join(usable)}, or leave it out"
+        raise BackendUnavailable(f"{asked}: there are no such kernels for this processor", hint=hint)
     return list(compiled).index(name)

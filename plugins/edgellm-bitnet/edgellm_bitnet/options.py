@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from edgellm.contract.backend import check_choices
 from edgellm_bitnet.matrix import Q4, Q6, Q8
 
+# Variables of this backend's own.
+LIBRARY, ISA = "EDGELLM_BITNET_LIBRARY", "EDGELLM_BITNET_ISA"
 REQUANTIZED = {"q8": (Q8, 0), "q6": (Q6, 256), "q4": (Q4, 32)}
 
 KNOWN = {

@@ -6,16 +6,17 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgellm.contract.backend import Backend, loading_library
+from edgellm.contract.backend import Advice, Backend, loading_library
 from edgellm.contract.child import ask
 from edgellm.contract.engine import Engine
 from edgellm.contract.hookspecs import hookimpl
 from edgellm.errors import BackendUnavailable, EdgeLLMError, option
-from edgellm_bitnet.options import Options
+from edgellm_bitnet.options import ISA, LIBRARY, Options
 
 if TYPE_CHECKING:
     from edgellm.contract.converter import Conversion, Converted, Converter
@@ -44,8 +45,14 @@ class BitnetBackend:
     def check(self, machine: Machine) -> list[str]:
         library = _library()
         if not library.exists():
+            if os.environ.get(LIBRARY):
+                return [f"{LIBRARY}={library}: there is no such file"]
             return [f"{library.name} is not built: reinstall edgellm-bitnet where there is a C compiler"]
-        return []
+        return _wrong_kernels() if os.environ.get(ISA) else []
+
+    def advise(self, machine: Machine) -> list[Advice]:
+        named = [name for name in (LIBRARY, ISA) if os.environ.get(name)]
+        return [Advice(text, f"mend or unset {' and '.join(named)}") for text in self.check(machine) if named]
 
     def architectures(self, machine: Machine) -> frozenset[str]:
         from edgellm_bitnet.architecture import FAMILIES
@@ -120,7 +127,7 @@ class BitnetBackend:
         }
         usable = ", ".join(name for name, runs in kernels.items() if runs)
         others = ", ".join(name for name, runs in kernels.items() if not runs)
-        about["kernels"] = f"{probed['best']} in use; usable: {usable}"
+        about["kernels"] = f"{probed['best'] or 'none'} in use; usable: {usable}"
         return about | ({"not for this processor": others} if others else {})
 
 
@@ -135,6 +142,13 @@ def _inside(artifact: Artifact) -> list[str]:
     except EdgeLLMError as error:
         return [str(error)]
     return reasons(arch, {tensor.name: tensor for tensor in model.tensors})
+
+
+def _wrong_kernels() -> list[str]:
+    """What is wrong with the kernels that the environment names; a library that does not load is told elsewhere."""
+    answer, end = ask("edgellm_bitnet.probe", timeout_s=PROBE_TIMEOUT_S)
+    problem = "" if end.returncode else json.loads(answer)["problem"]
+    return [problem] if problem else []
 
 
 def _library() -> Path:

@@ -7,11 +7,17 @@ from __future__ import annotations
 
 import json
 
+from edgellm.errors import BackendUnavailable
 from edgellm_bitnet import native
 
 
 def main() -> None:
-    print(json.dumps({"kernels": native.isas(), "best": list(native.isas())[native.isa_index()]}))
+    kernels, best, problem = native.isas(), "", ""
+    try:
+        best = list(kernels)[native.isa_index()]
+    except BackendUnavailable as error:
+        problem = f"{error.message}; {error.hint}"
+    print(json.dumps({"kernels": kernels, "best": best, "problem": problem}))
 
 
 if __name__ == "__main__":
