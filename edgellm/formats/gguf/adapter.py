@@ -135,19 +135,19 @@ def check(adapter: Adapter, model: GgufModel) -> None:
         if tensor.dims != pair.base_dims:
             message = f"{where} changes {pair.name} of {pair.base_dims}, in {base} it is {tensor.dims}"
             raise UnsupportedArtifact(message, hint=_WRONG_BASE)
-        why = _not_adapted(tensor, tied="output.weight" not in tensors)
-        if why:
-            message = f"{where} changes {pair.name}, {why} in {base}"
+        if pair.name == EMBEDDING and "output.weight" not in tensors:
+            message = f"{where} changes {pair.name}, which is the output of {base}, too"
+            raise UnsupportedArtifact(message, hint="tune other matrices")
+        if why := _not_adapted(tensor):
+            message = f"{where} changes {pair.name}, which is {why} in {base}"
             raise UnsupportedArtifact(message, hint="merge the adapter into the model, or tune other matrices")
 
 
-def _not_adapted(tensor: GgufTensor, *, tied: bool) -> str:
+def _not_adapted(tensor: GgufTensor) -> str:
     """Why native code does not add to a matrix, or aborts where it would."""
     if len(tensor.dims) < 2 or tensor.name.endswith(_NOT_MULTIPLIED):
-        return "which is not a matrix of a product"
-    if tensor.type.name == "NVFP4":
-        return "which is stored as NVFP4"
-    return "which the output shares" if tensor.name == EMBEDDING and tied else ""
+        return "not a matrix of a product"
+    return "stored as NVFP4" if tensor.type.name == "NVFP4" else ""
 
 
 def _pairs(header: GgufHeader) -> tuple[FactorPair, ...]:

@@ -1,0 +1,270 @@
+"""Adapters on this disk, each of one model and pinned to the bytes of the file that it was made for.
+
+data_dir()/adapters/
+  smollm2-135m-instruct/
+    mail/
+      adapter.gguf    the factors
+      adapter.json    what it is: base, method, hashes, figures of the gate where it was measured
+    .mail.7d0c31aa.incomplete/    being written; renamed to the above when it is whole and was read
+  .locks/             one lock file per entry, held between processes
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated
+
+import msgspec
+
+from edgellm import settings
+from edgellm.errors import UnknownAdapter, UnsupportedArtifact, UsageError
+from edgellm.files import locked, read_regular, sync, write_atomic, writing
+from edgellm.formats.gguf import adapter as gguf_adapter
+from edgellm.formats.gguf.adapter import Adapter
+from edgellm.store.content_hash import file_hash
+from edgellm.store.names import safe_name
+from edgellm.types.adapter import check_adapter_name
+from edgellm.types.store_problem import (
+    FileUnreadable,
+    OtherHash,
+    OtherSize,
+    RecordOfNewer,
+    RecordUnreadable,
+    StoreProblem,
+)
+
+FILE, RECORD = "adapter.gguf", "adapter.json"
+SCHEMA = 1
+_MAX_BYTES = 1024**2
+
+
+class _Version(msgspec.Struct):
+    schema: Annotated[int, msgspec.Meta(ge=1)]
+
+
+class AdapterRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What stands beside the file. Fields of later versions are passed over."""
+
+    name: str
+    base_id: str
+    base_quant: str
+    base_sha256: str  # `content_hash` of the file that it was made for
+    base_path: str  # where that lay
+    architecture: str
+    rank: int
+    alpha: float
+    tensor_bytes: int
+    bytes: int
+    mtime_ns: int  # of the file, when it was hashed
+    sha256: str
+    method: str = ""  # as "lora"; "" = it is not known
+    source: str = ""  # where it came from, for people
+    made_at: str = ""  # ISO 8601, UTC
+    figures: dict[str, float] = msgspec.field(default_factory=dict)  # of the gate; empty = it was not measured
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAdapter:
+    folder: Path
+    base_id: str  # of a record that cannot be read: the folder's name
+    name: str
+    record: AdapterRecord | None  # None = it cannot be read
+    problem: StoreProblem | None = None
+
+    @property
+    def path(self) -> Path:
+        return self.folder / FILE
+
+    @property
+    def label(self) -> str:
+        """What faces call it."""
+        return f"{self.base_id}:{self.name}"
+
+    def sound(self) -> AdapterRecord:
+        """
+        Raises:
+            UnsupportedArtifact: it is damaged.
+        """
+        if self.record is None or self.problem is not None:
+            hint = f"bring it again, or remove it: edgellm adapters rm {self.label}"
+            raise UnsupportedArtifact(
+                f"the adapter {self.label} is damaged, as `edgellm adapters list` says", hint=hint
+            )
+        return self.record
+
+    def require_base(self, sha256: str, where: str) -> None:
+        """
+        Raises:
+            UnsupportedArtifact: the model in `where` has another `content_hash` than it was made for.
+        """
+        record = self.sound()
+        if record.base_sha256 != sha256:
+            made_for = f"{record.base_id} {record.base_quant} with sha256 {record.base_sha256[:16]}"
+            message = f"the adapter {self.label} was made for {made_for}, {where} has {sha256[:16]}"
+            hint = f"run {record.base_id}:{record.base_quant}, or export it and import it for the other file"
+            raise UnsupportedArtifact(message, hint=hint)
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterOrigin:
+    """What a new adapter was made for, and how."""
+
+    name: str
+    base_id: str
+    base_quant: str
+    base_sha256: str
+    base_path: str
+    method: str = ""
+    source: str = ""
+    figures: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+
+
+class AdapterStore:
+    """The store under `root` (default `data_dir()/adapters`). Safe to use from several threads and processes."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = settings.current().data_dir / "adapters" if root is None else root
+
+    def installed(self) -> list[StoredAdapter]:
+        """Everything stored, by base and name; damaged entries too, with their `problem`."""
+        folders = sorted(path for path in self.root.glob("*/*") if path.is_dir() and not _is_hidden(path, self.root))
+        return [_read(folder) for folder in folders]
+
+    def find(self, base_id: str, name: str) -> StoredAdapter:
+        """
+        Raises:
+            UnknownAdapter: there is none of that name.
+        """
+        there = self.installed()
+        for stored in there:
+            if (stored.base_id.lower(), stored.name) == (base_id.lower(), name):
+                return _checked(stored)
+        known = [stored.label for stored in there]
+        hint = f"there are: {', '.join(known)}" if known else "`edgellm adapters import` brings one"
+        raise UnknownAdapter(f"{base_id} has no adapter {name[:80]!r} here", hint=hint, adapter=name)
+
+    def add(self, origin: AdapterOrigin, write: Callable[[Path], None], *, force: bool = False) -> StoredAdapter:
+        """Store what `write` writes to the path that it is given, a GGUF adapter. It is there whole, or not at all.
+
+        `force`: in the place of one of that name.
+
+        Raises:
+            UsageError: there is one of that name, or no such name; it cannot be written. DiskFull.
+            BadArtifact, UnsupportedArtifact: what was written is no adapter.
+        """
+        check_adapter_name(origin.name)
+        folder = self.root / safe_name(origin.base_id) / origin.name
+        partial = folder.with_name(f".{origin.name}.{uuid.uuid4().hex[:8]}.incomplete")
+        with writing(folder), self._locked(folder):
+            if folder.exists() and not force:
+                message = f"{origin.base_id} has an adapter {origin.name} already"
+                raise UsageError(message, hint="choose another name, or replace it with --force", param="name")
+            # We hold the lock, so the process that left these is gone.
+            for left in folder.parent.glob(f".{glob.escape(origin.name)}.*.incomplete"):
+                shutil.rmtree(left, ignore_errors=True)
+            try:
+                partial.mkdir(parents=True)
+                write(partial / FILE)
+                sync(partial / FILE)
+                content = gguf_adapter.read(partial / FILE)
+                record = _record(origin, content, (partial / FILE).stat())
+                write_atomic(partial / RECORD, msgspec.json.format(msgspec.json.encode(record)) + b"\n", sync=True)
+                _put_away(folder)
+                partial.rename(folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+        return StoredAdapter(folder, origin.base_id, origin.name, record)
+
+    def remove(self, stored: StoredAdapter) -> int:
+        """Delete one; return the bytes freed.
+
+        Raises:
+            UsageError: it cannot be deleted.
+        """
+        with writing(stored.folder), self._locked(stored.folder):
+            n_bytes = sum(path.stat().st_size for path in stored.folder.iterdir() if path.is_file())
+            _put_away(stored.folder)
+        with contextlib.suppress(OSError):
+            stored.folder.parent.rmdir()  # the base's folder, where this was its last
+        return n_bytes
+
+    @contextlib.contextmanager
+    def _locked(self, folder: Path) -> Iterator[None]:
+        def busy() -> None:
+            message = f"the adapter {folder.parent.name}:{folder.name} is being written by another process"
+            raise UsageError(message, hint="try again later")
+
+        with locked(self.root / ".locks" / f"{folder.parent.name}.{folder.name}.lock", busy):
+            yield
+
+
+def _record(origin: AdapterOrigin, content: Adapter, status: os.stat_result) -> AdapterRecord:
+    return AdapterRecord(
+        name=origin.name, base_id=origin.base_id, base_quant=origin.base_quant, base_sha256=origin.base_sha256,
+        base_path=origin.base_path, architecture=content.architecture, rank=content.rank, alpha=content.alpha,
+        tensor_bytes=content.tensor_bytes, bytes=status.st_size, mtime_ns=status.st_mtime_ns, sha256=content.sha256,
+        method=origin.method, source=origin.source, made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        figures=dict(origin.figures),
+    )  # fmt: skip
+
+
+def _put_away(folder: Path) -> None:
+    """Nobody sees a half of it."""
+    if folder.exists():
+        doomed = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.removed")
+        os.replace(folder, doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _is_hidden(folder: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in folder.relative_to(root).parts)
+
+
+def _read(folder: Path) -> StoredAdapter:
+    """The entry as its record is; what is gone or of another size is a problem."""
+    place = folder / RECORD
+    try:
+        content = read_regular(place, _MAX_BYTES)
+        schema = msgspec.json.decode(content, type=_Version).schema
+        if schema > SCHEMA:
+            return _unread(folder, RecordOfNewer(str(place), schema, SCHEMA))
+        record = msgspec.json.decode(content, type=AdapterRecord)
+    except OSError as error:
+        return _unread(folder, RecordUnreadable(str(place), error.strerror or str(error)))
+    except (ValueError, RecursionError) as error:  # msgspec's errors, UnicodeDecodeError
+        return _unread(folder, RecordUnreadable(str(place), str(error)))
+    # The folder's name is what the entry is found and removed by.
+    stored = StoredAdapter(folder, record.base_id, folder.name, record)
+    return replace(stored, problem=_problem(stored, record))
+
+
+def _problem(stored: StoredAdapter, record: AdapterRecord) -> StoreProblem | None:
+    try:
+        n_bytes = stored.path.stat().st_size
+    except OSError as error:
+        return FileUnreadable(str(stored.path), error.strerror or str(error))
+    return None if n_bytes == record.bytes else OtherSize(str(stored.path), n_bytes, record.bytes)
+
+
+def _checked(stored: StoredAdapter) -> StoredAdapter:
+    """The same, hashed again where the file's time is another one."""
+    record = stored.record
+    if record is None or stored.problem is not None or stored.path.stat().st_mtime_ns == record.mtime_ns:
+        return stored
+    sha256 = file_hash(str(stored.path))
+    problem = None if sha256 == record.sha256 else OtherHash(str(stored.path), sha256, record.sha256)
+    return replace(stored, problem=problem)
+
+
+def _unread(folder: Path, problem: StoreProblem) -> StoredAdapter:
+    return StoredAdapter(folder, folder.parent.name, folder.name, None, problem)

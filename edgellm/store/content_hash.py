@@ -1,0 +1,56 @@
+"""The hash of a model's bytes, which an adapter is pinned to. Gigabytes are hashed once, and again when they change.
+
+cache_dir()/hashes/<hash of the paths>.json    valid while all files have the same size and time
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+
+import msgspec
+
+from edgellm import settings
+from edgellm.errors import BadArtifact
+from edgellm.files import read_regular, write_atomic
+from edgellm.types.model import Artifact
+
+_MAX_BYTES = 64 * 1024
+
+
+class _Kept(msgspec.Struct):
+    stamp: str
+    sha256: str
+
+
+def content_hash(artifact: Artifact) -> str:
+    """SHA-256 of its file, in hex; of a split set, that of its parts' hashes, one a line.
+
+    Raises:
+        BadArtifact: a file cannot be read, or it is a folder.
+    """
+    if artifact.sha256 and len(artifact.paths) == 1:
+        return artifact.sha256
+    try:
+        stamp = " ".join(f"{status.st_size}-{status.st_mtime_ns}" for status in map(os.stat, artifact.paths))
+        name = hashlib.sha256("\0".join(map(os.path.abspath, artifact.paths)).encode(errors="surrogateescape"))
+        place = settings.current().cache_dir / "hashes" / f"{name.hexdigest()[:32]}.json"
+        with contextlib.suppress(OSError, msgspec.MsgspecError, ValueError):
+            kept = msgspec.json.decode(read_regular(place, _MAX_BYTES), type=_Kept)
+            if kept.stamp == stamp:
+                return kept.sha256
+        parts = [file_hash(path) for path in artifact.paths]
+    except OSError as error:
+        message = f"{error.filename or artifact.path} cannot be read: {error.strerror}"
+        raise BadArtifact(message, hint="check the path and its permissions") from error
+    sha256 = parts[0] if len(parts) == 1 else hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    with contextlib.suppress(OSError):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(place, msgspec.json.encode(_Kept(stamp, sha256)))
+    return sha256
+
+
+def file_hash(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
