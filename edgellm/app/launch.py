@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from edgellm import settings
+from edgellm.app import adapters, file_card, file_plan, own_format
 from edgellm.app import context as app_context
-from edgellm.app import file_card, file_plan, own_format
 from edgellm.app.asked import as_asked, refuse_chat, refuse_options, with_threads
 from edgellm.app.download import Approve, PlannedDownload, approved
 from edgellm.app.resolve import Reference, ReferenceKind, refer, resolve
@@ -14,14 +14,7 @@ from edgellm.app.unavailable import missed, unavailable
 from edgellm.contract import answers
 from edgellm.contract.manager import plugins
 from edgellm.contract.source import Progress, Resolver, scheme_of
-from edgellm.errors import (
-    ArtifactError,
-    DiskFull,
-    SourceError,
-    SourceUnreachable,
-    UnknownModel,
-    UnsupportedArtifact,
-)
+from edgellm.errors import ArtifactError, DiskFull, SourceError, SourceUnreachable, UnknownModel, UnsupportedArtifact
 from edgellm.selection.context import SelectionContext
 from edgellm.selection.decide import decide
 from edgellm.store.card import undescribed, verified
@@ -50,9 +43,11 @@ def plan(
     """The plan for a named model, or for the best one where none is named; how it was chosen then.
 
     Raises:
-        As `model_plan` and `auto_plan`; UsageError: an option has no meaning for the model or its backend.
+        As `model_plan` and `auto_plan`; UsageError: an option has no meaning for the model or its backend;
+        ArtifactError: an adapter is damaged, or was made for another model.
     """
-    request, decision = options.request(), None
+    beside, decision = adapters.named(options.adapters), None
+    request = replace(options.request(), adapter_bytes=sum(one.file.bytes for one in beside))
     if model is None and own_format.artifact(request.backend) is not None:
         model = request.backend
     if model is None:
@@ -62,7 +57,7 @@ def plan(
             model, request, quant=options.quant, to_chat=to_chat, progress=progress, approve=approve
         )
     _measure_again()
-    return as_asked(launch_plan, options), decision
+    return adapters.beside(as_asked(launch_plan, options), beside), decision
 
 
 def _measure_again() -> None:

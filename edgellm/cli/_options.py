@@ -135,6 +135,13 @@ _LAUNCHING = (
     click.option(
         "--option", "options", multiple=True, metavar="NAME=VALUE", help="A setting of the backend's own (repeat)."
     ),
+    click.option(
+        "--adapter",
+        "adapters",
+        multiple=True,
+        metavar="[NAME=]FILE",
+        help="A LoRA adapter of the model, in GGUF; may be given several times.",
+    ),
     click.option("--isolate/--no-isolate", default=True, help="Run native code in a process of its own (default)."),
 )
 

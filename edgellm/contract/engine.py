@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from edgellm.contract.embedder import EmbeddingInfo  # msgspec looks it up for EngineInfo
 from edgellm.errors import CacheFull
-from edgellm.types.adapter import AdapterSet  # msgspec looks it up for SlotInput
 
 if TYPE_CHECKING:  # numpy costs 80 ms to import
     import numpy as np
     import numpy.typing as npt
+
+    from edgellm.types.adapter import AdapterSet
 
 # Rows of logits that engines keep beyond one for each slot, for draft verification and teacher forcing. A row costs
 # 4 bytes x vocabulary: 1 MiB for Gemma 3's 262,144.

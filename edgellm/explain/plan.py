@@ -88,6 +88,8 @@ def memory(fact: reason.MemoryReason) -> str:
         case reason.WeightsRead():
             parts = f"{show_memory(fact.copied_bytes)} of {show_memory(fact.weights_bytes)}"
             return f"Weights: read, not mapped: {parts} are copied into another layout for this processor."
+        case reason.AdaptersBeside():
+            return f"Adapters: {', '.join(fact.names)}, {show_memory(fact.needed_bytes)} beside the model."
 
 
 def context(fact: reason.ContextReason) -> str:

@@ -80,6 +80,12 @@ class Dispatcher:
         self._ids = itertools.count(1)
         self.meter = Meter()
         self.adapters: tuple[AdapterFile, ...] = ()  # that are loaded, as the worker said last
+        self.had_adapters = False
+
+    def has(self, adapters: tuple[AdapterFile, ...]) -> None:
+        """These are loaded now, and no others."""
+        self.adapters = adapters
+        self.had_adapters = self.had_adapters or bool(adapters)
 
     def add(self, sink: Sink) -> int:
         request_id = next(self._ids)
@@ -107,7 +113,7 @@ class Dispatcher:
             if isinstance(event, Done) and steps is not None and event.finish_reason != "cancelled":
                 self.meter.record(event.usage, event.timings, steps.width, steps.n_decoded)
             if isinstance(event, Adapters):
-                self.adapters = event.loaded
+                self.has(event.loaded)
             delivery: Delivery = event.error() if isinstance(event, wire.Failed) else event
             last = not isinstance(delivery, (Delta, Prefill)) and not (isinstance(delivery, Done) and delivery.n_open)
             sink = self._sinks.pop(message.id, None) if last else self._sinks.get(message.id)
@@ -186,6 +192,11 @@ class Session(abc.ABC):
     def adapters(self) -> tuple[AdapterFile, ...]:
         """Those that are loaded beside the model; of one that is loading again, those that it will have."""
         return self._dispatcher.adapters
+
+    @property
+    def had_adapters(self) -> bool:
+        """Whether any was loaded since the start."""
+        return self._dispatcher.had_adapters
 
     @property
     def meter(self) -> Meter:

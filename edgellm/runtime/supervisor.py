@@ -244,7 +244,8 @@ class WorkerSession(Session):
         with self._changed:
             if self._state == "closed":
                 return
-            self._info, self._loaded, self._dispatcher.adapters = ready.info, usage, ready.adapters
+            self._info, self._loaded = ready.info, usage
+            self._dispatcher.has(ready.adapters)
             self._state, self._outage = "ready", None
             self._deaths = 0
             process.take_requests()

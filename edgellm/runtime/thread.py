@@ -96,7 +96,8 @@ class ThreadSession(Session):
             self._fail(error)
             self._loaded.set()
             return
-        self._info, self._dispatcher.adapters = engine.info, adapters.loaded
+        self._info = engine.info
+        self._dispatcher.has(adapters.loaded)
         self._loaded.set()
         try:
             Loop.of(self._plan, engine, self._inbox, self._dispatcher.deliver, adapters).run()

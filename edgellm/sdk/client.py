@@ -23,6 +23,7 @@ from edgellm.app.verify import Verification
 from edgellm.contract.manager import plugins
 from edgellm.errors import EdgeLLMError, UsageError
 from edgellm.runtime.session import Session, SessionState
+from edgellm.sdk.adapters import AdapterMethods
 from edgellm.sdk.chat import ChatMethods
 from edgellm.sdk.embeddings import EmbeddingMethods
 from edgellm.sdk.tokens import TokenMethods
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 logging.getLogger("edgellm").addHandler(logging.NullHandler())
 
 
-class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods, TokenMethods):
+class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods, TokenMethods, AdapterMethods):
     """A loaded model.
 
     Make one with `EdgeLLM.auto()` or `EdgeLLM.load(model)`. All methods may be called from any thread at once;
@@ -96,7 +97,7 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods, TokenMethods):
         """Load a named model: a catalog id, a path, an address, or a backend that needs no file, such as "echo".
 
         Arguments as in `auto` (ctx, max_memory, ...), and the fields of `edgellm.types.options.LaunchOptions` (quant,
-        threads, options, sampling).
+        threads, options, sampling, adapters).
 
         Raises:
             UnknownModel, NothingFits, ArtifactError, SourceError, BackendError, UsageError.

@@ -88,4 +88,4 @@ class Scenario:
                     limit_used_bytes=limits.memory_used_bytes,
                     limit_source=limits.source,
                 )
-        return cls(machine, request, budget.budget_bytes, budget, machine.compute_threads)
+        return cls(machine, request, budget.budget_bytes - request.adapter_bytes, budget, machine.compute_threads)

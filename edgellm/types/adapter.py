@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 
@@ -18,6 +19,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _RESERVED = frozenset({"latest"})
 
 AdapterSet = tuple[tuple[str, float], ...]  # (name, scale)
+AskedFile = str | os.PathLike[str]  # FILE or NAME=FILE
+AskedFiles = AskedFile | Sequence[AskedFile] | Mapping[str, AskedFile]  # by name
 AskedAdapters = str | Sequence[str | tuple[str, float]] | Mapping[str, float]
 
 
@@ -99,12 +102,35 @@ def adapters_of(asked: AskedAdapters | None) -> AdapterSet:
         raise UsageError(what, hint='as in adapters="mail" or adapters={"mail": 0.5}', param="adapters") from None
 
 
+def adapter_files(asked: AskedFiles | None) -> tuple[str, ...]:
+    """What a caller writes, as FILE or NAME=FILE texts.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    if asked is None:
+        return ()
+    try:
+        if isinstance(asked, Mapping):
+            return tuple(f"{_text(name)}={os.fspath(path)}" for name, path in asked.items())
+        return tuple(os.fspath(file) for file in ([asked] if isinstance(asked, str | os.PathLike) else asked))
+    except TypeError:
+        what = f"adapters={asked!r:.60} names no files"
+        raise UsageError(what, hint='as in adapters={"mail": "mail.gguf"}', param="adapters") from None
+
+
 def adapter_set(adapters: AdapterSet) -> AdapterSet:
     """The same set in one order, without those that add nothing: equal where the same is computed."""
     return tuple(sorted((name, float(scale)) for name, scale in adapters if scale))
 
 
-def _pair(name: str, scale: float) -> tuple[str, float]:
-    if not isinstance(name, str) or isinstance(scale, bool):
+def _text(name: object) -> str:
+    if not isinstance(name, str):
         raise TypeError
-    return name, float(scale)
+    return name
+
+
+def _pair(name: str, scale: float) -> tuple[str, float]:
+    if isinstance(scale, bool):
+        raise TypeError
+    return _text(name), float(scale)

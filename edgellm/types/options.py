@@ -8,6 +8,7 @@ from typing import Any, Literal, Self, TypedDict
 from msgspec import Struct
 from msgspec.structs import replace
 
+from edgellm.types.adapter import AskedFiles, adapter_files
 from edgellm.types.checks import check_names, check_types, plain_numbers
 from edgellm.types.request import SelectionRequest, Task, cache_type, layers_on_gpu, slot_count
 from edgellm.types.sampling import Sampling
@@ -41,6 +42,8 @@ class SelectionOptions(Struct, frozen=True, kw_only=True):
             options["ctx"] = parse_tokens(ctx)
         if isinstance(sampling := options.get("sampling"), Mapping):
             options["sampling"] = Sampling.of(**sampling)
+        if "adapters" in options:
+            options["adapters"] = adapter_files(options["adapters"])
         asked = cls(**plain_numbers(options))
         # Names and counts that may be words are checked where the request is made, which lists what there is.
         check_types(replace(asked, task=None, slots=1, gpu_layers=0), "these options cannot be used")
@@ -83,6 +86,7 @@ class LaunchOptions(SelectionOptions, frozen=True, kw_only=True):
     threads: int | None = None  # None = what fits the machine
     options: Mapping[str, str] | None = None  # settings that the backend defines
     sampling: Sampling | None = None  # for requests that leave it open, before what is recommended for the model
+    adapters: tuple[str, ...] = ()  # LoRA adapters to load beside it, as FILE or NAME=FILE; in calls also by name
 
 
 class SelectionKeywords(TypedDict, total=False):
@@ -108,3 +112,4 @@ class LaunchKeywords(SelectionKeywords, total=False):
     threads: int | None
     options: Mapping[str, str] | None
     sampling: Sampling | None
+    adapters: AskedFiles | None

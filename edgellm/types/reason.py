@@ -56,6 +56,13 @@ class WeightsRead(Fact, frozen=True):
     weights_bytes: int
 
 
+class AdaptersBeside(Fact, frozen=True):
+    """LoRA adapters that are loaded with the model, which leave it so much less memory."""
+
+    names: tuple[str, ...]
+    needed_bytes: int
+
+
 # Context and cache
 
 
@@ -298,7 +305,7 @@ class FilesKept(Fact, frozen=True):
     smaller_cache: int = 0  # of those kept, with a smaller type of cache
 
 
-MemoryReason = BudgetReason | MemoryNeeded | WeightsRead
+MemoryReason = BudgetReason | MemoryNeeded | WeightsRead | AdaptersBeside
 ContextReason = ContextLength | SlotCount | ContextUnknown | ShorterContext | CacheType
 SpeedReason = Speed | Threads | Thinks | FewerThreads | Slow | GpuSpeedUnknown
 FileReason = SizeEstimated | NotQuantized | NameConvention | LicenseRestricts

@@ -58,6 +58,7 @@ class SelectionRequest:
     kv_type: str | None = (
         None  # one of KV_TYPES; None = f16 (f32 where a backend has no other), lower only where that buys something
     )
+    adapter_bytes: int = 0  # that adapters take beside the model, of the memory that it may take
 
     def __post_init__(self) -> None:
         task_of(self.task)

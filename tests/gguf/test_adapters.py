@@ -16,7 +16,7 @@ import numpy.typing as npt
 import psutil
 import pytest
 from support.gguf_decoders import FAMILIES, Decoder
-from support.loras import merged, random_factors, random_lora, write_lora
+from support.loras import merged, random_factors, random_lora, tiny_with, write_lora
 from support.refusals import check_refusal, refuses
 from support.waiting import wait_until
 
@@ -45,17 +45,19 @@ def plan(path: Path | str, adapters: Sequence[AdapterFile] = (), n_slots: int = 
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Decoder(keys={"context_length": 256}).write(tmp_path_factory.mktemp("tiny") / "tiny.gguf")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Path]]:
+    return tiny_with(tmp_path_factory.mktemp("tiny"), *FOUR)
 
 
 @pytest.fixture(scope="module")
-def four(tiny: Path) -> dict[str, str]:
+def tiny(made: tuple[Path, dict[str, Path]]) -> Path:
+    return made[0]
+
+
+@pytest.fixture(scope="module")
+def four(made: tuple[Path, dict[str, Path]]) -> dict[str, str]:
     """Path by name."""
-    return {
-        name: str(random_lora(tiny.parent / f"{name}.gguf", tiny, seed=number, size=0.3))
-        for number, name in enumerate(FOUR)
-    }
+    return {name: str(path) for name, path in made[1].items()}
 
 
 @pytest.fixture

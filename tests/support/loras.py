@@ -11,6 +11,7 @@ import numpy.typing as npt
 from edgellm.formats.gguf.ggml_types import TYPES
 from edgellm.formats.gguf.reader import GgufTensor, read_header
 from edgellm.formats.gguf.writer import GgufWriter, TensorInfo, Typed, Value
+from support.gguf_decoders import Decoder
 
 LINEAR = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
 F32 = TYPES[0]
@@ -64,6 +65,15 @@ def write_lora(
 def random_lora(path: Path, model: str | Path, *, alpha: float | None = None, **how: object) -> Path:
     """See `random_factors` and `write_lora`."""
     return write_lora(path, model, random_factors(model, **how), alpha=alpha)  # type: ignore[arg-type]
+
+
+def tiny_with(folder: Path, *names: str) -> tuple[Path, dict[str, Path]]:
+    """A tiny model of F32 that chats, and an adapter for each name, which all change its answers."""
+    model = Decoder(keys={"context_length": 256}).write(folder / "tiny.gguf")
+    loras = {
+        name: random_lora(folder / f"{name}.gguf", model, seed=number, size=0.3) for number, name in enumerate(names)
+    }
+    return model, loras
 
 
 def merged(path: Path, model: str | Path, factors: Factors, scale: float) -> Path:
