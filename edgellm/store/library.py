@@ -179,7 +179,10 @@ class Library:
             else:
                 doomed = stored.folder.with_name(f".{stored.folder.name}.removed")
                 shutil.rmtree(doomed, ignore_errors=True)
-                os.replace(stored.folder, doomed)
+                try:
+                    os.replace(stored.folder, doomed)
+                except FileNotFoundError:  # another process was faster
+                    return 0
                 shutil.rmtree(doomed)
         with contextlib.suppress(OSError):
             stored.folder.parent.rmdir()  # the model's folder, where this was its last entry

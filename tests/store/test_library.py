@@ -316,6 +316,14 @@ def test_remove(library, quick, model_bytes):
         library.remove("tiny", "Q8_0")
 
 
+def test_what_another_process_removed_meanwhile_frees_nothing(library, quick, model_bytes):
+    card, file = quick
+    library.fetch(card, file)
+    (stored,) = library.installed()
+
+    assert [library.remove_entry(stored) for _ in range(2)] == [len(model_bytes), 0]
+
+
 def test_of_an_entry_that_is_a_link_the_link_is_removed(library, quick, model_bytes, tmp_path):
     card, file = quick
     library.fetch(card, file)

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 from urllib.parse import quote
 
 from edgellm import settings
@@ -42,10 +42,8 @@ from edgellm.store.names import parts_of
 from edgellm.store.partial import begun_bytes
 from edgellm.store.sources import hf_cache
 from edgellm.store.sources.hub_files import ONNX, HubUri, choose_files, firsts, parse_hub_uri
+from edgellm.store.sources.hub_listing import ListedFile, Listing
 from edgellm.units import show_size
-
-if TYPE_CHECKING:
-    from huggingface_hub.hf_api import RepoFile
 
 T = TypeVar("T")
 _CACHED_S = 60.0
@@ -169,13 +167,9 @@ def _is_offline() -> bool:
     return settings.current().offline or bool(constants.HF_HUB_OFFLINE)
 
 
-def _tree(where: HubUri) -> list[RepoFile]:
+def _tree(where: HubUri) -> list[ListedFile]:
     """The repository's files, those left out whose names could lead out of a folder."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.hf_api import RepoFile
-
-    entries = _patiently(lambda: list(HfApi().list_repo_tree(where.repo, revision=where.revision, recursive=True)))
-    return [file for file in entries if isinstance(file, RepoFile) and ".." not in file.path.split("/")]
+    return _patiently(lambda: Listing(where.repo, where.revision or "", _headers()).files())
 
 
 def _patiently(ask: Callable[[], T]) -> T:
@@ -192,19 +186,26 @@ def _patiently(ask: Callable[[], T]) -> T:
     return ask()
 
 
-def _listed(where: HubUri, file: RepoFile) -> RemoteFile:
+def _listed(where: HubUri, file: ListedFile) -> RemoteFile:
     """A file as the listing describes it."""
-    return replace(_at(where, file.path), bytes=file.size, sha256=file.lfs.sha256.lower() if file.lfs else "")
+    return replace(_at(where, file.path), bytes=file.size, sha256=file.sha256)
 
 
 def _at(where: HubUri, name: str) -> RemoteFile:
     """The address of a file, and the token for the endpoint."""
-    from huggingface_hub import constants, get_token
+    from huggingface_hub import constants
 
     revision = quote(where.revision or "main", safe="")
     url = f"{constants.ENDPOINT}/{where.repo}/resolve/{revision}/{quote(name)}"
+    return RemoteFile(name, url, headers=_headers(), hint=_HINT)
+
+
+def _headers() -> dict[str, str]:
+    """The token for the endpoint, where there is one."""
+    from huggingface_hub import constants, get_token
+
     token = None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
-    return RemoteFile(name, url, headers={"Authorization": f"Bearer {token}"} if token else {}, hint=_HINT)
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def _described(where: HubUri, name: str) -> RemoteFile:

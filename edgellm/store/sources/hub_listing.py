@@ -1,0 +1,113 @@
+"""Which files a repository of the hub has, as the hub lists them: pages of JSON, each with the address of the next.
+
+huggingface_hub's own list reads what comes without a bound, page after page. Its client, token and errors are used.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
+from urllib.parse import quote, urlsplit
+
+import msgspec
+
+from edgellm.errors import SourceError, SourceUnreachable
+from edgellm.store import http
+
+if TYPE_CHECKING:
+    import httpx2
+
+MAX_BYTES = 64 * 1024**2  # of all pages: some 200,000 files
+MAX_PAGES = 1000
+PATIENCE_S = 120.0  # for all pages
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_NOT_COPIED = ("content-encoding", "content-length", "transfer-encoding")
+_HINT = "is HF_ENDPOINT right? Its server is broken, or not to be trusted"
+
+
+class _Lfs(msgspec.Struct):
+    oid: str
+
+
+class ListedFile(msgspec.Struct):
+    """A file or a folder of a repository."""
+
+    type: str
+    path: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
+    size: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] | None = None
+    lfs: _Lfs | None = None
+
+    @property
+    def sha256(self) -> str:
+        """ "" of a small file, and where what is stated is none."""
+        oid = self.lfs.oid.lower() if self.lfs else ""
+        return oid if _SHA256.fullmatch(oid) else ""
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it is a file, of a name that cannot lead out of a folder."""
+        is_inside = not self.path.startswith("/") and ".." not in self.path.split("/")
+        return self.type == "file" and is_inside and self.path.isprintable()
+
+
+class Listing:
+    """One run through the pages of `repo` at `revision` ("" = main). `headers` may hold a token."""
+
+    def __init__(self, repo: str, revision: str, headers: Mapping[str, str]) -> None:
+        from huggingface_hub import constants
+
+        self._endpoint = constants.ENDPOINT
+        self._next = f"{self._endpoint}/api/models/{repo}/tree/{quote(revision or 'main', safe='')}?recursive=true"
+        self._headers = {**headers, "Accept-Encoding": "identity"}
+        self._what = f"the list of files of {repo}"
+        self._n_bytes = self._n_pages = 0
+        self._due = time.monotonic() + PATIENCE_S
+
+    def files(self) -> list[ListedFile]:
+        """
+        Raises:
+            SourceError: it is none, is too long, or goes on at another server. SourceUnreachable: it comes too slowly.
+            huggingface_hub's errors: the hub refuses.
+        """
+        files: list[ListedFile] = []
+        while self._next:
+            files += [file for file in self._page() if file.is_usable]
+        return files
+
+    def _page(self) -> list[ListedFile]:
+        from huggingface_hub import get_session, hf_raise_for_status
+
+        if self._n_pages == MAX_PAGES:
+            raise SourceError(f"{self._what} has more than {MAX_PAGES} pages", hint=_HINT)
+        self._n_pages += 1
+        with get_session().stream("GET", self._next, headers=self._headers, timeout=http.TIMEOUT_S) as response:
+            page = self._received(response)
+        hf_raise_for_status(page)
+        following = page.links.get("next", {}).get("url", "")
+        # The token goes along.
+        if following and urlsplit(following)[:2] != urlsplit(self._endpoint)[:2]:
+            where = http.redacted(following)
+            raise SourceError(f"{self._what} goes on at {where}, which is another server", hint=_HINT)
+        self._next = following
+        try:
+            return msgspec.json.decode(page.content, type=list[ListedFile])
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise SourceError(f"{self._what} is not as the hub writes it: {error}", hint=_HINT) from error
+
+    def _received(self, response: httpx2.Response) -> httpx2.Response:
+        """The whole page."""
+        import httpx2
+
+        content = bytearray()
+        for piece in response.iter_bytes():
+            content += piece
+            self._n_bytes += len(piece)
+            if self._n_bytes > MAX_BYTES:
+                raise SourceError(f"{self._what} has more than {MAX_BYTES} bytes", hint=_HINT)
+            if time.monotonic() > self._due:
+                what = f"{self._what} was not there after {PATIENCE_S:.0f} s"
+                raise SourceUnreachable(what, hint="check the network, or try again later")
+        headers = {name: value for name, value in response.headers.items() if name not in _NOT_COPIED}
+        return httpx2.Response(response.status_code, headers=headers, content=bytes(content), request=response.request)
