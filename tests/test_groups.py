@@ -36,6 +36,7 @@ INI = "[pytest]\nmarkers = browser: needs Chromium\npythonpath = {here}\n"
 
 
 MODULE = "import pytest\npytest.skip('qemu: no emulator here', allow_module_level=True)\n"
+OF_NO_GROUP = MODULE.replace("qemu: no emulator", "nothing")
 
 
 @pytest.mark.parametrize(("ci", "status", "processes"), [("", 0, "0"), ("true", 1, "0"), ("true", 1, "2")])
@@ -44,7 +45,7 @@ def test_a_group_that_did_not_run_is_named_and_fails_in_ci(
 ) -> None:
     pytester.makeini(INI.format(here=Path(__file__).parent))
     pytester.makeconftest('pytest_plugins = ["support.groups"]\n')
-    pytester.makepyfile(test_suite=SUITE, test_module=MODULE)
+    pytester.makepyfile(test_suite=SUITE, test_module=MODULE, test_other=OF_NO_GROUP)
     monkeypatch.setenv("CI", ci)
 
     ended = pytester.runpytest_inprocess("-q", "-p", "no:cacheprovider", "-p", "no:asyncio", "-n", processes)

@@ -53,7 +53,7 @@ class Lora:
         for what, names in (("DoRA, which scales rows", self.lengths), ("whole matrices", self.replaced)):
             if names:
                 message = f"{where} has {what}, as for {min(names)}: no adapter's file can say that"
-                raise UnsupportedArtifact(message, hint="edgellm adapters merge MODEL ADAPTER --output FILE")
+                raise UnsupportedArtifact(message, hint="edgellm adapters merge ADAPTER --base MODEL --output FILE")
 
 
 def sound(lora: Lora, where: str) -> Lora:
