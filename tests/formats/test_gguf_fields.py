@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from support import gguf_writer as w
 from support.refusals import refuses
+from support.tiny_models import MODELS
 
 from edgellm.errors import BadArtifact
 from edgellm.formats.gguf import vocabulary
@@ -100,6 +101,46 @@ def test_weights_of_a_type_that_nothing_multiplies_by(tmp_path: Path, name: str,
     tensors = [replace(tensor, type=kind, n_bytes=8192) if tensor.name == name else tensor for tensor in made.tensors]
     with refuses(BadArtifact):
         read_model(replace(made, tensors=tensors).write(tmp_path / "m.gguf"))
+
+
+def hybrid(folder: Path, name: str, changed: dict[str, tuple[int, Any]], without: str = "", kind: int = w.F32) -> Path:
+    """A small model; `without` a tensor, with `ssm_a` of type `kind`."""
+    made = replace(MODELS[name], n_layer=4).gguf()
+    keys = {key: (form, value) for key, form, value in made.keys} | changed
+    tensors = [
+        replace(tensor, type=kind) if tensor.name.endswith("ssm_a") else tensor
+        for tensor in made.tensors
+        if tensor.name != without
+    ]
+    return replace(made, keys=[(key, *entry) for key, entry in keys.items()], tensors=tensors).write(folder / "m.gguf")
+
+
+@pytest.mark.parametrize("name", ["qwen35", "qwen35moe", "deepseek2"])
+def test_hybrid_models_that_are_sound_are_read(tmp_path: Path, name: str) -> None:
+    read_model(hybrid(tmp_path, name, {}))
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "without", "kind"),
+    [
+        ("qwen35", {"qwen35.full_attention_interval": (w.UINT32, 0)}, "", w.F32),
+        ("qwen35", {"qwen35.ssm.inner_size": (w.UINT32, 0)}, "", w.F32),
+        ("qwen35", {"qwen35.ssm.inner_size": (w.UINT32, 3)}, "", w.F32),
+        ("qwen35moe", {"qwen35moe.ssm.inner_size": (w.UINT32, 2**31)}, "", w.F32),
+        ("qwen35", {}, "blk.0.attn_qkv.weight", w.F32),
+        ("qwen35moe", {}, "blk.1.attn_gate.weight", w.F32),
+        ("qwen35", {}, "", 24),
+        ("deepseek2", {"deepseek2.attention.key_length_mla": (w.UINT32, 32)}, "", w.F32),
+        ("deepseek2", {"deepseek2.rope.dimension_count": (w.UINT32, 64)}, "", w.F32),
+    ],
+    ids=range(9),
+)
+def test_hybrid_models_on_which_native_code_would_end(
+    tmp_path: Path, name: str, changed: dict[str, tuple[int, Any]], without: str, kind: int
+) -> None:
+    path = hybrid(tmp_path, name, changed, without, kind)
+    with refuses(BadArtifact):
+        read_model(path)
 
 
 @pytest.mark.parametrize("alignment", [1, 8, 16])

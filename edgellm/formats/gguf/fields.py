@@ -22,7 +22,9 @@ LEAST_ROPE_FACTOR = 0.01
 _EPSILONS = ("attention.layer_norm_epsilon", "attention.layer_norm_rms_epsilon", "attention.group_norm_epsilon")
 _ROPE_SCALINGS = ("none", "linear", "yarn", "longrope")
 _NO_WEIGHTS = ("I8", "I16", "I32", "I64", "F64")
-_WEIGHTS = (".weight", ".bias")
+_WEIGHTS = (".weight", ".bias", ".ssm_a", ".ssm_d")
+# Their layers attend linearly but for every n-th (`load_arch_tensors` of qwen35.cpp, qwen35moe.cpp and qwen3next.cpp).
+_DELTA_NETS = ("qwen35", "qwen35moe", "qwen3next")
 _HINT = "the file is damaged or was made wrongly: fetch another one"
 
 
@@ -68,9 +70,14 @@ def check(parts: Sequence[GgufHeader]) -> None:
     fields.require(drafts < blocks, "nextn_predict_layers", f"fewer than block_count ({blocks}) are allowed")
     context = fields.integer("context_length", 1)
     fields.require(1 <= context <= MAX_CONTEXT, "context_length", f"1 to {MAX_CONTEXT} are allowed")
+    interval = fields.integer("full_attention_interval", 1)
+    fields.require(interval >= 1, "full_attention_interval", "at least 1 is needed")
     _check_floats(header, fields)
     _check_experts(fields)
     _check_rope(header, fields)
+    _check_latent_heads(header, fields)
+    if header.architecture in _DELTA_NETS:
+        _check_delta_net(parts, fields)
     for part in parts:
         _check_tensors(part)
 
@@ -131,3 +138,25 @@ def _check_rope(header: GgufHeader, fields: _Fields) -> None:
         is_sound = isinstance(base, int | float) and 1 <= base <= MAX_ROPE_BASE
         bounds = f"a number from 1 to {MAX_ROPE_BASE:g} is needed"
         fields.require(is_sound or not is_used, f"rope.freq_base{suffix}", bounds)
+
+
+def _check_latent_heads(header: GgufHeader, fields: _Fields) -> None:
+    """Of multi-head latent attention: a part of each head is rotated, the rest is not (deepseek2.cpp)."""
+    name = "attention.key_length_mla"
+    if header.of_architecture(name) is not None:
+        usual = fields.integer("attention.key_length") if header.architecture == "deepseek2" else 0
+        rotated = fields.integer("rope.dimension_count", usual)
+        bounds = f"more than rope.dimension_count ({rotated}) is needed"
+        fields.require(fields.integer(name) > rotated, name, bounds)
+
+
+def _check_delta_net(parts: Sequence[GgufHeader], fields: _Fields) -> None:
+    heads, state = fields.integer("ssm.time_step_rank"), fields.integer("ssm.state_size")
+    bounds = f"ssm.time_step_rank ({heads}) x ssm.state_size ({state}) is needed"
+    fields.require(fields.integer("ssm.inner_size") == heads * state > 0, "ssm.inner_size", bounds)
+    names = {tensor.name for part in parts for tensor in part.tensors}
+    layers = sorted(name.removesuffix("ssm_out.weight") for name in names if name.endswith(".ssm_out.weight"))
+    for needed in (layer + role for layer in layers for role in ("attn_qkv.weight", "attn_gate.weight")):
+        # qwen3next's older files have both in one.
+        if needed not in names and needed.rpartition("attn_")[0] + "ssm_in.weight" not in names:
+            raise BadArtifact(f"{fields.header.where}: tensor {needed} is missing", hint=_HINT)
