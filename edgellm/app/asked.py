@@ -16,6 +16,7 @@ from edgellm.contract import answers
 from edgellm.contract.backend import Configurable
 from edgellm.contract.manager import plugins
 from edgellm.errors import UnsupportedTask, UsageError, option
+from edgellm.selection import busy
 from edgellm.selection.scenario import THINKING_TOKENS
 from edgellm.types.backend_reason import OptionsAsked
 from edgellm.types.options import LaunchOptions
@@ -46,7 +47,7 @@ def with_threads(plan: LaunchPlan, threads: int) -> LaunchPlan:
     if not 1 <= threads <= most:
         hint = f"allowed: 1 to {most}, the processors of this machine"
         raise UsageError(f"threads={threads} is out of range", hint=hint, param="threads")
-    reasons = (*plan.reasons, Threads(threads, asked=True))
+    reasons = (*busy.with_threads(plan.reasons, threads), Threads(threads, asked=True))
     step_s = plan.step_s and plan.step_s * max(1, plan.settings.n_threads_batch / threads)
     run = replace(plan.settings, n_threads=threads, n_threads_batch=threads)
     return replace(plan, settings=run, reasons=reasons, step_s=step_s)

@@ -38,6 +38,7 @@ def here(models_file: Path | None = None) -> SelectionContext:
     Raises:
         UsageError: a models file or a row is malformed, or EDGELLM_PLUGINS names what is not installed.
     """
+    from edgellm.hardware.host_checks import busy_load
     from edgellm.hardware.probe import probe
 
     plugins().check_names()
@@ -52,6 +53,7 @@ def here(models_file: Path | None = None) -> SelectionContext:
         vetoes=run_log.vetoes(machine),
         divergences=divergences(machine),
         rules=rules(),
+        load=busy_load(machine),
     )
 
 

@@ -30,6 +30,11 @@ class PlannedDownload:
     def bytes(self) -> int:
         return file_size(self.card, self.choice)[0]
 
+    @property
+    def is_here(self) -> bool:
+        """Whether nothing need be fetched after all."""
+        return not self._bytes_of(self.choice)
+
     def smaller(self) -> list[tuple[Candidate, int]]:
         """The best for two thirds of the download, for two thirds of that, and so on; with the bytes each fetches."""
         choices: list[tuple[Candidate, int]] = []

@@ -232,12 +232,13 @@ def _pairs(options: Sequence[str]) -> dict[str, str]:
 
 
 def say_taken(plan: LaunchPlan, decision: Decision | None = None) -> None:
-    """Tell that a model was taken for a name that none has, or for a better one that cannot be had now."""
+    """Tell that a model was taken for a name that none has, or for a better one that cannot be had now, and that other
+    programs slow it down."""
     from edgellm import explain
-    from edgellm.types.reason import NameTaken
+    from edgellm.types.reason import NameTaken, ProcessorsBusy
 
     for reason in plan.reasons:
-        if isinstance(reason, NameTaken):
+        if isinstance(reason, NameTaken | ProcessorsBusy):
             say(explain.sentence(reason), err=True)
     if decision is not None and (why := explain.second_best(decision)):
         say(why, err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from edgellm.cli.words import BACKEND, TASK, TOKENS
 from edgellm.units import counted, show_memory, show_params, show_rate, show_size
 
 if TYPE_CHECKING:
+    from edgellm.selection.context import SelectionContext
     from edgellm.types.machine import Machine
     from edgellm.types.plan import Candidate, Decision
     from edgellm.types.request import SelectionRequest
@@ -60,7 +62,7 @@ def command(*, profile: str | None, models_file: Path | None, explain: bool, as_
     if as_json:
         click.echo(_indented(decision_json.to_dict(decision)))
     else:
-        _show(decision, context.machine, request, explain=explain)
+        _show(decision, context, request, explain=explain)
     return 0 if decision.choice is not None else NOTHING_TO_BE_HAD
 
 
@@ -72,15 +74,18 @@ def _indented(report: dict[str, Any]) -> str:
     return msgspec.json.format(encoded, indent=2).decode() if encoded.isascii() else json.dumps(report, indent=2)
 
 
-def _show(decision: Decision, machine: Machine, request: SelectionRequest, *, explain: bool) -> None:
+def _show(decision: Decision, context: SelectionContext, request: SelectionRequest, *, explain: bool) -> None:
     from edgellm.explain import sentence
     from edgellm.selection.decision_json import one_line
 
+    machine = context.machine
     reads_only = request.task == "embed"
     if decision.choice is None:
         say("Nothing can be had now.", bold=True)
     else:
         _show_choice(decision.choice, machine, reads_only=reads_only)
+        if not request.offline:
+            _show_whether_it_is_here(decision.choice, context, request)
     if decision.would_choose is not None:
         say(f"With every source: {one_line(decision.would_choose, reads_only=reads_only)}")
     if machine.memory.bandwidth_contended:
@@ -95,9 +100,6 @@ def _show(decision: Decision, machine: Machine, request: SelectionRequest, *, ex
     _show_rejected(decision, explain=explain)
     if machine.source_trust == "unverified":
         say("\nThe numbers of this profile are unverified: written from memory, not looked up.")
-    if not request.offline:
-        plan = "Planned as if every source answered"
-        say(f"\n{plan}; `edgellm serve` finds out, and --offline plans for this disk only.")
 
 
 def _show_choice(c: Candidate, machine: Machine, *, reads_only: bool) -> None:
@@ -114,6 +116,32 @@ def _show_choice(c: Candidate, machine: Machine, *, reads_only: bool) -> None:
         f"licence {c.license}, from {c.source.split()[0]}",
     ):
         say(line, lead="  ")
+
+
+def _show_whether_it_is_here(choice: Candidate, context: SelectionContext, request: SelectionRequest) -> None:
+    """Nothing here asks the network: what must be fetched may not be to be had, and what lies here is."""
+    from edgellm.app.download import PlannedDownload
+    from edgellm.errors import NothingFits
+    from edgellm.selection.decide import decide
+    from edgellm.selection.decision_json import one_line
+
+    if not context.is_here:
+        say("Planned as if every source answered.")
+        return
+    card, file = context.chosen(choice)
+    download = PlannedDownload(card, file, choice, context, request)
+    if download.is_here:
+        say("It is on this disk.")
+        return
+    say(f"Not on this disk: {show_size(download.bytes)} to fetch, if its source answers; `edgellm serve` finds out.")
+    try:
+        here = decide(context, replace(request, offline=True)).choice
+    except NothingFits:
+        here = None
+    if here is None:
+        say("Nothing that is on this disk would do.")
+    else:
+        say(f"Best on this disk (--offline): {one_line(here, reads_only=request.task == 'embed')}")
 
 
 def _on_gpu(c: Candidate) -> str:

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import queue
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from typing import IO
 
 from edgellm.contract.child import Child, End, pipes
 from edgellm.contract.confine import confine
@@ -18,13 +22,38 @@ from edgellm.contract.confine import confine
 class Helper(Child):
     """To be started in a thread that lasts longer, as the child ends with that thread (`contract.confine`)."""
 
-    def __init__(self, command: Sequence[str]) -> None:
-        """Raises OSError where no process can be started."""
+    def __init__(self, command: Sequence[str], ended: Callable[[], None]) -> None:
+        """`ended` is called once, in a thread of its own, when the child has ended, whether it was asked or not.
+
+        Raises:
+            OSError: no process can be started; RuntimeError: no thread.
+        """
         try:
             super().__init__(command, question=b"")
         except OSError:
             self._file.close()
             raise
+        self.has_ended = False
+        self._ended = ended
+        self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        assert self._process.stdout is not None
+        # A file of the reader's own: closing one waits for the thread that reads it.
+        answers = os.fdopen(os.dup(self._process.stdout.fileno()), "rb")
+        try:
+            threading.Thread(target=self._read, args=(answers,), name="edgellm-helper", daemon=True).start()
+        except RuntimeError:
+            answers.close()
+            self.kill()
+            self.__exit__(None, None, None)
+            raise
+
+    def _read(self, answers: IO[bytes]) -> None:
+        with answers:
+            for line in answers:
+                self._lines.put(line)
+        self.has_ended = True
+        self._lines.put(b"")
+        self._ended()
 
     @property
     def pid(self) -> int:
@@ -37,14 +66,13 @@ class Helper(Child):
             RuntimeError: no thread can be started.
         """
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         with self.killed_after(patience_s):
             try:
                 self._process.stdin.write(question + b"\n")
                 self._process.stdin.flush()
             except OSError:
                 return b""
-            line = self._process.stdout.readline()
+            line = self._lines.get()
         return line[:-1] if line.endswith(b"\n") else b""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgellm.errors import option
 from edgellm.explain.bases import basis
 from edgellm.types import backend_reason, reason
-from edgellm.units import show_memory, show_rate, show_size
+from edgellm.units import counted, show_memory, show_rate, show_size
 
 
 def budget(of: reason.BudgetReason) -> str:
@@ -196,11 +196,20 @@ def _preferred(why: backend_reason.Faster | backend_reason.OwnKernels | backend_
     )
 
 
+def busy(fact: reason.ProcessorsBusy) -> str:
+    """What other programs may make of the speed."""
+    who = f"other programs keep the {counted(fact.processors, 'processor')} busy (a load of {fact.load:.1f})"
+    cure = f"; {option('threads', 1)} is often many times faster then" if fact.threads > 1 else ""
+    return f"Busy: {who}; it may be as slow as {show_rate(fact.least_tok_s)} tok/s until they are done{cure}."
+
+
 def speed(fact: reason.SpeedReason) -> str:
     match fact:
         case reason.Speed():
             span = f"{show_rate(fact.low)} to {show_rate(fact.high)}"
             return f"Speed: {show_rate(fact.tok_s)} tok/s ({span}); {basis(fact.basis)}."
+        case reason.ProcessorsBusy():
+            return busy(fact)
         case reason.Threads():
             return f"Threads: {fact.threads}{', as asked' if fact.asked else ''}."
         case reason.Thinks():

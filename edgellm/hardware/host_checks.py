@@ -53,12 +53,18 @@ def _pages(tree: SysRoot) -> Iterator[Hindrance]:
         )
 
 
-def _load(machine: Machine, tree: SysRoot) -> Iterator[Hindrance]:
+def busy_load(machine: Machine, tree: SysRoot | None = None) -> float | None:
+    """Processes that compute or wait to, on average over the last minute; None where each has a processor, or where
+    nothing tells."""
     try:
-        load = float((tree.line("/proc/loadavg") or "").split()[0])
+        load = float(((tree or SysRoot()).line("/proc/loadavg") or "").split()[0])
     except (IndexError, ValueError):
-        return
-    if load > BUSY_LOAD * machine.cpu.threads:
+        return None
+    return load if load > BUSY_LOAD * machine.cpu.threads else None
+
+
+def _load(machine: Machine, tree: SysRoot) -> Iterator[Hindrance]:
+    if (load := busy_load(machine, tree)) is not None:
         yield Hindrance(
             f"other programs keep the processors busy: a load of {load:.1f} on {machine.cpu.threads} processors",
             "--threads 1 is often many times faster then; measure and calibrate when they are done",

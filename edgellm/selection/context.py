@@ -26,6 +26,7 @@ class SelectionContext:
     divergences: Mapping[RunKey, float] = field(default_factory=dict, repr=False)  # nats from the unquantized model
     rules: tuple[Rule, ...] = field(default=(), repr=False)  # of plugins, after the constraints of our own
     is_here: bool = True  # whether it is this machine
+    load: float | None = None  # processes that want a processor, where they are more than processors; changes no choice
     reachable: tuple[str, ...] | None = None  # schemes of the sources that answer; None = all are taken to
 
     def chosen(self, choice: Candidate) -> tuple[ModelCard, ModelFile]:

@@ -16,6 +16,7 @@ from msgspec import Struct, structs
 from edgellm import explain
 from edgellm.errors import BackendUnavailable, NothingFits, option
 from edgellm.selection.backend_facts import BackendFacts
+from edgellm.selection.busy import under_load
 from edgellm.selection.choices import quant_for_size, rank_models
 from edgellm.selection.constraints import coherent_bits
 from edgellm.selection.context import SelectionContext
@@ -80,6 +81,12 @@ def decide(context: SelectionContext, request: SelectionRequest) -> Decision:
         budget_bytes=scenario.budget_bytes,
         inputs=_inputs(context, scenario, usable),
     )
+    return under_load(_decided(start, options, scenario, context), context)
+
+
+def _decided(start: Decision, options: Sequence[Option], scenario: Scenario, context: SelectionContext) -> Decision:
+    """The decision among files that can run, as if nothing else did."""
+    request = scenario.request
     best = _choose_or_make(options, scenario, context.rules)
     reachable = [o for o in options if is_reachable(o, context.reachable, offline=request.offline)]
     if len(reachable) == len(options):

@@ -7,6 +7,7 @@ ends with the thread that started it (`contract.confine`). Questions take turns:
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import queue
 import threading
@@ -23,6 +24,7 @@ from edgellm.text.chat import HINT
 from edgellm.text.template_jobs import SECONDS, JobResult, TemplateJob
 from edgellm.types.checks import CANNOT_BE_SENT, of_plain_type
 
+_log = logging.getLogger("edgellm.templates")
 COMMAND = python("edgellm.text.template_jobs")
 PATIENCE_S = 20.0  # on the clock, for SECONDS of processor time on a machine that other programs keep busy
 TRIES = 2  # of a question whose process was ended by something else than the question's own length
@@ -34,6 +36,9 @@ class _Question:
     line: bytes
     answer: Future[bytes] = field(default_factory=Future)
     n_tries: int = 0
+
+
+_LOOK = _Question(b"")  # none: the process may have ended
 
 
 class TemplateProcess:
@@ -100,36 +105,52 @@ class TemplateProcess:
         while not self._is_closed:
             error: EdgeLLMError | None = None
             try:
-                with Helper(COMMAND) as helper, self._on_record(helper):
+                with Helper(COMMAND, lambda: self._questions.put(_LOOK)) as helper, self._on_record(helper):
                     n_started += 1
                     if n_started > 1 or self._is_needed():
                         self._ask(helper)
                     else:
                         self.abandon()
-                if took_too_long(helper.end) or (self._question and self._question.n_tries >= TRIES):
+                if self._is_closed:
+                    break
+                _log.warning("the process for chat templates ended (%s)", _how(helper.end))
+                if self._question is None:
+                    # Another one not before it is needed: one that ends as soon as it starts would do so for ever.
+                    self._question = self._next()
+                elif took_too_long(helper.end) or self._question.n_tries >= TRIES:
                     error = _ended(helper.end)
             except Exception as failure:  # there is no process, thread or memory to be had
-                self._question = self._question or self._questions.get()
+                self._question = self._question or self._next()
                 what = f"no process for chat templates can be started: {failure}"
                 error = WorkerCrashed(what, reason=str(failure))
             if error is not None and not self._is_closed:
                 self._fail(error)
         self._fail(_closed())
         while not self._questions.empty():
-            self._question = self._questions.get()
-            self._fail(_closed())
+            if (question := self._questions.get()) is not _LOOK:
+                self._question = question
+                self._fail(_closed())
+
+    def _next(self) -> _Question | None:
+        """The next question; None = there will be none."""
+        while (question := self._questions.get()) is _LOOK:
+            continue
+        return question
 
     def _ask(self, helper: Helper) -> None:
         """Until it ends or is to: then the question at hand is open."""
         while True:
-            self._question = self._question or self._questions.get()
-            if self._question is None:
+            question = self._question or self._questions.get()
+            if question is _LOOK and not helper.has_ended:  # an earlier one has
+                continue
+            if question is None or question is _LOOK:
                 return
-            self._question.n_tries += 1
-            line = helper.answer(self._question.line, PATIENCE_S)
+            self._question = question
+            question.n_tries += 1
+            line = helper.answer(question.line, PATIENCE_S)
             if not line:
                 return
-            self._question.answer.set_result(line)
+            question.answer.set_result(line)
             self._question = None
 
     @contextlib.contextmanager
@@ -165,8 +186,11 @@ def _ended(end: End) -> EdgeLLMError:
         return Overloaded(what, hint="try again when other programs keep this machine less busy")
     if took_too_long(end):
         return BadTemplate(f"the chat template was stopped: it takes more than {SECONDS:g} s", hint=HINT)
-    how = end.signal or f"status {end.returncode}"
-    return BadTemplate(f"the chat template was stopped: its process ended ({how})", hint=HINT)
+    return BadTemplate(f"the chat template was stopped: its process ended ({_how(end)})", hint=HINT)
+
+
+def _how(end: End) -> str:
+    return end.signal or f"status {end.returncode}"
 
 
 def _closed() -> Closed:

@@ -144,6 +144,15 @@ class FewerThreads(Fact, frozen=True):
     gain: float
 
 
+class ProcessorsBusy(Fact, frozen=True):
+    """Other programs want the processors, too. No choice is made by it, as they may be done at any time."""
+
+    load: float  # processes that compute or wait to, on average over a minute
+    processors: int
+    threads: int  # that the choice decodes with
+    least_tok_s: float  # that it may fall to
+
+
 class GpuSpeedUnknown(Fact, frozen=True):
     """The stated speed is the CPU's."""
 
@@ -307,7 +316,7 @@ class FilesKept(Fact, frozen=True):
 
 MemoryReason = BudgetReason | MemoryNeeded | WeightsRead | AdaptersBeside
 ContextReason = ContextLength | SlotCount | ContextUnknown | ShorterContext | CacheType
-SpeedReason = Speed | Threads | Thinks | FewerThreads | Slow | GpuSpeedUnknown
+SpeedReason = Speed | ProcessorsBusy | Threads | Thinks | FewerThreads | Slow | GpuSpeedUnknown
 FileReason = SizeEstimated | NotQuantized | NameConvention | LicenseRestricts
 ModelReason = (
     ModelNamed

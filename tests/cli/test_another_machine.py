@@ -12,7 +12,7 @@ from edgellm.app import context
 from edgellm.cli.main import main
 from edgellm.contract.manager import plugins
 from edgellm.errors import EdgeLLMError
-from edgellm.hardware import probe, profiles
+from edgellm.hardware import host_checks, probe, profiles
 from edgellm.history import run_log
 from edgellm.store import local
 from edgellm.store.library import Library
@@ -87,6 +87,7 @@ def test_nothing_of_this_machine_is_asked_for(
 def test_the_machine_itself_would_say_the_same(tell: Tell, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     there = json.loads(tell("auto-select", "--profile", name, "--json"))
     monkeypatch.setattr(probe, "probe", lambda **_: profiles.load(name))
+    monkeypatch.setattr(host_checks, "busy_load", lambda machine: None)
     itself = json.loads(tell("auto-select", "--json"))
 
     assert itself == there

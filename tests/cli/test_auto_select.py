@@ -86,7 +86,24 @@ def test_people_get_the_choice_first_then_why(planner) -> None:
     assert output.index("Why") < output.index("Runners-up") < output.index("Rejected")
     assert "Memory budget 7.20 GiB" in output
     assert "--explain shows all" in output
-    assert "Planned as if every source answered" in output
+    assert output.index("Planned as if every source answered") < output.index("Why")
+
+
+def test_a_choice_that_is_not_here_is_said_to_be_so_beside_it(planner) -> None:
+    lines = planner("auto-select", "--max-memory", "1500MiB").stdout.partition("\nWhy")[0].splitlines()
+
+    assert any(line.startswith("Not on this disk: ") and "to fetch" in line for line in lines)
+    assert "Nothing that is on this disk would do." in lines
+
+
+def test_what_can_be_had_without_a_network_is_said_beside_the_choice(planner, tmp_path: Path) -> None:
+    (tmp_path / "house.gguf").touch()
+    rows = tmp_path / "rows.toml"
+    house = ROW.replace("90.0", "9.0").replace("/models/house.gguf", str(tmp_path / "house.gguf"))
+    rows.write_text(house)
+    output = planner("auto-select", "--max-memory", "6GiB", "--models-file", str(rows)).stdout
+
+    assert "Best on this disk (--offline): house-model Q5_K_M" in output.partition("\nWhy")[0]
 
 
 def test_explain_lists_every_rejection(planner) -> None:

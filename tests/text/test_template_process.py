@@ -125,6 +125,18 @@ def test_after_its_process_was_killed_the_next_render_works(templates: TemplateP
 
 
 @posix
+def test_one_that_is_killed_while_nobody_asks_is_buried_and_logged(
+    templates: TemplateProcess, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert templates.run(render()).text
+    os.kill(pid := pid_of(templates), signal.SIGKILL)
+
+    wait_until(lambda: not psutil.pid_exists(pid) and templates.pid is None)  # no zombie either
+    wait_until(lambda: any("SIGKILL" in record.getMessage() for record in caplog.records))
+    assert templates.run(render()).text == "<user>hi<s>"
+
+
+@posix
 def test_a_question_that_ends_its_process_is_not_asked_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     dies = "import os; input(); os.kill(os.getpid(), 11)"
     monkeypatch.setattr(template_process, "COMMAND", [sys.executable, "-c", dies])

@@ -1,0 +1,69 @@
+"""What is said of speeds where other programs keep this machine's processors busy. It changes no choice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from msgspec import structs
+
+from edgellm.selection.context import SelectionContext
+from edgellm.types.plan import Candidate, Decision, Rate
+from edgellm.types.reason import ProcessorsBusy, Reason, Speed
+
+# Threads wait for each other at every operation, and one that is not given a processor holds up all. Of SmolLM2-135M's
+# predicted 276 tok/s (low end 207) two threads reached 1.04 at a load of 11 on 2 processors (EPYC, 2026-11-27), and one
+# thread 23 of 201; in llama.cpp's own programs steps with two threads took 20 to 200 times as long (docs/limits.md).
+LEAST_SHARE = 1 / 200
+
+
+def under_load(decision: Decision, context: SelectionContext) -> Decision:
+    """The same decision; the low ends of its rates are what they may fall to."""
+    choice = decision.choice
+    if context.load is None or choice is None:
+        return decision
+    load, processors = context.load, context.machine.cpu.threads
+    reasons: list[Reason] = []
+    for reason in decision.reasons:
+        if not isinstance(reason, Speed):
+            reasons.append(reason)
+            continue
+        low = reason.low * least_share(load, processors, choice.threads)
+        reasons += [structs.replace(reason, low=low), ProcessorsBusy(load, processors, choice.threads, low)]
+    return replace(decision, choice=_slowed(choice, load, processors), reasons=tuple(reasons))
+
+
+def least_share(load: float, processors: int, threads: int) -> float:
+    """Of the low end on a quiet machine, what is left at worst.
+
+    A single thread has its turn among the others; half of that, as its caches and the memory bus are theirs, too.
+    """
+    return LEAST_SHARE if threads > 1 else min(1.0, processors / (load + 1)) / 2
+
+
+def with_threads(reasons: Sequence[Reason], threads: int) -> tuple[Reason, ...]:
+    """The reasons where the user asks for so many threads."""
+    busy = next((reason for reason in reasons if isinstance(reason, ProcessorsBusy)), None)
+    if busy is None:
+        return tuple(reasons)
+    before, after = (least_share(busy.load, busy.processors, n) for n in (busy.threads, threads))
+    told: list[Reason] = []
+    for reason in reasons:
+        if isinstance(reason, ProcessorsBusy):
+            told.append(structs.replace(reason, threads=threads, least_tok_s=reason.least_tok_s * after / before))
+        elif isinstance(reason, Speed):
+            told.append(structs.replace(reason, low=reason.low * after / before))
+        else:
+            told.append(reason)
+    return tuple(told)
+
+
+def _slowed(choice: Candidate, load: float, processors: int) -> Candidate:
+    def slowed(rate: Rate, threads: int) -> Rate:
+        return replace(rate, low=rate.low * least_share(load, processors, threads))
+
+    return replace(
+        choice,
+        decode=slowed(choice.decode, choice.threads),
+        prefill=slowed(choice.prefill, choice.threads_batch),
+    )
