@@ -162,6 +162,13 @@ class Child:
             return False
         return True
 
+    def ask_to_end(self) -> None:
+        """For any thread and a handler of signals, once the child has said something: `connect` tells it."""
+        assert self._process.stdin is not None
+        # Whether it has ended already is seen at its end. Unbuffered, as a handler may come between.
+        with contextlib.suppress(OSError, ValueError):
+            os.write(self._process.stdin.fileno(), b"\n")
+
     def kill(self) -> None:
         """End it and its children now. Nothing happens to one that ended."""
         signal_group(self._process, KILL)
@@ -318,11 +325,12 @@ def pipes() -> tuple[IO[bytes], IO[bytes]]:
     return up, os.fdopen(0, "rb", buffering=0, closefd=False)
 
 
-def connect() -> tuple[bytes, Callable[[Any], None]]:
+def connect(asked_to_end: Callable[[], None] | None = None) -> tuple[bytes, Callable[[Any], None]]:
     """For the child, first of all: the question, and a function that sends a value to the parent as a line of JSON.
 
-    From now on stdout leads to stderr, so that native code that prints cannot break a line. The end of stdin means
-    that the parent is gone: the child leaves at once, whatever it is doing.
+    `asked_to_end` is called, in another thread, where the parent does `Child.ask_to_end`. From now on stdout leads to
+    stderr, so that native code that prints cannot break a line. The end of stdin means that the parent is gone: the
+    child leaves at once, whatever it is doing.
     """
     import msgspec
 
@@ -334,7 +342,7 @@ def connect() -> tuple[bytes, Callable[[Any], None]]:
         if not part:
             os._exit(1)
         question += part
-    threading.Thread(target=_leave_with_parent, args=(down,), name="parent", daemon=True).start()
+    threading.Thread(target=_leave_with_parent, args=(down, asked_to_end), name="parent", daemon=True).start()
 
     def tell(value: Any) -> None:
         try:
@@ -345,6 +353,7 @@ def connect() -> tuple[bytes, Callable[[Any], None]]:
     return question.strip(), tell
 
 
-def _leave_with_parent(down: IO[bytes]) -> None:
-    down.read(1)
+def _leave_with_parent(down: IO[bytes], asked_to_end: Callable[[], None] | None) -> None:
+    while down.read(1) and asked_to_end is not None:
+        asked_to_end()
     os._exit(1)

@@ -19,10 +19,10 @@ import msgspec
 
 from edgellm.contract.backend import worker_environment
 from edgellm.contract.child import Child, connect, python
+from edgellm.contract.failed import Failed
 from edgellm.contract.manager import plugins
 from edgellm.errors import EdgeLLMError, UsageError, WorkerCrashed
 from edgellm.runtime.engine_check import open_engine
-from edgellm.runtime.wire import Failed
 from edgellm.types.plan import LaunchPlan
 
 if TYPE_CHECKING:

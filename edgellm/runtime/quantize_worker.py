@@ -10,10 +10,10 @@ import msgspec
 
 from edgellm.contract.backend import worker_environment
 from edgellm.contract.child import Child, End, connect, python
+from edgellm.contract.failed import Failed
 from edgellm.contract.manager import plugins
 from edgellm.contract.quantizer import Quantization, Quantizer, TensorProgress
 from edgellm.errors import BackendError, EdgeLLMError, WorkerCrashed
-from edgellm.runtime.wire import Failed
 
 
 class _Order(msgspec.Struct):

@@ -13,6 +13,7 @@ import msgspec
 
 from edgellm import errors
 from edgellm.contract.engine import EngineInfo
+from edgellm.contract.failed import Failed as Failed  # noqa: PLC0414 - a message of this module, too
 from edgellm.types.adapter import AdapterFile
 from edgellm.types.checks import of_plain_type
 from edgellm.types.event import Adapters, Delta, Done, Pieces, Prefill, Tokens, Vectors
@@ -60,32 +61,6 @@ class Ready(msgspec.Struct, tag=True, frozen=True):
     info: EngineInfo
     load_s: float
     adapters: tuple[AdapterFile, ...] = ()  # that are there
-
-
-class Failed(msgspec.Struct, tag=True, frozen=True):
-    """Worker: an error, as data. Alone it ends loading; in a `Reply` it is the last word on a request."""
-
-    code: str
-    message: str
-    hint: str = ""
-    numbers: dict[str, int] = {}
-    texts: dict[str, str] = {}
-
-    @classmethod
-    def of(cls, error: BaseException) -> Failed:
-        if not isinstance(error, errors.EdgeLLMError):
-            return cls("backend_error", f"{type(error).__name__}: {error}")
-        numbers = {name: value for name, value in vars(error).items() if isinstance(value, int)}
-        own = ("message", "hint")
-        texts = {name: value for name, value in vars(error).items() if isinstance(value, str) and name not in own}
-        return cls(error.code, error.message, error.hint, numbers, texts)
-
-    def error(self) -> errors.EdgeLLMError:
-        """The exception this message stands for, its attributes included."""
-        error = errors.by_code(self.code)(self.message, hint=self.hint)
-        for name, value in {**self.numbers, **self.texts}.items():
-            setattr(error, name, value)
-        return error
 
 
 class Steps(msgspec.Struct, frozen=True):

@@ -1,0 +1,26 @@
+"""Tuning is work that can wait: it computes where others leave time, and goes first where memory is short."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+
+_LAST = 19  # of all niceness: 15 parts of processor time to the 1,024 of an ordinary thread (sched(7))
+_OOM_SCORE = 500  # of 1000 that are added, so that the kernel ends a tuning before a server
+
+
+def yield_to_others() -> None:
+    """For a worker, before it starts its threads, which inherit it. A machine without others is still used whole."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error, OSError):
+        if sys.platform == "win32":
+            psutil.Process().nice(psutil.IDLE_PRIORITY_CLASS)
+        else:
+            psutil.Process().nice(_LAST)
+    if sys.platform == "linux":
+        # Where the kernel groups by session, each has a share of its own, and niceness counts within it only.
+        for name, value in (("autogroup", _LAST), ("oom_score_adj", _OOM_SCORE)):
+            with contextlib.suppress(OSError):
+                Path(f"/proc/self/{name}").write_text(str(value))

@@ -1,0 +1,176 @@
+"""Tunes in a process of its own: `python -m edgellm.adaptation.worker`. It may be killed at any moment.
+
+The job goes in as one line of JSON. Lines come out: that it listens, events, or what failed. Whoever asks it to end
+gets a checkpoint after the step at hand; started again with the same job, it goes on from there. It yields to other
+programs (`priority`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from edgellm.adaptation import packed
+from edgellm.adaptation.checkpoint import CheckpointOrigin, Checkpoints, TuneKey
+from edgellm.adaptation.loop import Course, Tell, train
+from edgellm.adaptation.priority import yield_to_others
+from edgellm.contract.backend import worker_environment
+from edgellm.contract.child import Child, End, connect, python
+from edgellm.contract.failed import Failed
+from edgellm.contract.manager import plugins
+from edgellm.errors import (
+    BackendError,
+    EdgeLLMError,
+    UsageError,
+    WorkerCrashed,
+    option,
+    speak_in_flags,
+    speaks_in_flags,
+)
+from edgellm.files import locked
+from edgellm.types.model import Artifact
+from edgellm.types.tuning import TuneEvaluation, TuneEvent, TuneFinished, TuneProgress, TuneSettings, TuneStarted
+
+ROWS, HELD_OUT, LOCK = "rows.npz", "held_out.npz", ".lock"
+
+
+class TuneJob(msgspec.Struct, frozen=True):
+    """What is tuned with what, in a folder that has the ROWS, perhaps HELD_OUT ones, and gets checkpoints and factors.
+
+    Of an interrupted job the folder is kept, and an equal one goes on there.
+    """
+
+    tuner: str
+    base: Artifact
+    base_sha256: str  # of its content
+    settings: TuneSettings
+    folder: str
+    machine: str  # that equal bits depend on
+
+
+class _Order(msgspec.Struct):
+    job: TuneJob
+    in_flags: bool
+
+
+class _Listening(msgspec.Struct, tag=True):
+    """From the worker: from now on it can be asked to end."""
+
+
+_decoder = msgspec.json.Decoder(_Listening | TuneStarted | TuneProgress | TuneEvaluation | TuneFinished | Failed)
+
+
+class TuneStop:
+    """Asks a tuning to end: for any thread, and for a handler of signals."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._child: Child | None = None
+
+    def ask(self) -> None:
+        """Twice is fine."""
+        self.asked = True
+        if self._child is not None:
+            self._child.ask_to_end()
+
+    @contextlib.contextmanager
+    def reaches(self, child: Child) -> Iterator[None]:
+        """While the block lasts, that child is told; also of what was asked before."""
+        self._child = child
+        try:
+            if self.asked:
+                child.ask_to_end()
+            yield
+        finally:
+            self._child = None
+
+
+def tune(job: TuneJob, stop: TuneStop) -> Iterator[TuneEvent]:
+    """Run `job` in a process of its own; the last event is a `TuneFinished`. The process ends with the generator.
+
+    To be used in a thread that lasts longer (`contract.confine`).
+
+    Closing the generator asks the process to end, and waits for the step at hand.
+
+    Raises:
+        WorkerCrashed: it was killed, or native code died. UsageError: another process tunes in this folder.
+        What the tuner raises (`edgellm.contract.tuner`), and `adaptation.loop.train`. OSError: no process starts.
+    """
+    order = msgspec.json.encode(_Order(job, speaks_in_flags()))
+    environment = worker_environment(plugins().tuners().get(job.tuner))
+    command = python("edgellm.adaptation.worker")
+    with _alone(Path(job.folder)), Child(command, env=environment, question=order) as child:
+        lines = child.lines()
+        next(lines, None)  # it listens, or has died
+        with stop.reaches(child):
+            for line in lines:
+                match _decoder.decode(line):
+                    case Failed() as failed:
+                        raise failed.error()
+                    case TuneStarted() | TuneProgress() | TuneEvaluation() | TuneFinished() as event:
+                        try:
+                            yield event
+                        except GeneratorExit:
+                            child.ask_to_end()
+                            for _ in lines:  # until it has saved
+                                pass
+                            raise
+                        if isinstance(event, TuneFinished):
+                            return
+    raise _crashed(child.end)
+
+
+def _alone(folder: Path) -> contextlib.AbstractContextManager[None]:
+    def busy() -> None:
+        raise UsageError(f"another process tunes in {folder}", hint="wait for it, or choose another name", param="name")
+
+    return locked(folder / LOCK, busy)
+
+
+def _crashed(end: End) -> WorkerCrashed:
+    again = "start it again: it goes on from its last checkpoint"
+    last = end.last_words
+    if not end.signal:
+        return WorkerCrashed(f"tuning ended with status {end.returncode}: {last}", hint=again, reason=last)
+    smaller = f", with a smaller {option('batch')} or {option('length')} if memory was short"
+    message = f"tuning was killed by {end.signal}{': ' + last if last else ''}"
+    return WorkerCrashed(message, hint=again + smaller * (end.signal == "SIGKILL"), reason=end.signal)
+
+
+def main() -> None:
+    """Run one job and say what came of it."""
+    asked = threading.Event()
+    line, tell = connect(asked.set)
+    order = msgspec.json.decode(line, type=_Order)
+    speak_in_flags(order.in_flags)
+    yield_to_others()
+    tell(_Listening())
+    try:
+        _tune(order.job, tell, asked)
+    except MemoryError:
+        hint = f"use a smaller {option('batch')} or {option('length')}"
+        tell(Failed.of(BackendError("not enough memory to tune", hint=hint)))
+    except EdgeLLMError as error:
+        tell(Failed.of(error))
+
+
+def _tune(job: TuneJob, tell: Tell, asked: threading.Event) -> None:
+    folder = Path(job.folder)
+    rows = packed.read(folder / ROWS)
+    held_out = packed.read(folder / HELD_OUT) if (folder / HELD_OUT).exists() else None
+    key = TuneKey(job.base_sha256, rows.sha256, held_out.sha256 if held_out else "", job.settings, job.tuner)
+    trainer = plugins().tuners()[job.tuner].open(job.base, job.settings)
+    try:
+        origin = CheckpointOrigin(job.machine, trainer.build, job.settings.n_threads)
+        course = Course(job.settings, rows, held_out, Checkpoints(folder, key, origin), folder)
+        train(course, trainer, tell, goes_on=lambda: not asked.is_set())
+    finally:
+        trainer.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""The toy of `support.toy_trainer` as a plugin, in a real worker. The variable TOY says what befalls it at step 12."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from edgellm.contract.backend import Advice
+from edgellm.contract.hookspecs import hookimpl
+from edgellm.contract.tuner import Batch
+from edgellm.errors import BackendError
+from edgellm.types.machine import Machine
+from edgellm.types.model import Artifact
+from edgellm.types.tuning import METHODS, Method, TuneFootprint, TuneSettings, TuneSize
+from support import fake_plugins
+from support.toy_trainer import ToyTrainer
+
+STEP = 12
+
+
+def install(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """From now on processes find the toy, and no other plugin that is installed."""
+    fake_plugins.declare(folder, "toy", "support.toy_tuner", "edgellm-toy")
+    tests = os.fspath(Path(__file__).parents[1])
+    patch.setenv("PYTHONPATH", os.pathsep.join([tests, os.fspath(folder)]))
+    patch.setenv("EDGELLM_PLUGINS", "toy")
+
+
+class FatedTrainer(ToyTrainer):
+    def step(self, batches: Sequence[Batch], learning_rate: float) -> float:
+        if len(self.rates) == STEP:
+            befall(os.environ.get("TOY", ""))
+        return super().step(batches, learning_rate)
+
+
+def befall(fate: str) -> None:
+    name, _, place = fate.partition(":")
+    match name:
+        case "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "exits":
+            os._exit(3)
+        case "gone":  # a file of its name lies there now
+            shutil.rmtree(place)
+            Path(place).touch()
+        case "full":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+        case "diverges":
+            raise BackendError("the loss is nan")
+        case "memory":
+            raise MemoryError
+
+
+class ToyTuner:
+    name = "toy"
+    methods: frozenset[Method] = frozenset(METHODS)
+
+    def missing(self) -> Advice | None:
+        return None
+
+    def supports(self, base: Artifact) -> list[str]:
+        return []
+
+    def footprint(self, base: Artifact, settings: TuneSettings, size: TuneSize) -> TuneFootprint:
+        return TuneFootprint(*[1024**2] * 9)
+
+    def rate(self, base: Artifact, settings: TuneSettings, machine: Machine) -> float:
+        return 1000.0
+
+    def open(self, base: Artifact, settings: TuneSettings) -> FatedTrainer:
+        return FatedTrainer(settings)
+
+
+@hookimpl
+def register_tuners(register):
+    register(ToyTuner())
