@@ -100,6 +100,18 @@ def test_a_tensor_that_makes_no_sense_is_refused(tmp_path, change, error):
         read_graph(written(tmp_path / "m.onnx", with_tensor(tensor)))
 
 
+@pytest.mark.parametrize("name", ["num_heads", "kv_num_heads"])
+@pytest.mark.parametrize("number", [-1, 65_537, 2**32, 2**62])
+def test_a_number_of_heads_that_is_none_is_refused(tmp_path, name, number):
+    path = onnx_models.shared(tmp_path) / "model.onnx"
+    model = onnx.load(path)
+    (attribute, *_) = (at for node in model.graph.node for at in node.attribute if at.name == name)
+    attribute.i = number
+
+    with refuses(BadArtifact):
+        read_graph(written(path, model))
+
+
 def test_a_graph_cut_anywhere_is_refused(tmp_path):
     whole = with_tensor(plain()).SerializeToString()
     path = tmp_path / "m.onnx"

@@ -19,6 +19,8 @@ from edgellm_onnx.reader.tensor import DTYPES, Tensor, read_tensor
 
 MAX_GRAPH_BYTES = 2**31  # protocol buffers end there
 MAX_NODES, MAX_TENSORS, MAX_DEPTH = 200_000, 200_000, 8
+# Attributes of attention: with a number that 32 bits do not hold, onnxruntime divides by zero and ends.
+HEADS, MAX_HEADS = ("num_heads", "kv_num_heads", "q_num_heads"), 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +182,9 @@ class _Reader:
                 domain = message.text(at, size)
             elif number == fields.Node.ATTRIBUTE:
                 ints.update(self._attribute(message.message(at, size), depth))
+        for name in HEADS:
+            if not 0 <= ints.get(name, 0) <= MAX_HEADS:
+                message.fail(message.start, f"has an operator {op[:40]!r} with {name} {ints[name]}")
         domain = "" if domain == "ai.onnx" else domain
         self._graph.nodes.append(Node(op, domain, tuple(inputs), tuple(outputs), ints, depth > 0))
         if len(self._graph.nodes) > MAX_NODES:
