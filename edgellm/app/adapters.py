@@ -7,13 +7,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from msgspec import structs
+
+from edgellm.catalog import lookup
 from edgellm.errors import UnsupportedArtifact, UsageError
 from edgellm.estimate import adapter, quants
 from edgellm.formats.gguf import adapter as gguf_adapter
 from edgellm.formats.gguf import summary as gguf_summary
 from edgellm.formats.gguf.reader import read_model
-from edgellm.types.adapter import AdapterFile
+from edgellm.store.adapters import AdapterStore, StoredAdapter
+from edgellm.store.content_hash import content_hash
+from edgellm.types.adapter import AdapterFile, AdapterSet
 from edgellm.types.model import Artifact, Shape
+from edgellm.types.options import LaunchOptions
 from edgellm.types.plan import Footprint, LaunchPlan
 from edgellm.types.reason import AdaptersBeside
 
@@ -23,20 +29,21 @@ _USUAL_STEMS = frozenset({"adapter", "adapter_model"})
 
 
 @dataclass(frozen=True, slots=True)
-class NamedAdapter:
-    """An adapter's file that was read, and the name that it is asked for by."""
+class AskedAdapter:
+    """An adapter that was asked for: a file that was read, and the name that requests will call it by."""
 
     file: AdapterFile
     read: gguf_adapter.Adapter
+    is_stored: bool = False  # it was asked for by the name that it has in the store
 
 
-def named(texts: Iterable[str]) -> tuple[NamedAdapter, ...]:
-    """The adapters of FILE and NAME=FILE texts; a file without a name has that of its path.
+def asked(texts: Iterable[str]) -> tuple[AskedAdapter, ...]:
+    """The adapters of FILE, NAME=FILE and NAME texts: a file without a name has that of its path, and NAME is stored.
 
     Raises:
         UsageError: a name is none, or is given twice. ArtifactError: a file is damaged or no adapter.
     """
-    adapters = tuple(map(_named, texts))
+    adapters = tuple(map(_asked, texts))
     names = [one.file.name for one in adapters]
     if twice := next((name for name in names if names.count(name) > 1), ""):
         hint = f"give one of them another name: {twice}-2=FILE"
@@ -44,45 +51,101 @@ def named(texts: Iterable[str]) -> tuple[NamedAdapter, ...]:
     return adapters
 
 
-def check_fits(adapters: Iterable[NamedAdapter], artifact: Artifact, backend: str) -> None:
-    """
+def for_model(adapters: Iterable[AskedAdapter], artifact: Artifact, backend: str) -> tuple[AdapterFile, ...]:
+    """The files to load beside the model.
+
     Raises:
-        UnsupportedArtifact: one was made for another model, or the model is of a format that takes none.
+        UnsupportedArtifact: one was made for another model or other bytes of it, or the model's format takes none.
+        UnknownAdapter: the store has none of that name for the model.
     """
+    files = []
     for one in adapters:
         if artifact.format != "gguf":
             raise UnsupportedArtifact(
                 f"{one.file.path} is an adapter of a GGUF model, and {artifact.name} is {artifact.format}",
                 hint=f"run the model's GGUF file; the {backend} backend computes with no adapters",
             )
-        gguf_adapter.check(one.read, read_model(artifact.path))
+        own = _read(one.file.name, stored(one.file.name, artifact).path) if one.is_stored else one
+        gguf_adapter.check(own.read, read_model(artifact.path))
+        files.append(own.file)
+    return tuple(files)
 
 
-def beside(plan: LaunchPlan, adapters: Sequence[NamedAdapter]) -> LaunchPlan:
+def beside(plan: LaunchPlan, adapters: Sequence[AskedAdapter], *, answering: str = "") -> LaunchPlan:
     """The plan with these adapters, which its memory counts.
 
+    Args:
+        answering: the one that answers where a request leaves it open; "" = none.
+
     Raises:
-        As `check_fits`.
+        As `for_model`.
     """
     if not adapters:
         return plan
-    check_fits(adapters, plan.artifact, plan.backend)
-    files = tuple(one.file for one in adapters)
+    files = for_model(adapters, plan.artifact, plan.backend)
     n_bytes = sum(file.bytes for file in files)
     footprint: Footprint | None = plan.footprint and replace(plan.footprint, adapter_bytes=n_bytes)
     reasons = (*plan.reasons, AdaptersBeside(tuple(file.name for file in files), n_bytes))
-    return replace(plan, adapters=files, footprint=footprint, reasons=reasons)
+    answers_with: AdapterSet = ((answering, 1.0),) if answering else ()
+    return replace(plan, adapters=files, footprint=footprint, reasons=reasons, answers_with=answers_with)
 
 
-def _named(text: str) -> NamedAdapter:
+def answering_with_all(plan: LaunchPlan) -> LaunchPlan:
+    """The plan whose answers use all of its adapters, where a request leaves it open."""
+    return replace(plan, answers_with=tuple((file.name, 1.0) for file in plan.adapters))
+
+
+def stored(name: str, artifact: Artifact) -> StoredAdapter:
+    """The adapter that the store has under this name for the model.
+
+    Raises:
+        UnknownAdapter: there is none. UnsupportedArtifact: it is damaged, or was made for other bytes of the model.
+    """
+    store, sha256 = AdapterStore(), content_hash(artifact)
+    for one in store.installed():
+        if one.name == name and one.record is not None and one.record.base_sha256 == sha256:
+            return store.find(one.base_id, name)  # the same bytes, whatever they are called here
+    named = store.find(artifact.model_id, name)
+    named.require_base(sha256, artifact.path)
+    return named
+
+
+def tuned(model: str, options: LaunchOptions) -> tuple[str, LaunchOptions, str]:
+    """What `BASE:NAME` means where the store has that adapter: the base, options that load it, and its name. Any other
+    model stays as it is, with "" for the name.
+
+    Raises:
+        UnsupportedArtifact: it is damaged.
+    """
+    base, sep, name = model.rpartition(":")
+    installed = AdapterStore().installed() if sep and not Path(model).exists() else []
+    named = next((one for one in installed if (one.base_id.lower(), one.name) == (base.lower(), name)), None)
+    if named is None:
+        return model, options, ""
+    record = named.sound()
+    loading = structs.replace(options, adapters=(name, *options.adapters))
+    if record.base_id in lookup.catalog():
+        return record.base_id, structs.replace(loading, quant=options.quant or record.base_quant or None), name
+    return record.base_path, loading, name
+
+
+def _asked(text: str) -> AskedAdapter:
     name, sep, path = text.partition("=")
     if not sep or Path(text).exists():  # a path may have the sign in it
         name, path = _name_of(Path(text)), text
     if quants.QUANTS.get(name.upper()) is not None:
         hint = f"call it otherwise: {name}-adapter=FILE"
         raise UsageError(f"{name} is a quantization, and no name of an adapter", hint=hint, param="adapters")
-    read = gguf_adapter.read(Path(path).expanduser())
-    return NamedAdapter(AdapterFile(name, read.header.where, read.tensor_bytes, read.sha256), read)
+    there = [] if sep or Path(path).exists() else [one for one in AdapterStore().installed() if one.name == text]
+    if not there:
+        return _read(name, Path(path).expanduser())
+    # Of several models: which one it is, the plan will tell.
+    return replace(_read(text, there[0].path), is_stored=True)
+
+
+def _read(name: str, path: Path) -> AskedAdapter:
+    read = gguf_adapter.read(path)
+    return AskedAdapter(AdapterFile(name, read.header.where, read.tensor_bytes, read.sha256), read)
 
 
 def _name_of(path: Path) -> str:

@@ -46,7 +46,10 @@ def plan(
         As `model_plan` and `auto_plan`; UsageError: an option has no meaning for the model or its backend;
         ArtifactError: an adapter is damaged, or was made for another model.
     """
-    beside, decision = adapters.named(options.adapters), None
+    decision, answering = None, ""
+    if model is not None:
+        model, options, answering = adapters.tuned(model, options)
+    beside = adapters.asked(options.adapters)
     request = replace(options.request(), adapter_bytes=sum(one.file.bytes for one in beside))
     if model is None and own_format.artifact(request.backend) is not None:
         model = request.backend
@@ -57,7 +60,7 @@ def plan(
             model, request, quant=options.quant, to_chat=to_chat, progress=progress, approve=approve
         )
     _measure_again()
-    return adapters.beside(as_asked(launch_plan, options), beside), decision
+    return adapters.beside(as_asked(launch_plan, options), beside, answering=answering), decision
 
 
 def _measure_again() -> None:

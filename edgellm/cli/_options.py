@@ -140,7 +140,7 @@ _LAUNCHING = (
         "adapters",
         multiple=True,
         metavar="[NAME=]FILE",
-        help="A LoRA adapter of the model, in GGUF; may be given several times.",
+        help="A LoRA adapter of the model, in GGUF, or the name of a stored one (repeat).",
     ),
     click.option("--isolate/--no-isolate", default=True, help="Run native code in a process of its own (default)."),
 )

@@ -81,6 +81,7 @@ def command(
     With PROMPT, with text on standard input, or with both, it answers once. MODEL is a catalog id, a path of a model
     file, or "echo"; without it, the best model that this machine runs well is chosen.
     """
+    from edgellm.app.adapters import answering_with_all
     from edgellm.contract.child import ended_with_us
 
     if raw and (system is not None or tools):
@@ -101,6 +102,7 @@ def command(
         raise _as_prompt(error, model) from None
     from edgellm.sdk.client import EdgeLLM
 
+    plan = answering_with_all(plan)
     say_taken(plan, decision)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")

@@ -96,7 +96,7 @@ GOOD_KEY = 16  # characters; of hexadecimal digits that is 64 bits
 )
 @click.option("--any-model", is_flag=True, help="Answer to every name of a model, for clients that insist on one.")
 @click.option(
-    "--allow-manage", is_flag=True, help="Programs may fetch, name and delete models by Ollama's API; browsers never."
+    "--allow-manage", is_flag=True, help="Programs may fetch and delete models, and load adapters; browsers never."
 )
 @click.option(
     "--log-level", type=click.Choice(log_lines.LEVELS), help="How much to log to standard error (default: warning)."

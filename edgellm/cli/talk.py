@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Talk:
-    """Answers are drawn as the plan says, with all of its adapters."""
+    """Answers are drawn as the plan says."""
 
     def __init__(
         self,
@@ -41,10 +41,7 @@ class Talk:
         self._tools = tools
         self._start = [] if system is None else [Message("system", system)]
         self._messages: list[Message] = list(self._start)
-        adapters = tuple((file.name, 1.0) for file in llm.plan.adapters)
-        self._options: dict[str, Any] = {
-            "max_tokens": max_tokens, "stop": stop, "grammar": schema, "adapters": adapters
-        }  # fmt: skip
+        self._options: dict[str, Any] = {"max_tokens": max_tokens, "stop": stop, "grammar": schema}
         if raw:
             _require_text(llm)
         else:

@@ -26,8 +26,10 @@ _log = logging.getLogger("edgellm.runtime.adapters")
 class AdapterShelf:
     """For the thread that owns the engine. `backend`: the name that errors give the engine."""
 
-    def __init__(self, engine: Engine, backend: str = "") -> None:
+    def __init__(self, engine: Engine, backend: str = "", used: AdapterSet = ()) -> None:
+        """`used`: by requests that leave it open."""
         self._engine = engine
+        self.used = used
         self._backend = backend
         self._files: dict[str, AdapterFile] = {}
         self._leaving: dict[str, list[int]] = {}  # by name, the requests to drop it that wait for an answer
@@ -118,7 +120,7 @@ def open_with_adapters(backend: Backend, plan: LaunchPlan, *, again: bool = Fals
         As `open_engine` and `AdapterShelf.fill`.
     """
     engine = open_engine(backend, plan)
-    shelf = AdapterShelf(engine, plan.backend)
+    shelf = AdapterShelf(engine, plan.backend, plan.answers_with)
     try:
         shelf.fill(plan.adapters, again=again)
     except BaseException:

@@ -176,11 +176,12 @@ class Loop:
 
     def _queue(self, request_id: int, begun: Begun) -> list[RequestState]:
         """A state for each choice, which then waits for its slot."""
-        self._adapters.check(begun.generation.adapters)
         generation, defaults = begun.generation, self._sampling[begun.generation.thinking]
+        used = self._adapters.used
+        self._adapters.check(used if generation.adapters is None else generation.adapters)
         limit = generation.max_tokens if generation.max_tokens is not None else self._engine.info.n_ctx
         choices = [
-            RequestState(request_id, generation, begun.prompt, limit, defaults, matcher, choice)
+            RequestState(request_id, generation, begun.prompt, limit, defaults, matcher, choice, used)
             for choice, matcher in enumerate(begun.matchers)
         ]
         if generation.echo:

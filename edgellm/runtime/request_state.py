@@ -51,10 +51,11 @@ class RequestState:
     defaults: SamplingDefaults = NEUTRAL  # for what the request leaves open
     matcher: Matcher | None = None  # of its grammar
     choice: int = 0  # of the answers that the request asked for
+    served_with: AdapterSet = ()  # adapters, where the request leaves them open
     sampler: Sampler = field(init=False)
     text: PartStream = field(init=False)
-    reads: bool = field(init=False)  # thoughts and calls are told from text
     adapters: AdapterSet = field(init=False)  # whose cache it reads and writes
+    reads: bool = field(init=False)  # thoughts and calls are told from text
     # Where it stands in its slot.
     slot: int = -1
     n_cached: int = 0  # of the prompt, reused from the slot
@@ -84,7 +85,8 @@ class RequestState:
         if self.choice and sampling.seed is not None:
             sampling = msgspec.structs.replace(sampling, seed=(sampling.seed + self.choice) % 2**63)
         self.sampler = Sampler(sampling, self.prompt)
-        self.adapters = adapter_set(self.generation.adapters)
+        asked = self.generation.adapters
+        self.adapters = adapter_set(self.served_with if asked is None else asked)
         self.reads = self.generation.reading is not None
         self.text = PartStream(self.generation.stop, _reader(self.generation))
 

@@ -34,7 +34,7 @@ class AdapterMethods:
         """Load a LoRA adapter beside the model, while it answers. A worker that crashes comes back with it.
 
         Args:
-            file: a GGUF file that `edgellm adapters` or llama.cpp's converter made for this model.
+            file: a GGUF adapter of this model, or the name of one that is stored for it.
             name: what requests call it; None = the name of the file, without its ending.
             timeout: seconds within which it must be loaded.
 
@@ -72,6 +72,4 @@ class AdapterMethods:
         texts = adapter_files(file if name is None else {name: file})
         if len(texts) != 1:
             raise UsageError(f"{len(texts)} files are given", hint="give one", param="file")
-        read = adapters.named(texts)
-        adapters.check_fits(read, self.plan.artifact, self.plan.backend)
-        return read[0].file
+        return adapters.for_model(adapters.asked(texts), self.plan.artifact, self.plan.backend)[0]

@@ -100,7 +100,7 @@ class RequestMethods(GenerationMethods):
                 (`max_tokens`, or 256): whole turns, with the results of tools, but never system messages. The request's
                 notes say how many.
             adapters: the LoRA adapters that answer, of those that are loaded: a name, several names, or scales by name
-                as {"mail": 0.5}. None = the model as it is.
+                as {"mail": 0.5}; () = the model as it is. None = those that it was loaded to answer with.
 
         Raises:
             BadTemplate: the model has no template, or it is broken; UsageError: no messages, an unknown role, options

@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 from edgellm import __version__
 from edgellm.errors import EdgeLLMError
 from edgellm.sdk.client import EdgeLLM
-from edgellm.server import openapi, state
+from edgellm.server import adapters, openapi, state
 from edgellm.server.dialects.anthropic import operations as anthropic
 from edgellm.server.dialects.llama_server import operations as llama_server
 from edgellm.server.dialects.ollama import operations as ollama
@@ -56,7 +56,7 @@ def create_app(
         intake: limits of what requests may hold.
         strict_fields: fields that nothing here knows are refused.
         names: by which clients may ask for the model.
-        allow_manage: programs may fetch models into the store and delete them.
+        allow_manage: programs may fetch models into the store and delete them, and load and drop adapters.
     """
     model = ServedModel(llm, strict_fields=strict_fields, names=names)
     operations = [
@@ -69,6 +69,7 @@ def create_app(
         *rerank.operations(model),
         *llama_server.operations(model),
         *state.operations(model),
+        *adapters.operations(model, allow_manage=allow_manage),
     ]
     app = Starlette(
         routes=[*(route for operation in operations for route in operation.routes()), _openapi(operations), *_pages()],

@@ -10,7 +10,7 @@ from edgellm.errors import UsageError
 ALWAYS = ("default", "edgellm")
 MAX_ALIASES = 64
 MAX_LENGTH = 128  # of a name
-_TAG = ":latest"  # that Ollama's clients put behind a name without a tag
+TAG = ":latest"  # that Ollama's clients put behind a name without a tag
 
 
 class ModelNames(NamedTuple):
@@ -42,12 +42,12 @@ class ModelNames(NamedTuple):
 
     def without_alias(self, alias: str) -> ModelNames:
         """These, where it is none of the aliases."""
-        gone = alias.removesuffix(_TAG)
+        gone = alias.removesuffix(TAG)
         return self._replace(aliases=tuple(name for name in self.aliases if name != gone))
 
     def include(self, name: str, model: str) -> bool:
         """Whether `name` means the model with the id `model`."""
-        return self.any or name.removesuffix(_TAG) in (model, *ALWAYS, *self.aliases)
+        return self.any or name.removesuffix(TAG) in (model, *ALWAYS, *self.aliases)
 
 
 def _name(alias: str, model: str) -> str:
@@ -60,7 +60,7 @@ def _name(alias: str, model: str) -> str:
 
 
 def _checked(alias: str, *, hint: str) -> str:
-    name = alias.removesuffix(_TAG)
+    name = alias.removesuffix(TAG)
     if not name or len(name) > MAX_LENGTH or not name.isprintable() or name != name.strip():
         raise UsageError(f"{alias[:80]!r} is no name for a model", hint=hint, param="alias")
     return name

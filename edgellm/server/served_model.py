@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, aclosing, contextmanager
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
+import msgspec
 from starlette.requests import ClientDisconnect, Request
 
 from edgellm import __version__
@@ -20,10 +21,11 @@ from edgellm.server import request_log
 from edgellm.server.activity import Activity, ActivityReport
 from edgellm.server.answers import EventLists, together
 from edgellm.server.errors import HttpError
-from edgellm.server.names import ALWAYS, ModelNames
+from edgellm.server.names import ALWAYS, TAG, ModelNames
 from edgellm.server.schemas.fields import Body
 from edgellm.server.schemas.unknown import STRICT_HEADER, UnknownFields
 from edgellm.server.turns import Turns
+from edgellm.types.adapter import AdapterSet
 from edgellm.types.event import Vectors
 from edgellm.types.request import EmbeddingRequest, GenerationRequest, RerankRequest
 
@@ -62,11 +64,12 @@ class ServedModel:
     def id(self) -> str:
         return self.llm.plan.artifact.name
 
-    @functools.cached_property
+    @property
     def fingerprint(self) -> str:
         """The same for as long as the same request with the same seed has the same answer."""
         plan = self.llm.plan
         facts = f"{__version__} {plan.artifact.name} {plan.artifact.quant} {plan.backend} {plan.settings}"
+        facts += "".join(f" {file.name}={file.sha256}" for file in self.llm.adapters)
         return f"fp_{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
 
     async def receive(
@@ -84,6 +87,7 @@ class ServedModel:
         def read() -> Body:
             body = body_type.read(raw, unknown)
             self.require(body.model)
+            request.state.adapters = self.adapters_named(body.model)
             return body
 
         def read_and_make() -> tuple[Body, MadeT]:
@@ -117,6 +121,7 @@ class ServedModel:
     async def events(self, request: Request, generations: Sequence[GenerationRequest]) -> EventLists:
         """The answers to `request`: `n` to each prompt, numbered through. All have the same `n`."""
         record, places = request_log.of_scope(request.scope), self.llm.plan.settings.n_slots
+        generations = [with_adapters(one, request.state.adapters) for one in generations]
         run, n = functools.partial(self._in_turn, record.client), generations[0].n
         alone = len(generations) == 1 and n <= places
         async with aclosing(run(generations[0]) if alone else together(generations, places, run)) as event_lists:
@@ -164,16 +169,37 @@ class ServedModel:
 
     @property
     def all_names(self) -> tuple[str, ...]:
-        """Its id, then its aliases."""
-        return (self.id, *self.names.aliases)
+        """Its id, then its aliases, then its id with each adapter."""
+        return (self.id, *self.names.aliases, *(self.adapted_id(file.name) for file in self.llm.adapters))
+
+    def adapted_id(self, adapter: str) -> str:
+        """The name by which requests ask for one adapter."""
+        return f"{self.id}:{adapter}"
 
     def is_named(self, name: str) -> bool:
-        return self.names.include(name, self.id)
+        return self.names.include(name, self.id) or bool(self.adapters_named(name))
+
+    def adapters_named(self, name: str | None) -> AdapterSet | None:
+        """Those that a request for `name` is answered with; None = those that the model is served with."""
+        if name is None:
+            return None
+        name = name.removesuffix(TAG)
+        base, _, adapter = name.rpartition(":")
+        is_loaded = any(file.name == adapter for file in self.llm.adapters)
+        if is_loaded and self.names.include(base, self.id):
+            return ((adapter, 1.0),)
+        return () if name == self.id else None
+
+    def id_for(self, name: str | None) -> str:
+        """What an answer to a request for `name` calls the model."""
+        named = self.adapters_named(name)
+        return self.adapted_id(named[0][0]) if named else self.id
 
     def unknown(self, name: str) -> UnknownModel:
         """The error for a request for another model."""
         shown = repr(name if len(name) <= 80 else f"{name[:77]}...")
-        also = " or ".join((*ALWAYS, *self.names.aliases[:3]))
+        adapted = [self.adapted_id(file.name) for file in self.llm.adapters[:3]]
+        also = " or ".join((*ALWAYS, *self.names.aliases[:3], *adapted))
         hint = f"served: {self.id} (also as {also}); start the server with --any-model to take every name"
         return UnknownModel(f"{shown} is not served here", hint=hint, param="model")
 
@@ -182,6 +208,15 @@ class ServedModel:
         if self.llm.outage is not None:
             return str(self.llm.outage)
         return "it was closed" if self.llm.state == "closed" else ""
+
+
+def with_adapters(generation: GenerationRequest, named: AdapterSet | None) -> GenerationRequest:
+    """The request with the adapters of its model's name, too; None = it names none. A scale of the request's own counts
+    before that of the name."""
+    if named is None:
+        return generation
+    adapters = tuple((dict(named) | dict(generation.adapters or ())).items())
+    return generation if generation.adapters == adapters else msgspec.structs.replace(generation, adapters=adapters)
 
 
 @contextmanager

@@ -84,14 +84,14 @@ def check_adapters(adapters: AdapterSet) -> None:
         raise UsageError(f"the adapter {twice} is named twice", hint="name it once", param="adapters")
 
 
-def adapters_of(asked: AskedAdapters | None) -> AdapterSet:
-    """What a caller writes: a name, several names, pairs of name and scale, or scales by name. None = none.
+def adapters_of(asked: AskedAdapters | None) -> AdapterSet | None:
+    """What a caller writes: a name, several names, pairs of name and scale, or scales by name. None stays None.
 
     Raises:
         UsageError: it is something else.
     """
     if asked is None:
-        return ()
+        return None
     try:
         if isinstance(asked, str):
             return ((asked, 1.0),)

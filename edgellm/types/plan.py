@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from edgellm.types.adapter import AdapterFile
+from edgellm.types.adapter import AdapterFile, AdapterSet
 from edgellm.types.basis import RateBasis
 from edgellm.types.model import Artifact
 from edgellm.types.reason import Reason
@@ -117,6 +117,7 @@ class LaunchPlan:
     thinking: bool = False  # answers to requests that leave it open think first, where the model can
     thinking_sampling: SamplingDefaults | None = None  # of answers that think first; None = the same
     adapters: tuple[AdapterFile, ...] = ()  # that are loaded beside the model
+    answers_with: AdapterSet = ()  # of these, where a request leaves it open
 
 
 @dataclass(frozen=True, slots=True)

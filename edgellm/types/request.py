@@ -161,7 +161,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, tag=True):
     n: int = 1  # answers, which share the prompt's computation; of a seed each next one gets the next number
     progress: bool = False  # with a `types.event.Prefill` after each part of the prompt
     reuse: bool = True  # what an earlier request left in the cache is used; the prompt is computed whole otherwise
-    adapters: AdapterSet = ()  # that the prompt and its answers are computed with; () = the model as it is
+    # That the prompt and its answers are computed with: () = the model as it is, None = those that it is served with.
+    adapters: AdapterSet | None = None
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -178,7 +179,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, tag=True):
         check_range(1 <= self.n <= MAX_CHOICES, f"n={self.n}", f"1 to {MAX_CHOICES}")
         check_range(len(self.stop) <= MAX_STOPS, "stop", f"at most {MAX_STOPS} strings")
         check_range(all(0 < len(s) <= 1024 for s in self.stop), "stop", "strings of 1 to 1024 characters")
-        check_adapters(self.adapters)
+        check_adapters(self.adapters or ())
 
 
 class AnswerKeywords(SamplingKeywords, total=False):

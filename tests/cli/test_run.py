@@ -13,6 +13,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 from support.contexts import context
+from support.loras import tiny_with
 from support.refusals import check_refusal, refuses
 from support.terminal import Terminal
 from support.tiny_bert import TinyBert
@@ -280,6 +281,18 @@ def test_ctrl_c_stops_an_answer_and_ctrl_d_leaves() -> None:
         terminal.expect(">>> ")
         terminal.type("\x04")
         assert terminal.process.wait(PATIENCE_S) == 0
+
+
+def test_an_adapter_answers_where_it_is_given(tmp_path: Path) -> None:
+    model, loras = tiny_with(tmp_path, "mail")
+
+    def say(*arguments: str) -> str:
+        options = ["--no-isolate", "--temperature", "0", "--max-tokens", "8", "--threads", "1"]
+        result = CliRunner().invoke(command, [str(model), "in the on", *options, *arguments], standalone_mode=False)
+        assert result.exception is None
+        return result.stdout
+
+    assert say() == say() != say("--adapter", f"letters={loras['mail']}")
 
 
 @pytest.mark.parametrize("raw", [(), ("--raw",)])

@@ -80,7 +80,7 @@ def test_sets_are_equal_where_the_same_is_computed() -> None:
     assert adapter_set((("b", 1.0), ("a", 0.5))) == adapter_set((("a", 0.5), ("b", 1.0)))
     assert adapter_set((("a", 0.0),)) == ()
     assert adapters_of("a") == adapters_of(["a"]) == adapters_of({"a": 1}) == adapters_of([("a", 1)]) == (("a", 1.0),)
-    assert adapters_of(None) == ()
+    assert adapters_of(None) is None
 
 
 @pytest.mark.parametrize(

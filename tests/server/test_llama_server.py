@@ -104,7 +104,7 @@ def test_biases(live: Live, bias: Any) -> None:
         ({"prompt": []}, "usage_error", "prompt"),
         ({"prompt": 3}, "usage_error", "prompt"),
         ({"mirostat": 1}, "unsupported_field", "mirostat"),
-        ({"lora": [{"id": 0, "scale": 1.0}]}, "unsupported_field", "lora"),
+        ({"dynatemp_range": 1.0}, "unsupported_field", "dynatemp_range"),
         ({"temperature": 1000.0}, "usage_error", "temperature"),
         ({"n_probs": 21}, "usage_error", "n_probs"),
         ({"grammar": "root ::= ("}, "usage_error", "grammar"),

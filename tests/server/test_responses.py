@@ -60,7 +60,7 @@ ANSWER: list[Event] = [
 
 
 def chunks_of(kept: list[Any] | None = None, **fields: Any) -> ResponsesChunks:
-    model: Any = SimpleNamespace(id="m")
+    model: Any = SimpleNamespace(id_for=lambda name: "m")
     keep = (kept if kept is not None else []).append
     chunks = ResponsesChunks(model, read(tools=[WEATHER, NOTE], **fields), RequestRecord("", "", "", ""), (), keep)
     chunks._record.usage = Usage(5, 4, 1, 2)

@@ -91,6 +91,7 @@ class ChatBody(ToolCallingBody, kw_only=True):
             progress=self.wants_progress,
             reuse=self.cache_prompt is not False,
             truncate=bool(self.truncate_prompt),
+            adapters=self.wanted_adapters(),
         )
         return [request]
 

@@ -72,6 +72,7 @@ class CompletionBody(GenerationBody, kw_only=True):
                 echo=bool(self.echo),
                 progress=self.wants_progress,
                 reuse=self.cache_prompt is not False,
+                adapters=self.wanted_adapters(),
             )
             for prompt, cuts in map(functools.partial(self._filled_in, llm), self.prompts())
         ]

@@ -11,6 +11,7 @@ from edgellm.errors import UsageError
 from edgellm.server.schemas.fields import Fields
 from edgellm.server.schemas.keep_alive import STAYS, KeepAlive, unloads
 from edgellm.server.schemas.structured import StructuredBody
+from edgellm.types.adapter import MAX_ADAPTERS, AdapterSet
 
 
 class StreamOptions(Fields, kw_only=True):
@@ -19,6 +20,13 @@ class StreamOptions(Fields, kw_only=True):
     IGNORED = ("include_obfuscation",)
 
     include_usage: bool | None = None
+
+
+class AdapterField(Fields, kw_only=True):
+    """A LoRA adapter that is loaded, and how much of it counts."""
+
+    name: str
+    scale: float | None = None
 
 
 class GenerationBody(StructuredBody, kw_only=True):
@@ -38,6 +46,10 @@ class GenerationBody(StructuredBody, kw_only=True):
         bool | None, Meta(description="Extension of streams. Chunks tell how much of the prompt has been read.")
     ] = None
     timings_per_token: Annotated[bool | None, Meta(description="Extension of streams. Each chunk has timings.")] = None
+    adapters: Annotated[
+        Annotated[list[AdapterField], Meta(max_length=MAX_ADAPTERS)] | None,
+        Meta(description="Extension. LoRA adapters that answer; [] = the model alone."),
+    ] = None
     keep_alive: KeepAlive = None
 
     def __post_init__(self) -> None:
@@ -60,6 +72,12 @@ class GenerationBody(StructuredBody, kw_only=True):
     def wants_progress(self) -> bool:
         """Whether the chunks are made with what is told of the prompt."""
         return bool(self.stream and (self.return_progress or self.timings_per_token))
+
+    def wanted_adapters(self) -> AdapterSet | None:
+        """None = nothing is said."""
+        if self.adapters is None:
+            return None
+        return tuple((one.name, 1.0 if one.scale is None else one.scale) for one in self.adapters)
 
     def notes(self) -> list[str]:
         """What was asked for and does not happen as it was asked."""

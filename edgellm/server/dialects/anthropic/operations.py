@@ -33,7 +33,7 @@ def operations(served: ServedModel) -> list[Operation]:
             body, generations = await served.receive(
                 request, AnthropicMessagesBody, lambda body: body.to_requests(served.llm)
             )
-            chunks = AnthropicChunks(served.id, body, generations[0].notes)
+            chunks = AnthropicChunks(served.id_for(body.model), body, generations[0].notes)
             event_lists = served.events(request, generations)
             return await (sse.stream if body.stream else _whole)(request, chunks, event_lists)
 

@@ -7,11 +7,12 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 from msgspec import Meta
 
-from edgellm.errors import UsageError
+from edgellm.errors import UnknownAdapter, UsageError
 from edgellm.sdk.client import EdgeLLM
 from edgellm.server.schemas.fields import Fields, NeutralValues, RequestBody, shortened
 from edgellm.server.schemas.inputs import Inputs, inputs_of
 from edgellm.server.schemas.structured import StructuredBody
+from edgellm.types.adapter import MAX_ADAPTERS, AdapterSet
 from edgellm.types.checks import check_range
 from edgellm.types.logprob import MAX_TOP
 from edgellm.types.request import MAX_IDS, MAX_INPUTS, MAX_STOPS, GenerationRequest
@@ -32,6 +33,13 @@ SAMPLING = {
 NEVER = -100.0  # the bias of a token for which `false` is sent
 
 
+class LlamaAdapter(Fields, kw_only=True):
+    """`id`: its place in the list of /lora-adapters, from 0 on."""
+
+    id: int
+    scale: float | None = None
+
+
 class LlamaGenerationBody(StructuredBody, kw_only=True):
     """What /completion and /infill share."""
 
@@ -41,7 +49,6 @@ class LlamaGenerationBody(StructuredBody, kw_only=True):
         "xtc_probability": (0, 0.0),
         "mirostat": (0,),
         "n_indent": (0,),
-        "lora": ([],),
         "post_sampling_probs": (False,),
         "t_max_predict_ms": (0, -1),
     }
@@ -87,6 +94,10 @@ class LlamaGenerationBody(StructuredBody, kw_only=True):
         None
     )
     timings_per_token: Annotated[bool | None, Meta(description="Each chunk has timings.")] = None
+    lora: Annotated[
+        Annotated[list[LlamaAdapter], Meta(max_length=MAX_ADAPTERS)] | None,
+        Meta(description="Adapters that answer, by their ids of /lora-adapters; those that are not listed do not."),
+    ] = None
     response_fields: Annotated[list[str], Meta(max_length=64)] | None = None
 
     def sampling(self) -> Sampling:
@@ -117,7 +128,21 @@ class LlamaGenerationBody(StructuredBody, kw_only=True):
             n=1 if self.n_cmpl is None else self.n_cmpl,
             progress=bool(self.stream and (self.return_progress or self.timings_per_token)),
             reuse=self.cache_prompt is not False,
+            adapters=None if self.lora is None else _adapters(self.lora, llm),
         )
+
+
+def _adapters(listed: list[LlamaAdapter], llm: EdgeLLM) -> AdapterSet:
+    """
+    Raises:
+        UnknownAdapter: there is no such id.
+    """
+    loaded = llm.adapters
+    for one in listed:
+        if not 0 <= one.id < len(loaded):
+            hint = f"ids are 0 to {len(loaded) - 1}" if loaded else "none is loaded"
+            raise UnknownAdapter(f"there is no adapter {one.id}", hint=hint, param="lora", adapter=str(one.id))
+    return tuple((loaded[one.id].name, 1.0 if one.scale is None else one.scale) for one in listed)
 
 
 class LlamaCompletionBody(LlamaGenerationBody, kw_only=True):

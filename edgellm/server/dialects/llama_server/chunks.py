@@ -76,7 +76,7 @@ class LlamaChunks(sse.Chunks):
         return {
             **self._chunk(done.choice, text, tokens),
             "stop": True,
-            "model": model.id,
+            "model": model.id_for(self._body.model),
             "tokens_predicted": usage.completion_tokens,
             "tokens_evaluated": usage.prompt_tokens,
             "tokens_cached": usage.cached_tokens,

@@ -85,6 +85,15 @@ def operations(served: ServedModel) -> list[Operation]:
         told = [{"id": number, "n_ctx": n_ctx, "is_processing": number < n_busy} for number in range(n_slots)]
         return JSONResponse(told, headers=NO_STORE)
 
+    async def lora_adapters(_: Request) -> ASGIApp:
+        """The adapters that are loaded. Which ones answer is a field of each request, and no state of the server."""
+        scales = dict(served.llm.plan.answers_with)
+        told = [
+            {"id": number, "path": Path(file.path).name, "scale": scales.get(file.name, 0.0), "name": file.name}
+            for number, file in enumerate(served.llm.adapters)
+        ]
+        return JSONResponse(told, headers=NO_STORE)
+
     unavailable = status_reply(response.Error, HTTPStatus.SERVICE_UNAVAILABLE)
     return [
         Operation(
@@ -113,6 +122,7 @@ def operations(served: ServedModel) -> list[Operation]:
         Operation("POST", "/v1/chat/completions/input_tokens", input_tokens, TAG, None, ChatBody, REFUSALS),
         Operation("GET", "/props", props, TAG, None, other_replies=unavailable),
         Operation("GET", "/slots", slots, TAG, None),
+        Operation("GET", "/lora-adapters", lora_adapters, TAG, None),
     ]
 
 

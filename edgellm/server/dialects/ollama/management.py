@@ -21,8 +21,7 @@ from edgellm.server.dialects.ollama.models import OllamaNameBody
 from edgellm.server.dialects.ollama.pulling import BEGUN, DONE, OllamaProgress, Pull
 from edgellm.server.dialects.ollama.refusals import REFUSALS, TAG
 from edgellm.server.error_form import OLLAMA
-from edgellm.server.errors import HttpError
-from edgellm.server.middleware import BROWSER_HEADERS
+from edgellm.server.managing import check_may_manage
 from edgellm.server.openapi import LINES, Operation
 from edgellm.server.responses import JSONResponse
 from edgellm.server.schemas.fields import RequestBody
@@ -66,16 +65,9 @@ class Management:
         self._fetching: dict[str, Pull] = {}  # by what is fetched, until the thread has ended
 
     def check(self, request: Request) -> None:
-        """
-        Raises:
-            HttpError: 403, the server does not allow it, or a browser asks: then a page of anybody may be behind it.
-        """
-        if not self._allowed:
-            hint = "start it with --allow-manage, or use the command line: edgellm pull, edgellm rm"
-            raise HttpError(403, "this server changes no models for clients", code="not_allowed", hint=hint)
-        if any(name.decode() in request.headers for name in BROWSER_HEADERS):
-            hint = "use a program, or the command line"
-            raise HttpError(403, "models are not changed for a browser", code="not_allowed", hint=hint)
+        """Raises HttpError: see `managing.check_may_manage`."""
+        instead = "the command line: edgellm pull, edgellm rm"
+        check_may_manage(request, allowed=self._allowed, what="models", instead=instead)
 
     def has(self, name: str) -> bool:
         """Whether there is nothing to fetch. Where models are fetched, `--any-model` makes none of another name."""

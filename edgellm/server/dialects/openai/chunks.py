@@ -35,7 +35,7 @@ class OpenAIChunks(sse.Chunks):
             "id": f"{self.prefix}-{uuid.uuid4().hex}",
             "object": self.object,
             "created": int(time.time()),
-            "model": model.id,
+            "model": model.id_for(body.model),
             "system_fingerprint": model.fingerprint,
         }
         self._includes_usage = body.include_usage

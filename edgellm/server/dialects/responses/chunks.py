@@ -165,7 +165,7 @@ def begun(model: ServedModel, body: ResponsesBody) -> ResponsesAnswer:
         instructions=body.instructions,
         max_output_tokens=body.max_output_tokens,
         metadata=body.metadata or {},
-        model=model.id,
+        model=model.id_for(body.model),
         parallel_tool_calls=body.parallel_tool_calls is not False,
         previous_response_id=body.previous_response_id,
         reasoning=ResponsesThinkingUsed(body.effort, body.reasoning.summary if body.reasoning else None),
