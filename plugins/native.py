@@ -40,7 +40,7 @@ class Native:
     settings: tuple[str, ...] = ()  # pip config settings of this one build; {here} is the plugin's folder
     build_env: str = ""  # variable that names one of the `builds`
     builds: dict[str, tuple[str, ...]] = field(default_factory=dict)  # more settings, by name; the first is the usual
-    inputs: tuple[str, ...] = ()  # files in the plugin's folder that the settings name
+    inputs: tuple[str, ...] = ()  # files in the plugin's folder that every build reads
     prebuilt_env: str = ""  # variable that names a folder with a ready library
     prebuilt_library: str = ""  # its base name: "llama" is libllama.so, libllama.dylib or llama.dll
     prebuilt_settings: tuple[str, ...] = ()  # settings that build the Python part only, without a compiler
@@ -54,7 +54,9 @@ class Native:
 
     def build_inputs(self) -> list[object]:
         """All that decides what a compiler makes, except the compiler."""
-        files = [(self.folder / file).read_text("utf-8") for file in self.inputs]
+        # A file that one build's settings name changes that build alone.
+        own = [text.partition("{here}/")[2] for text in self.builds.get(self.build, ()) if "{here}/" in text]
+        files = [(self.folder / file).read_text("utf-8") for file in (*self.inputs, *own)]
         variables = {name: os.environ.get(name) for name in BUILD_VARIABLES}
         return [self.wheel, files, variables, *filter(None, [self.build]), processor(), sysconfig.get_platform()]
 

@@ -42,7 +42,7 @@ build_env = "LIB_BUILD"
 
 [tool.edgellm.native.builds]
 small = []
-large = ["cmake.define.LARGE=ON"]
+large = ["cmake.define.LARGE=ON", "cmake.define.FILE={here}/large.cmake"]
 """
 
 
@@ -57,6 +57,7 @@ class Repository:
             project = f'[project]\nname = "{Path(name).name or "edgellm"}"\n'
             (folder / name / "pyproject.toml").write_text(project + extra)
         (folder / "plugins/edgellm-native/trim.cmake").write_text("set(A OFF)")
+        (folder / "plugins/edgellm-native/large.cmake").write_text("set(B OFF)")
         (self.venv / "bin").mkdir(parents=True)
         self.play()
 
@@ -177,6 +178,10 @@ def test_each_build_is_kept_by_itself(repository: Repository, monkeypatch: pytes
     assert repository.run() == (0, [])
     monkeypatch.setenv("LIB_BUILD", "small")
     assert not any(line.startswith("wheel") for line in repository.run()[1])  # it is still on its shelf
+    (repository.folder / "plugins/edgellm-native/large.cmake").write_text("set(B ON)")  # of the large one alone
+    assert repository.run() == (0, [])
+    monkeypatch.setenv("LIB_BUILD", "large")
+    assert any(line.startswith("wheel") for line in repository.run()[1])
     monkeypatch.setenv("LIB_BUILD", "huge")
     repository.run()
     row = repository.record()["edgellm-native"]
