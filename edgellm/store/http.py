@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     import httpx2
 
 TIMEOUT_S = 20.0  # without a byte; for all headers of a response
+# What comes more slowly than this, after so much waiting, is not waited for: it would take for ever.
+SLOW_S, LEAST_BYTES_S = 60.0, 100
 TRIES = 4
 BACKOFF_S = 0.5  # doubled each time
 LONGEST_WAIT_S = 30.0  # that a server may ask for with Retry-After
@@ -53,6 +55,7 @@ class Response:
         self._connection = connection
         self._pieces = response.iter_raw()
         self._rest = b""  # of a piece that was longer than was asked for
+        self._n_bytes, self._waited_s = 0, 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -67,12 +70,12 @@ class Response:
         """The next bytes, at most `n_bytes`, as soon as there are any; b"" at the end, or where the other side hung up.
 
         Raises:
-            SourceUnreachable: nothing came for TIMEOUT_S.
+            SourceUnreachable: nothing came for TIMEOUT_S, or next to nothing for SLOW_S.
         """
         import httpx2
 
         try:
-            piece = self._rest or next(self._pieces, b"")
+            piece = self._rest or self._next()
         except httpx2.TimeoutException as error:
             raise SourceUnreachable(
                 f"{redacted(self.url)} stopped sending: {reason_of(error)}",
@@ -82,6 +85,17 @@ class Response:
             return b""
         self._rest = piece[n_bytes:]
         return piece[:n_bytes]
+
+    def _next(self) -> bytes:
+        """What comes next from the network."""
+        began = time.monotonic()
+        piece = next(self._pieces, b"")
+        self._waited_s += time.monotonic() - began
+        self._n_bytes += len(piece)
+        if piece and self._waited_s > SLOW_S and self._n_bytes < LEAST_BYTES_S * self._waited_s:
+            what = f"{redacted(self.url)} sent {self._n_bytes} bytes in {self._waited_s:.0f} s"
+            raise SourceUnreachable(what, hint="try again later, or another source")
+        return piece
 
     def number(self, header: str) -> int | None:
         """A header that is a number, None where it is absent or none."""

@@ -33,6 +33,29 @@ def proxy(monkeypatch):
     server.close()
 
 
+class Dripping(HubServer):
+    """Sends a few bytes now and then."""
+
+    def answer(self, request, *, body):
+        self.drip(request, b"x" * 100, 30.0)
+
+
+def test_a_body_that_comes_byte_by_byte_is_given_up(monkeypatch):
+    monkeypatch.setattr(http, "SLOW_S", 0.1)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    server = Dripping()
+    try:
+        with (
+            http.get(f"{server.url}/x.gguf") as answer,
+            refuses(SourceUnreachable, varies=r"sent \d+ bytes in \d+ s"),
+        ):
+            while answer.read(100):
+                continue
+    finally:
+        server.close()
+    assert server.asked["pieces"] < 50
+
+
 @pytest.mark.parametrize(
     ("variable", "scheme"), [("HTTP_PROXY", "http://"), ("all_proxy", "http://"), ("HTTP_PROXY", "")]
 )
