@@ -11,7 +11,7 @@ SHELL := /bin/sh
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test same-outputs test-all test-clients clients-latest llama-server-tests test-variants foreign-libraries docs typing slow test-arm64 check bench attack bench-start bench-builds bench-dialects bench-serve bench-answers bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine bench-page screenshots onnx-parity onnx-exporters ternary-parity sanitize fuzz fuzz-http soak soak-downloads clean python \
+.PHONY: help setup setup-tune serve test same-outputs test-all test-clients clients-latest llama-server-tests test-variants foreign-libraries docs typing slow test-arm64 check bench attack bench-start bench-builds bench-dialects bench-serve bench-answers bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine bench-page screenshots onnx-parity onnx-exporters ternary-parity sanitize fuzz fuzz-http soak soak-downloads clean python \
   test-tools
 
 help: ## show this list
@@ -45,8 +45,11 @@ check: test-tools ## lint, types, import layers, and the tests that keep docs an
 test: check ## check, then run every test that is not slow (ARGS="-k name" is passed to pytest; ARGS="-n 0" runs one file at a time)
 	$(BIN)/pytest $(TOGETHER) $(ARGS)
 
+setup-tune: setup ## install the tuner and torch too: says what that takes, and fetches nothing for GPUs (ARGS=--gpu does)
+	@$(PYTHON) plugins/install.py --with edgellm-tune $(ARGS)
+
 test-all: python ## run the slow tests, which `make test` leaves out
-	@$(PYTHON) plugins/install.py --extras test,check,typing
+	@$(PYTHON) plugins/install.py --extras test,check,typing --with edgellm-tune
 	$(BIN)/pytest $(TOGETHER) -m slow $(ARGS)
 
 test-clients: test-tools ## run official clients, for Python and Node, against `edgellm serve`: pinned releases, in .venv-clients

@@ -27,6 +27,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from native import Failed, Native, digest
+from optional import Optional, refuse_gpu, resolve, size_of
 
 ROOT = Path(__file__).resolve().parent.parent
 CORE = "edgellm"
@@ -40,6 +41,7 @@ class Part:
     name: str
     folder: Path
     native: Native | None = None
+    optional: Optional | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +61,10 @@ def parts() -> list[Part]:
     distributions = [Part(CORE, ROOT)]
     for pyproject in sorted(ROOT.glob("plugins/*/pyproject.toml")):
         data = tomllib.loads(pyproject.read_text("utf-8"))
-        table = data.get("tool", {}).get("edgellm", {}).get("native")
-        native = Native.read(pyproject.parent, table) if table else None
-        distributions.append(Part(data["project"]["name"], pyproject.parent, native))
+        tables = data.get("tool", {}).get("edgellm", {})
+        native = Native.read(pyproject.parent, tables["native"]) if "native" in tables else None
+        optional = Optional(**tables["optional"]) if "optional" in tables else None
+        distributions.append(Part(data["project"]["name"], pyproject.parent, native, optional))
     return distributions
 
 
@@ -118,8 +121,9 @@ def likely_cause(errors: list[str]) -> str:
 class Installer:
     """Runs the environment's own pip, one part at a time."""
 
-    def __init__(self, venv: Path, extras: tuple[str, ...]) -> None:
+    def __init__(self, venv: Path, extras: tuple[str, ...], *, gpu: bool = False) -> None:
         self.venv = venv
+        self.gpu = gpu
         self.python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
         self.before = self._read_record()
         self.after: dict[str, Outcome] = {}
@@ -192,9 +196,23 @@ class Installer:
         """
         (self.venv / f"setup-{part.name}.log").unlink(missing_ok=True)
         note = self._install_native(part, part.native) if part.native else ""
-        extras = f"[{','.join(self.extras)}]" if part.name == CORE and self.extras else ""
+        wanted = self.extras_of(part)
+        extras = f"[{','.join(wanted)}]" if wanted else ""
+        if part.optional:
+            packages = resolve(self.python, f"{part.folder}{extras}")
+            if not self.gpu:
+                refuse_gpu(packages, self.python, part.optional)
+            note = f"{len(packages)} packages of {size_of(packages)}"
+            if packages:
+                print(f"{part.name} needs {note}: {', '.join(package.name for package in packages)}", flush=True)
         self.pip(part, ["install", "--editable", f"{part.folder}{extras}"], Progress(part.name))
         return self._install_wheels(part) if part.name == CORE else note
+
+    def extras_of(self, part: Part) -> tuple[str, ...]:
+        """The core's are those that were asked for; an optional part has its own, and what its tests need."""
+        if part.optional:
+            return (part.optional.extra, *(extra for extra in self.extras if extra == "test"))
+        return self.extras if part.name == CORE else ()
 
     def _install_wheels(self, part: Part) -> str:
         """What the core does without where there is no wheel: compiling it would need Rust."""
@@ -235,7 +253,7 @@ class Installer:
     def run(self, part: Part) -> Outcome:
         """Install the part unless it is there and nothing changed; record the outcome."""
         key = fingerprint(part)
-        extras = self.extras if part.name == CORE else ()
+        extras = self.extras_of(part)
         old = self.before.get(part.name)
         if old and (old.key, old.status, old.extras) == (key, "installed", extras):
             return old
@@ -279,14 +297,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv", help="environment to make or update")
     parser.add_argument("--extras", default="", help="extras of the core, comma-separated: test,check")
+    parser.add_argument("--with", default="", dest="optional", help="parts that are left out otherwise: edgellm-tune")
+    parser.add_argument("--gpu", action="store_true", help="install packages for GPUs, which are gigabytes")
     options = parser.parse_args(arguments)
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.default_int_handler)
-    installer = Installer(options.venv.resolve(), tuple(filter(None, options.extras.split(","))))
+    installer = Installer(options.venv.resolve(), tuple(filter(None, options.extras.split(","))), gpu=options.gpu)
     try:
         installer.make_venv()
         for part in parts():
+            if part.optional and part.name not in options.optional.split(","):
+                continue
             outcome = installer.run(part)
             if part.name == CORE and outcome.status == "failed":
                 raise Failed(outcome.note, outcome.hint)

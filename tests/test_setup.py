@@ -23,6 +23,7 @@ PIP = """#!/bin/sh
 shift 3
 echo "$@" >> "{log}"
 case "$*" in
+  *--dry-run*) while [ "$1" != --report ]; do shift; done; cp "{log}.report" "$2" ;;
   *{fails}*) echo "native/kernel.c:3:1: error: unknown type name 'flaot'"
     echo "ERROR: Failed building wheel"; exit 1 ;;
   wheel*) echo "  [1/2] cc a"; echo "  [2/2] cc b"
@@ -85,7 +86,7 @@ def modules(monkeypatch: pytest.MonkeyPatch):
     import native
 
     yield install, native
-    del sys.modules["install"], sys.modules["native"]
+    del sys.modules["install"], sys.modules["native"], sys.modules["optional"]
 
 
 @pytest.fixture
@@ -217,7 +218,7 @@ def test_without_a_compiler_it_says_which_and_how_to_get_one(modules, monkeypatc
 
 def test_an_interrupt_ends_pip_and_what_pip_started(repository: Repository) -> None:
     repository.play(sleeps="edgellm-plain")
-    for module in ("install", "native"):
+    for module in ("install", "native", "optional"):
         (repository.folder / "plugins" / f"{module}.py").write_text((PLUGINS / f"{module}.py").read_text())
     command = [sys.executable, str(repository.folder / "plugins" / "install.py")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -283,3 +284,47 @@ def test_a_library_without_a_wheel_is_done_without(repository: Repository, capsy
     assert asked[1] == "install --only-binary=:all: masks>=1"
     assert "without masks>=1" in capsys.readouterr().out
     assert repository.record()["edgellm"]["status"] == "installed"
+
+
+def with_optional_part(repository: Repository, *packages: tuple[str, int]) -> None:
+    """A part that is left out, for which pip would fetch `packages`: (name, bytes)."""
+    folder = repository.folder / "plugins" / "edgellm-more"
+    folder.mkdir()
+    optional = '[tool.edgellm.optional]\nextra = "large"\nword = "make setup-more"\n'
+    (folder / "pyproject.toml").write_text('[project]\nname = "edgellm-more"\n' + optional)
+    rows: list[object] = [{"metadata": {"name": "edgellm-more"}, "download_info": {"dir_info": {}, "url": "file:///"}}]
+    for name, n_bytes in packages:
+        wheel = repository.folder / f"{name}.whl"
+        wheel.write_bytes(bytes(n_bytes))
+        rows.append({"metadata": {"name": name, "version": "1"}, "download_info": {"url": wheel.as_uri()}})
+    Path(f"{repository.log}.report").write_text(json.dumps({"install": rows}))
+
+
+def test_an_optional_part_is_installed_where_it_is_named(
+    repository: Repository, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_optional_part(repository, ("torch", 3_000_000), ("sympy", 1_000_000))
+    assert not any("edgellm-more" in line for line in repository.run()[1])
+    capsys.readouterr()
+
+    status, asked = repository.run("--with", "edgellm-more", "--extras", "test")
+    assert status == 0
+    assert asked[-1] == f"install --editable {repository.folder}/plugins/edgellm-more[large,test]"
+    assert "edgellm-more needs 2 packages of 4 MB: torch, sympy" in capsys.readouterr().out
+    assert repository.run("--with", "edgellm-more")[1] == []
+
+
+def test_gigabytes_for_gpus_are_fetched_only_where_that_is_asked(repository: Repository) -> None:
+    with_optional_part(repository, ("torch", 3_000_000), ("nvidia-cudnn", 5_000_000))
+    asked = repository.run("--with", "edgellm-more")[1]
+    row = repository.record()["edgellm-more"]
+
+    assert not any(line.startswith("install --editable") and "edgellm-more" in line for line in asked)
+    assert row["status"] == "failed"
+    assert "2 packages of 8 MB would be installed, 1 of them for GPUs, as nvidia-cudnn" in row["note"]
+    assert "`make setup-more ARGS=--gpu`" in row["hint"]
+    assert "pip install torch --index-url INDEX" in row["hint"]
+
+    asked = repository.run("--with", "edgellm-more", "--gpu")[1]
+    assert asked[-1].endswith("edgellm-more[large]")
+    assert repository.record()["edgellm-more"]["status"] == "installed"

@@ -12,10 +12,22 @@ from collections import defaultdict
 
 import pytest
 
-GROUPS = ("bitnet", "browser", "cgroup", "compiler", "corpus", "machines", "model", "parquet", "qemu", "typing")
+GROUPS = (
+    "bitnet",
+    "browser",
+    "cgroup",
+    "compiler",
+    "corpus",
+    "machines",
+    "model",
+    "parquet",
+    "qemu",
+    "torch",
+    "typing",
+)
 # CI has what these need, or installs it: there, a group that did not run is a failure.
 NOT_APPLICABLE = "does not apply"
-REQUIRED_IN_CI = frozenset({"bitnet", "browser", "cgroup", "compiler", "corpus", "model", "qemu", "typing"})
+REQUIRED_IN_CI = frozenset({"bitnet", "browser", "cgroup", "compiler", "corpus", "model", "qemu", "torch", "typing"})
 
 
 class NotRun:

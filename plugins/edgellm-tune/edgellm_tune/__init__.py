@@ -1,0 +1,1 @@
+"""EdgeLLM tuner on torch."""

@@ -1,0 +1,73 @@
+"""The loss over a whole vocabulary, for some supervised tokens at a time, and its gradient at once.
+
+No more than `LOGITS_BYTES` of logits are there at any moment, and they become their own gradient in place.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from edgellm_tune.base import Matrix
+from edgellm_tune.pieces import Norm
+
+LOGITS_BYTES = 64 * 1024**2  # as float32
+
+
+def tokens_at_once(n_vocab: int) -> int:
+    """Supervised tokens whose logits are computed together."""
+    return max(1, LOGITS_BYTES // (4 * n_vocab))
+
+
+def cross_entropy(
+    hidden: Tensor, targets: Tensor, norm: Tensor, eps: float, head: Matrix, *, share: float | None
+) -> tuple[float, Tensor | None]:
+    """(sum of -log p(target) in nats, gradient of `share` times it to `hidden`; None without `share`).
+
+    Args:
+        hidden: (tokens, hidden size), before the last norm. targets: int64 (tokens,).
+    """
+    each, total = tokens_at_once(head.rows), 0.0
+    to_hidden = None if share is None else torch.empty_like(hidden)
+    for start in range(0, len(hidden), each):
+        part = slice(start, start + each)
+        with torch.set_grad_enabled(share is not None):
+            leaf = hidden[part].detach().requires_grad_(share is not None)
+            x: Tensor = Norm.apply(leaf, norm, eps)
+        value, to_x = _of_part(x.detach(), targets[part], head, share)
+        total += value
+        if to_hidden is not None:
+            torch.autograd.backward(x, to_x)  # to the norm's weight, too, where that is trained
+            to_hidden[part] = leaf.grad  # type: ignore[assignment]
+    return total, to_hidden
+
+
+@torch.no_grad()
+def _of_part(x: Tensor, targets: Tensor, head: Matrix, share: float | None) -> tuple[float, Tensor | None]:
+    tiles = head.parts()
+    logits = [x @ head.part(start, stop).T for start, stop in tiles]
+    highest = torch.stack([tile.amax(1) for tile in logits]).amax(0)
+    rows = torch.arange(len(x))
+    wanted = torch.empty_like(highest)
+    inside = [(targets >= start) & (targets < stop) for start, stop in tiles]
+    for tile, here, (start, _) in zip(logits, inside, tiles, strict=True):
+        wanted[here] = tile[rows[here], targets[here] - start]
+    sums = torch.stack([tile.sub_(highest[:, None]).exp_().sum(1) for tile in logits]).sum(0)
+    total = float((highest + sums.log() - wanted).sum())
+    if share is None:
+        return total, None
+    to_x = torch.zeros_like(x)
+    for tile, here, (start, stop) in zip(logits, inside, tiles, strict=True):
+        tile.mul_((share / sums)[:, None])
+        tile[rows[here], targets[here] - start] -= share
+        to_x.addmm_(tile, head.part(start, stop))
+        if head.held.requires_grad:
+            grad = _grad_of(head)
+            grad[start:stop].addmm_(tile.T, x)
+    return total, to_x
+
+
+def _grad_of(head: Matrix) -> Tensor:
+    if head.held.grad is None:
+        head.held.grad = torch.zeros_like(head.held)
+    return head.held.grad
