@@ -247,12 +247,15 @@ def test_errors_are_typed(open_llm: Open, isolate: bool) -> None:
         {"messages": "hello", "temperature": "hot"},
         {"messages": "hello", "top_k": 1.5},
         {"messages": "hello", "seed": "one"},
-        {"messages": "hello", "logit_bias": {5: 1.0}},
+        {"messages": "hello", "logit_bias": {"five": 1.0}},
         {"messages": "hello", "max_tokens": 0},
         {"messages": "hello", "max_tokens": "many"},
         {"messages": "hello", "stop": [""]},
         {"messages": "hello", "stop": [5]},
         {"messages": "\ud800"},
+        {"messages": [{"role": "user", "content": "hello", "contnet": "hello"}]},
+        {"messages": "hello", "stream": True},
+        {"messages": "hello", "response_format": {"type": "json_object"}},
     ):
         with pytest.raises(UsageError):
             llm.chat(**wrong)  # type: ignore[arg-type]
@@ -584,3 +587,40 @@ WEATHER = Tool("weather", parameters={"type": "object"})
 def test_options_that_disagree_are_refused(open_llm: Open, options: dict[str, Any], param: str) -> None:
     with refuses(UsageError, param=param):
         open_llm(isolate=False).chat("hi", **options)
+
+
+def test_biases_are_a_dictionary_too_and_a_sampling_is() -> None:
+    pairs = ((65, 100.0),)
+    assert Sampling.of(logit_bias={65: 100.0}) == Sampling.of(logit_bias={"65": 100.0}) == Sampling(logit_bias=pairs)
+    with EdgeLLM.load("echo", isolate=False) as llm:
+        request = llm.request("biased", sampling={"temperature": 0, "logit_bias": {65: 100.0}}, max_tokens=3)
+        assert request.sampling == Sampling(temperature=0, logit_bias=pairs)
+
+
+def test_a_key_that_a_message_has_not_is_refused_by_its_name_and_one_without_a_value_is_none() -> None:
+    with EdgeLLM.load("echo", isolate=False) as llm:
+        with refuses(UsageError, param="messages"):
+            llm.chat([{"role": "user", "content": "hello", "contnet": "hello"}])
+        answered = {"role": "assistant", "content": "yes", "refusal": None, "annotations": []}
+        said = [{"role": "user", "content": "one"}, answered, {"role": "user", "content": "hello"}]
+        assert llm.chat(said).text == "hello"
+
+
+@pytest.mark.parametrize("option", [{"stream": True}, {"response_format": {"type": "json_object"}}, {"model": "x"}])
+def test_what_other_clients_take_is_refused_with_what_is_meant(option: dict[str, Any]) -> None:
+    (name,) = option
+    with EdgeLLM.load("echo", isolate=False) as llm, refuses(UsageError, param=name):
+        llm.chat("hello", **option)
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_stream_that_another_thread_reads_is_not_closed_and_says_so(open_llm: Open) -> None:
+    events = open_llm().stream(LONG[:400], temperature=0)
+    next(events)
+    reader = threading.Thread(target=lambda: list(events))
+    reader.start()
+    wait_until(lambda: events._events.gi_running)  # type: ignore[attr-defined]
+    with refuses(UsageError):
+        events.close()
+    reader.join(PATIENCE_S)
+    events.close()

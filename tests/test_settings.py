@@ -104,12 +104,15 @@ def command(**options: object) -> None:
     click.echo(" ".join(child[name] for name in ("EDGELLM_OFFLINE", "EDGELLM_MAX_RATE", "EDGELLM_MODELS_DIR")))
 
 
-def test_flags_hold_while_the_command_runs_and_reach_its_children(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flags_hold_while_the_command_runs_and_reach_its_children(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    new = str(tmp_path)
     monkeypatch.setenv("EDGELLM_MODELS_DIR", "/old")
     before = dict(os.environ)
-    done = CliRunner().invoke(command, ["--offline", "--max-rate", "2MB/s", "--models-dir", "/new"])
+    done = CliRunner().invoke(command, ["--offline", "--max-rate", "2MB/s", "--models-dir", new])
 
-    assert done.output.splitlines() == ["True 2MB/s ['/new', '/old']", f"1 2MB/s /new{os.pathsep}/old"]
+    assert done.output.splitlines() == [f"True 2MB/s ['{new}', '/old']", f"1 2MB/s {new}{os.pathsep}/old"]
     assert dict(os.environ) == before
     assert settings.current() == settings.Environment.of(os.environ)
 

@@ -264,6 +264,21 @@ def test_progress_is_a_line_each_tenth_where_there_is_no_terminal(modules, capsy
     ]
 
 
+def test_where_pip_says_nothing_progress_does(modules, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    monkeypatch.setattr(modules[0].Progress, "SILENCE_S", 0.01)
+    progress = modules[0].Progress("lib")
+    progress("  Downloading big.tar.gz (70 MB)")
+    told: list[str] = []
+
+    def has_told() -> bool:
+        told.extend(capsys.readouterr().out.splitlines())
+        return len(told) > 1
+
+    with progress.alive():
+        wait_until(has_told)
+    assert {line.partition(",")[0] for line in told} == {"  lib: Downloading big.tar.gz"}
+
+
 def test_a_python_that_is_too_old_is_told_which_to_use() -> None:
     done = subprocess.run(
         ["make", "setup", "PYTHON=/bin/false"], cwd=PLUGINS.parent, capture_output=True, text=True, check=False,

@@ -38,6 +38,9 @@ _ELSEWHERE = {
     "schema": "chat and achat take it, whose answer comes whole",
     "progress": "stream and astream take it",
     "rounds": "use_tools and its siblings take it",
+    "response_format": "schema takes a type or a JSON schema, grammar other forms: chat(..., schema={...})",
+    "stream": "chat gives the whole answer, stream and astream give it event by event",
+    "model": "the model was named when it was loaded",
     "sampling": "write its fields as options, as temperature=0.7",
     **{
         name: f"request takes it: llm.generate(llm.request(messages, {name}=...))"
@@ -67,7 +70,7 @@ class RequestMethods(GenerationMethods):
         continue_final_message: bool = False,
         max_tokens: int | None = None,
         stop: str | Sequence[str] | None = None,
-        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+        sampling: Sampling | SamplingKeywords = Sampling(),  # noqa: B008 - frozen
         ignore_eos: bool = False,
         grammar: Grammar | None = None,
         logprobs: bool = False,
@@ -106,6 +109,8 @@ class RequestMethods(GenerationMethods):
             BadTemplate: the model has no template, or it is broken; UsageError: no messages, an unknown role, options
             that disagree; UnsupportedTask: the model writes no text.
         """
+        if isinstance(sampling, Mapping):
+            sampling = Sampling.of(**sampling)
         info = self._session.info
         if not info.generates:
             raise unsupported_task("chat", info)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NoReturn, Self, Unpack
 
 from edgellm import explain, settings
 from edgellm.app import launch
+from edgellm.app.download import PlannedDownload
 from edgellm.app.verify import Verification
 from edgellm.contract.manager import plugins
 from edgellm.errors import EdgeLLMError, UsageError
@@ -28,15 +29,18 @@ from edgellm.sdk.chat import ChatMethods
 from edgellm.sdk.embeddings import EmbeddingMethods
 from edgellm.sdk.tokens import TokenMethods
 from edgellm.sdk.tool_loop import ToolLoopMethods
+from edgellm.store.http import redacted
 from edgellm.store.library import silent
 from edgellm.text.template_process import TemplateProcess
 from edgellm.types.options import LaunchKeywords, LaunchOptions, SelectionKeywords
 from edgellm.types.plan import Decision, LaunchPlan
+from edgellm.units import show_size
 
 if TYPE_CHECKING:
     from edgellm.contract.engine import EngineInfo
     from edgellm.contract.source import Progress
 
+_log = logging.getLogger("edgellm.download")
 # An app that sets up no logging gets none of ours on its standard error.
 logging.getLogger("edgellm").addHandler(logging.NullHandler())
 
@@ -76,13 +80,15 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods, TokenMethods, Adap
         Args:
             options: the fields of `edgellm.types.options.SelectionOptions` (task, ctx, min_tps, max_memory, ...).
             isolate: run native code in a process of its own; False = in a thread of this one.
-            progress: called with (bytes so far, bytes in all or None, what) while the model is fetched.
+            progress: called with (bytes so far, bytes in all or None, what) while the model is fetched. Before its
+                first byte, the logger `edgellm.download` tells model, size and source at level INFO;
+                max_download="2GB" keeps to what is here or no larger.
 
         Raises:
             NothingFits, SourceError, BackendError, UsageError.
         """
         settings.check(os.environ)
-        plan, decision = launch.plan(None, LaunchOptions.of(**options), progress=progress)
+        plan, decision = launch.plan(None, LaunchOptions.of(**options), progress=progress, approve=_announced)
         return cls(plan, decision=decision, isolate=isolate)._loaded()
 
     @classmethod
@@ -107,7 +113,7 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods, TokenMethods, Adap
             what = f"{model!r} names no model"
             raise UsageError(what, hint="name one, or let EdgeLLM.auto() choose", param="model")
         settings.check(os.environ)
-        plan, _ = launch.plan(name, LaunchOptions.of(**options), progress=progress)
+        plan, _ = launch.plan(name, LaunchOptions.of(**options), progress=progress, approve=_announced)
         return cls(plan, isolate=isolate)._loaded()
 
     @property
@@ -191,6 +197,11 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods, TokenMethods, Adap
             self.close()
             raise
         return self
+
+
+def _announced(download: PlannedDownload) -> None:
+    choice, source = download.choice, redacted(download.file.source.split()[0])
+    _log.info("fetching %s %s: %s from %s", choice.model, choice.quant, show_size(download.bytes), source)
 
 
 def _open(plan: LaunchPlan, *, isolate: bool) -> Session:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from edgellm.errors import UsageError
-from edgellm.text.message_input import AS_MESSAGES, message_of
+from edgellm.text.message_input import AS_MESSAGES, KEYS, message_of
 from edgellm.types.checks import in_python
 from edgellm.types.message import Message, Tool
 
@@ -40,6 +40,11 @@ def _message(message: Message | Mapping[str, Any], place: str) -> Message:
         return message
     if not isinstance(message, Mapping):
         raise UsageError(f"{place}={message!r:.60} is no message", hint=AS_MESSAGES, param="messages")
+    # What has no value, as "refusal": None in answers of OpenAI's client, says nothing.
+    unknown = [str(name) for name, value in message.items() if name not in KEYS and value]
+    if unknown:
+        what = f"{place} has a key {unknown[0]!r:.60}, which means nothing"
+        raise UsageError(what, hint=f"keys of a message: {', '.join(KEYS)}", param="messages")
     try:
         return message_of(message)
     except msgspec.ValidationError as error:

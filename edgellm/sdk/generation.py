@@ -11,6 +11,7 @@ from edgellm.errors import EdgeLLMError, UsageError
 from edgellm.runtime.session import AsyncSink, QueueSink, Session
 from edgellm.sdk.asking import submit
 from edgellm.sdk.deadline import Deadline
+from edgellm.sdk.event_iterator import EventIterator
 from edgellm.types.event import Delta, Done, Event, Prefill
 from edgellm.types.request import GenerationRequest
 
@@ -25,8 +26,11 @@ class GenerationMethods:
 
         The whole text that continues a raw prompt is
         `"".join(event.text for event in llm.generate(GenerationRequest("Once upon")) if isinstance(event, Delta))`.
-        Raises as `chat` does, when the first event is asked for.
+        Raises as `chat` does, when the first event is asked for. Closing the iterator cancels the request.
         """
+        return EventIterator(self._events_within(request, timeout))
+
+    def _events_within(self, request: GenerationRequest, timeout: float | None) -> Generator[Event, None, None]:
         yield from self._events_by(request, Deadline(timeout))
 
     def _events_by(self, request: GenerationRequest, deadline: Deadline) -> Generator[Event, None, None]:

@@ -59,6 +59,9 @@ class _Message(msgspec.Struct):
         )
 
 
+KEYS = _Message.__struct_fields__
+
+
 def message_of(message: Mapping[str, Any]) -> Message:
     """
     Raises:

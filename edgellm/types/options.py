@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from edgellm.types.adapter import AskedFiles, adapter_files
 from edgellm.types.checks import check_names, check_types, plain_numbers
 from edgellm.types.request import SelectionRequest, Task, cache_type, layers_on_gpu, slot_count
-from edgellm.types.sampling import Sampling
+from edgellm.types.sampling import Sampling, SamplingKeywords
 from edgellm.units import parse_bytes, parse_tokens
 
 CacheChoice = Literal["auto", "f32", "f16", "q8_0", "q4_0"]
@@ -111,5 +111,5 @@ class LaunchKeywords(SelectionKeywords, total=False):
     quant: str | None
     threads: int | None
     options: Mapping[str, str] | None
-    sampling: Sampling | None
+    sampling: Sampling | SamplingKeywords | None
     adapters: AskedFiles | None

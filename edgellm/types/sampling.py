@@ -5,7 +5,7 @@ What a request leaves open comes from the defaults of the model that runs (`edge
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self, TypedDict
 
@@ -14,6 +14,7 @@ import msgspec
 from edgellm.types.checks import MAX_COUNT, check_names, check_range, check_types
 
 MAX_BIASES = 1024
+Biases = tuple[tuple[int, float], ...] | Mapping[int, float] | Mapping[str, float]  # of tokens, by their ids
 
 _RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("temperature", lambda value: 0.0 <= value <= 100.0, "0 to 100"),
@@ -30,6 +31,10 @@ _RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
 )
 PARAMETERS = tuple(name for name, _, _ in _RANGES if name != "seed")  # that a model has defaults for
 ALLOWED = {name: allowed for name, _, allowed in _RANGES}  # in words
+
+
+def _is_id(token: object) -> bool:
+    return isinstance(token, str) and token.isascii() and token.isdigit()
 
 
 class Sampling(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaults=True):
@@ -65,8 +70,12 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True, repr_omit_defaul
 
     @classmethod
     def of(cls, **options: Any) -> Self:
-        """Parameters by name. Raises UsageError for an unknown one."""
+        """Parameters by name; `logit_bias` also as `{id: bias}`. Raises UsageError for an unknown one."""
         check_names(options, cls.__struct_fields__)
+        if isinstance(biases := options.get("logit_bias"), Mapping):
+            # In JSON, from which such a dictionary may come, every key is a text.
+            pairs = ((int(token) if _is_id(token) else token, bias) for token, bias in biases.items())
+            options["logit_bias"] = tuple(pairs)
         return cls(**options)
 
     @property
@@ -121,5 +130,5 @@ class SamplingKeywords(TypedDict, total=False):
     frequency_penalty: float | None
     presence_penalty: float | None
     penalty_last_n: int | None
-    logit_bias: tuple[tuple[int, float], ...]
+    logit_bias: Biases
     seed: int | None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from collections.abc import Iterator
 
 import click
@@ -17,12 +19,14 @@ from edgellm.app.download import PlannedDownload
 from edgellm.cli import download
 from edgellm.cli._options import make_plan
 from edgellm.cli.main import cli
-from edgellm.errors import NothingFits
+from edgellm.errors import EdgeLLMError, NothingFits
+from edgellm.sdk.client import EdgeLLM
 from edgellm.store import http
 from edgellm.store.library import Library
 from edgellm.store.sources.registry import sources
 from edgellm.types.options import LaunchOptions
 from edgellm.types.request import SelectionRequest
+from edgellm.units import show_size
 
 LARGE, SMALL = "o/Tiny-GGUF/tiny-Q8_0.gguf", "o/Tiny-GGUF/tiny-Q4_0.gguf"
 MODEL = "hf://o/Tiny-GGUF"
@@ -143,3 +147,18 @@ def test_a_limit_chooses_the_best_within_it_or_says_what_would_do(server: ModelS
         launch.model_plan(MODEL, SelectionRequest(max_download_bytes=10**6))
     assert pull("--max-download", "5MB").exit_code == 0
     assert stored() == ["Q4_0"]
+
+
+def test_in_python_the_logger_tells_the_size_before_the_file_is_fetched(
+    server: ModelServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "edgellm.download")
+    sent: list[int] = []
+    caplog.handler.addFilter(lambda _: sent.append(max(seen.sent for seen in server.seen)) or True)
+    with contextlib.suppress(EdgeLLMError):  # it is no whole model
+        EdgeLLM.load(MODEL).close()
+
+    (told,) = (record.getMessage() for record in caplog.records if record.name == "edgellm.download")
+    assert show_size(len(server.files[LARGE])) in told
+    assert sent[0] <= 1024**2
+    assert stored() == ["Q8_0"]

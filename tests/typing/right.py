@@ -63,6 +63,8 @@ def ask(llm: EdgeLLM) -> None:
     assert_type(answer.usage.completion_tokens, int)
     conversation = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]
     llm.chat(conversation, logit_bias=((65, -100.0),), stop=["a", "b"])
+    llm.chat(conversation, logit_bias={65: -100.0})
+    llm.chat(conversation, logit_bias={"65": -100.0})
     llm.chat([Message("user", "Hello")], grammar=Grammar.of_schema({"type": "object"}), top_logprobs=3)
     assert_type(answer.logprobs, tuple[TokenLogprob, ...])
     assert_type(llm.chat("Hello", n=3, thinking=True, reasoning_effort="low").choices, tuple[Choice, ...])

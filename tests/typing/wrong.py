@@ -29,7 +29,7 @@ def ask(llm: EdgeLLM) -> None:
     llm.chat("Hello", grammar="{}")  # pyright: ignore[reportArgumentType]
     llm.chat("Hello", top_logprobs="all")  # pyright: ignore[reportArgumentType]
     llm.chat("Hello", timeout="soon")  # pyright: ignore[reportArgumentType]
-    llm.chat("Hello", logit_bias={65: 1.0})  # pyright: ignore[reportArgumentType]
+    llm.chat("Hello", logit_bias=[65])  # pyright: ignore[reportArgumentType]
     llm.chat("Hello", tool_choice="maybe")  # pyright: ignore[reportArgumentType]
     llm.chat("Hello", tools=weather)  # pyright: ignore[reportArgumentType]
     llm.chat("Hello", reasoning_effort="hard")  # pyright: ignore[reportArgumentType]
