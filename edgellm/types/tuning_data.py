@@ -63,7 +63,6 @@ Noted = Literal[
     "in_pieces",  # how many: each answer became an example of its own, or a long text was cut
     "end_added",  # the template writes no end of an answer
     "thought_left_out",  # field: the template writes no thoughts, or another one
-    "repeated",  # the line that it repeats
 ]
 REFUSED: frozenset[str] = frozenset(get_args(Refused))
 

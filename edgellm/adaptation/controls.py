@@ -1,0 +1,60 @@
+"""What a tuned model is compared with: the base with examples in the prompt, and a model that learned nonsense."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+
+import msgspec
+
+from edgellm.adaptation.split import answer_of, text_of
+from edgellm.types.message import Message
+from edgellm.types.tuning_data import TrainingChat, TrainingRecord, TrainingText
+
+
+def shuffled(records: Sequence[TrainingRecord], seed: int = 0) -> list[TrainingRecord]:
+    """The same records, with their last answers dealt out anew. Texts, which have none, and calls stay."""
+    places = [at for at, record in enumerate(records) if answer_of(record)]
+    dealt = list(records)
+    for at, other in zip(places, _order(places, seed), strict=True):
+        dealt[at] = _answered(records[at], answer_of(records[other]))
+    return dealt
+
+
+def _answered(record: TrainingRecord, answer: str) -> TrainingRecord:
+    if not isinstance(record, TrainingChat):
+        assert not isinstance(record, TrainingText)
+        return msgspec.structs.replace(record, completion=answer)
+    messages = list(record.messages)
+    last = max(at for at, message in enumerate(messages) if message.role == "assistant")
+    messages[last] = msgspec.structs.replace(messages[last], content=answer)
+    return msgspec.structs.replace(record, messages=tuple(messages))
+
+
+def shots(records: Sequence[TrainingRecord], n: int, seed: int = 0) -> list[TrainingChat]:
+    """Examples for a prompt: questions with one answer, each class in its turn, the shorter half of them."""
+    usable = [record for record in records if isinstance(record, TrainingChat) and _is_question(record)]
+    usable.sort(key=lambda record: len(text_of(record)))
+    by_answer: defaultdict[str, list[TrainingChat]] = defaultdict(list)
+    short = usable[: max(n, len(usable) // 2)]
+    for at in _order(range(len(short)), seed):
+        by_answer[answer_of(short[at])].append(short[at])
+    rounds = range(max(map(len, by_answer.values()), default=0))
+    return [record for turn in rounds for group in by_answer.values() for record in group[turn : turn + 1]][:n]
+
+
+def _is_question(chat: TrainingChat) -> bool:
+    roles = [message.role for message in chat.messages if message.role != "system"]
+    return roles == ["user", "assistant"] and not chat.tools and bool(answer_of(chat))
+
+
+def with_shots(messages: Sequence[Message], examples: Sequence[TrainingChat]) -> tuple[Message, ...]:
+    """A request with examples behind its system text. Theirs is left out: it is the same in most sets."""
+    first = next((at for at, message in enumerate(messages) if message.role != "system"), len(messages))
+    said = (message for chat in examples for message in chat.messages if message.role != "system")
+    return (*messages[:first], *said, *messages[first:])
+
+
+def _order(places: Sequence[int], seed: int) -> list[int]:
+    return sorted(places, key=lambda place: hashlib.sha256(f"{seed} {place}".encode()).digest())

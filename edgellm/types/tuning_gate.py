@@ -1,0 +1,75 @@
+"""Whether tuning helped, as numbers: each difference with its interval, and what follows from it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+GateVerdict = Literal["better", "worse", "no_different"]
+
+
+class PairedGain(msgspec.Struct, frozen=True):
+    """The same held-out rows before and after. A gain above 0 is for the better, whatever is measured."""
+
+    measure: Literal["accuracy", "loss"]  # shares of 1; nats per token
+    n_rows: int
+    before: float
+    after: float
+    gain: float
+    low: float  # of the interval of the gain
+    high: float
+    level: float  # of confidence, 0.95
+    p: float | None = None  # of accuracies: the exact test of McNemar
+
+    @property
+    def verdict(self) -> GateVerdict:
+        if self.low > 0:
+            return "better"
+        return "worse" if self.high < 0 else "no_different"
+
+
+class ShuffledControl(msgspec.Struct, frozen=True):
+    """Of a model that was tuned on answers that were dealt out anew: what it knows can only come from a leak."""
+
+    n_rows: int
+    accuracy: float
+    chance: float  # of answers as frequent as its own, that know nothing of the row
+    low: float  # of the interval of chance
+    high: float
+
+    @property
+    def leaks(self) -> bool:
+        return self.accuracy > self.high
+
+
+class Forgetting(msgspec.Struct, frozen=True):
+    """General text before and after."""
+
+    n_tokens: int
+    before: float  # perplexity
+    after: float
+    low: float  # of the interval of after / before
+    high: float
+    allowed: float  # of after / before
+
+    @property
+    def forgets(self) -> bool:
+        return self.low > self.allowed
+
+
+class Gate(msgspec.Struct, frozen=True):
+    """All that was measured on held-out rows. `few_shot`: against the base with examples in the prompt."""
+
+    zero_shot: PairedGain
+    few_shot: PairedGain | None = None
+    n_shots: int = 0
+    shuffled: ShuffledControl | None = None
+    forgetting: Forgetting | None = None
+
+    @property
+    def verdict(self) -> GateVerdict:
+        """Against the base as it is asked without tuning; a leak is no gain."""
+        if self.shuffled is not None and self.shuffled.leaks and self.zero_shot.verdict == "better":
+            return "no_different"
+        return self.zero_shot.verdict
