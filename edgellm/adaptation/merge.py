@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -58,23 +59,25 @@ def add(path: Path, lora: Lora, scale: float = 1.0, progress: MergeProgress = la
     model = read_model(path)
     check_merge(lora, model, "the adapter")
     tensors = {tensor.name: tensor for tensor in model.tensors}
-    file = np.memmap(path, np.uint8, "r+")
     names = [*lora.factors, *lora.replaced]
-    for done, name in enumerate(names):
-        progress(done, len(names), name)
-        tensor = tensors[name]
+    for tensor in (tensors[name] for name in names):
         if tensor.type.name not in WRITTEN:
-            message = f"{path}: {name} is of type {tensor.type.name}, factors are added to {', '.join(WRITTEN)}"
+            message = f"{path}: {tensor.name} is of type {tensor.type.name}, factors are added to {', '.join(WRITTEN)}"
             raise UnsupportedArtifact(message, hint="merge into a file that is not quantized, then quantize it")
-        for place, values in _sums(file, tensor, lora, scale):
-            file[place] = np.frombuffer(bytes_of(values, tensor.type.name, name), np.uint8)
-    file.flush()
+    # Read and written, not mapped: pages of a map that were changed count as memory until the disk has them.
+    with open(path, "r+b") as file:
+        for done, name in enumerate(names):
+            progress(done, len(names), name)
+            for begin, values in _sums(file, tensors[name], lora, scale):
+                if not np.isfinite(values).all():
+                    message = f"{name} would have values that no number can hold"
+                    raise UnsupportedArtifact(message, hint="the adapter is damaged, or its alpha is: export it again")
+                file.seek(begin)
+                file.write(bytes_of(values, tensors[name].type.name, name))
 
 
-def _sums(
-    file: np.memmap[tuple[int, ...], np.dtype[np.uint8]], tensor: GgufTensor, lora: Lora, scale: float
-) -> Iterator[tuple[slice, Floats]]:
-    """(place in the file, new values of some rows) of all rows of a tensor."""
+def _sums(file: BinaryIO, tensor: GgufTensor, lora: Lora, scale: float) -> Iterator[tuple[int, Floats]]:
+    """(where in the file, new values) of some rows after another, until all rows of a tensor had their turn."""
     name, (n_in, n_out, n_experts) = tensor.name, (*tensor.dims, 1)[:3]
     row_bytes = tensor.n_bytes // (n_out * n_experts)
     step = max(1, CHUNK_BYTES // (4 * n_in))
@@ -82,14 +85,16 @@ def _sums(
         for first in range(0, n_out, step):
             rows = slice(first, min(first + step, n_out))
             begin = tensor.offset + (expert * n_out + rows.start) * row_bytes
-            place = slice(begin, begin + (rows.stop - rows.start) * row_bytes)
             if name in lora.replaced:
-                yield place, lora.replaced[name][rows]
+                yield begin, lora.replaced[name][rows]
                 continue
-            values = floats_of(np.asarray(file[place]), tensor.type.name).reshape(-1, n_in)
+            file.seek(begin)
+            raw = np.frombuffer(file.read((rows.stop - rows.start) * row_bytes), np.uint8)
+            values = floats_of(raw, tensor.type.name).reshape(-1, n_in)
             a, b = lora.factors[name].a, lora.factors[name].b
             a, b = (a[expert], b[expert, rows]) if a.ndim > 2 else (a, b[rows])
             total = values + scale * lora.scale(name) * (b.astype(np.float64) @ a)
             if name in lora.lengths:
                 total *= (lora.lengths[name][rows] / np.linalg.norm(total, axis=1))[:, None]
-            yield place, np.asarray(total, np.float32)
+            with np.errstate(over="ignore"):
+                yield begin, np.asarray(total, np.float32)

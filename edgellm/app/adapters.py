@@ -132,10 +132,8 @@ def tuned(model: str, options: LaunchOptions) -> tuple[str, LaunchOptions, str]:
 def _asked(text: str) -> AskedAdapter:
     name, sep, path = text.partition("=")
     if not sep or Path(text).exists():  # a path may have the sign in it
-        name, path = _name_of(Path(text)), text
-    if quants.QUANTS.get(name.upper()) is not None:
-        hint = f"call it otherwise: {name}-adapter=FILE"
-        raise UsageError(f"{name} is a quantization, and no name of an adapter", hint=hint, param="adapters")
+        name, path = name_of(Path(text)), text
+    check_no_quant(name, hint=f"call it otherwise: {name}-adapter=FILE")
     there = [] if sep or Path(path).exists() else [one for one in AdapterStore().installed() if one.name == text]
     if not there:
         return _read(name, Path(path).expanduser())
@@ -148,7 +146,17 @@ def _read(name: str, path: Path) -> AskedAdapter:
     return AskedAdapter(AdapterFile(name, read.header.where, read.tensor_bytes, read.sha256), read)
 
 
-def _name_of(path: Path) -> str:
+def check_no_quant(name: str, *, hint: str) -> None:
+    """
+    Raises:
+        UsageError: MODEL:NAME would be a file of the model.
+    """
+    if quants.QUANTS.get(name.upper()) is not None:
+        raise UsageError(f"{name} is a quantization, and no name of an adapter", hint=hint, param="adapters")
+
+
+def name_of(path: Path) -> str:
+    """What the adapter at `path` is called where nobody gives it a name."""
     stem = path.absolute().parent.name if path.stem in _USUAL_STEMS else path.stem
     return re.sub(r"[^A-Za-z0-9._-]", "-", stem).lstrip("._-")[:64] or "adapter"
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # Name -> one-line help. The help is repeated from the command's docstring; a test keeps the two equal.
 COMMANDS = {
+    "adapters": "List, bring, export, merge and remove LoRA adapters.",
     "auto-select": "Choose the best model that this machine runs well, and say why.",
     "bench": "Measure a model's speed, memory and quality on this machine.",
     "calibrate": "Measure how fast this CPU runs each quantization.",

@@ -75,7 +75,7 @@ def command(
         _tell(planned)
     result = None
     if not dry_run:
-        with ended_with_us(), _progress(planned.quant) as report:
+        with ended_with_us(), quantizing(f"quantizing to {planned.quant}") as report:
             result = make(planned, report)
     if as_json:
         say_json(_answer(planned, result))
@@ -141,25 +141,25 @@ def _answer(planned: Plan, result: Made | None) -> dict[str, Any]:
 
 
 @contextmanager
-def _progress(quant: str) -> Iterator[WriteProgress]:
+def quantizing(what: str) -> Iterator[WriteProgress]:
     """Percent and time left: a bar on a terminal, a line now and then elsewhere."""
     if not sys.stderr.isatty():
-        yield _Lines(quant)
+        yield _Lines(what)
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     columns = (BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(f"quantizing to {quant}", total=1.0)
-        yield lambda share, what: bar.update(task, completed=share, description=what)
+        task = bar.add_task(what, total=1.0)
+        yield lambda share, now: bar.update(task, completed=share, description=now)
 
 
 class _Lines:
     """Progress as plain lines."""
 
-    def __init__(self, quant: str) -> None:
-        self._quant = quant
+    def __init__(self, what: str) -> None:
+        self._what = what
         self._started = time.monotonic()
         self._next = self._started + PLAIN_INTERVAL_S
 
@@ -169,4 +169,4 @@ class _Lines:
             return
         self._next = now + PLAIN_INTERVAL_S
         remaining = f", {(now - self._started) * (1 - share) / share:.0f} s left" if share > 0 else ""
-        click.echo(f"quantizing to {self._quant}: {share:.0%}{remaining}, {what}", err=True)
+        click.echo(f"{self._what}: {share:.0%}{remaining}, {what}", err=True)

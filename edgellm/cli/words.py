@@ -103,6 +103,12 @@ def _stored(incomplete: str) -> Iterable[str]:
     return sorted({f"{s.model_id}:{s.quant}" if ":" in incomplete else s.model_id for s in installed})
 
 
+def _adapters(_incomplete: str) -> Iterable[str]:
+    from edgellm.store.adapters import AdapterStore
+
+    return sorted(stored.label for stored in AdapterStore().installed())
+
+
 TASK = Words("task", _tasks, few=True)
 KV = Words("kv", _caches, few=True)
 BACKEND = Words("backend", _backends, few=True)
@@ -110,4 +116,6 @@ PROFILE = Words("profile", _profiles, or_file=True)
 QUANT = Words("quant", _quants)
 MODEL = Words("model", _models, or_file=True)
 STORED = Words("stored", _stored)
+ADAPTER = Words("adapter", _adapters, or_file=True)
+STORED_ADAPTER = Words("stored adapter", _adapters)
 TOKENS = TokenCount()

@@ -249,7 +249,7 @@ def test_two_processes_do_not_make_one_file(tiny: Path, tmp_path: Path) -> None:
 
     def subprocess_make(one: Plan) -> None:
         # A lock object of its own, as another process has.
-        with making._alone(one.output or Path()):
+        with making.alone(one.output or Path()):
             pass
 
     with pytest.raises(KeyboardInterrupt):

@@ -48,7 +48,7 @@ def make(planned: Plan, progress: WriteProgress = lambda _share, _what: None) ->
     started = time.monotonic()
     library = Library()
     folder = library.root / safe_name(planned.source.card.id) if planned.output is None else planned.output.parent
-    with _alone(planned.output or folder / planned.quant):
+    with alone(planned.output or folder / planned.quant):
         # We hold the lock, so the process that left this folder is gone.
         work = folder / f".{planned.output.name if planned.output else planned.quant}.quantizing"
         shutil.rmtree(work, ignore_errors=True)
@@ -132,7 +132,7 @@ def _keep(planned: Plan, library: Library, path: Path) -> Path:
 
 
 @contextmanager
-def _alone(target: Path) -> Iterator[None]:
+def alone(target: Path) -> Iterator[None]:
     """Hold the lock of what is being made, against other processes of this user."""
 
     def busy() -> None:

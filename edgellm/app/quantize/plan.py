@@ -96,7 +96,7 @@ def plan(
             return decision
         to, notes = decision.choice.quant, decision.reasons
     quant = quants.find(to).name
-    backend, n_threads = _backend(quant, machine), threads or machine.compute_threads
+    backend, n_threads = backend_for(quant, machine), threads or machine.compute_threads
     if not 1 <= n_threads <= 1024:
         raise UsageError(f"threads={n_threads} is out of range", hint="allowed: 1 to 1024", param="threads")
     file = file_recipe.plan(source.content, quant, imatrix=matrix is not None)
@@ -123,8 +123,12 @@ def _check_target(planned: Plan) -> None:
     preflight.to_size(planned.file_bytes, library.root, planned.quant)
 
 
-def _backend(quant: str, machine: Machine) -> Backend:
-    """The first installed backend, by name, that writes `quant` and runs here."""
+def backend_for(quant: str, machine: Machine) -> Backend:
+    """The first installed backend, by name, that writes `quant` and runs here.
+
+    Raises:
+        BackendUnavailable: there is none. UsageError: it is made another way.
+    """
     refusals = []
     for name, backend in plugins().backends().items():
         if not isinstance(backend, Quantizer):
