@@ -6,6 +6,7 @@ A context computes with one set of them at a time: each change makes the library
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 from typing import Any
 
@@ -13,7 +14,7 @@ import llama_cpp
 
 from edgellm.errors import BackendError, BackendUnavailable, BadArtifact, UnsupportedArtifact
 from edgellm.formats.gguf.adapter import check, read
-from edgellm.formats.gguf.reader import read_model
+from edgellm.formats.gguf.reader import GgufModel, read_model
 from edgellm.types.adapter import AdapterSet
 from edgellm_gguf.loading import LOG
 
@@ -26,6 +27,10 @@ class Loras:
         self._loaded: dict[str, Any] = {}
         self._used: AdapterSet = ()
 
+    @functools.cached_property
+    def _base(self) -> GgufModel:
+        return read_model(self._model_path)
+
     def load(self, name: str, path: str) -> None:
         """Keep one in memory; its file is read once.
 
@@ -34,7 +39,7 @@ class Loras:
         """
         # Refused here, in code that trusts no length, before native code sees the file.
         adapter = read(path)
-        check(adapter, read_model(self._model_path))
+        check(adapter, self._base)
         if adapter.invocation_tokens:
             raise UnsupportedArtifact(
                 f"{path} acts from certain tokens on only (aLoRA)",
