@@ -9,9 +9,8 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
 
 from edgellm import __version__
 from edgellm.errors import EdgeLLMError
@@ -26,6 +25,7 @@ from edgellm.server.dialects.rerank import operations as rerank
 from edgellm.server.dialects.responses import operations as responses
 from edgellm.server.errors import HttpError
 from edgellm.server.intake import Intake
+from edgellm.server.kept_file import KeptFile, KeptFiles
 from edgellm.server.middleware import Guard
 from edgellm.server.names import ModelNames
 from edgellm.server.openapi import Operation
@@ -105,19 +105,17 @@ def _pages() -> list[Route | Mount]:
         # Programs look here for Ollama; browsers say that they read HTML.
         if "text/html" not in request.headers.get("accept", ""):
             return PlainTextResponse(OLLAMA_RUNS, headers=_BY_ACCEPT)
-        return FileResponse(
-            WEB / "index.html", media_type="text/html", headers={"cache-control": "no-cache", **_BY_ACCEPT}
-        )
+        return KeptFile(WEB / "index.html", headers={"cache-control": "no-cache", **_BY_ACCEPT})
 
     async def docs(_: Request) -> Response:
-        return FileResponse(WEB / "docs.html", media_type="text/html")
+        return KeptFile(WEB / "docs.html")
 
     async def icon(_: Request) -> Response:
-        return FileResponse(WEB / "icon.svg", media_type="image/svg+xml")
+        return KeptFile(WEB / "icon.svg")
 
     return [
         Route("/", page),
         Route("/docs", docs),
         Route("/favicon.ico", icon),
-        Mount("/web", StaticFiles(directory=WEB)),
+        Mount("/web", KeptFiles(directory=WEB)),
     ]
