@@ -289,12 +289,14 @@ def examine_store(report: Report) -> None:
     free = shutil.disk_usage(nearest_existing(folder)).free
     size = sum(path.stat().st_size for path in files)
     report.store = {"path": str(folder), "files": len(files), "bytes": size, "free_bytes": free}
-    if not os.access(nearest_existing(folder), os.W_OK):
-        report.note(
-            f"{folder} cannot be written: nothing is fetched, calibrated or learned from what runs",
-            "fine where that is meant; else check its permissions, or set EDGELLM_HOME",
-        )
-    elif free < GIB:
+    data, cache = settings.current().data_dir, settings.current().cache_dir
+    ends = {folder: "nothing is fetched", data / "history": "nothing is learned from what runs"}
+    ends[cache] = "no calibration is kept, and this machine is measured again each time"
+    fixed = [path for path in ends if not os.access(nearest_existing(path), os.W_OK)]
+    for path in fixed:
+        fix = "fine where that is meant; else check its permissions, or set EDGELLM_HOME"
+        report.note(f"{path} cannot be written: {ends[path]}", fix)
+    if folder not in fixed and free < GIB:
         report.problem(
             f"{show_size(free)} left on the disk of {folder}", "free some, or set EDGELLM_HOME to a larger disk"
         )

@@ -212,6 +212,20 @@ def test_a_store_that_cannot_be_written_is_noted(home: Path, monkeypatch: pytest
     assert not any("left on the disk" in text for text in notes)
 
 
+@pytest.mark.parametrize(("name", "end"), [("data/history", "nothing is learned"), ("cache", "no calibration is kept")])
+def test_each_folder_that_cannot_be_written_is_noted_with_what_that_ends(
+    home: Path, monkeypatch: pytest.MonkeyPatch, name: str, end: str
+) -> None:
+    monkeypatch.setenv("EDGELLM_PLUGINS", "")
+    (home / name).mkdir(parents=True)
+
+    done = run_read_only(home / name, sys.executable, "-m", "edgellm", "doctor", "--json")
+
+    notes = [row["text"] for row in json.loads(done.stdout)["findings"] if "cannot be written" in row["text"]]
+    assert len(notes) == 1
+    assert notes[0].startswith(f"{home / name} cannot be written: {end}")
+
+
 def test_offline_is_noted(monkeypatch, with_plugins) -> None:
     with_plugins()
     monkeypatch.setenv("EDGELLM_OFFLINE", "1")
