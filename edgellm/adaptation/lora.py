@@ -39,8 +39,9 @@ class Lora:
     invocation_tokens: tuple[int, ...] = ()
     # DoRA: rows of the sum are scaled to these lengths (out,). No adapter's file can say so.
     lengths: Mapping[str, Floats] = field(default_factory=lambda: MappingProxyType({}))
-    # Whole matrices (out, in) in the place of the model's. No adapter's file can hold them.
+    # Whole tensors, (out, in) or (out,), in the place of the model's. No adapter's file can hold them.
     replaced: Mapping[str, Floats] = field(default_factory=lambda: MappingProxyType({}))
+    shares_table: bool = False  # a table that is embedding and output at once was learned as both
 
     def scale(self, name: str) -> float:
         return self.alpha / self.factors[name].rank if self.alpha else 1.0

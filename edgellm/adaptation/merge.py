@@ -40,7 +40,7 @@ def check_merge(lora: Lora, model: GgufModel, where: str) -> None:
         if tensor is None or tensor.dims[::-1] != shape:
             has = "no such tensor" if tensor is None else f"one of {list(tensor.dims[::-1])}"
             raise UnsupportedArtifact(f"{where} changes {name} of {list(shape)}, {base} has {has}", hint=_WRONG_BASE)
-        if name == EMBEDDING and "output.weight" not in tensors:
+        if name == EMBEDDING and "output.weight" not in tensors and not lora.shares_table:
             message = f"{where} changes {name}, which is the output of {base}, too, and there it must not change"
             raise UnsupportedArtifact(message, hint="tune other matrices")
 
@@ -78,7 +78,7 @@ def add(path: Path, lora: Lora, scale: float = 1.0, progress: MergeProgress = la
 
 def _sums(file: BinaryIO, tensor: GgufTensor, lora: Lora, scale: float) -> Iterator[tuple[int, Floats]]:
     """(where in the file, new values) of some rows after another, until all rows of a tensor had their turn."""
-    name, (n_in, n_out, n_experts) = tensor.name, (*tensor.dims, 1)[:3]
+    name, (n_in, n_out, n_experts) = tensor.name, (*tensor.dims, 1, 1)[:3]
     row_bytes = tensor.n_bytes // (n_out * n_experts)
     step = max(1, CHUNK_BYTES // (4 * n_in))
     for expert in range(n_experts):
@@ -86,7 +86,7 @@ def _sums(file: BinaryIO, tensor: GgufTensor, lora: Lora, scale: float) -> Itera
             rows = slice(first, min(first + step, n_out))
             begin = tensor.offset + (expert * n_out + rows.start) * row_bytes
             if name in lora.replaced:
-                yield begin, lora.replaced[name][rows]
+                yield begin, lora.replaced[name].reshape(-1, n_in)[rows]
                 continue
             file.seek(begin)
             raw = np.frombuffer(file.read((rows.stop - rows.start) * row_bytes), np.uint8)
