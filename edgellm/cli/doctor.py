@@ -28,6 +28,7 @@ from edgellm.units import GIB, MIB, counted, show_memory, show_size
 
 if TYPE_CHECKING:
     from edgellm.contract.backend import Advice, Backend, Device, Offload
+    from edgellm.store.adapters import StoredAdapter
     from edgellm.store.manifest import StoredModel
     from edgellm.types.machine import Machine
 
@@ -275,12 +276,15 @@ def examine_setup(report: Report, record: Path) -> set[str]:
 
 def examine_store(report: Report) -> None:
     from edgellm.store import local
+    from edgellm.store.adapters import AdapterStore
     from edgellm.store.library import Library
 
     stored = attempt(report, "the look at stored models", Library().checked) or []
     report.models = dump.stored_models(stored)
     for entry in stored:
         examine_entry(report, entry)
+    for adapter in attempt(report, "the look at stored adapters", AdapterStore().checked) or []:
+        examine_adapter(report, adapter)
     for item in attempt(report, "the search for model files", local.models) or []:
         if item.problem:
             report.problem(f"{item.path} is damaged: {item.problem}", "fetch it again, or remove it")
@@ -300,6 +304,14 @@ def examine_store(report: Report) -> None:
         report.problem(
             f"{show_size(free)} left on the disk of {folder}", "free some, or set EDGELLM_HOME to a larger disk"
         )
+
+
+def examine_adapter(report: Report, adapter: StoredAdapter) -> None:
+    from edgellm import explain
+
+    if adapter.problem is not None:
+        fix = f"bring it again, or remove it: edgellm adapters rm {adapter.label}"
+        report.problem(f"the adapter {adapter.label} is {explain.stored(adapter.problem)}", fix)
 
 
 def examine_entry(report: Report, entry: StoredModel) -> None:

@@ -23,6 +23,7 @@ OTHER_WORDS = {
     "delete": "rm", "remove": "rm", "uninstall": "rm", "ls": "list", "installed": "list",
     "info": "show", "inspect": "show", "search": "models", "catalog": "models",
     "auto": "auto-select", "choose": "auto-select", "recommend": "auto-select", "benchmark": "bench",
+    "adapter": "adapters", "lora": "adapters", "loras": "adapters", "merge": "adapters",
 }  # fmt: skip
 # What is no command of its own, and how it is done.
 OTHER_WAYS = {

@@ -140,6 +140,10 @@ class AdapterStore:
         folders = sorted(path for path in self.root.glob("*/*") if path.is_dir() and not _is_hidden(path, self.root))
         return [_read(folder) for folder in folders]
 
+    def checked(self) -> list[StoredAdapter]:
+        """The same, with files hashed again whose time has changed."""
+        return [_checked(stored) for stored in self.installed()]
+
     def find(self, base_id: str, name: str) -> StoredAdapter:
         """
         Raises:

@@ -73,6 +73,16 @@ def test_whole_matrices_take_the_place_of_the_models(base):
     assert np.array_equal(read(path)["output.weight"], head)
 
 
+def test_a_table_that_was_learned_as_embedding_and_output_and_a_norm_are_replaced(tmp_path):
+    path = write_toy(tmp_path / "m.gguf", toy_weights(tied=True))
+    table, norm = np.full((48, 64), 2, np.float32), np.full(64, 3, np.float32)
+    whole = {"token_embd.weight": table, "output_norm.weight": norm}
+
+    merge.add(path, Lora("llama", 0.0, {}, replaced=whole, shares_table=True))
+
+    assert all(np.array_equal(read(path)[name], values) for name, values in whole.items())
+
+
 def test_matrices_of_experts_get_factors_of_their_own(tmp_path):
     path = dataclasses.replace(MODELS["llama-4-experts"], n_layer=1, n_expert=2, n_ff_expert=32).write(tmp_path)
     name = "blk.0.ffn_down_exps.weight"  # F16

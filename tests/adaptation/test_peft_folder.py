@@ -229,6 +229,18 @@ def test_a_configuration_that_is_malformed_is_refused(text, models, tmp_path):
         peft_folder.load(tmp_path / "x", model)
 
 
+@pytest.mark.parametrize("name", ["embed_tokens.weight", "embed_tokens.base_layer.weight"])
+def test_the_bases_own_table_that_peft_writes_along_changes_nothing(name, models, tmp_path):
+    model = models["llama-grouped"]
+    lora = random_lora(model, roles=("token_embd",))
+    more = {f"base_model.model.model.{name}": np.ones((64, 256), np.float32)}
+
+    read = peft_folder.load(folder_of(tmp_path / "x", model, lora=lora, more=more), model)
+
+    assert same_bits(lora, read)
+    assert read.replaced == {}
+
+
 def test_a_pickle_is_not_opened(models, tmp_path):
     folder_of(tmp_path / "x", models["llama-grouped"])
     (tmp_path / "x" / peft_folder.WEIGHTS).rename(tmp_path / "x" / peft_folder.PICKLED)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attacks.gguf import hostile_adapters
 from click.testing import CliRunner
 from support import fake_plugins
 from support.read_only import run_read_only
@@ -19,6 +20,7 @@ from edgellm.builtin.echo import EchoBackend
 from edgellm.cli import doctor
 from edgellm.cli.main import cli
 from edgellm.contract.manager import Plugins
+from edgellm.store.adapters import AdapterOrigin, AdapterStore
 from edgellm.types.machine import Accelerator, Cpu, Limits, Machine, Memory
 
 GIB = 1024**3
@@ -274,3 +276,16 @@ def test_values_of_variables_that_mean_nothing_are_problems_by_name(monkeypatch)
 
     assert any(text.startswith("backend echo cannot run here: EDGELLM_ECHO_STEP_S='soon'") for text in problems)
     assert any("EDGELLM_PLUGINS names 'ggfu'" in text for text in problems)
+
+
+def test_a_damaged_adapter_is_a_problem(monkeypatch) -> None:
+    sound = hostile_adapters.SOUND.build()
+    store = AdapterStore()
+    for name in ("mail", "news"):
+        origin = AdapterOrigin(name, "smollm2-135m-instruct", "Q4_1", "ab" * 32, "/models/base.gguf")
+        damaged = store.add(origin, lambda path: path.write_bytes(sound))
+    damaged.path.write_bytes(sound[:-1])
+
+    (problem,) = (text for text in texts(examine(monkeypatch), "problem") if "adapter" in text)
+    assert problem.startswith("the adapter smollm2-135m-instruct:news is damaged: ")
+    assert problem.endswith("edgellm adapters rm smollm2-135m-instruct:news")
