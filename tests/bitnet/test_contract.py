@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from bitnet.packed import library
 from edgellm_bitnet.models import TINY_TERNARY
+from support.loras import random_lora
 
 from edgellm.testing import BackendContract
 from edgellm.types.model import Artifact
@@ -16,6 +17,15 @@ PATH = TINY_TERNARY.files[0].source.removeprefix("file:")
 class OnTinyTernary(BackendContract):
     tolerance = 0.0
     kv_type = "f16"
+
+    def adapters(self) -> tuple[str, ...]:
+        return self.loras
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def adapter_files(cls, tmp_path_factory: pytest.TempPathFactory) -> None:
+        folder = tmp_path_factory.mktemp("adapters")
+        cls.loras = tuple(str(random_lora(folder / f"{seed}.gguf", PATH, seed=seed, size=0.1)) for seed in (1, 2))
 
     @pytest.fixture(scope="class")
     @classmethod

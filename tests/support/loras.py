@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from bitnet import ggml
 
-from edgellm.formats.gguf.ggml_types import TYPES
+from edgellm.formats.gguf.ggml_types import BY_NAME
 from edgellm.formats.gguf.reader import GgufTensor, read_header
 from edgellm.formats.gguf.writer import GgufWriter, TensorInfo, Typed, Value
 from support.gguf_decoders import Decoder
 
 LINEAR = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
-F32 = TYPES[0]
 Factors = dict[str, tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]  # by tensor: A (rank, in), B (out, rank)
 
 
@@ -40,14 +40,15 @@ def write_lora(
     *,
     alpha: float | None = None,
     invocation_tokens: Sequence[int] = (),
+    kind: str = "F32",
 ) -> Path:
-    """The adapter of these factors, as llama.cpp reads it. `alpha`: as much as the rank unless given."""
+    """The adapter of these factors, as llama.cpp reads it, in tensors of type `kind`. `alpha`: the rank unless given."""
     rank = next(iter(factors.values()))[0].shape[0]
     tensors, data = [], []
     for name, pair in factors.items():
         for end, matrix in zip(("a", "b"), pair, strict=True):
-            tensors.append(TensorInfo(f"{name}.lora_{end}", matrix.shape[::-1], F32))
-            data.append(np.ascontiguousarray(matrix).tobytes())
+            tensors.append(TensorInfo(f"{name}.lora_{end}", matrix.shape[::-1], BY_NAME[kind]))
+            data.append(np.ascontiguousarray(matrix).tobytes() if kind == "F32" else ggml.quantize(kind, matrix))
     keys: dict[str, Value] = {
         "general.type": "adapter",
         "general.architecture": read_header(model).metadata["general.architecture"],

@@ -20,6 +20,7 @@ from edgellm_bitnet.footprint import BATCH
 from edgellm_bitnet.loading import Loaded, load
 from edgellm_bitnet.matrix import BF16, CACHE_ALIGN, F16, F32, NAMES, PANEL, padded
 from edgellm_bitnet.options import Options
+from edgellm_bitnet.sides import Sides
 from edgellm_bitnet.weights import GgufWeights, Weights, needed
 
 KV_TYPES = {"f16": native.KV_F16, "q8_0": native.KV_I8, "f32": native.KV_F32}
@@ -57,6 +58,7 @@ class BitnetEngine:
         except Exception:
             self.close()
             raise
+        self._sides = Sides(self._lib, self._engine, weights)
         self.tokenizer = tokenizer
         self._n_past = [0] * settings.n_slots
         rows = settings.n_slots + SPARE_LOGITS
@@ -67,6 +69,7 @@ class BitnetEngine:
     def step(self, batch: Sequence[SlotInput]) -> list[Logits]:
         """See `edgellm.contract.engine.Engine.step`."""
         check_batch(batch, self.info, self._n_past)
+        self._sides.use(batch[0].adapters)
         feed, total = self._feed, 0
         for entry in batch:
             total = feed.add(total, entry.slot, entry.n_past, entry.tokens, entry.n_logits)
@@ -95,6 +98,14 @@ class BitnetEngine:
             self._lib.bn_fork(self._engine, source, target, kept)
         self._n_past[target] = kept
         return kept
+
+    def load_adapter(self, name: str, path: str) -> None:
+        """See `edgellm.contract.engine.AdapterLoader`."""
+        self._sides.load(name, path)
+
+    def drop_adapter(self, name: str) -> None:
+        """See `AdapterLoader`."""
+        self._sides.drop(name)
 
     def save_slot(self, slot: int) -> bytes:
         """The slot's cache as bytes, the same on every processor; `load_slot` of an engine of this model takes them."""
@@ -130,6 +141,7 @@ class BitnetEngine:
             CacheFull: a sequence is longer than the context. ValueError: an empty one, or an id that there is not.
         """
         check_sequences(sequences, self.info.vocab_size, self.info.n_ctx)
+        self._sides.use(())
         pooled = np.zeros((len(sequences), self.info.n_embd), np.float32)
         slot = self._settings.n_slots  # one more than the runtime knows
         for index, tokens in enumerate(sequences):
@@ -229,7 +241,7 @@ class BitnetEngine:
     def _describe(self, tokenizer: Tokenizer, rows: int) -> EngineInfo:
         arch, settings = self._weights.architecture, self._settings
         slab = self._loaded.layout.slabs["head"]
-        capabilities = {"save_slot"} | ({"embed"} if arch.pooling else set())
+        capabilities = {"save_slot"} | ({"embed"} if arch.pooling else {"adapters"})
         return EngineInfo(
             n_slots=settings.n_slots, n_ctx=settings.n_ctx, max_batch_tokens=settings.n_batch,
             max_logits=min(settings.n_batch, rows), vocab_size=arch.vocab,

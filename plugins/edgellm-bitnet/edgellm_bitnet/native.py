@@ -19,7 +19,7 @@ from edgellm.errors import BackendUnavailable
 from edgellm_bitnet import matrix
 from edgellm_bitnet.options import ISA, LIBRARY
 
-ABI = 3
+ABI = 4
 RELU2, SILU, GELU = range(3)
 KV_F16, KV_I8, KV_F32 = range(3)
 SOURCES = ("codes", "i2_s", "i2_s_arm", "tq2_0", "tq1_0", "q2_0", "q1_0", "packed")
@@ -50,6 +50,15 @@ class Layer(ctypes.Structure):
     ]  # fmt: skip
 
 
+MAX_SIDES = 16
+
+
+class Side(ctypes.Structure):
+    """struct side: what an adapter adds to one product."""
+
+    _fields_ = [("a", c_void_p), ("b", c_void_p), ("rank", c_int32)]
+
+
 class Model(ctypes.Structure):
     """struct model."""
 
@@ -73,12 +82,18 @@ class LayoutEntry(ctypes.Structure):
     _fields_ = [("name", c_char_p), ("offset", c_int32), ("bytes", c_int32)]
 
 
-STRUCTURES: dict[str, type[ctypes.Structure]] = {"matrix": Matrix, "layer": Layer, "model": Model, "cache": Cache}
+STRUCTURES: dict[str, type[ctypes.Structure]] = {
+    "matrix": Matrix,
+    "layer": Layer,
+    "side": Side,
+    "model": Model,
+    "cache": Cache,
+}
 CONSTANTS = {
     **{name: getattr(matrix, name) for name in ("PANEL", "COLUMN_ALIGN", "SUB_COLUMNS", "CHUNK", "CACHE_ALIGN")},
     **{name.upper(): number for number, name in matrix.NAMES.items()},
     "KV_SLICE": matrix.HEAD_ALIGN, "RELU2": RELU2, "SILU": SILU, "GELU": GELU,
-    "KV_F16": KV_F16, "KV_I8": KV_I8, "KV_F32": KV_F32, "INPUTS": len(INPUTS),
+    "KV_F16": KV_F16, "KV_I8": KV_I8, "KV_F32": KV_F32, "INPUTS": len(INPUTS), "MAX_SIDES": MAX_SIDES,
     **{f"SRC_{name.upper()}": number for number, name in enumerate(SOURCES)},
 }  # fmt: skip
 
@@ -104,6 +119,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "bn_scratch_bytes": (c_size_t, [POINTER(Model), c_int32, c_int32, c_int32]),
     "bn_engine_new": (c_void_p, [POINTER(Model), POINTER(Cache), c_int32, c_int32, c_int32]),
     "bn_engine_free": (None, [c_void_p]),
+    "bn_use": (c_int32, [c_void_p, c_int32, POINTER(POINTER(Side)), POINTER(c_float)]),
     "bn_step": (c_int32, [c_void_p, c_int32, *[c_void_p] * 4, c_int32, c_void_p]),
     "bn_hidden": (c_int32, [c_void_p, c_int32, *[c_void_p] * 4, c_int32, c_void_p]),
     "bn_fork": (None, [c_void_p, c_int32, c_int32, c_int32]),

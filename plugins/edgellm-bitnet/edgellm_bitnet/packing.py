@@ -157,15 +157,19 @@ def fill(
     weights.release()
 
 
+def split_pairs(rows: int, arch: Architecture) -> npt.NDArray[np.intp]:
+    """Which row of the file each row of queries or keys is that turns as (i, i + half), not as (2i, 2i + 1)."""
+    turning = np.arange(arch.rope_dim).reshape(-1, 2).T.reshape(-1)
+    head = np.concatenate([turning, np.arange(arch.rope_dim, arch.head_dim)])
+    return np.asarray(np.arange(rows // arch.head_dim)[:, None] * arch.head_dim + head).reshape(-1)
+
+
 def _split_pairs(arena: Arena, slab: Slab, row: int, rows: int, arch: Architecture) -> None:
     """Reorder packed rows of queries or keys from pairs (2i, 2i + 1) to pairs (i, i + half).
 
     The file then gives the same bits as the folder that it was converted from.
     """
-    cols = padded(slab.cols, COLUMN_ALIGN)
-    turning = np.arange(arch.rope_dim).reshape(-1, 2).T.reshape(-1)
-    head = np.concatenate([turning, np.arange(arch.rope_dim, arch.head_dim)])
-    order = (np.arange(rows // arch.head_dim)[:, None] * arch.head_dim + head).reshape(-1)
+    cols, order = padded(slab.cols, COLUMN_ALIGN), split_pairs(rows, arch)
     panels = slice(row // PANEL, (row + padded(rows, PANEL)) // PANEL)
     planes = [arena.bytes[slab.data : slab.data + slab.rows * cols // 4].view(np.uint32)]
     if slab.group:  # with one scale, all rows of a tensor have it

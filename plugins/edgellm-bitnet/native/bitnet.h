@@ -10,7 +10,7 @@
 #define API __attribute__((visibility("default")))
 #endif
 
-enum { BN_ABI = 3 };
+enum { BN_ABI = 4 };
 API int32_t bn_abi(void);
 
 /* What native.py mirrors, as the compiler laid it out: a structure (offset 0), one of its fields, or a constant (its
@@ -73,6 +73,10 @@ struct engine;
 API struct engine *bn_engine_new(const struct model *model, const struct cache *cache, int32_t isa, int32_t batch,
                                  int32_t threads);
 API void bn_engine_free(struct engine *engine);
+
+/* From the next step on, add these adapters to the products: n arrays of side[layers][INPUTS], which the caller keeps. Not
+for models whose products have norms of their own (in_norm). 0, or 1: too many, or out of memory; then none is in use. */
+API int32_t bn_use(struct engine *engine, int32_t n, const struct side *const *sides, const float *scales);
 
 /* Run n tokens, those of one slot in order. wants[i] != 0: a row of logits (bn_step) for it. Returns 0. */
 API int32_t bn_step(struct engine *engine, int32_t n, const int32_t *tokens, const int32_t *slots,

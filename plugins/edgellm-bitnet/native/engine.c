@@ -105,6 +105,7 @@ struct engine *bn_engine_new(const struct model *model, const struct cache *cach
 void bn_engine_free(struct engine *e) {
   if (!e) return;
   pool_free(e->pool);
+  free(e->side);
   bn_memory_free(e->scratch, e->scratch_bytes);
   free(e);
 }

@@ -35,6 +35,12 @@ struct engine {
   int32_t *part_totals;        /* sums of a thread's quantized columns [threads][padded batch] */
   int32_t *totals;             /* the same of whole rows, a copy for each thread [threads][padded batch] */
   struct rows *rows;           /* [n_rows], room for [batch * group] */
+  /* adapters in use */
+  const struct side *sides[MAX_SIDES]; /* [n_sides], each [layers][INPUTS] */
+  float side_scales[MAX_SIDES];
+  int32_t n_sides;
+  float *side;      /* A x of one input [n][ranks of all adapters in use], room for side_room ranks */
+  size_t side_room;
   /* the batch under way */
   const int32_t *tokens, *slots, *positions; /* [n] each */
   const uint8_t *wants;        /* [n]: not 0 = a row of `out` for this token */
@@ -85,6 +91,12 @@ void quantize_input(struct engine *e, enum input input, int32_t inputs, const st
            const float *const *own, int thread, int threads, float *work);
 void product(struct engine *e, const struct matrix *w, const int32_t *rows, int32_t parts, enum input input,
              int separate, float *y, size_t stride, int thread, int threads);
+
+/* adapter.c */
+void side_down(struct engine *e, int32_t layer, enum input input, int32_t inputs, const struct gemm_input *from,
+               const float *gain, int thread, int threads, float *work);
+void side_up(struct engine *e, int32_t layer, enum input input, const int32_t *rows, int32_t parts, float *y, size_t stride,
+             int thread, int threads);
 
 /* attention.c */
 void plan_attention(struct engine *e, int32_t threads);

@@ -28,11 +28,15 @@ static void attention_half(struct engine *e, int32_t layer, int thread, int thre
     x.post = m->layer[layer - 1].post_ffn_norm;
   }
   quantize_input(e, IN_Q, 3, &x, l->attn_norm, &l->in_norm[IN_Q], thread, threads, work);
+  side_down(e, layer, IN_Q, 3, &x, l->attn_norm, thread, threads, work);
   product(e, &l->qkv, qkv, 3, IN_Q, l->in_norm[IN_Q] != NULL, e->wide, (size_t)qkv_rows(m), thread, threads);
+  side_up(e, layer, IN_Q, qkv, 3, e->wide, (size_t)qkv_rows(m), thread, threads);
   pool_wait(e->pool);
   attention(e, layer, thread, threads, work);
   quantize_input(e, IN_OUTPUT, 1, &attended, l->attn_sub_norm, &l->in_norm[IN_OUTPUT], thread, threads, work);
+  side_down(e, layer, IN_OUTPUT, 1, &attended, l->attn_sub_norm, thread, threads, work);
   product(e, &l->output, &m->hidden, 1, IN_OUTPUT, 0, e->narrow, narrow, thread, threads);
+  side_up(e, layer, IN_OUTPUT, &m->hidden, 1, e->narrow, narrow, thread, threads);
 }
 
 static void ffn_half(struct engine *e, int32_t layer, int thread, int threads, float *work) {
@@ -44,14 +48,18 @@ static void ffn_half(struct engine *e, int32_t layer, int thread, int threads, f
                      .post = l->post_attn_norm};
   struct gemm_input gated = {.x = e->wide, .stride = wide};
   quantize_input(e, IN_GATE, 2, &x, l->ffn_norm, &l->in_norm[IN_GATE], thread, threads, work);
+  side_down(e, layer, IN_GATE, 2, &x, l->ffn_norm, thread, threads, work);
   product(e, &l->gate_up, both, 2, IN_GATE, l->in_norm[IN_GATE] != NULL, e->wide, wide, thread, threads);
+  side_up(e, layer, IN_GATE, both, 2, e->wide, wide, thread, threads);
   struct span own = own_panels(rows, thread, threads);
   for (int32_t t = 0; t < e->n; t++) {
     float *gate = e->wide + (size_t)t * wide + own.first * PANEL;
     e->kernels->gate(gate, gate, gate + rows, (own.last - own.first) * PANEL, m->gate);
   }
   quantize_input(e, IN_DOWN, 1, &gated, l->ffn_sub_norm, &l->in_norm[IN_DOWN], thread, threads, work);
+  side_down(e, layer, IN_DOWN, 1, &gated, l->ffn_sub_norm, thread, threads, work);
   product(e, &l->down, &m->hidden, 1, IN_DOWN, 0, e->narrow, narrow, thread, threads);
+  side_up(e, layer, IN_DOWN, &m->hidden, 1, e->narrow, narrow, thread, threads);
 }
 
 /* The rows that are wanted move to the front, in order. Then comes the head. */

@@ -30,6 +30,10 @@ static const struct layout_entry entries[] = {
     FIELD(layer, output),
     FIELD(layer, gate_up),
     FIELD(layer, down),
+    STRUCT(side),
+    FIELD(side, a),
+    FIELD(side, b),
+    FIELD(side, rank),
     STRUCT(model),
     FIELD(model, layers),
     FIELD(model, hidden),
@@ -56,6 +60,7 @@ static const struct layout_entry entries[] = {
     CONSTANT(PANEL), CONSTANT(COLUMN_ALIGN), CONSTANT(SUB_COLUMNS), CONSTANT(CHUNK), CONSTANT(CACHE_ALIGN), CONSTANT(KV_SLICE),
     CONSTANT(TERNARY), CONSTANT(Q4), CONSTANT(Q6), CONSTANT(Q8), CONSTANT(F16), CONSTANT(BF16), CONSTANT(F32),
     CONSTANT(RELU2), CONSTANT(SILU), CONSTANT(GELU), CONSTANT(KV_F16), CONSTANT(KV_I8), CONSTANT(KV_F32), CONSTANT(INPUTS),
+    CONSTANT(MAX_SIDES),
     CONSTANT(SRC_CODES), CONSTANT(SRC_I2_S), CONSTANT(SRC_I2_S_ARM), CONSTANT(SRC_TQ2_0), CONSTANT(SRC_TQ1_0),
     CONSTANT(SRC_Q2_0), CONSTANT(SRC_Q1_0), CONSTANT(SRC_PACKED),
 };

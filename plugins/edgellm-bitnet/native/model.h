@@ -19,6 +19,15 @@ struct layer {
   struct matrix qkv, output, gate_up, down; /* q, k, v: rows padded to PANEL each, one after the other; so gate, up */
 };
 
+/* What an adapter adds to one product: y += scale * B (A x). rank 0: nothing. */
+struct side {
+  const float *a; /* [rank][cols] */
+  const float *b; /* [rank][rows padded to PANEL], the padding zero */
+  int32_t rank;
+};
+
+enum { MAX_SIDES = 16 }; /* adapters in use at a time */
+
 struct model {
   int32_t layers, hidden, ffn, heads, kv_heads, head_dim, vocab;
   int32_t rope_dim;  /* components that rotate, in pairs (i, i + rope_dim / 2) */
