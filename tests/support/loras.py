@@ -42,7 +42,7 @@ def write_lora(
     invocation_tokens: Sequence[int] = (),
     kind: str = "F32",
 ) -> Path:
-    """The adapter of these factors, as llama.cpp reads it, in tensors of type `kind`. `alpha`: the rank unless given."""
+    """The adapter of these factors, as llama.cpp reads it, in tensors of type `kind`. `alpha`: else the rank."""
     rank = next(iter(factors.values()))[0].shape[0]
     tensors, data = [], []
     for name, pair in factors.items():
