@@ -104,7 +104,7 @@ class AdapterShelf:
         if "adapters" not in self._engine.info.capabilities or not isinstance(self._engine, AdapterLoader):
             raise UnsupportedArtifact(
                 f"{named(self._backend)} computes with no adapters of this model",
-                hint="gguf and bitnet do, for models that write text; a model with the adapter merged into it needs neither",
+                hint="gguf and bitnet do, for models that write text; or merge the adapter into the model",
             )
         try:
             self._engine.load_adapter(file.name, file.path)
