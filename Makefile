@@ -148,7 +148,7 @@ same-outputs: test-tools ## check that 200 commands print the same JSON as anoth
 	$(BASE) tests/support/recorded_outputs.py record build/outputs.json.xz
 	$(BIN)/python tests/support/recorded_outputs.py compare build/outputs.json.xz
 
-fuzz: python ## fuzz a file reader with libFuzzer for a minute (FUZZ=gguf, adapter, safetensors or codecs; ARGS="--seconds 1200")
+fuzz: python ## fuzz a file reader with libFuzzer for a minute (FUZZ=gguf, adapter, safetensors, data or codecs; ARGS="--seconds 1200")
 	@$(PYTHON) plugins/install.py --extras test,fuzz
 	$(BIN)/python tests/attacks/fuzz_$(FUZZ).py $(ARGS)
 

@@ -26,6 +26,7 @@ from edgellm.adaptation.packing import pack
 from edgellm.adaptation.schedule import count_steps, steps_of_epoch
 from edgellm.types.tune_reason import (
     TuneAlternative,
+    TuneChoice,
     TuneLengthChosen,
     TuneMemoryChosen,
     TuneMethodChosen,
@@ -33,7 +34,6 @@ from edgellm.types.tune_reason import (
     TuneReason,
     TuneRowsChosen,
     TuneTimeChosen,
-    TuneVerdict,
 )
 from edgellm.types.tuning import METHODS, Method, TuneFootprint, TuneSettings, TuneSize
 
@@ -87,18 +87,18 @@ class _Way:
         return TuneAlternative(**same, needed_bytes=needed, tok_s=self.tok_s, fits=needed <= budget_bytes)
 
 
-def decide(question: TuneQuestion, formulas: TunerFormulas) -> TuneVerdict:
+def decide(question: TuneQuestion, formulas: TunerFormulas) -> TuneChoice:
     """The fastest settings that fit, of those that learn best.
 
     Raises:
         UsageError: a value that was asked for is out of range.
     """
-    verdict = _Rules(question, formulas).verdict()
+    choice = _Rules(question, formulas).choice()
     free = {name: value for name, value in question.asked.items() if name not in _MEMORY}
-    if verdict.fits or len(free) == len(question.asked):
-        return verdict
-    other = _Rules(replace(question, asked=free), formulas).verdict()
-    return msgspec.structs.replace(verdict, instead=other.settings if other.fits else None)
+    if choice.fits or len(free) == len(question.asked):
+        return choice
+    other = _Rules(replace(question, asked=free), formulas).choice()
+    return msgspec.structs.replace(choice, instead=other.settings if other.fits else None)
 
 
 class _Rules:
@@ -109,7 +109,7 @@ class _Rules:
         self._n_supervised = sum(example.n_supervised for example in question.examples)
         self._sizes = functools.cache(self._size)
 
-    def verdict(self) -> TuneVerdict:
+    def choice(self) -> TuneChoice:
         budget, levels = self._question.budget_bytes, list(self._levels())
         tried: list[_Way] = []
         fitting: list[_Way] = []
@@ -126,7 +126,7 @@ class _Rules:
         size = self._sizes(chosen.settings.length)
         n_epochs = count_steps(chosen.settings, size.n_rows) / steps_of_epoch(chosen.settings, size.n_rows)
         wall_s = size.n_tokens * n_epochs / chosen.tok_s
-        return TuneVerdict(
+        return TuneChoice(
             fits=bool(fitting),
             settings=chosen.settings,
             footprint=chosen.footprint,

@@ -73,7 +73,7 @@ class TuneAlternative(Fact, frozen=True):
     fits: bool
 
 
-class TuneVerdict(msgspec.Struct, frozen=True):
+class TuneChoice(msgspec.Struct, frozen=True):
     """What will be done, or why it cannot be. `settings`: those that need least, where nothing fits."""
 
     fits: bool

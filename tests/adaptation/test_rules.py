@@ -13,6 +13,7 @@ from edgellm.adaptation.example import Example
 from edgellm.adaptation.rules import TuneQuestion, TunerFormulas, decide
 from edgellm.errors import UsageError
 from edgellm.types.tune_reason import (
+    TuneChoice,
     TuneLengthChosen,
     TuneMemoryChosen,
     TuneMethodChosen,
@@ -20,7 +21,6 @@ from edgellm.types.tune_reason import (
     TuneReason,
     TuneRowsChosen,
     TuneTimeChosen,
-    TuneVerdict,
 )
 from edgellm.types.tuning import TuneFootprint, TuneSettings, TuneSize
 
@@ -55,12 +55,12 @@ def examples(n: int, n_tokens: int = 60) -> list[Example]:
     ]
 
 
-def decided(n: int = 800, n_tokens: int = 60, *, budget: int = PLENTY, n_ctx: int = 8192, **fields: Any) -> TuneVerdict:
+def decided(n: int = 800, n_tokens: int = 60, *, budget: int = PLENTY, n_ctx: int = 8192, **fields: Any) -> TuneChoice:
     question = TuneQuestion(examples(n, n_tokens), budget, n_ctx, **fields)
     return decide(question, TunerFormulas(footprint, rate))
 
 
-def reason(verdict: TuneVerdict, kind: type[TuneReason]) -> Any:
+def reason(verdict: TuneChoice, kind: type[TuneReason]) -> Any:
     return next(reason for reason in verdict.reasons if isinstance(reason, kind))
 
 
@@ -83,7 +83,7 @@ def test_where_all_fits_the_usual_is_chosen_and_each_choice_has_its_numbers() ->
     )
     assert (verdict.wall_s, verdict.tok_s, verdict.budget_bytes) == (480.0, 100.0, PLENTY)
     assert all(way.fits and way.tok_s <= 100.0 for way in verdict.rejected)
-    assert msgspec.json.decode(msgspec.json.encode(verdict), type=TuneVerdict) == verdict
+    assert msgspec.json.decode(msgspec.json.encode(verdict), type=TuneChoice) == verdict
 
 
 def test_of_what_fits_the_fastest_is_chosen() -> None:
