@@ -91,7 +91,7 @@ class Model:
             self.divisors = base.vector("rope_freqs.weight", config.head_dim // 2)
         if unused := base.unused():
             raise UnsupportedArtifact(
-                f"{base.where}: {len(unused)} tensors have no place in a {config.arch} model, the first is {unused[0]}",
+                f"{base.where}: nothing of a {config.arch} model is made of {', '.join(unused[:3])}",
                 hint="tune another file of this model",
             )
         self._rotations: dict[bool, tuple[Tensor, Tensor]] = {}  # by whether the layer has a window
