@@ -171,7 +171,7 @@ def test_what_cannot_be_learned_from_changes_nothing(tmp_path):
         trainer(Decoder(extra={"blk.0.attn_sinks.weight": 4}).write(tmp_path / "sinks.gguf"))
 
 
-def job(folder: Path, base: Path) -> TuneJob:
+def job(folder: Path, path: Path) -> TuneJob:
     """Of 60 rows, with held-out ones: 30 steps."""
     folder.mkdir()
     rng = np.random.default_rng(4)
@@ -184,13 +184,14 @@ def job(folder: Path, base: Path) -> TuneJob:
     packed.write(folder / ROWS, pack(list(examples(120)), 40))
     packed.write(folder / HELD_OUT, pack(list(examples(10)), 40))
     settings = TuneSettings(rank=4, batch=2, epochs=2, learning_rate=1e-2, length=40, eval_every=9, checkpoint_every=4)
-    return TuneJob("torch", Artifact("gguf", (os.fspath(base),), "m"), "base", settings, os.fspath(folder), "here")
+    return TuneJob("torch", Artifact("gguf", (os.fspath(path),), "m"), "base", settings, os.fspath(folder), "here")
 
 
-@pytest.mark.slow(120)
+@pytest.mark.slow(60)
+@pytest.mark.timeout(1500)  # the worker takes what time others leave
 def test_killed_at_any_moment_it_ends_with_the_same_file(tmp_path):
-    base = Decoder(kind="Q8_0").write(tmp_path / "m.gguf")
-    events = list(tune(job(tmp_path / "whole", base), TuneStop()))
+    path = Decoder(kind="Q8_0").write(tmp_path / "m.gguf")
+    events = list(tune(job(tmp_path / "whole", path), TuneStop()))
     assert isinstance(events[0], TuneStarted)
     assert isinstance(events[-1], TuneFinished)
     n_steps = events[0].n_steps
@@ -198,7 +199,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_file(tmp_path):
     factors = read_safetensors(tmp_path / "whole" / FACTORS)
     assert len(factors.tensors) == 2 * 2 * 7
 
-    interrupted = job(tmp_path / "killed", base)
+    interrupted = job(tmp_path / "killed", path)
     moments = sorted(np.random.default_rng(5).integers(1, n_steps, 3))
     for moment in moments:
         with refuses(WorkerCrashed, reason="SIGKILL"):

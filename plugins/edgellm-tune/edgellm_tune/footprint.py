@@ -1,7 +1,8 @@
 """What tuning takes, in bytes and in operations, by formula: without torch, from the header of the file alone.
 
 What is counted is what decoder.py, linear.py and loss.py keep and allocate: float32 values for each token, layer by
-layer, and matrices as they are unpacked. Constants were measured with torch 2.13.0 for x86-64 (docs/benchmarks/log).
+layer, and matrices as they are unpacked. Counted are anonymous bytes and pages of the model, not those of libraries.
+Constants were measured with torch 2.13.0 for x86-64 and glibc (docs/benchmarks/log/tuning.md).
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from edgellm.types.tuning import TuneFootprint, TuneSettings, TuneSize
 FLOAT = 4
 LOGITS_BYTES = 64 * 1024**2  # most logits that loss.py has at once
 PART_BYTES = 16 * 1024**2  # values of a table that base.py unpacks at once
-# Measured: the interpreter with torch, the core and the header of a file, and what their first use adds.
-PROCESS_BYTES = 300 * 1024**2
+PROCESS_BYTES = 187 * 1024**2  # measured: the interpreter with torch, the core and the header of a file
+# Measured: of memory that is freed within a step, what glibc keeps (it gives back what is 32 MiB or more, and the rest
+# when 64 MiB are free at the end of the heap).
+_RETAINED = 0.55
 # Blocks are unpacked through codes of a byte each, beside the values.
 _UNPACKING = 1.5
 # 1e9 operations per second and thread: measured with AVX-512 at 2.8 GHz; the others by the width of their vectors.
@@ -34,18 +37,19 @@ def footprint(model: GgufModel, settings: TuneSettings, size: TuneSize) -> TuneF
     in_blocks = settings.quantized and not is_full
     trained, frozen = n_trained(config, settings)
     kept, working = _activations(config, settings, n_tokens)
+    gradients = FLOAT * trained
     logits = _logits(config, n_supervised, in_blocks=in_blocks)
     packed = [tensor for tensor in model.tensors if tensor.type.name != "F32"] if in_blocks else []
     largest = max((math.prod(tensor.dims) for tensor in packed if tensor.name.startswith("blk.")), default=0)
-    table = config.vocab * config.hidden
     return TuneFootprint(
         weights_bytes=model.tensor_bytes if in_blocks else FLOAT * n_weights(config),
         unpacked_bytes=int(FLOAT * largest * _UNPACKING),
         trained_bytes=FLOAT * (frozen if is_full else trained + frozen),
-        gradient_bytes=FLOAT * trained,
-        optimizer_bytes=2 * FLOAT * trained + (FLOAT * table if is_full else 0),
-        activation_bytes=kept + working,
-        logits_bytes=max(0, logits - working),
+        # Of factors they grow as activations shrink, from the last layer to the first.
+        gradient_bytes=gradients if is_full else max(0, gradients - kept),
+        optimizer_bytes=2 * FLOAT * trained,
+        activation_bytes=kept + int((1 + _RETAINED) * working),
+        logits_bytes=max(0, logits - working) + int(_RETAINED * logits),
         data_bytes=size.n_tokens * 13,
         process_bytes=PROCESS_BYTES,
     )
@@ -100,7 +104,7 @@ def _activations(config: Decoder, settings: TuneSettings, n_tokens: int) -> tupl
     layer += q + kv if config.qk_norm else 0
     layer += 2 * d if config.post_norms else 0
     layer += 7 * settings.rank if settings.method != "full" else 0
-    layer += 2 * (q + 2 * kv + 2 * d + 2 * ffn) if settings.method == "dora" else 0
+    layer += q + 2 * kv + 2 * d + 2 * ffn if settings.method == "dora" else 0  # before rows are scaled
     # Backward through the gate: both gradients, what was multiplied, once more with its own steps, and the result's.
     working = 5 * ffn + 2 * d
     if settings.checkpointing:
