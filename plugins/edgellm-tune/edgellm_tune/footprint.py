@@ -11,25 +11,27 @@ import math
 from collections.abc import Iterator
 
 from edgellm.formats.gguf.decoder import Decoder, read_decoder
-from edgellm.formats.gguf.reader import GgufModel
+from edgellm.formats.gguf.reader import GgufModel, GgufTensor
 from edgellm.types.machine import Machine
 from edgellm.types.tuning import TuneFootprint, TuneSettings, TuneSize
 
 FLOAT = 4
 LOGITS_BYTES = 64 * 1024**2  # most logits that loss.py has at once
 PART_BYTES = 16 * 1024**2  # values of a table that base.py unpacks at once
-PROCESS_BYTES = 187 * 1024**2  # measured: the interpreter with torch, the core and the header of a file
-# Measured: of memory that is freed within a step, what glibc keeps (it gives back what is 32 MiB or more, and the rest
-# when 64 MiB are free at the end of the heap).
-_RETAINED = 0.55
-# Blocks are unpacked through codes of a byte each, beside the values.
+# Measured: the interpreter with torch, the core and the header of a file take 187 MiB, and glibc keeps some.
+PROCESS_BYTES = 222 * 1024**2
+# Values come from blocks through codes of a byte each, and what becomes of those; from these types at once.
 _UNPACKING = 1.5
-# 1e9 operations per second and thread: measured with AVX-512 at 2.8 GHz; the others by the width of their vectors.
+_AT_ONCE = frozenset({"F32", "F16", "BF16", "Q8_0"})
+# 1e9 operations per second and thread: measured on a Zen 4 with AVX-512; the others by the width of their vectors.
 _RATES = {"avx512f": 57.0, "avx2": 28.0, "neon": 14.0}
 
 
 def footprint(model: GgufModel, settings: TuneSettings, size: TuneSize) -> TuneFootprint:
-    """At the highest moment, with `settings.batch` of the longest rows."""
+    """At the highest moment, with `settings.batch` of the longest rows.
+
+    Logits and a layer's gradient are not there together, but glibc keeps what is freed within a step: they add up.
+    """
     config = read_decoder(model)
     n_tokens = settings.batch * min(size.longest, settings.length)
     n_supervised = min(settings.batch * size.most_supervised, n_tokens)
@@ -38,18 +40,19 @@ def footprint(model: GgufModel, settings: TuneSettings, size: TuneSize) -> TuneF
     trained, frozen = n_trained(config, settings)
     kept, working = _activations(config, settings, n_tokens)
     gradients = FLOAT * trained
-    logits = _logits(config, n_supervised, in_blocks=in_blocks)
-    packed = [tensor for tensor in model.tensors if tensor.type.name != "F32"] if in_blocks else []
-    largest = max((math.prod(tensor.dims) for tensor in packed if tensor.name.startswith("blk.")), default=0)
+    packed = {tensor.name: tensor for tensor in model.tensors if tensor.type.name != "F32"} if in_blocks else {}
+    unpacked = [_unpacked(tensor) for name, tensor in packed.items() if name.startswith("blk.")]
+    head = packed.get("token_embd.weight" if config.tied else "output.weight")
+    logits = _logits(config, n_supervised) + (_part(head) if head else 0)
     return TuneFootprint(
         weights_bytes=model.tensor_bytes if in_blocks else FLOAT * n_weights(config),
-        unpacked_bytes=int(FLOAT * largest * _UNPACKING),
+        unpacked_bytes=max(unpacked, default=0),
         trained_bytes=FLOAT * (frozen if is_full else trained + frozen),
-        # Of factors they grow as activations shrink, from the last layer to the first.
-        gradient_bytes=gradients if is_full else max(0, gradients - kept),
+        # Of factors they grow where logits and activations were, from the last layer to the first.
+        gradient_bytes=gradients if is_full else max(0, gradients - kept - logits),
         optimizer_bytes=2 * FLOAT * trained,
-        activation_bytes=kept + int((1 + _RETAINED) * working),
-        logits_bytes=max(0, logits - working) + int(_RETAINED * logits),
+        activation_bytes=kept + working,
+        logits_bytes=logits,
         data_bytes=size.n_tokens * 13,
         process_bytes=PROCESS_BYTES,
     )
@@ -106,14 +109,23 @@ def _activations(config: Decoder, settings: TuneSettings, n_tokens: int) -> tupl
     layer += 7 * settings.rank if settings.method != "full" else 0
     layer += q + 2 * kv + 2 * d + 2 * ffn if settings.method == "dora" else 0  # before rows are scaled
     # Backward through the gate: both gradients, what was multiplied, once more with its own steps, and the result's.
-    working = 5 * ffn + 2 * d
+    working = (7 if settings.method == "dora" else 5) * ffn + 2 * d
     if settings.checkpointing:
         return FLOAT * n_tokens * d * config.n_layer, FLOAT * n_tokens * (layer + working)
     return FLOAT * n_tokens * layer * config.n_layer, FLOAT * n_tokens * working
 
 
-def _logits(config: Decoder, n_supervised: int, *, in_blocks: bool) -> int:
-    """Logits of one part, which become their gradient; rows of the table; hidden values and their gradients."""
+def _unpacked(tensor: GgufTensor) -> int:
+    """Bytes of its values, and of what they come through."""
+    return int(FLOAT * math.prod(tensor.dims) * (1 if tensor.type.name in _AT_ONCE else _UNPACKING))
+
+
+def _part(table: GgufTensor) -> int:
+    """The same of the rows that are unpacked together."""
+    return int(_unpacked(table) * min(1.0, PART_BYTES / (FLOAT * math.prod(table.dims))))
+
+
+def _logits(config: Decoder, n_supervised: int) -> int:
+    """Logits of one part, which become their gradient; hidden values and their gradients."""
     at_once = min(n_supervised, max(1, LOGITS_BYTES // (FLOAT * config.vocab)))
-    table = int(min(PART_BYTES, FLOAT * config.vocab * config.hidden) * _UNPACKING) if in_blocks else 0
-    return FLOAT * at_once * config.vocab + table + FLOAT * config.hidden * (4 * at_once + 3 * n_supervised)
+    return FLOAT * at_once * config.vocab + FLOAT * config.hidden * (4 * at_once + 3 * n_supervised)
