@@ -1,8 +1,11 @@
 """No adapter reaches native code that it would abort on, or that it would run without the adapter: refused by name."""
 
 import contextlib
+import json
 import random
 import struct
+import subprocess
+import sys
 
 import pytest
 from attacks.gguf.hostile_adapters import EMBEDDING, EXPERTS, LYING, SOUND, STRANGE, adapter, base
@@ -92,3 +95,36 @@ def test_alpha_of_zero_is_none_as_in_native_code(tmp_path):
     said = gguf_adapter.read(adapter(SOUND.tensors, adapter__lora__alpha=(FLOAT32, 0.0)).write(tmp_path / "x.gguf"))
 
     assert [said.scale(pair) for pair in said.pairs] == [1.0, 1.0]
+
+
+# As `edgellm adapters import` and `edgellm run --adapter` look at it.
+LOOKED_AT = """
+import json, sys
+from pathlib import Path
+from edgellm.app import adapters, stored_adapters
+from edgellm.errors import ArtifactError
+
+said = {}
+for path in json.load(sys.stdin):
+    refusals = []
+    base = str(Path(path).with_name("base.gguf"))
+    for look in (lambda: stored_adapters.bring(Path(path), base, "x"), lambda: adapters.asked([path])):
+        try:
+            look()
+        except ArtifactError as error:
+            refusals.append(error.code)
+    said[path] = len(refusals)
+print(json.dumps([said, sorted(name for name in sys.modules if name.startswith("llama_cpp"))]))
+"""
+
+
+def test_every_hostile_adapter_is_refused_before_native_code_is_loaded(tmp_path):
+    base().write(tmp_path / "base.gguf")
+    paths = [str(made.write(tmp_path / f"{name}.gguf")) for name, made in LYING.items()]
+    run = subprocess.run(
+        [sys.executable, "-c", LOOKED_AT], input=json.dumps(paths), capture_output=True, text=True, check=True
+    )
+    said, modules = json.loads(run.stdout)
+
+    assert said == dict.fromkeys(paths, 2)
+    assert modules == []

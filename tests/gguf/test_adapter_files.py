@@ -12,12 +12,15 @@ from support.random_lora import added, random_lora
 from support.refusals import refuses
 from support.toy_llama import native_logits, toy_weights, write_toy
 
-from edgellm.adaptation import adapter_file, folds, peft_export, peft_folder
+from edgellm.adaptation import adapter_file, folds, merge, peft_export, peft_folder
 from edgellm.adaptation.lora import Lora
+from edgellm.contract.quantizer import Quantization
 from edgellm.errors import UnsupportedArtifact
 from edgellm.formats.gguf import adapter as gguf_adapter
 from edgellm.formats.gguf import reader
 from edgellm.formats.gguf.reader import GgufModel
+from edgellm.runtime import quantize_worker
+from edgellm.types.model import Artifact
 
 pytestmark = pytest.mark.skipif(bool(library.missing()), reason="model: llama-cpp-python is not installed")
 RANKS = {"blk.0.attn_k.weight": 2, "blk.1.ffn_up.weight": 7}
@@ -121,3 +124,27 @@ def test_an_embedding_that_is_the_output_too_is_refused_as_native_code_ends_ther
         gguf_adapter.check(gguf_adapter.read(tmp_path / "x.gguf"), model)
     with pytest.raises(AssertionError):
         native_logits([(tied, [(tmp_path / "x.gguf", 1.0)])])
+
+
+@pytest.mark.slow(30)
+def test_a_real_model_that_is_merged_computes_as_with_the_adapter_beside_it(smollm2: str, tmp_path: Path) -> None:
+    """SmolLM2-135M of Q4_1, in F32: its own rounding of activations is no part of what is compared."""
+    lora = random_lora(reader.read_model(smollm2), rank=16, alpha=32.0, size=0.02)
+    adapter_file.write(tmp_path / "x.gguf", lora)
+    job = Quantization(Artifact("gguf", (smollm2,), "m"), str(tmp_path / "full.gguf"), "F32", 2, allow_requantize=True)
+    quantize_worker.quantize("gguf", job, lambda *_: None)
+    (tmp_path / "merged.gguf").write_bytes((tmp_path / "full.gguf").read_bytes())
+
+    merge.add(tmp_path / "merged.gguf", lora)
+
+    jobs = [(tmp_path / "full.gguf", []), (tmp_path / "full.gguf", [(tmp_path / "x.gguf", 1.0)])]
+    untouched, beside, merged = native_logits([*jobs, (tmp_path / "merged.gguf", [])])
+    assert divergence(beside, merged) < 1e-8 < 1e-2 < divergence(beside, untouched)
+    assert np.array_equal(beside.argmax(-1), merged.argmax(-1))
+
+
+def divergence(one: np.ndarray, other: np.ndarray) -> float:
+    """Mean KL of the tokens, in nats."""
+    first, second = (rows - rows.max(-1, keepdims=True) for rows in (one, other))
+    first, second = (rows - np.log(np.exp(rows).sum(-1, keepdims=True)) for rows in (first, second))
+    return float((np.exp(first) * (first - second)).sum(-1).mean())
