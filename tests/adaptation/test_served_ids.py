@@ -13,10 +13,13 @@ from edgellm.adaptation.example import Example
 from edgellm.adaptation.findings import Findings
 from edgellm.adaptation.rendering import Renderer, encoder
 from edgellm.contract.engine import EngineInfo
+from edgellm.contract.manager import plugins
 from edgellm.runtime.prompt_reader import Begun, PromptReader
 from edgellm.sdk.client import EdgeLLM
 from edgellm.text.prompt import PromptBuilder
 from edgellm.types.message import Message, Tool, ToolCall
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
 from edgellm.types.tuning_data import TrainingChat
 
 RENDERED = {"one": 69, "system": 69, "turns": 69, "thought": 68, "call": 67, "thought and call": 66}  # of 71
@@ -109,3 +112,25 @@ def test_what_is_learned_is_what_is_served(llama_cpp: Path, llm: EdgeLLM, vocabu
 
     assert {name: rendered[name] for name in CHATS} == RENDERED
     assert n_answers > 700
+
+
+@pytest.mark.slow(20)
+def test_a_real_model_is_asked_with_the_tokens_that_were_learned(smollm2: str) -> None:
+    """Through llama.cpp's own tokenizer; the server counts as many tokens of each prompt."""
+    plan = LaunchPlan("gguf", Artifact("gguf", (smollm2,), "SmolLM2"), Settings(1024, n_slots=1))
+    engine = plugins().backend("gguf").open(plan)
+    renderer = Renderer(engine.info, encoder(engine.tokenizer), PromptBuilder(engine.info), length=1024)
+    with EdgeLLM(plan) as llm:
+        for name, chat in CHATS.items():
+            findings = Findings()
+            examples = renderer.examples(chat, findings)
+            assert not findings.report.n_refused, name
+            answers = [answer for example in examples for answer in learned(example)]
+            places = [place for place, message in enumerate(chat.messages) if message.role == "assistant"]
+            for (before, answer), place in zip(answers, places, strict=True):
+                request = llm.request(chat.messages[:place], tools=chat.tools)
+                assert PromptReader(engine.tokenizer, engine.info).read(request).prompt == before
+                asked = llm.chat(chat.messages[:place], tools=chat.tools, max_tokens=1)
+                assert asked.usage.prompt_tokens == len(before)
+                assert answer[-1] in engine.info.eos_ids
+    engine.close()
