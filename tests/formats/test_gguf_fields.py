@@ -143,6 +143,35 @@ def test_hybrid_models_on_which_native_code_would_end(
         read_model(path)
 
 
+@pytest.mark.parametrize("name", ["phi3", "bitnet", "falcon", "lfm2", "qwen2-72b", "olmo2"])
+def test_square_attention_that_is_sound_is_read(tmp_path: Path, name: str) -> None:
+    read_model(replace(MODELS[name], n_layer=9).gguf().write(tmp_path / "m.gguf"))
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "without"),
+    [
+        ("phi3", {"phi3.attention.head_count": (w.UINT32, 1)}, ""),
+        ("phi3", {"phi3.attention.head_count": (w.UINT32, 3)}, ""),
+        ("phi3", {"phi3.attention.head_count": (w.UINT32, 2**31 - 1)}, ""),
+        ("phi3", {"phi3.attention.head_count": (w.ARRAY, (w.UINT32, [4, 4, 4, 1]))}, ""),
+        ("phi3", {"phi3.attention.key_length": (w.UINT32, 0)}, ""),
+        ("phi3", {"phi3.attention.value_length": (w.UINT32, 1)}, ""),
+        ("phi3", {}, "blk.3.attn_qkv.weight"),
+        ("bitnet", {"bitnet.attention.head_count": (w.UINT32, 1)}, ""),
+        ("bitnet", {"bitnet.attention.key_length": (w.UINT32, 3)}, ""),
+        ("olmo2", {"olmo2.attention.key_length": (w.UINT32, 32)}, ""),
+    ],
+    ids=range(10),
+)
+def test_square_attention_on_which_native_code_would_end(
+    tmp_path: Path, name: str, changed: dict[str, tuple[int, Any]], without: str
+) -> None:
+    path = hybrid(tmp_path, name, changed, without)
+    with refuses(BadArtifact):
+        read_model(path)
+
+
 @pytest.mark.parametrize("alignment", [1, 8, 16])
 def test_an_alignment_that_native_code_cannot_map(tmp_path: Path, alignment: int) -> None:
     with refuses(BadArtifact):

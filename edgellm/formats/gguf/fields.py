@@ -25,6 +25,15 @@ _NO_WEIGHTS = ("I8", "I16", "I32", "I64", "F64")
 _WEIGHTS = (".weight", ".bias", ".ssm_a", ".ssm_d")
 # Their layers attend linearly but for every n-th (`load_arch_tensors` of qwen35.cpp, qwen35moe.cpp and qwen3next.cpp).
 _DELTA_NETS = ("qwen35", "qwen35moe", "qwen3next")
+# Their heads are as wide together as the embedding: attn_q, or its part of attn_qkv, and attn_output are square there
+# (`load_arch_tensors` of the file of each), and nothing but an assertion compares them with the keys.
+_SQUARE_ATTENTION = frozenset((
+    "arctic", "baichuan", "bert", "bitnet", "bloom", "chameleon", "codeshell", "cohere2", "command-r", "dbrx",
+    "deepseek", "deepseek2-ocr", "dream", "eurobert", "falcon", "gpt2", "gptneox", "grok", "internlm2", "jais",
+    "jamba", "jina-bert-v2", "jina-bert-v3", "lfm2", "lfm2moe", "llada-moe", "modern-bert", "mpt", "nemotron",
+    "neo-bert", "nomic-bert", "nomic-bert-moe", "olmo", "olmo2", "olmoe", "orion", "phi2", "phi3", "phimoe", "plamo",
+    "qwen", "qwen2", "qwen2moe", "qwen2vl", "stablelm", "starcoder", "starcoder2", "xverse",
+))  # fmt: skip
 _HINT = "the file is damaged or was made wrongly: fetch another one"
 
 
@@ -39,6 +48,12 @@ class _Fields:
         value = self.header.of_architecture(name, default)
         values = value if isinstance(value, tuple) else (value,)
         return max((number for number in values if isinstance(number, int)), default=default)
+
+    def least(self, name: str, default: int = 0) -> int:
+        """As `integer`, the smallest."""
+        value = self.header.of_architecture(name, default)
+        values = value if isinstance(value, tuple) else (value,)
+        return min((number for number in values if isinstance(number, int)), default=default)
 
     def require(self, holds: bool, name: str, why: str) -> None:
         if not holds:
@@ -76,6 +91,10 @@ def check(parts: Sequence[GgufHeader]) -> None:
     _check_experts(fields)
     _check_rope(header, fields)
     _check_latent_heads(header, fields)
+    if header.architecture in _SQUARE_ATTENTION:
+        _check_square_heads(fields)
+    if header.architecture == "phi3":
+        _check_phi3(parts, fields)
     if header.architecture in _DELTA_NETS:
         _check_delta_net(parts, fields)
     for part in parts:
@@ -148,6 +167,25 @@ def _check_latent_heads(header: GgufHeader, fields: _Fields) -> None:
         rotated = fields.integer("rope.dimension_count", usual)
         bounds = f"more than rope.dimension_count ({rotated}) is needed"
         fields.require(fields.integer(name) > rotated, name, bounds)
+
+
+def _check_square_heads(fields: _Fields) -> None:
+    width, heads = fields.integer("embedding_length"), fields.integer("attention.head_count")
+    is_whole = 0 < fields.least("attention.head_count") == heads and width % heads == 0
+    fields.require(is_whole, "attention.head_count", f"one number that divides embedding_length ({width}) is needed")
+    length = width // heads
+    bounds = f"embedding_length ({width}) / attention.head_count ({heads}) is needed"
+    for name in ("attention.key_length", "attention.value_length"):
+        fields.require(fields.integer(name, length) == length, name, bounds)
+
+
+def _check_phi3(parts: Sequence[GgufHeader], fields: _Fields) -> None:
+    """The one architecture in which neither the fused tensor nor its parts are asked for."""
+    names = {tensor.name for part in parts for tensor in part.tensors}
+    for layer in range(fields.integer("block_count")):
+        fused, *apart = (f"blk.{layer}.attn_{role}.weight" for role in ("qkv", "q", "k", "v"))
+        if fused not in names and not names.issuperset(apart):
+            raise BadArtifact(f"{fields.header.where}: tensor {fused} is missing", hint=_HINT)
 
 
 def _check_delta_net(parts: Sequence[GgufHeader], fields: _Fields) -> None:
