@@ -7,7 +7,7 @@ import functools
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, aclosing, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, contextmanager
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
@@ -35,6 +35,9 @@ READING_PLACES = 2  # requests of one client that are read at a time: a template
 # Requests for vectors that the model has at a time: enough to fill its batches, and few enough that the next client's
 # is soon among them.
 EMBEDDING_PLACES = 8
+# Texts that are made tokens, or tokens texts, at a time. Each takes some 20 times the bytes of its body, so only few of
+# the bodies that may wait; and more than one, so that a short text need not wait for a long one.
+TOKEN_PLACES = 2
 
 
 class ServedModel:
@@ -58,6 +61,7 @@ class ServedModel:
         self._reading: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # by client
         self._turns = Turns(llm.plan.settings.n_slots)
         self._embedding_turns = Turns(EMBEDDING_PLACES)
+        self._token_turns = Turns(TOKEN_PLACES)
         self.activity = Activity(llm.plan.settings.n_slots)
 
     @property
@@ -150,6 +154,15 @@ class ServedModel:
         record.usage = vectors.usage
         self.activity.saw(vectors)
         return vectors
+
+    def token_turn(self, request: Request) -> AbstractAsyncContextManager[None]:
+        """A place to make tokens of this request's text, or text of its tokens. TooManyRequests, as `turn`."""
+        return self._token_turns.turn(request_log.of_scope(request.scope).client)
+
+    async def count_tokens(self, request: Request, generation: GenerationRequest) -> int:
+        """Tokens of the prompt of `generation`, once it is its client's turn."""
+        async with self.token_turn(request):
+            return await self.llm.acount_tokens(generation)
 
     def require(self, name: str | None) -> None:
         """Check that requests for `name` can be answered now.

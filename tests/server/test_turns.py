@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 import pytest
@@ -190,3 +191,47 @@ def test_another_address_waits_for_few_requests_of_one_that_sends_many(
         thread.join()
 
     assert served.index("127.0.0.2") < 20
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/tokenize", {"content": "hello", "with_pieces": True}),
+        ("/tokenize", {"content": "hello"}),
+        ("/detokenize", {"tokens": [1, 2]}),
+        ("/v1/messages/count_tokens", {"model": "echo", "messages": [{"role": "user", "content": "hello"}]}),
+        ("/v1/responses/input_tokens", {"input": "hello"}),
+        ("/v1/chat/completions/input_tokens", {"messages": [{"role": "user", "content": "hello"}]}),
+    ],
+)
+def test_few_texts_are_made_tokens_at_a_time(
+    serve: Servers, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, Any]
+) -> None:
+    """What is made of each is many times larger than its body."""
+    asked: list[str] = []
+    begun: list[str] = []
+
+    class Watched(Turns):
+        @asynccontextmanager
+        async def turn(self, client: str) -> AsyncIterator[None]:
+            asked.append(client)
+            async with super().turn(client):
+                begun.append(client)
+                yield
+
+    monkeypatch.setattr(served_model, "Turns", Watched)
+    live = serve()
+    statuses: list[int] = []
+    asking = [threading.Thread(target=lambda: statuses.append(live.post(path, body).status_code)) for _ in range(5)]
+    live.hold()
+    try:
+        for thread in asking:
+            thread.start()
+        wait_until(lambda: len(asked) == len(asking))
+        assert len(begun) == served_model.TOKEN_PLACES
+    finally:
+        live.release()
+    for thread in asking:
+        thread.join()
+
+    assert statuses == [200] * len(asking)

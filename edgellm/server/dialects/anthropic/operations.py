@@ -41,7 +41,7 @@ def operations(served: ServedModel) -> list[Operation]:
         """How many tokens the model would read before it answers."""
         with overflow_names(AnthropicCountBody.text_field):
             _, counted = await served.receive(request, AnthropicCountBody, lambda body: body.to_request(served.llm))
-            n_tokens = await sse.unless_gone(request.receive, served.llm.acount_tokens(counted))
+            n_tokens = await sse.unless_gone(request.receive, served.count_tokens(request, counted))
         return client_closed(request) if n_tokens is None else JSONResponse(AnthropicTokenCount(n_tokens))
 
     return [

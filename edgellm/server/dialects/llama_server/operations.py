@@ -51,17 +51,14 @@ def operations(served: ServedModel) -> list[Operation]:
         """The tokens of a text."""
         body, _ = await served.receive(request, TokenizeBody, lambda body: body)
         with overflow_names(body.text_field):
-            special = body.parse_special is not False
-            tokens = await served.llm.atokenize(body.content, special=special, add_bos=bool(body.add_special))
-            if not body.with_pieces:
-                return JSONResponse({"tokens": tokens})
-            pieces = await served.llm.apieces(tokens)
-        return await asyncio.to_thread(_told, tokens, pieces)
+            answer = await sse.unless_gone(request.receive, _tokens(served, request, body))
+        return client_closed(request) if answer is None else answer
 
     async def detokenize(request: Request) -> ASGIApp:
         """The text of tokens."""
         body, _ = await served.receive(request, DetokenizeBody, lambda body: body)
-        return JSONResponse({"content": await served.llm.adetokenize(body.tokens)})
+        answer = await sse.unless_gone(request.receive, _text(served, request, body))
+        return client_closed(request) if answer is None else answer
 
     async def apply_template(request: Request) -> ASGIApp:
         """The prompt that the model's chat template makes of a conversation."""
@@ -71,7 +68,9 @@ def operations(served: ServedModel) -> list[Operation]:
     async def input_tokens(request: Request) -> ASGIApp:
         """The number of tokens of a conversation's prompt."""
         _, generations = await served.receive(request, ChatBody, lambda body: body.to_requests(served.llm))
-        n_tokens = await served.llm.acount_tokens(generations[0])
+        n_tokens = await sse.unless_gone(request.receive, served.count_tokens(request, generations[0]))
+        if n_tokens is None:
+            return client_closed(request)
         return JSONResponse({"object": "response.input_tokens", "input_tokens": n_tokens})
 
     async def props(_: Request) -> ASGIApp:
@@ -173,6 +172,19 @@ def _props(served: ServedModel) -> dict[str, Any]:
         "build_info": f"edgellm {__version__}",
         "is_sleeping": False,
     }
+
+
+async def _tokens(served: ServedModel, request: Request, body: TokenizeBody) -> JSONResponse:
+    async with served.token_turn(request):
+        special = body.parse_special is not False
+        tokens = await served.llm.atokenize(body.content, special=special, add_bos=bool(body.add_special))
+        pieces = await served.llm.apieces(tokens) if body.with_pieces else []
+        return await asyncio.to_thread(_told, tokens, pieces) if pieces else JSONResponse({"tokens": tokens})
+
+
+async def _text(served: ServedModel, request: Request, body: DetokenizeBody) -> JSONResponse:
+    async with served.token_turn(request):
+        return JSONResponse({"content": await served.llm.adetokenize(body.tokens)})
 
 
 def _told(tokens: Sequence[int], pieces: Sequence[bytes]) -> JSONResponse:

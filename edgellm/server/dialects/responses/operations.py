@@ -61,7 +61,7 @@ def operations(served: ServedModel) -> list[Operation]:
         """How many tokens the model would read before it answers."""
         with overflow_names(ResponsesBody.text_field):
             _, (_, generation) = await receive(request, ResponsesCountBody)
-            n_tokens = await sse.unless_gone(request.receive, served.llm.acount_tokens(generation))
+            n_tokens = await sse.unless_gone(request.receive, served.count_tokens(request, generation))
         return client_closed(request) if n_tokens is None else JSONResponse(answer.ResponsesInputTokens(n_tokens))
 
     async def compact(request: Request) -> ASGIApp:
