@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import signal
 import subprocess
@@ -76,7 +77,9 @@ def whole_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return replace(MODELS["llama-4-experts"], n_layer=1, n_expert=2).write(tmp_path_factory.mktemp("whole"))
 
 
-def imatrix(path: Path, model: reader.GgufModel, *, n: int = 0, left_out: str = "", value: float = 2.0) -> Path:
+def imatrix(
+    path: Path, model: reader.GgufModel, *, n: int = 0, left_out: str = "", value: float = 2.0, count: float = 1.0
+) -> Path:
     """An importance matrix of equal values for every tensor of the model; `n` lies about how many."""
     made = Gguf([("general.type", STRING, "imatrix"), ("imatrix.chunk_count", UINT32, 4)])
     data = b""
@@ -85,7 +88,7 @@ def imatrix(path: Path, model: reader.GgufModel, *, n: int = 0, left_out: str = 
             continue
         rows = n or tensor.dims[0]
         experts = tensor.dims[2] if len(tensor.dims) > 2 else 1
-        for suffix, dims, fill in ((".in_sum2", (rows, experts), value), (".counts", (1, experts), 1.0)):
+        for suffix, dims, fill in ((".in_sum2", (rows, experts), value), (".counts", (1, experts), count)):
             made.tensors.append(Tensor(tensor.name + suffix, dims, F32, dims[0] * dims[1] * 4))
             part = np.full(dims[0] * dims[1], fill, np.float32).tobytes()
             data += part + bytes(-len(part) % 32)
@@ -306,13 +309,32 @@ def test_an_importance_matrix_of_another_model_is_refused(whole_rows: Path, tiny
         plan(str(whole_rows), "IQ2_XXS", imatrix=str(imatrix(path, model, left_out="blk.0.ffn_up_exps.weight")))
     with refuses(BadArtifact):
         plan(str(whole_rows), "IQ2_XXS", imatrix=str(tiny))
+    unnamed = Gguf([("general.type", STRING, "imatrix")])
+    unnamed.tensors = [Tensor(suffix, (1, 1), F32, 4) for suffix in (".in_sum2", ".counts")]
+    with refuses(BadArtifact):
+        plan(str(whole_rows), "Q4_K_M", imatrix=str(unnamed.write(path)))
     path.write_bytes(b"\x10\0\0\0old format")
     with refuses(BadArtifact):
         plan(str(whole_rows), "IQ2_XXS", imatrix=str(path))
 
 
-def test_values_that_are_no_numbers_are_refused_by_the_worker(whole_rows: Path, tmp_path: Path) -> None:
-    matrix = imatrix(tmp_path / "i.gguf", reader.read_model(whole_rows), value=float("inf"))
+@pytest.mark.parametrize(
+    ("value", "count"),
+    [
+        (math.inf, 1.0),
+        (math.nan, 1.0),
+        (-2.0, 1.0),
+        (2.0, math.inf),
+        (2.0, math.nan),
+        (2.0, -1.0),
+        (2.0, 0.0),
+        (2.0, 0.5),
+    ],
+)
+def test_values_that_are_no_numbers_are_refused_by_the_worker(
+    whole_rows: Path, tmp_path: Path, value: float, count: float
+) -> None:
+    matrix = imatrix(tmp_path / "i.gguf", reader.read_model(whole_rows), value=value, count=count)
     with refuses(BadArtifact):
         make(planned(whole_rows, "IQ2_XXS", imatrix=str(matrix), output=tmp_path / "x.gguf"))
     assert leftovers(tmp_path) == []

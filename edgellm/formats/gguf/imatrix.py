@@ -61,6 +61,8 @@ def read_imatrix(path: str | Path) -> Imatrix:
     for name, sums in by_name.items():
         if name.endswith(_SUMS):
             stem = name.removesuffix(_SUMS)
+            if not stem:
+                raise BadArtifact(f"{path}: {name} names no tensor of a model", hint="make it anew")
             entries[stem] = _entry(str(path), stem, sums, by_name.get(stem + _COUNTS))
     if not entries:
         raise BadArtifact(f"{path} holds no entry", hint="make one with llama-imatrix")

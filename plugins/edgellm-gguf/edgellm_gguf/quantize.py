@@ -79,10 +79,24 @@ def _imatrix(path: str) -> tuple[Any, list[npt.NDArray[np.float32]]]:
     for item, (name, entry) in zip(items, matrix.entries.items(), strict=False):
         parts = [raw[t.offset : t.offset + t.n_bytes].view(order) for t in (entry.sums, entry.counts)]
         sums, counts = parts[0].reshape(parts[1].size, -1), parts[1].reshape(-1, 1)
+        _check(path, name, sums, counts)
         mean = np.where(counts > 0, sums / np.maximum(counts, 1), 1).astype(np.float32).ravel()
-        if not np.isfinite(mean).all():
-            raise BadArtifact(f"{path}: {name} holds values that are not finite numbers", hint="make it anew")
         values.append(mean)
         item.name, item.size = name.encode(), mean.size
         item.data = mean.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
     return items, values
+
+
+def _check(path: str, name: str, sums: npt.NDArray[np.float32], counts: npt.NDArray[np.float32]) -> None:
+    """Native code weighs errors by them, and ends or writes noise where a weight is no number, or negative."""
+    wrong_sums = sums[~(np.isfinite(sums) & (sums >= 0))]
+    wrong_counts = counts[~(np.isfinite(counts) & (counts >= 0) & (counts == np.floor(counts)))]
+    if wrong_sums.size:
+        why = f"a sum of squares is {wrong_sums[0]}"
+    elif wrong_counts.size:
+        why = f"a count of tokens is {wrong_counts[0]}"
+    elif not counts.any():
+        why = "it is of no token"
+    else:
+        return
+    raise BadArtifact(f"{path}: {name}: {why}", hint="make it anew with llama-imatrix")
