@@ -13,7 +13,6 @@ from edgellm.catalog import lookup
 from edgellm.errors import UnsupportedArtifact, UsageError
 from edgellm.estimate import adapter, quants
 from edgellm.formats.gguf import adapter as gguf_adapter
-from edgellm.formats.gguf import summary as gguf_summary
 from edgellm.formats.gguf.reader import read_model
 from edgellm.store.adapters import AdapterStore, StoredAdapter
 from edgellm.store.content_hash import content_hash
@@ -161,20 +160,27 @@ def name_of(path: Path) -> str:
     return re.sub(r"[^A-Za-z0-9._-]", "-", stem).lstrip("._-")[:64] or "adapter"
 
 
-def adapter_bytes(adapters: Iterable[str], shape: Shape | None) -> int:
+def adapter_bytes(adapters: Iterable[str], shape: Shape | None, artifact: Artifact | None = None) -> int:
     """Bytes of LoRA adapters that are kept beside a model: the tensors of a file, or what `rank=16` would take.
 
+    Args:
+        shape: of the model, for a rank, and for the architecture that a file must be for.
+        artifact: the model, where it lies here: the tensors of a file must be its own.
+
     Raises:
-        UsageError: not a rank. ArtifactError: a file is damaged or no adapter, or the model's matrices are not known.
+        UsageError: not a rank. ArtifactError: a file is damaged, no adapter or one of another model, or the model's
+            matrices are not known.
     """
-    return sum(_of_rank(text, shape) if text.startswith(RANK) else _of_file(text) for text in adapters)
+    return sum(_of_rank(text, shape) if text.startswith(RANK) else _of_file(text, shape, artifact) for text in adapters)
 
 
-def _of_file(path: str) -> int:
-    summary = gguf_summary.summary_of(path)
-    if summary.role != "adapter":
-        raise UnsupportedArtifact(f"{path} is a GGUF file of type {summary.role!r}, no adapter", hint="name a LoRA")
-    return summary.tensor_bytes
+def _of_file(path: str, shape: Shape | None, artifact: Artifact | None) -> int:
+    read = gguf_adapter.read(path)
+    if artifact is not None and artifact.format == "gguf":
+        gguf_adapter.check(read, read_model(artifact.path))
+    elif shape is not None:
+        gguf_adapter.check_architecture(read, shape.arch, "the model")
+    return read.tensor_bytes
 
 
 def _of_rank(text: str, shape: Shape | None) -> int:

@@ -93,7 +93,7 @@ def command(
     if resolved.artifact is not None and context.is_here:
         context = judged(context, resolved.artifact, resolved.card, request)
     scenario = Scenario.of(context.machine, request)
-    adapters_bytes = adapter_bytes(adapters, resolved.card.shape)
+    adapters_bytes = adapter_bytes(adapters, resolved.card.shape, resolved.artifact)
     fits, refusals = fit_reports(resolved.card, context, scenario, adapter_bytes=adapters_bytes, others=resolved.others)
     chosen = _chosen(resolved.card, context, request)
     if as_json:

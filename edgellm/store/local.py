@@ -17,7 +17,7 @@ from pathlib import Path
 
 from edgellm import settings
 from edgellm.errors import ArtifactError, EdgeLLMError, UsageError
-from edgellm.store.names import parts_of
+from edgellm.store.names import can_be, parts_of
 from edgellm.store.sources import hf_cache, ollama_store
 from edgellm.types.model import ModelCard
 
@@ -111,10 +111,7 @@ def _ggufs(folder: Path) -> list[Path]:
 def _is_first(name: str) -> bool:
     if not name.lower().endswith(".gguf") or name.startswith(".") or _SKIPPED.search(name):
         return False
-    try:
-        return parts_of(name)[0] == name
-    except EdgeLLMError:
-        return False
+    return can_be(name) and parts_of(name)[0] == name
 
 
 def _of_ollama() -> Iterator[tuple[Path, str, str, str]]:

@@ -31,9 +31,16 @@ def parts_of(name: str) -> list[str]:
     if match is None:
         return [name]
     count = int(match[2])
-    if not 1 <= int(match[1]) <= count <= _MAX_PARTS:
-        raise SourceError(f"{name!r} cannot be a part of a split file")
+    if not can_be(name):
+        hint = f"a split model has parts 00001 to at most {_MAX_PARTS:05d}; name another file"
+        raise SourceError(f"{name!r} cannot be a part of a split file", hint=hint)
     return [f"{name[: match.start()]}-{no:05d}-of-{count:05d}.gguf" for no in range(1, count + 1)]
+
+
+def can_be(name: str) -> bool:
+    """Whether `parts_of` takes it."""
+    match = _PART.search(name)
+    return match is None or 1 <= int(match[1]) <= int(match[2]) <= _MAX_PARTS
 
 
 def stem_of(name: str) -> str:

@@ -16,7 +16,7 @@ from support.waiting import PATIENCE_S, wait_until
 from edgellm.errors import DiskFull, SourceError, SourceUnreachable, UnknownModel, UsageError
 from edgellm.store.names import parts_of
 from edgellm.store.sources.hub import _hub_errors
-from edgellm.store.sources.hub_files import HubUri, choose_files, parse_hub_uri
+from edgellm.store.sources.hub_files import HubUri, choose_files, firsts, parse_hub_uri
 from edgellm.types.model import ModelFile
 
 PROBE = """
@@ -345,8 +345,17 @@ def test_a_repository_that_lacks_a_part():
         choose_files(["m-Q8_0-00001-of-00002.gguf"], HubUri("o/r", None, "", "Q8_0"))
 
 
+def test_a_name_that_no_part_has_spoils_none_of_the_others():
+    names = ["m-Q8_0-00001-of-99999.gguf", "m-Q8_0-00003-of-00002.gguf", "mm-Q8_0.gguf"]
+    for quant in ("Q8_0", ""):
+        assert choose_files(names, HubUri("o/r", None, "", quant)) == ["mm-Q8_0.gguf"]
+    assert firsts(names) == ["mm-Q8_0.gguf"]
+    with refuses(UnknownModel):
+        choose_files(names[:2], HubUri("o/r", None, "", "Q8_0"))
+
+
 def test_parts_of():
     assert parts_of("m.gguf") == ["m.gguf"]
     assert parts_of("a/m-00002-of-00003.gguf") == [f"a/m-{no:05d}-of-00003.gguf" for no in (1, 2, 3)]
-    with pytest.raises(SourceError):
+    with refuses(SourceError):
         parts_of("m-00001-of-99999.gguf")

@@ -10,15 +10,17 @@ import pytest
 from support import gguf_writer as w
 from support import safetensors_writer
 from support.contexts import context
+from support.loras import tiny_with
 from support.refusals import refuses
+from support.tiny_models import MODELS
 
 from edgellm.app.adapters import adapter_bytes
 from edgellm.app.resolve import ResolvedModel, resolve
 from edgellm.catalog.lookup import catalog
-from edgellm.errors import SourceError, SourceUnreachable, UnknownModel, UnsupportedArtifact, UsageError
+from edgellm.errors import BadArtifact, SourceError, SourceUnreachable, UnknownModel, UnsupportedArtifact, UsageError
 from edgellm.store.sources.registry import sources
 from edgellm.types.machine import Cpu, Machine, Memory
-from edgellm.types.model import ModelCard
+from edgellm.types.model import Artifact, ModelCard
 
 ROWS = list(catalog().values())
 MIB = 1024**2
@@ -119,20 +121,24 @@ def test_a_mix_of_unknown_name_is_taken_as_the_nearest_and_says_so(tmp_path):
     assert found.quant in {"F32", "F16", "Q8_0"} or "taken as" in found.trust
 
 
-def test_adapters_count_their_tensors(tmp_path, model_bytes):
-    made = w.model()
-    made.keys = [(k, t, v) for k, t, v in made.keys if k != "general.type"]
-    made.keys.append(("general.type", w.STRING, "adapter"))
-    lora = tmp_path / "lora.gguf"
-    lora.write_bytes(made.build())
-    model = tmp_path / "model.gguf"
-    model.write_bytes(model_bytes)
+def test_adapters_count_their_tensors(tmp_path):
+    model, loras = tiny_with(tmp_path, "one")
+    lora, artifact = loras["one"], Artifact("gguf", (str(model),), "tiny")
+    shape, other = catalog()["llama-3.2-1b-instruct"].shape, catalog()["gemma-3n-e2b-it"].shape
 
     assert 0 < adapter_bytes([str(lora)], None) < lora.stat().st_size
-    assert adapter_bytes([str(lora)] * 2, None) == 2 * adapter_bytes([str(lora)], None)
+    assert adapter_bytes([str(lora)] * 2, shape, artifact) == 2 * adapter_bytes([str(lora)], None)
     assert adapter_bytes([], None) == 0
     with refuses(UnsupportedArtifact):
         adapter_bytes([str(model)], None)
+    with refuses(UnsupportedArtifact):
+        adapter_bytes([str(lora)], other)
+    wider = Artifact("gguf", (str(replace(MODELS["llama"], n_layer=2).gguf().write(tmp_path / "wider.gguf")),), "wider")
+    with refuses(UnsupportedArtifact):
+        adapter_bytes([str(lora)], shape, wider)
+    lora.write_bytes(lora.read_bytes()[:-100])
+    with refuses(BadArtifact):
+        adapter_bytes([str(lora)], shape)
 
 
 def test_a_rank_stands_for_an_adapter_that_is_not_made_yet():

@@ -124,9 +124,7 @@ def check(adapter: Adapter, model: GgufModel) -> None:
         UnsupportedArtifact: names the tensor, what it is and what the model has.
     """
     where, base = adapter.header.where, model.paths[0]
-    if adapter.architecture != model.header.architecture:
-        message = f"{where} is for architecture {adapter.architecture}, {base} is of {model.header.architecture}"
-        raise UnsupportedArtifact(message, hint=_WRONG_BASE)
+    check_architecture(adapter, model.header.architecture, base)
     tensors = {tensor.name: tensor for tensor in model.tensors}
     for pair in adapter.pairs:
         tensor = tensors.get(pair.name)
@@ -141,6 +139,17 @@ def check(adapter: Adapter, model: GgufModel) -> None:
         if why := _not_adapted(tensor):
             message = f"{where} changes {pair.name}, which is {why} in {base}"
             raise UnsupportedArtifact(message, hint="merge the adapter into the model, or tune other matrices")
+
+
+def check_architecture(adapter: Adapter, architecture: str, base: str) -> None:
+    """All that can be checked where no tensor of the model is known. `base`: what the message calls the model.
+
+    Raises:
+        UnsupportedArtifact: it is for another architecture.
+    """
+    if adapter.architecture != architecture:
+        message = f"{adapter.header.where} is for architecture {adapter.architecture}, {base} is of {architecture}"
+        raise UnsupportedArtifact(message, hint=_WRONG_BASE)
 
 
 def _not_adapted(tensor: GgufTensor) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from edgellm.errors import SourceError, UnknownModel
-from edgellm.store.names import parts_of, stem_of
+from edgellm.store.names import can_be, parts_of, stem_of
 
 _URI = re.compile(
     r"hf://(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*?)(?:@(?P<revision>[\w.-]+))?(?::(?P<quant>[\w-]+)|/(?P<file>[^:#?\\]+))?"
@@ -61,7 +61,7 @@ def choose_files(names: Sequence[str], where: HubUri) -> list[str]:
             have = ", ".join(sorted(name for name in names if name.endswith(ONNX))[:12]) or "no ONNX file at all"
             raise UnknownModel(f"{where.repo} has no {where.file}", hint=f"it has: {have}")
         return onnx_files(names, where.file)
-    models = [name for name in names if name.lower().endswith(".gguf") and not _NOT_MODELS.search(name)]
+    models = _models(names)
     if not where.quant:
         choices = firsts(names)
         if len(choices) == 1:
@@ -82,8 +82,13 @@ def choose_files(names: Sequence[str], where: HubUri) -> list[str]:
 
 def firsts(names: Sequence[str]) -> list[str]:
     """Names of models, of a split one its first part, where all its parts are there."""
-    models = [name for name in names if name.lower().endswith(".gguf") and not _NOT_MODELS.search(name)]
-    return sorted({parts_of(name)[0] for name in models if set(parts_of(name)) <= set(names)})
+    return sorted({parts_of(name)[0] for name in _models(names) if set(parts_of(name)) <= set(names)})
+
+
+def _models(names: Sequence[str]) -> list[str]:
+    """A name with numbers that no part has spoils none of the others: it is left out."""
+    ggufs = (name for name in names if name.lower().endswith(".gguf") and can_be(name))
+    return [name for name in ggufs if not _NOT_MODELS.search(name)]
 
 
 def onnx_files(names: Sequence[str], model: str) -> list[str]:
