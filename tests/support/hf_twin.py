@@ -45,13 +45,14 @@ class Rotary(torch.nn.Module):
 class Twin:
     """A llama file as `model`; `hub_name` and `rows` lead from its tensors to the hub's."""
 
-    def __init__(self, path, dtype):
+    def __init__(self, path, dtype, *, as_published=False):
+        """`as_published`: with transformers' own norms and rotations."""
         self.decoder = decoder = read_decoder(read_model(path))
         config = LlamaConfig(
             vocab_size=decoder.vocab, hidden_size=decoder.hidden, intermediate_size=decoder.ffn,
             num_hidden_layers=decoder.n_layer, num_attention_heads=decoder.heads, head_dim=decoder.head_dim,
             num_key_value_heads=decoder.kv_heads, rms_norm_eps=decoder.eps, tie_word_embeddings=decoder.tied,
-            attn_implementation="sdpa",
+            rope_theta=decoder.rope_base, attn_implementation="sdpa",
         )  # fmt: skip
         self.model = LlamaForCausalLM(config).to(dtype)
         state = self.model.state_dict()
@@ -60,6 +61,8 @@ class Twin:
             state[self.hub_name(tensor.name)].copy_(values[self.rows(tensor.name)])
         if decoder.tied:
             self.model.tie_weights()
+        if as_published:
+            return
         inner = self.model.model
         inner.rotary_emb, inner.norm = Rotary(decoder), Norm(inner.norm)
         for layer in inner.layers:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from edgellm.contract.tuner import Batch
 from edgellm.formats.gguf.reader import read_model
@@ -32,7 +31,6 @@ def rows(*lengths, seed=0, vocab=288, share=0.6):
 
 def trainer(path, *, dtype="float64", **settings):
     """Of a file."""
-    pytest.importorskip("torch", reason=WHY_NOT)
     import torch
     from edgellm_tune.trainer import TorchTrainer
 

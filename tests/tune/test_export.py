@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from edgellm_gguf import library
 from support.toy_llama import TOKENS, native_logits, toy_weights, write_toy
-from support.tuning import WHY_NOT, stir, trainer
+from support.tuning import stir, trainer
 
 from edgellm.adaptation import adapter_file, merge, peft_export, peft_folder
 from edgellm.adaptation.learned import learned
@@ -14,7 +14,6 @@ from edgellm.formats.gguf.reader import read_model
 from edgellm.formats.safetensors.writer import write_safetensors
 from edgellm.types.tuning import METHODS
 
-pytest.importorskip("torch", reason=WHY_NOT)
 pytestmark = [
     pytest.mark.skipif(bool(library.missing()), reason="model: llama-cpp-python is not installed"),
     pytest.mark.slow(40),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 from support.gguf_decoders import Decoder
@@ -11,8 +13,8 @@ from edgellm.adaptation import peft_export, peft_folder
 from edgellm.adaptation.lora import Lora, LoraFactors
 from edgellm.formats.gguf.reader import read_model
 
-torch = pytest.importorskip("torch", reason=WHY_NOT)
-pytest.importorskip("peft", reason=WHY_NOT)
+with contextlib.suppress(ImportError):  # conftest.py skips
+    import torch
 
 # What these libraries say of each other is not ours.
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")
@@ -20,6 +22,11 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWa
 RATE = 3e-3
 DECAY = 0.01
 SETTINGS = {"rank": 4, "alpha": 6.0, "max_grad_norm": 0.0, "weight_decay": DECAY, "lora_plus_ratio": 8.0}
+
+
+@pytest.fixture(autouse=True)
+def peft_is_there():
+    pytest.importorskip("peft", reason=WHY_NOT)
 
 
 def optimizer_of(model, method, rate):

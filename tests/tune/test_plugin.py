@@ -14,7 +14,6 @@ from edgellm.hardware import profiles
 from edgellm.types.model import Artifact
 from edgellm.types.tuning import METHODS, TuneSettings, TuneSize
 
-pytest.importorskip("edgellm_tune", reason="torch: edgellm-tune is not installed; `make test-all` installs it")
 pytestmark = pytest.mark.slow(2)
 
 SIZE = TuneSize(n_rows=20, n_tokens=2000, n_supervised=500, most_supervised=40, longest=120)
