@@ -44,7 +44,7 @@ from edgellm.types.criterion import Stated
 from edgellm.types.machine import Cpu, Limits, Machine, Memory
 from edgellm.types.model import Artifact, ModelFile
 from edgellm.types.plan import Footprint, LaunchPlan, Settings
-from edgellm.types.reason import WeightsRead
+from edgellm.types.reason import Threads, WeightsRead
 from edgellm.types.request import SelectionRequest
 
 SMOLLM2 = "smollm2-135m-instruct"
@@ -368,10 +368,20 @@ def test_a_plan_says_how_long_its_longest_step_takes(smollm2: str) -> None:
     assert fewer.step_s == 4 * plan.step_s
 
 
-def test_threads_as_asked_are_a_reason() -> None:
+def test_threads_as_asked_are_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
     plan = launch.model_plan("echo", SelectionRequest(), threads=7)
     assert (plan.settings.n_threads, plan.settings.n_threads_batch) == (7, 7)
     assert "Threads: 7, as asked." in said(plan)
+
+
+def test_threads_beyond_the_processors_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    plan = launch.model_plan("echo", SelectionRequest(), threads=999)
+    assert plan.settings.n_threads == 999
+    (threads,) = (reason for reason in plan.reasons if isinstance(reason, Threads))
+    assert threads.processors == 2
+    assert "Threads: 999, as asked; more than the 2 processors here, so they wait for each other." in said(plan)
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ from edgellm.types.plan import LaunchPlan
 from edgellm.types.reason import Thinks, Threads
 from edgellm.types.sampling import Sampling
 
+MAX_THREADS = 1024  # more than any machine that runs models has
+
 
 def as_asked(plan: LaunchPlan, options: LaunchOptions) -> LaunchPlan:
     """The plan with everything that is not a matter of choice.
@@ -41,13 +43,13 @@ def with_threads(plan: LaunchPlan, threads: int) -> LaunchPlan:
     """The plan with the number of threads that the user asks for.
 
     Raises:
-        UsageError: none, or more than this machine has processors, which would wait for each other at every step.
+        UsageError: none, or more than any machine has.
     """
-    most = os.cpu_count() or 1
-    if not 1 <= threads <= most:
-        hint = f"allowed: 1 to {most}, the processors of this machine"
-        raise UsageError(f"threads={threads} is out of range", hint=hint, param="threads")
-    reasons = (*busy.with_threads(plan.reasons, threads), Threads(threads, asked=True))
+    if not 1 <= threads <= MAX_THREADS:
+        raise UsageError(f"threads={threads} is out of range", hint=f"allowed: 1 to {MAX_THREADS}", param="threads")
+    processors = os.cpu_count() or threads
+    asked = Threads(threads, asked=True, processors=processors if threads > processors else None)
+    reasons = (*busy.with_threads(plan.reasons, threads), asked)
     step_s = plan.step_s and plan.step_s * max(1, plan.settings.n_threads_batch / threads)
     run = replace(plan.settings, n_threads=threads, n_threads_batch=threads)
     return replace(plan, settings=run, reasons=reasons, step_s=step_s)

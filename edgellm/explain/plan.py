@@ -211,7 +211,8 @@ def speed(fact: reason.SpeedReason) -> str:
         case reason.ProcessorsBusy():
             return busy(fact)
         case reason.Threads():
-            return f"Threads: {fact.threads}{', as asked' if fact.asked else ''}."
+            wait = f"; more than the {fact.processors} processors here, so they wait for each other"
+            return f"Threads: {fact.threads}{', as asked' if fact.asked else ''}{wait if fact.processors else ''}."
         case reason.Thinks():
             why = "always" if fact.always else "as asked"
             return f"Thinking: {why}, before it answers; about {fact.tokens:g} tokens for each token of the answer."

@@ -127,6 +127,7 @@ class Threads(Fact, frozen=True):
 
     threads: int
     asked: bool = False
+    processors: int | None = None  # of this machine, where they are fewer: threads wait for each other at every step
 
 
 class Thinks(Fact, frozen=True):

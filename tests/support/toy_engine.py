@@ -147,7 +147,7 @@ def answer(
 
     `contents`: of the files of adapters, by name.
     """
-    adapters = adapter_set(request.adapters)
+    adapters = adapter_set(request.adapters or ())
     used = {name: contents[name] for name, _ in adapters}
     assert isinstance(request.prompt, str)
     prompt = ToyTokenizer().encode(request.prompt, add_special=request.add_bos, parse_special=True)
