@@ -181,7 +181,7 @@ sanitize: test-tools ## run the ternary engine's tests with AddressSanitizer and
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	  EDGELLM_BITNET_LIBRARY=$(CURDIR)/build/sanitize/libedgellm_bitnet.so \
 	  $(BIN)/python -m pytest -q $(EVERY) --timeout 1800 tests/attacks/test_hostile_ternary.py tests/bitnet/test_slots.py \
-	  tests/bitnet/test_kernels.py tests/bitnet/test_engine.py tests/bitnet/test_contract.py tests/bitnet/test_loading.py \
+	  tests/bitnet/test_kernels.py tests/bitnet/test_engine.py tests/bitnet/test_contract.py tests/bitnet/test_loading.py tests/bitnet/test_sides.py \
 	  -k "not peak_memory and not memory_stays_flat" $(ARGS)
 
 clean: ## remove .venv and caches; models and built libraries in your own folders stay
