@@ -60,10 +60,13 @@ class Base:
         self.where = model.paths[0]
         self._quantized, self._dtype = quantized, dtype
         self._tensors: dict[str, tuple[GgufTensor, Tensor]] = {}
+        self._files: dict[str, mmap.mmap] = {}  # by tensor
         self._asked: set[str] = set()
         for path, part in zip(model.paths, model.parts, strict=True):
-            whole = _mapped(map_file(path, ".gguf"))
+            file = map_file(path, ".gguf")
+            whole = _mapped(file)
             for tensor in part.tensors:
+                self._files[tensor.name] = file
                 self._tensors[tensor.name] = tensor, whole[tensor.offset : tensor.offset + tensor.n_bytes]
 
     def has(self, name: str) -> bool:
@@ -87,6 +90,7 @@ class Base:
             for start, stop in matrix.parts():
                 values[start:stop] = matrix.part(start, stop)
             matrix.held = values
+            self._let_go(tensor)
         return matrix
 
     def vector(self, name: str, size: int) -> Tensor:
@@ -97,6 +101,12 @@ class Base:
         """
         tensor, held = self._find(name, (size,))
         return unpack(held.view(1, -1), tensor.type, self._dtype)[0].clone()
+
+    def _let_go(self, tensor: GgufTensor) -> None:
+        """Its pages, which nothing reads again, are memory beside its values otherwise."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            start = tensor.offset // mmap.PAGESIZE * mmap.PAGESIZE
+            self._files[tensor.name].madvise(mmap.MADV_DONTNEED, start, tensor.offset + tensor.n_bytes - start)
 
     def _find(self, name: str, dims: tuple[int, ...]) -> tuple[GgufTensor, Tensor]:
         if name not in self._tensors:
