@@ -49,11 +49,15 @@ from edgellm.errors import (
 from edgellm.version import __version__
 
 if TYPE_CHECKING:
+    from edgellm.adaptation.worker import TuneStop
     from edgellm.sdk.client import EdgeLLM
+    from edgellm.sdk.tuning import atune, plan_tuning, tune
     from edgellm.types.event import Completion, Delta, Done, Prefill
     from edgellm.types.grammar import Grammar
     from edgellm.types.message import Message, NamedTool, TextInput, Tool, ToolCall
     from edgellm.types.sampling import Sampling
+    from edgellm.types.tuning import TuneEvaluation, TuneFinished, TuneProgress, TuneStarted
+    from edgellm.types.tuning_options import Tuned, TunePreview
 
 _HOMES = {
     "Completion": "edgellm.types.event",
@@ -68,6 +72,16 @@ _HOMES = {
     "TextInput": "edgellm.types.message",
     "Tool": "edgellm.types.message",
     "ToolCall": "edgellm.types.message",
+    "TuneEvaluation": "edgellm.types.tuning",
+    "TuneFinished": "edgellm.types.tuning",
+    "TuneProgress": "edgellm.types.tuning",
+    "TuneStarted": "edgellm.types.tuning",
+    "TuneStop": "edgellm.adaptation.worker",
+    "TunePreview": "edgellm.types.tuning_options",
+    "Tuned": "edgellm.types.tuning_options",
+    "atune": "edgellm.sdk.tuning",
+    "plan_tuning": "edgellm.sdk.tuning",
+    "tune": "edgellm.sdk.tuning",
 }
 
 __all__ = [
@@ -106,6 +120,13 @@ __all__ = [
     "TooManyRounds",
     "Tool",
     "ToolCall",
+    "TuneEvaluation",
+    "TuneFinished",
+    "TunePreview",
+    "TuneProgress",
+    "TuneStarted",
+    "TuneStop",
+    "Tuned",
     "Unauthorized",
     "UnknownAdapter",
     "UnknownModel",
@@ -116,6 +137,9 @@ __all__ = [
     "UsageError",
     "WorkerCrashed",
     "__version__",
+    "atune",
+    "plan_tuning",
+    "tune",
 ]
 
 

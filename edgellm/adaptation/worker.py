@@ -17,6 +17,7 @@ import msgspec
 from edgellm.adaptation import packed
 from edgellm.adaptation.checkpoint import CheckpointOrigin, Checkpoints, TuneKey
 from edgellm.adaptation.loop import Course, Tell, train
+from edgellm.adaptation.packed import Packed
 from edgellm.adaptation.priority import yield_to_others
 from edgellm.contract.backend import worker_environment
 from edgellm.contract.child import Child, End, connect, python
@@ -50,6 +51,11 @@ class TuneJob(msgspec.Struct, frozen=True):
     settings: TuneSettings
     folder: str
     machine: str  # that equal bits depend on
+
+
+def key_of(job: TuneJob, rows: Packed, held_out: Packed | None) -> TuneKey:
+    """What the checkpoints of the job belong to."""
+    return TuneKey(job.base_sha256, rows.sha256, held_out.sha256 if held_out else "", job.settings, job.tuner)
 
 
 class _Order(msgspec.Struct):
@@ -89,7 +95,7 @@ class TuneStop:
             self._child = None
 
 
-def tune(job: TuneJob, stop: TuneStop) -> Iterator[TuneEvent]:
+def tune_apart(job: TuneJob, stop: TuneStop) -> Iterator[TuneEvent]:
     """Run `job` in a process of its own; the last event is a `TuneFinished`. The process ends with the generator.
 
     To be used in a thread that lasts longer (`contract.confine`).
@@ -136,7 +142,7 @@ def _crashed(end: End) -> WorkerCrashed:
     last = end.last_words
     if not end.signal:
         return WorkerCrashed(f"tuning ended with status {end.returncode}: {last}", hint=again, reason=last)
-    smaller = f", with a smaller {option('batch')} or {option('length')} if memory was short"
+    smaller = f"; if memory was short, begin anew with a smaller {option('batch')} or {option('length')}"
     message = f"tuning was killed by {end.signal}{': ' + last if last else ''}"
     return WorkerCrashed(message, hint=again + smaller * (end.signal == "SIGKILL"), reason=end.signal)
 
@@ -162,11 +168,10 @@ def _tune(job: TuneJob, tell: Tell, asked: threading.Event) -> None:
     folder = Path(job.folder)
     rows = packed.read(folder / ROWS)
     held_out = packed.read(folder / HELD_OUT) if (folder / HELD_OUT).exists() else None
-    key = TuneKey(job.base_sha256, rows.sha256, held_out.sha256 if held_out else "", job.settings, job.tuner)
     trainer = plugins().tuners()[job.tuner].open(job.base, job.settings)
     try:
         origin = CheckpointOrigin(job.machine, trainer.build, job.settings.n_threads)
-        course = Course(job.settings, rows, held_out, Checkpoints(folder, key, origin), folder)
+        course = Course(job.settings, rows, held_out, Checkpoints(folder, key_of(job, rows, held_out), origin), folder)
         train(course, trainer, tell, goes_on=lambda: not asked.is_set())
     finally:
         trainer.close()

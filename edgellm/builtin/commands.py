@@ -37,6 +37,7 @@ COMMANDS = {
     "run": "Chat with a model in the terminal.",
     "serve": "Serve a model over HTTP on this machine.",
     "show": "Show what is known of a model.",
+    "tune": "Tune a model on examples of a task.",
 }
 
 

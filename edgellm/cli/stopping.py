@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,36 @@ def ends_clean() -> Iterator[None]:
         if leaving.code not in [128 + number for number in (signal.SIGTERM, getattr(signal, "SIGHUP", None)) if number]:
             raise
         click.get_current_context().exit(0)
+
+
+@dataclass(slots=True)
+class StopSignal:
+    """The signal that came; 0 = none."""
+
+    number: int = 0
+
+
+@contextlib.contextmanager
+def asks_to_stop(ask: Callable[[], None]) -> Iterator[StopSignal]:
+    """Ctrl-C, SIGTERM and SIGHUP ask what the block does to end by itself; a second one ends it at once."""
+    asked = StopSignal()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if asked.number:
+            raise SystemExit(128 + number)
+        asked.number = number
+        ask()
+
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in numbers}
+    replaced = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+    for number in replaced:
+        signal.signal(number, stop)
+    try:
+        yield asked
+    finally:
+        for number in replaced:
+            signal.signal(number, before[number])
 
 
 @contextlib.contextmanager

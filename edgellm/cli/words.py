@@ -109,7 +109,14 @@ def _adapters(_incomplete: str) -> Iterable[str]:
     return sorted(stored.label for stored in AdapterStore().installed())
 
 
+def _methods(_incomplete: str) -> Iterable[str]:
+    from edgellm.types.tuning import METHODS
+
+    return METHODS
+
+
 TASK = Words("task", _tasks, few=True)
+METHOD = Words("method", _methods, few=True)
 KV = Words("kv", _caches, few=True)
 BACKEND = Words("backend", _backends, few=True)
 PROFILE = Words("profile", _profiles, or_file=True)

@@ -19,7 +19,7 @@ from support.waiting import wait_until
 from edgellm.adaptation import packed
 from edgellm.adaptation.checkpoint import CheckpointOrigin, Checkpoints, TuneKey
 from edgellm.adaptation.loop import FACTORS, Course, train
-from edgellm.adaptation.worker import HELD_OUT, LOCK, ROWS, TuneJob, TuneStop, tune
+from edgellm.adaptation.worker import HELD_OUT, LOCK, ROWS, TuneJob, TuneStop, tune_apart
 from edgellm.errors import BackendError, DiskFull, EdgeLLMError, UsageError, WorkerCrashed
 from edgellm.files import locked
 from edgellm.types.model import Artifact
@@ -46,7 +46,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., TuneJo
 
 
 def events_of(job: TuneJob, stop: TuneStop | None = None) -> list[TuneEvent]:
-    return list(tune(job, stop or TuneStop()))
+    return list(tune_apart(job, stop or TuneStop()))
 
 
 def whole(folder: Path) -> bytes:
@@ -70,7 +70,7 @@ def test_it_tells_what_it_does(job: Callable[..., TuneJob]) -> None:
 
 def test_whoever_asks_it_to_end_finds_a_checkpoint(job: Callable[..., TuneJob]) -> None:
     stop, events = TuneStop(), []
-    for event in tune(job(settings=LONG), stop):
+    for event in tune_apart(job(settings=LONG), stop):
         events.append(event)
         if isinstance(event, TuneProgress):
             stop.ask()
@@ -79,7 +79,7 @@ def test_whoever_asks_it_to_end_finds_a_checkpoint(job: Callable[..., TuneJob]) 
     assert finished.end == "asked"
     assert finished.n_steps < events[0].n_steps
     stop = TuneStop()
-    for event in tune(job(settings=LONG), stop):
+    for event in tune_apart(job(settings=LONG), stop):
         assert not isinstance(event, TuneStarted) or event.first_step == finished.n_steps
         stop.ask()
 
@@ -92,13 +92,13 @@ def test_asked_before_it_began(job: Callable[..., TuneJob]) -> None:
 
 
 def test_nobody_listens_any_more(job: Callable[..., TuneJob]) -> None:
-    events = tune(job(settings=LONG), TuneStop())
+    events = tune_apart(job(settings=LONG), TuneStop())
     steps = [event.step for event, _ in zip(events, range(9), strict=False) if isinstance(event, TuneProgress)]
     events.close()
     stop = TuneStop()
     stop.ask()
 
-    assert next(tune(job(settings=LONG), stop)).first_step >= steps[-1]
+    assert next(tune_apart(job(settings=LONG), stop)).first_step >= steps[-1]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_a_folder_belongs_to_one_process(job: Callable[..., TuneJob]) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_it_yields_to_others(job: Callable[..., TuneJob]) -> None:
     stop = TuneStop()
-    for event in tune(job(settings=LONG), stop):
+    for event in tune_apart(job(settings=LONG), stop):
         if isinstance(event, TuneStarted):
             [worker] = [
                 child for child in psutil.Process().children() if "edgellm.adaptation.worker" in child.cmdline()
@@ -155,7 +155,7 @@ sys.path.insert(0, {os.fspath(Path(__file__).parents[1])!r})
 import msgspec, psutil
 from edgellm.adaptation.worker import TuneStop, TuneJob, tune
 job = msgspec.json.decode({msgspec.json.encode(job(settings=LONG))!r}, type=TuneJob)
-for event in tune(job, TuneStop()):
+for event in tune_apart(job, TuneStop()):
     print(*(child.pid for child in psutil.Process().children()), flush=True)
 """
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:

@@ -13,6 +13,8 @@ from typing import Any
 import msgspec
 
 from edgellm import errors
+from edgellm.adaptation.worker import TuneStop
+from edgellm.sdk import tuning
 from edgellm.sdk.client import EdgeLLM
 from edgellm.types.event import Choice, Completion, Delta, Done, Prefill, Timings, Usage
 from edgellm.types.grammar import Grammar
@@ -22,6 +24,9 @@ from edgellm.types.request import EmbeddingRequest, GenerationRequest, RerankReq
 from edgellm.types.sampling import Sampling
 from edgellm.types.sampling_defaults import SamplingDefaults, SamplingPart
 from edgellm.types.tool_use import ToolResult, ToolUse
+from edgellm.types.tuning import TuneEvaluation, TuneFinished, TuneProgress, TuneSettings, TuneStarted
+from edgellm.types.tuning_gate import PairedGain
+from edgellm.types.tuning_options import Tuned, TuneOptions, TunePreview
 
 PAGE = Path(__file__).parents[2] / "docs" / "sdk.md"
 HEAD = """# The Python SDK
@@ -40,9 +45,9 @@ with EdgeLLM.auto() as llm:
 ```
 
 `edgellm` itself exports `EdgeLLM`, `Message`, `Tool`, `TextInput`, `NamedTool`, `ToolCall`, `Grammar`, `Sampling`,
-`Completion`, `Delta`, `Done`, `Prefill` and all [errors](#errors); the rest is in `edgellm.types`. Everything is typed:
-an editor completes options and marks wrong ones. [A page of its own](how-to/use-answers-in-programs.md) shows how
-answers become objects, and how a model calls functions.
+`Completion`, `Delta`, `Done`, `Prefill`, what [tunes](#tuning) and all [errors](#errors); the rest is in
+`edgellm.types`. Everything is typed: an editor completes options and marks wrong ones. [A page of its
+own](how-to/use-answers-in-programs.md) shows how answers become objects, and how a model calls functions.
 
 Answers are [msgspec](https://jcristharif.com/msgspec/) structs. `msgspec.to_builtins(answer)` makes plain dictionaries
 and lists of one, and `msgspec.json.encode(answer)` JSON. A web framework that does not know such structs gets the
@@ -87,7 +92,23 @@ GROUPS: tuple[tuple[str, tuple[type, ...]], ...] = (
     ),
     ("Events", (Delta, Done, Prefill, Completion, Choice, Usage, Timings)),
     ("Tools", (ToolUse, ToolResult)),
+    (
+        "Tuning",
+        (
+            TuneOptions,
+            TuneStop,
+            TunePreview,
+            Tuned,
+            PairedGain,
+            TuneStarted,
+            TuneProgress,
+            TuneEvaluation,
+            TuneFinished,
+            TuneSettings,
+        ),
+    ),
 )
+FUNCTIONS = {"Tuning": (tuning.tune, tuning.atune, tuning.plan_tuning)}
 _GENERATOR = re.compile(r"(Async)?Generator\[((?:[^\[\],]|\[[^\]]*\])*)(?:, None)+\]")
 LISTED = {kind for _, kinds in GROUPS for kind in kinds}
 
@@ -96,7 +117,12 @@ def page() -> str:
     parts = [HEAD, _class(EdgeLLM), *_methods(EdgeLLM)]
     for title, kinds in GROUPS:
         parts.append(f"## {title}\n")
-        parts += [part for kind in kinds for part in (_class(kind, level=3), _fields(kind), *_methods(kind, level=4))]
+        for function in FUNCTIONS.get(title, ()):
+            heading = f"{function.__name__}{_signature(function)}{_returned(function)}"
+            parts.append(f"### `{heading}`\n\n{_text(inspect.getdoc(function) or '')}")
+        for kind in kinds:
+            fields = [_fields(kind)] if dataclasses.is_dataclass(kind) or issubclass(kind, msgspec.Struct) else []
+            parts += [_class(kind, level=3), *fields, *_methods(kind, level=4)]
     return "\n".join([*parts, _errors()])
 
 

@@ -19,9 +19,9 @@ VOCAB = 16
 class ToyTrainer:
     """Drops some of the tokens at random, so that a lost random state shows."""
 
-    def __init__(self, settings: TuneSettings, build: str = "toy 1") -> None:
+    def __init__(self, settings: TuneSettings, build: str = "toy 1", vocab: int = VOCAB) -> None:
         self._random = np.random.Generator(np.random.PCG64(settings.seed))
-        self.table = self._random.normal(size=(VOCAB, VOCAB)).astype(np.float32)
+        self.table = self._random.normal(size=(vocab, vocab)).astype(np.float32)
         self._momentum = np.zeros_like(self.table)
         self.build = build
         self.n_trained = self.table.size

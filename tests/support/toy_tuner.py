@@ -13,26 +13,41 @@ import pytest
 
 from edgellm.contract.backend import Advice
 from edgellm.contract.hookspecs import hookimpl
-from edgellm.contract.tuner import Batch
+from edgellm.contract.tuner import Arrays, Batch
 from edgellm.errors import BackendError
 from edgellm.types.machine import Machine
 from edgellm.types.model import Artifact
 from edgellm.types.tuning import METHODS, Method, TuneFootprint, TuneSettings, TuneSize
 from support import fake_plugins
-from support.toy_trainer import ToyTrainer
+from support.loras import random_factors
+from support.toy_trainer import VOCAB, ToyTrainer
 
 STEP = 12
 
 
-def install(folder: Path, patch: pytest.MonkeyPatch) -> None:
-    """From now on processes find the toy, and no other plugin that is installed."""
+def install(folder: Path, patch: pytest.MonkeyPatch, *others: str) -> None:
+    """From now on processes find the toy, and of the plugins that are installed only those others."""
     fake_plugins.declare(folder, "toy", "support.toy_tuner", "edgellm-toy")
     tests = os.fspath(Path(__file__).parents[1])
     patch.setenv("PYTHONPATH", os.pathsep.join([tests, os.fspath(folder)]))
-    patch.setenv("EDGELLM_PLUGINS", "toy")
+    patch.setenv("EDGELLM_PLUGINS", ",".join(("toy", *others)))
 
 
 class FatedTrainer(ToyTrainer):
+    """Of a real file, its factors are random ones."""
+
+    def __init__(self, base: Artifact, settings: TuneSettings) -> None:
+        self._rank = settings.rank
+        self._model = base.path if Path(base.path).exists() else ""
+        super().__init__(settings, vocab=512 if self._model else VOCAB)
+
+    def factors(self) -> Arrays:
+        if not self._model:
+            return super().factors()
+        pairs = random_factors(self._model, rank=self._rank, size=0.3)
+        ends = ("lora_a", "lora_b")
+        return {f"{name}.{end}": matrix for name, pair in pairs.items() for end, matrix in zip(ends, pair, strict=True)}
+
     def step(self, batches: Sequence[Batch], learning_rate: float) -> float:
         if len(self.rates) == STEP:
             befall(os.environ.get("TOY", ""))
@@ -74,7 +89,7 @@ class ToyTuner:
         return 1000.0
 
     def open(self, base: Artifact, settings: TuneSettings) -> FatedTrainer:
-        return FatedTrainer(settings)
+        return FatedTrainer(base, settings)
 
 
 @hookimpl

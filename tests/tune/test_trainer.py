@@ -19,7 +19,7 @@ from edgellm.adaptation import packed
 from edgellm.adaptation.example import Example
 from edgellm.adaptation.loop import FACTORS
 from edgellm.adaptation.packing import pack
-from edgellm.adaptation.worker import HELD_OUT, ROWS, TuneJob, TuneStop, tune
+from edgellm.adaptation.worker import HELD_OUT, ROWS, TuneJob, TuneStop, tune_apart
 from edgellm.errors import BackendError, BadArtifact, UnsupportedArtifact, WorkerCrashed
 from edgellm.formats.safetensors.reader import read_safetensors
 from edgellm.types.model import Artifact
@@ -193,7 +193,7 @@ def job(folder: Path, path: Path) -> TuneJob:
 @pytest.mark.timeout(1500)  # the worker takes what time others leave
 def test_killed_at_any_moment_it_ends_with_the_same_file(tmp_path):
     path = Decoder(kind="Q8_0").write(tmp_path / "m.gguf")
-    events = list(tune(job(tmp_path / "whole", path), TuneStop()))
+    events = list(tune_apart(job(tmp_path / "whole", path), TuneStop()))
     assert isinstance(events[0], TuneStarted)
     assert isinstance(events[-1], TuneFinished)
     n_steps = events[0].n_steps
@@ -205,11 +205,11 @@ def test_killed_at_any_moment_it_ends_with_the_same_file(tmp_path):
     moments = sorted(np.random.default_rng(5).integers(1, n_steps, 3))
     for moment in moments:
         with refuses(WorkerCrashed, reason="SIGKILL"):
-            for event in tune(interrupted, TuneStop()):
+            for event in tune_apart(interrupted, TuneStop()):
                 if isinstance(event, TuneProgress) and event.step >= moment:
                     for child in psutil.Process().children():
                         child.send_signal(signal.SIGKILL)
-    events = list(tune(interrupted, TuneStop()))
+    events = list(tune_apart(interrupted, TuneStop()))
 
     assert events[0].first_step >= moments[-1] - 4
     assert events[0].exact

@@ -26,7 +26,16 @@ from edgellm import (
     Tool,
     ToolCall,
     TooManyRounds,
+    Tuned,
+    TuneEvaluation,
+    TuneFinished,
+    TuneProgress,
+    TuneStarted,
+    TuneStop,
     WorkerCrashed,
+    atune,
+    plan_tuning,
+    tune,
 )
 from edgellm.types.event import Choice
 from edgellm.types.logprob import TokenLogprob
@@ -161,3 +170,18 @@ def mend(llm: EdgeLLM) -> None:
         assert_type(error.reason, str)
     except EdgeLLMError as error:
         assert_type(error.hint, str)
+
+
+def tuning() -> None:
+    stop = TuneStop()
+
+    def tell(event: TuneStarted | TuneProgress | TuneEvaluation | TuneFinished) -> None:
+        if isinstance(event, TuneProgress):
+            assert_type(event.loss, float)
+
+    assert_type(tune("a", "b.jsonl", name="mail", time="30m", method="rslora", on_event=tell, stop=stop), Tuned | None)
+    assert_type(plan_tuning("a", "b.jsonl", max_memory="2GiB").choice.footprint.needed_bytes, int)
+
+
+async def tuning_later() -> None:
+    assert_type(await atune("a", "b.jsonl", epochs=2), Tuned | None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pydantic
 
-from edgellm import EdgeLLM, Message, NoSuchError, Sampling  # pyright: ignore[reportAttributeAccessIssue]
+from edgellm import EdgeLLM, Message, NoSuchError, Sampling, tune  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def choose() -> None:
@@ -82,3 +82,9 @@ def make() -> None:
     Sampling(temprature=0.3)  # pyright: ignore[reportCallIssue]
     Message(content="Hello")  # pyright: ignore[reportCallIssue]
     NoSuchError
+
+
+def tuning() -> None:
+    tune("a", "b.jsonl", method="dpo")  # pyright: ignore[reportArgumentType]
+    tune("a", "b.jsonl", nam="mail")  # pyright: ignore[reportCallIssue]
+    tune("a", "b.jsonl").model  # pyright: ignore[reportOptionalMemberAccess]

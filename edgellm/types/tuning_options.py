@@ -1,0 +1,132 @@
+"""What a person asks of a tuning, what is told before it starts, and what came of it."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any, Self, TypedDict
+
+from msgspec import Struct
+
+from edgellm.errors import UsageError
+from edgellm.types.checks import check_names, check_range, check_types, plain_numbers
+from edgellm.types.tune_reason import TuneChoice
+from edgellm.types.tuning import METHODS, Method, TuneSettings, TuneSize
+from edgellm.types.tuning_data import DataReport
+from edgellm.types.tuning_gate import PairedGain
+from edgellm.units import parse_bytes
+
+_SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
+_TIME = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*([a-z]+)\s*", re.IGNORECASE | re.ASCII)
+
+
+class TuneOptions(Struct, frozen=True, kw_only=True):
+    """What a tuning is asked for. None = decide for me."""
+
+    name: str | None = None  # of the adapter; None = that of the data's file
+    time: float | str | None = None  # most seconds that it may take, or text such as "30m"
+    max_memory: int | str | None = None  # bytes, or text such as "2GiB"; None = what is free, less a reserve
+    method: Method | None = None  # one of `edgellm.types.tuning.METHODS`
+    rank: int | None = None  # of the factors
+    length: int | None = None  # most tokens of an example; longer ones are cut
+    batch: int | None = None  # rows that are computed together
+    epochs: int | None = None  # how often each example is read
+    learning_rate: float | None = None  # at its highest
+    seed: int = 0  # of the order of rows, and of first values
+    held_out: float = 0.1  # examples that are not learned, but judge: a share, or from 1 on how many
+    threads: int | None = None  # None = what fits the machine
+
+    @classmethod
+    def of(cls, **options: Any) -> Self:
+        """Options by name. Raises UsageError for an unknown one, and for one of another type or out of range."""
+        check_names(options, cls.__struct_fields__)
+        return cls(**plain_numbers(options))
+
+    def __post_init__(self) -> None:
+        check_range(self.method in (None, *METHODS), f"method={self.method}", ", ".join(METHODS))
+        check_types(self, "these options cannot be used")
+        check_range(0 <= self.held_out < 1e6, f"held_out={self.held_out}", "a share below 1, or a number of examples")
+        check_range(0 <= self.seed < 2**31, f"seed={self.seed}", "0 to 2147483647")
+        _ = self.asked(), self.seconds, self.memory_bytes
+
+    @property
+    def seconds(self) -> float | None:
+        """
+        Raises:
+            UsageError: it is no time.
+        """
+        if self.time is None:
+            return None
+        match = _TIME.fullmatch(self.time) if isinstance(self.time, str) else None
+        seconds = float(match[1]) * _SECONDS.get(match[2].lower(), 0) if match else 0.0
+        seconds = seconds if isinstance(self.time, str) else self.time
+        if not (math.isfinite(seconds) and seconds > 0):
+            raise UsageError(f"{self.time!r} is no time", hint="write it as 30m, 2h or 90s", param="time")
+        return seconds
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """
+        Raises:
+            UsageError: it is no size.
+        """
+        return parse_bytes(self.max_memory, "max_memory") if isinstance(self.max_memory, str) else self.max_memory
+
+    def asked(self) -> dict[str, Any]:
+        """The fields of `TuneSettings` that are set.
+
+        Raises:
+            UsageError: a value is out of range.
+        """
+        names = ("method", "rank", "length", "batch", "epochs", "learning_rate")
+        asked = {name: value for name in names if (value := getattr(self, name)) is not None}
+        TuneSettings(**asked)
+        return asked
+
+
+class TuneKeywords(TypedDict, total=False):
+    """`TuneOptions` as keyword arguments."""
+
+    name: str | None
+    time: float | str | None
+    max_memory: int | str | None
+    method: Method | None
+    rank: int | None
+    length: int | None
+    batch: int | None
+    epochs: int | None
+    learning_rate: float | None
+    seed: int
+    held_out: float
+    threads: int | None
+
+
+class TunePreview(Struct, frozen=True, kw_only=True):
+    """What is known before it starts."""
+
+    base: str  # id of the model
+    quant: str
+    name: str  # of the adapter that it makes
+    tuner: str
+    choice: TuneChoice  # settings, memory and time, with reasons
+    size: TuneSize  # of the packed rows
+    report: DataReport  # what is wrong with which line
+    n_examples: int  # that are learned
+    n_held_out: int
+    n_steps: int
+    n_tokens: int  # that will be read
+    resumes: bool  # an earlier run with the same data and options was ended
+
+
+class Tuned(Struct, frozen=True, kw_only=True):
+    """What came of it."""
+
+    model: str  # BASE:NAME
+    path: str  # of the adapter
+    steps: int  # that were made, over all runs
+    best_step: int  # that the adapter is of
+    wall_s: float  # of the last run
+    processor_s: float
+    loss_before: float | None = None  # nats per supervised token of the held-out examples; None = none are held out
+    loss_after: float | None = None
+    gain: PairedGain | None = None  # of answers that the served model gives; None = no held-out example has a question

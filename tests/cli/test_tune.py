@@ -1,0 +1,76 @@
+"""`edgellm tune` as a person meets it: the verdict, the progress, Ctrl-C, and the table at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from app.test_tune import ROWS, TEMPLATE
+from support import toy_tuner
+from support.gguf_decoders import Decoder, byte_level
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+OPTIONS = ("--batch", "2", "--learning-rate", "0.5", "--held-out", "0.4", "--threads", "1")
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    toy_tuner.install(tmp_path, monkeypatch, "gguf")
+    vocabulary = byte_level(288) | {"tokenizer.chat_template": TEMPLATE}
+    base = Decoder(keys={"context_length": 256}, vocabulary=vocabulary).write(tmp_path / "tiny.gguf")
+    data = tmp_path / "mail.jsonl"
+    data.write_text("".join(f"{json.dumps(row)}\n" for row in ROWS) + "{\n")
+    return [sys.executable, "-m", "edgellm", "tune", os.fspath(base), os.fspath(data), *OPTIONS]
+
+
+def test_from_the_verdict_to_the_table(command: list[str]) -> None:
+    plan = subprocess.run([*command, "--plan"], capture_output=True, text=True, check=True).stdout
+    done = subprocess.run([*command, "--epochs", "2"], capture_output=True, text=True, check=True)
+
+    assert "line 61: it is no JSON" in plan
+    assert "36 examples of 61 lines" in plan
+    assert done.stdout.startswith(plan.splitlines()[0])
+    assert "loss " in done.stderr
+    assert "right answers of 12" in done.stdout
+    assert "edgellm run tiny:mail" in done.stdout
+
+
+def test_json_says_the_same_for_programs(command: list[str]) -> None:
+    done = subprocess.run([*command, "--json", "--name", "post"], capture_output=True, text=True, check=True)
+    answer = json.loads(done.stdout)
+
+    assert (answer["schema"], answer["name"], answer["needed_bytes"]) == (1, "post", 9 * 1024**2)
+    assert answer["tuned"]["model"] == "tiny:post"
+    assert answer["tuned"]["gain"]["n_rows"] == 12
+    assert Path(answer["tuned"]["path"]).is_file()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_after_a_step(command: list[str], number: signal.Signals) -> None:
+    command += ["--epochs", "1000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stdout is not None
+        while "step" not in process.stderr.readline():
+            pass
+        process.send_signal(number)
+        said = process.stdout.read()
+
+    assert process.returncode == 128 + number
+    assert "The same command goes on from here." in said
+    assert "an earlier run" in subprocess.run([*command, "--plan"], capture_output=True, text=True, check=True).stdout
+
+
+def test_without_a_tuner_it_says_how_to_get_one(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGELLM_PLUGINS", "gguf")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 6
+    assert "make setup-tune" in done.stderr
