@@ -85,9 +85,9 @@ def test_every_third_party_import_of_the_core_is_declared() -> None:
     declared |= {"tokenizers"}
     # Only for an app that passes a class of it.
     declared |= {"pydantic"}
-    # Without it the refusal says what to install.
-    declared |= {"pyarrow"}
-    declared |= {normal(re.split(r"[<>=]", wheel)[0]) for wheel in project["optional-dependencies"]["grammar"]}
+    # Without these the refusal says what to install.
+    extras = project["optional-dependencies"]
+    declared |= {normal(re.split(r"[<>=]", wheel)[0]) for wheel in (*extras["grammar"], *extras["parquet"])}
     homes = importlib.metadata.packages_distributions()
     for path in (ROOT / "edgellm").rglob("*.py"):
         extra = {"pytest"} if path.parent.name == "testing" else set()  # subclassed by plugin authors, who have pytest

@@ -183,8 +183,8 @@ def drop(stale: set[tuple[str, int]]) -> None:
     )
 
 
-# An instruction set that this processor lacks; words of llama.cpp; words of this very helper.
-MAY_MATCH = {"bitnet/test_kernels.py", "gguf/test_recipe_oracle.py", "test_refusals.py"}
+# Words of llama.cpp; words of this very helper.
+MAY_MATCH = {"gguf/test_recipe_oracle.py", "test_refusals.py"}
 
 
 def test_no_other_test_pins_the_words_of_an_error() -> None:
