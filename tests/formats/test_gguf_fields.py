@@ -143,8 +143,8 @@ def test_hybrid_models_on_which_native_code_would_end(
         read_model(path)
 
 
-@pytest.mark.parametrize("name", ["phi3", "bitnet", "falcon", "lfm2", "qwen2-72b", "olmo2"])
-def test_square_attention_that_is_sound_is_read(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["phi3", "bitnet", "falcon", "lfm2", "qwen2-72b", "olmo2", "gpt-oss"])
+def test_heads_that_are_sound_are_read(tmp_path: Path, name: str) -> None:
     read_model(replace(MODELS[name], n_layer=9).gguf().write(tmp_path / "m.gguf"))
 
 
@@ -161,10 +161,14 @@ def test_square_attention_that_is_sound_is_read(tmp_path: Path, name: str) -> No
         ("bitnet", {"bitnet.attention.head_count": (w.UINT32, 1)}, ""),
         ("bitnet", {"bitnet.attention.key_length": (w.UINT32, 3)}, ""),
         ("olmo2", {"olmo2.attention.key_length": (w.UINT32, 32)}, ""),
+        ("olmo2", {"olmo2.attention.key_length_swa": (w.UINT32, 32)}, ""),
+        ("gpt-oss", {"gpt-oss.attention.value_length": (w.UINT32, 1)}, ""),
+        ("gpt-oss", {"gpt-oss.attention.value_length_swa": (w.UINT32, 0)}, ""),
+        ("gpt-oss", {"gpt-oss.rope.dimension_count": (w.UINT32, 32)}, ""),
     ],
-    ids=range(10),
+    ids=range(14),
 )
-def test_square_attention_on_which_native_code_would_end(
+def test_heads_on_which_native_code_would_end(
     tmp_path: Path, name: str, changed: dict[str, tuple[int, Any]], without: str
 ) -> None:
     path = hybrid(tmp_path, name, changed, without)

@@ -34,6 +34,7 @@ _SQUARE_ATTENTION = frozenset((
     "neo-bert", "nomic-bert", "nomic-bert-moe", "olmo", "olmo2", "olmoe", "orion", "phi2", "phi3", "phimoe", "plamo",
     "qwen", "qwen2", "qwen2moe", "qwen2vl", "stablelm", "starcoder", "starcoder2", "xverse",
 ))  # fmt: skip
+_ROTATED_ATTENTION = ("bailingmoe", "gpt-oss")  # n_head * n_rot in bailingmoe.cpp, openai-moe.cpp
 _HINT = "the file is damaged or was made wrongly: fetch another one"
 
 
@@ -93,6 +94,8 @@ def check(parts: Sequence[GgufHeader]) -> None:
     _check_latent_heads(header, fields)
     if header.architecture in _SQUARE_ATTENTION:
         _check_square_heads(fields)
+    if header.architecture in _ROTATED_ATTENTION:
+        _check_rotated_heads(fields)
     if header.architecture == "phi3":
         _check_phi3(parts, fields)
     if header.architecture in _DELTA_NETS:
@@ -173,10 +176,22 @@ def _check_square_heads(fields: _Fields) -> None:
     width, heads = fields.integer("embedding_length"), fields.integer("attention.head_count")
     is_whole = 0 < fields.least("attention.head_count") == heads and width % heads == 0
     fields.require(is_whole, "attention.head_count", f"one number that divides embedding_length ({width}) is needed")
-    length = width // heads
-    bounds = f"embedding_length ({width}) / attention.head_count ({heads}) is needed"
+    _check_lengths(fields, width // heads, f"embedding_length ({width}) / attention.head_count ({heads})")
+
+
+def _check_rotated_heads(fields: _Fields) -> None:
+    """Of those whose attn_q, attn_k and attn_v have as many rows to a head as are rotated."""
+    usual = fields.integer("embedding_length") // max(1, fields.integer("attention.head_count"))
+    rotated = fields.integer("rope.dimension_count", fields.integer("attention.key_length", usual))
+    _check_lengths(fields, rotated, f"rope.dimension_count ({rotated})")
+
+
+def _check_lengths(fields: _Fields, length: int, what: str) -> None:
+    """That keys and values of a head have the one length, in layers with a window too."""
+    usual = fields.integer("embedding_length") // max(1, fields.integer("attention.head_count"))
     for name in ("attention.key_length", "attention.value_length"):
-        fields.require(fields.integer(name, length) == length, name, bounds)
+        fields.require(fields.integer(name, usual) == length, name, f"{what} is needed")
+        fields.require(fields.integer(f"{name}_swa", length) == length, f"{name}_swa", f"{what} is needed")
 
 
 def _check_phi3(parts: Sequence[GgufHeader], fields: _Fields) -> None:
