@@ -155,8 +155,8 @@ class _Rules:
 
     def _capacity(self, settings: TuneSettings) -> int:
         """Supervised tokens that what is trained can hold; 0 = as many as one likes."""
-        gradients = self._formulas.footprint(settings, self._sizes(settings.length)).gradient_bytes
-        return gradients // 4 * _BITS_OF_VALUE // _BITS_OF_TOKEN
+        moments = self._formulas.footprint(settings, self._sizes(settings.length)).optimizer_bytes
+        return moments // 8 * _BITS_OF_VALUE // _BITS_OF_TOKEN  # two of float32 for each value
 
     def _settings(self, rank: int, length: int, **fields: Any) -> TuneSettings:
         asked = self._question.asked
