@@ -11,7 +11,7 @@ SHELL := /bin/sh
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tune serve test same-outputs test-all test-clients clients-latest llama-server-tests test-variants foreign-libraries docs typing slow test-arm64 check bench attack bench-adapters bench-start bench-builds bench-dialects bench-serve bench-answers bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine bench-page screenshots onnx-parity onnx-exporters ternary-parity sanitize fuzz fuzz-http soak soak-downloads clean python \
+.PHONY: help setup setup-tune serve test same-outputs test-all test-clients clients-latest llama-server-tests test-variants foreign-libraries docs typing slow test-arm64 check bench attack bench-adapters bench-start bench-builds bench-dialects bench-serve bench-answers bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine bench-page bench-tuning screenshots onnx-parity onnx-exporters ternary-parity sanitize fuzz fuzz-http soak soak-downloads clean python \
   test-tools
 
 help: ## show this list
@@ -130,6 +130,10 @@ bench-onnx: test-tools ## compare converted models in onnxruntime alone, by bits
 
 bench-ternary: setup ## compare the ternary engine with llama.cpp, and with bitnet.cpp if BITNET_BENCH names its benchmark (ARGS="--scale")
 	$(BIN)/python benchmarks/ternary.py $(ARGS)
+
+bench-tuning: python ## compare tuning with a bare loop over peft, and memory with what is predicted (ARGS="FILE.gguf --pairs 5", ARGS="FILE.gguf --memory")
+	@$(PYTHON) plugins/install.py --extras test --with edgellm-tune
+	PYTHONPATH=tests $(BIN)/python benchmarks/tuning.py $(ARGS)
 
 bench-page: test-tools ## measure what a chunk of an answer costs the page, by where it comes in the answer (ARGS="--characters 20000")
 	$(BIN)/python benchmarks/page.py $(ARGS)
