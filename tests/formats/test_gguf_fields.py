@@ -132,8 +132,10 @@ def test_hybrid_models_that_are_sound_are_read(tmp_path: Path, name: str) -> Non
         ("qwen35", {}, "", 24),
         ("deepseek2", {"deepseek2.attention.key_length_mla": (w.UINT32, 32)}, "", w.F32),
         ("deepseek2", {"deepseek2.rope.dimension_count": (w.UINT32, 64)}, "", w.F32),
+        ("deepseek2", {"deepseek2.attention.head_count_kv": (w.UINT32, 3)}, "", w.F32),
+        ("deepseek2", {"deepseek2.attention.key_length": (w.UINT32, 64)}, "", w.F32),
     ],
-    ids=range(9),
+    ids=range(11),
 )
 def test_hybrid_models_on_which_native_code_would_end(
     tmp_path: Path, name: str, changed: dict[str, tuple[int, Any]], without: str, kind: int

@@ -241,7 +241,7 @@ _CONV = {"shortconv__l_cache": 3, "attention__head_count_kv": [2 if lfm2_attends
 _DEEPSEEK = {
     "attention__kv_lora_rank": 128, "leading_dense_block_count": 1, "expert_shared_count": 1,
     "attention__q_lora_rank": 0, "attention__key_length_mla": 64, "attention__value_length_mla": 64,
-    "rope__dimension_count": 32,
+    "rope__dimension_count": 32, "attention__head_count_kv": 1, "attention__key_length": 160,
 }  # fmt: skip
 
 MODELS: dict[str, Tiny] = {

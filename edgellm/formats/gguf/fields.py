@@ -170,6 +170,18 @@ def _check_latent_heads(header: GgufHeader, fields: _Fields) -> None:
         rotated = fields.integer("rope.dimension_count", usual)
         bounds = f"more than rope.dimension_count ({rotated}) is needed"
         fields.require(fields.integer(name) > rotated, name, bounds)
+        if header.architecture == "deepseek2":
+            _check_latent_cache(fields, rotated)
+
+
+def _check_latent_cache(fields: _Fields, rotated: int) -> None:
+    """It holds one head: what the keys are compressed to, and the part that is rotated."""
+    heads, latent = "attention.head_count_kv", fields.integer("attention.kv_lora_rank")
+    is_one = fields.integer(heads, fields.integer("attention.head_count")) == fields.least(heads, 1) == 1
+    fields.require(is_one, heads, "1 is needed")
+    usual = fields.integer("embedding_length") // max(1, fields.integer("attention.head_count"))
+    bounds = f"attention.kv_lora_rank ({latent}) + rope.dimension_count ({rotated}) is needed"
+    fields.require(fields.integer("attention.key_length", usual) == latent + rotated, "attention.key_length", bounds)
 
 
 def _check_square_heads(fields: _Fields) -> None:
