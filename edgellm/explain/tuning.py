@@ -83,7 +83,7 @@ def reason(of: TuneReason) -> str:
         case TuneMethodChosen():
             return f"{of.method}, {'as asked' if of.asked else 'as usual here'}, learning rate {of.learning_rate:g}"
         case TuneRankChosen():
-            holds = f", which holds about {of.capacity:,} of {of.n_supervised:,} tokens" if of.capacity else ""
+            holds = f": room for about {of.capacity:,} tokens, {of.n_supervised:,} are learned" if of.capacity else ""
             return f"rank {of.rank}{_why(asked=of.asked, saves_memory=of.saves_memory)}{holds}"
         case TuneLengthChosen():
             whole = f"{of.share_whole:.0%} of the examples are whole, the longest has {of.longest} tokens"
