@@ -198,8 +198,8 @@ class Installer:
             text=True, errors="replace", start_new_session=os.name == "posix",
         )  # fmt: skip
         assert process.stdout is not None
-        with process.stdout, log.open("a", encoding="utf-8") as file, progress.alive():
-            try:
+        try:
+            with process.stdout, log.open("a", encoding="utf-8") as file, progress.alive():
                 file.write(f"$ pip {' '.join(arguments)}\n")
                 for line in process.stdout:
                     file.write(line)
@@ -207,9 +207,9 @@ class Installer:
                     if "error:" in line.lower():
                         errors.append(line.strip())
                 status = process.wait()
-            except BaseException:
-                end_group(process)
-                raise
+        except BaseException:
+            end_group(process)
+            raise
         if status:
             raise Failed(likely_cause(errors) or f"pip exited with {status}", f"the whole log: {log}")
 

@@ -153,7 +153,7 @@ def test_it_leaves_with_whoever_started_it(job: Callable[..., TuneJob]) -> None:
 import sys
 sys.path.insert(0, {os.fspath(Path(__file__).parents[1])!r})
 import msgspec, psutil
-from edgellm.adaptation.worker import TuneStop, TuneJob, tune
+from edgellm.adaptation.worker import TuneStop, TuneJob, tune_apart
 job = msgspec.json.decode({msgspec.json.encode(job(settings=LONG))!r}, type=TuneJob)
 for event in tune_apart(job, TuneStop()):
     print(*(child.pid for child in psutil.Process().children()), flush=True)

@@ -157,7 +157,7 @@ def test_a_file_is_read_by_its_header(look: Look, tmp_path: Path) -> None:
         (("qwen3-4b", "--task", "poetry"), "unknown task", 2),
         (("qwen3-4b", "--profile", "none"), "no hardware profile named", 2),
         ((str(TINY), "--quant", "Q8_0"), "--quant has no meaning", 2),
-        (("qwen3-4b", "--adapter", str(TINY)), "is a GGUF file of type 'model', no adapter", 4),
+        (("qwen3-4b", "--adapter", str(TINY)), "key general.type is 'model', 'adapter' is needed", 4),
         (("hf://nobody/nothing:Q4_K_M", "--offline"), "cannot be asked, as offline was asked for", 5),
     ],
 )

@@ -167,7 +167,7 @@ def test_the_tokenizer_cuts_text_as_the_files_does(tmp_path, vocabulary):
 @pytest.mark.parametrize(
     ("decoder", "error"),
     [
-        pytest.param(Decoder("phi3"), UnsupportedArtifact, id="another architecture"),
+        pytest.param(Decoder("phi3", head_dim=16), UnsupportedArtifact, id="another architecture"),
         pytest.param(Decoder(keys={"expert_count": 8, "expert_used_count": 2}), UnsupportedArtifact, id="experts"),
         pytest.param(
             Decoder("gemma3", keys={"final_logit_softcapping": 30.0}), UnsupportedArtifact, id="capped logits"
