@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from http import HTTPStatus
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from edgellm.app import adapters as app_adapters
 from edgellm.errors import UsageError
 from edgellm.server.managing import check_may_manage
-from edgellm.server.openapi import REFUSALS, Operation, status_reply
+from edgellm.server.openapi import REFUSALS, Operation
 from edgellm.server.responses import NO_STORE, JSONResponse
-from edgellm.server.schemas import response
 from edgellm.server.schemas.fields import RequestBody
 from edgellm.server.served_model import ServedModel
 
@@ -70,13 +67,12 @@ def operations(served: ServedModel, *, allow_manage: bool) -> list[Operation]:
             hint = "stop the server, and serve the model without it"
             raise UsageError(f"the model is served with {name[:80]}", hint=hint, param="name")
         await served.llm.aremove_adapter(name)
-        return Response(status_code=HTTPStatus.NO_CONTENT)
+        return JSONResponse(_described(served), headers=NO_STORE)
 
-    not_found = status_reply(response.Error, HTTPStatus.NOT_FOUND)
     return [
         Operation("GET", "/edgellm/adapters", listed, TAG, ServedAdapters),
         Operation("POST", "/edgellm/adapters", load, TAG, ServedAdapters, LoadAdapterBody, REFUSALS),
-        Operation("DELETE", "/edgellm/adapters/{name}", drop, TAG, None, other_replies=not_found),
+        Operation("DELETE", "/edgellm/adapters/{name}", drop, TAG, ServedAdapters, other_replies=REFUSALS),
     ]
 
 
