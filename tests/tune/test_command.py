@@ -36,6 +36,7 @@ def test_few_tokens_need_no_high_rank(smollm2: str, words: Path) -> None:
 
 
 @pytest.mark.slow(90)
+@pytest.mark.timeout(1500)  # a tuning yields to whatever else computes
 def test_a_real_model_learns(smollm2: str, words: Path) -> None:
     tuned = edgellm.tune(smollm2, words, held_out=20, epochs=3)
 
