@@ -18,6 +18,8 @@ from support.refusals import refuses
 from support.waiting import PATIENCE_S, wait_until
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
+# What `python plugins/install.py` imports.
+MODULES = ("install", "native", "optional", "progress")
 PIP = """#!/bin/sh
 # Stands in for `.venv/bin/python -m pip --no-input ...`.
 shift 3
@@ -86,7 +88,8 @@ def modules(monkeypatch: pytest.MonkeyPatch):
     import native
 
     yield install, native
-    del sys.modules["install"], sys.modules["native"], sys.modules["optional"]
+    for module in MODULES:
+        del sys.modules[module]
 
 
 @pytest.fixture
@@ -218,7 +221,7 @@ def test_without_a_compiler_it_says_which_and_how_to_get_one(modules, monkeypatc
 
 def test_an_interrupt_ends_pip_and_what_pip_started(repository: Repository) -> None:
     repository.play(sleeps="edgellm-plain")
-    for module in ("install", "native", "optional"):
+    for module in MODULES:
         (repository.folder / "plugins" / f"{module}.py").write_text((PLUGINS / f"{module}.py").read_text())
     command = [sys.executable, str(repository.folder / "plugins" / "install.py")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)

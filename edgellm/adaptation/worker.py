@@ -20,9 +20,10 @@ from edgellm.adaptation.loop import Course, Tell, train
 from edgellm.adaptation.packed import Packed
 from edgellm.adaptation.priority import yield_to_others
 from edgellm.contract.backend import worker_environment
-from edgellm.contract.child import Child, End, connect, python
+from edgellm.contract.child import Child, End, python
 from edgellm.contract.failed import Failed
 from edgellm.contract.manager import plugins
+from edgellm.contract.parent import connect
 from edgellm.errors import (
     BackendError,
     EdgeLLMError,

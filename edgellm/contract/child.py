@@ -5,8 +5,9 @@
     child.end                               # how it ended: status, signal, time limit, last words on stderr
 
 The child is killed with its own children on an error, a time limit or Ctrl-C. A signal that ends this process at once
-would leave it behind, so a command line wraps its work in `ended_with_us`; a child that calls `connect` leaves even
-when this process is killed. This module is part of the contract because the verbs and the plugins both start children.
+would leave it behind, so a command line wraps its work in `ended_with_us`; a child that calls `connect` (`parent.py`)
+leaves even when this process is killed. This module is part of the contract because the verbs and the plugins both
+start children.
 """
 
 from __future__ import annotations
@@ -19,13 +20,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType, TracebackType
-from typing import IO, Any, Self
+from typing import Self
 
 from edgellm import settings
-from edgellm.contract.confine import confine
 
 KILL: int = getattr(signal, "SIGKILL", signal.SIGTERM)
 _GRACE_S = 1.0
@@ -163,7 +163,7 @@ class Child:
         return True
 
     def ask_to_end(self) -> None:
-        """For any thread and a handler of signals, once the child has said something: `connect` tells it."""
+        """For any thread and a handler of signals, once the child has said something: `parent.connect` tells it."""
         assert self._process.stdin is not None
         # Whether it has ended already is seen at its end. Unbuffered, as a handler may come between.
         with contextlib.suppress(OSError, ValueError):
@@ -315,45 +315,3 @@ def _held_back() -> Iterator[None]:
         _ending.held = False
         if _ending.number != before:
             raise SystemExit(128 + _ending.number)
-
-
-def pipes() -> tuple[IO[bytes], IO[bytes]]:
-    """For a child: what was stdout, and stdin. From now on stdout leads to stderr."""
-    up = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)
-    # Unbuffered: a buffered reader is locked by the thread that waits in it, and Python cannot leave then.
-    return up, os.fdopen(0, "rb", buffering=0, closefd=False)
-
-
-def connect(asked_to_end: Callable[[], None] | None = None) -> tuple[bytes, Callable[[Any], None]]:
-    """For the child, first of all: the question, and a function that sends a value to the parent as a line of JSON.
-
-    `asked_to_end` is called, in another thread, where the parent does `Child.ask_to_end`. From now on stdout leads to
-    stderr, so that native code that prints cannot break a line. The end of stdin means that the parent is gone: the
-    child leaves at once, whatever it is doing.
-    """
-    import msgspec
-
-    confine()
-    up, down = pipes()
-    question = b""
-    while not question.endswith(b"\n"):
-        part = down.read(_KEPT_BYTES)
-        if not part:
-            os._exit(1)
-        question += part
-    threading.Thread(target=_leave_with_parent, args=(down, asked_to_end), name="parent", daemon=True).start()
-
-    def tell(value: Any) -> None:
-        try:
-            up.write(msgspec.json.encode(value) + b"\n")
-        except BrokenPipeError:
-            os._exit(1)
-
-    return question.strip(), tell
-
-
-def _leave_with_parent(down: IO[bytes], asked_to_end: Callable[[], None] | None) -> None:
-    while down.read(1) and asked_to_end is not None:
-        asked_to_end()
-    os._exit(1)

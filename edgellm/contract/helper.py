@@ -15,8 +15,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO
 
-from edgellm.contract.child import Child, End, pipes
+from edgellm.contract.child import Child, End
 from edgellm.contract.confine import confine
+from edgellm.contract.parent import pipes
 
 
 class Helper(Child):

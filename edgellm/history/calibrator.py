@@ -13,8 +13,9 @@ import sys
 import msgspec
 
 from edgellm.contract.backend import Calibrator, worker_environment
-from edgellm.contract.child import ask, connect
+from edgellm.contract.child import ask
 from edgellm.contract.manager import plugins
+from edgellm.contract.parent import connect
 from edgellm.errors import BackendUnavailable, WorkerCrashed
 from edgellm.history.calibrations import Tables
 from edgellm.types.calibration import Calibration

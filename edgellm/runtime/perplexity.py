@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edgellm.contract.backend import worker_environment
-from edgellm.contract.child import Child, connect, python
+from edgellm.contract.child import Child, python
 from edgellm.contract.failed import Failed
 from edgellm.contract.manager import plugins
+from edgellm.contract.parent import connect
 from edgellm.errors import EdgeLLMError, UsageError, WorkerCrashed
 from edgellm.runtime.engine_check import open_engine
 from edgellm.types.plan import LaunchPlan

@@ -9,9 +9,10 @@ from __future__ import annotations
 import msgspec
 
 from edgellm.contract.backend import worker_environment
-from edgellm.contract.child import Child, End, connect, python
+from edgellm.contract.child import Child, End, python
 from edgellm.contract.failed import Failed
 from edgellm.contract.manager import plugins
+from edgellm.contract.parent import connect
 from edgellm.contract.quantizer import Quantization, Quantizer, TensorProgress
 from edgellm.errors import BackendError, EdgeLLMError, WorkerCrashed
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import IO
 
 from edgellm import settings
-from edgellm.contract.child import pipes
 from edgellm.contract.confine import confine
 from edgellm.contract.manager import plugins
+from edgellm.contract.parent import pipes
 from edgellm.errors import BackendUnavailable, option, speak_in_flags
 from edgellm.runtime import logs, wire
 from edgellm.runtime.adapter_shelf import open_with_adapters

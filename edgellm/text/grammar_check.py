@@ -14,7 +14,8 @@ from typing import Any
 
 import msgspec
 
-from edgellm.contract.child import ask, connect
+from edgellm.contract.child import ask
+from edgellm.contract.parent import connect
 from edgellm.types.grammar import Grammar
 from edgellm.types.grammar_tree import Json, Pattern, nodes
 

@@ -277,7 +277,7 @@ def test_a_time_limit_ends_it():
 
 
 ECHOES = """
-from edgellm.contract.child import connect
+from edgellm.contract.parent import connect
 question, tell = connect()
 print("native code prints")
 tell([question.decode(), 1])
@@ -305,7 +305,7 @@ with Child([sys.executable, "-c", sys.argv[1]], question=b"") as process:
 """
 WAITS_FOR_EVER = """
 import os, time
-from edgellm.contract.child import connect
+from edgellm.contract.parent import connect
 _, tell = connect()
 tell(os.getpid())
 time.sleep(3600)

@@ -15,7 +15,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from edgellm.contract.child import Child, connect
+from edgellm.contract.child import Child
+from edgellm.contract.parent import connect
 from edgellm.types.plan import Settings
 from edgellm.units import MIB
 
