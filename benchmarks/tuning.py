@@ -69,11 +69,11 @@ def compare_with_peft(options: argparse.Namespace) -> None:
         results = {peft: run(peft=peft, **case) for peft in order}
         ours, theirs = results[False], results[True]
         times.append(ours["step_s"] / theirs["step_s"])
-        beyond = [result["resident"] - result["loaded"] for result in (ours, theirs)]
+        beyond = ours["step_bytes"], theirs["step_bytes"]
         peaks.append(beyond[0] / beyond[1])
         print(
             f"a step: {ours['step_s']:.2f} s of processor time against {theirs['step_s']:.2f} ({times[-1]:.3f}); "
-            f"beyond the model {beyond[0] / MIB:.0f} MiB against {beyond[1] / MIB:.0f} ({peaks[-1]:.3f})",
+            f"beyond weights and moments {beyond[0] / MIB:.0f} MiB against {beyond[1] / MIB:.0f} ({peaks[-1]:.3f})",
             flush=True,
         )
     median = statistics.median(times), statistics.median(peaks)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def main() -> None:
     if is_peft:
         step = _peft(path, trainer, batch)
         trainer.close()
-    loaded, seconds = _status()["VmRSS"], []
+    seconds = []
     for _ in range(n_steps):
         started = time.process_time()
         step()
@@ -45,8 +45,7 @@ def main() -> None:
     size = TuneSize(n_rows, n_rows * length, int(each.sum()), int(each.max()), length)
     result = {
         "step_s": min(seconds),
-        "loaded": loaded,
-        "resident": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "step_bytes": _bytes_of(step),
         "peak": status["VmHWM"] - (status["RssFile"] - _pages_of_model()),
         "predicted": footprint(model, settings, size).needed_bytes,
     }
@@ -77,6 +76,18 @@ def _peft(path: str, trainer: TorchTrainer, batch: Batch) -> Callable[[], object
         optimizer.zero_grad()
 
     return step
+
+
+def _bytes_of(step: Callable[[], object]) -> int:
+    """Most resident bytes of a step beyond those before it: activations, logits, gradients.
+
+    Weights, factors and moments are there before it, and so is all that a first step loads.
+    """
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the highest is what there is now
+    before = _status()["VmRSS"]
+    step()
+    return _status()["VmHWM"] - before
 
 
 def _status() -> dict[str, int]:

@@ -111,7 +111,8 @@ class Loop:
                 return
             step = self._schedule()
             if step.batch:
-                self._sample(step, self._step(step))
+                started = time.perf_counter()
+                self._sample(step, self._step(step), started)
             self._settle()
             self._emit()
             self._replies += self._embeddings.step(beside_answers=bool(self._scheduler.running))
@@ -247,12 +248,12 @@ class Loop:
             self._fail(step.requests, engine_error(self._backend, error), cache_is_lost=True)
         return None
 
-    def _sample(self, step: Step, logits: Sequence[Logits] | None) -> None:
-        """Draw the next token of every request whose logits are there."""
+    def _sample(self, step: Step, logits: Sequence[Logits] | None, started: float) -> None:
+        """Draw the next token of every request whose logits are there. `started`: when the step did."""
         if logits is None:
             return
         now = time.perf_counter()
-        ready = self._scheduler.advance(step)
+        ready = self._scheduler.advance(step, now - started)
         for request in step.requests:
             request.count_step(len(step.requests) - 1)
             if not request.first:

@@ -20,9 +20,10 @@ from edgellm.types.adapter import AdapterSet
 # What prompts, and grammars that leave no choice, add to a step beside running answers is kept short, so that they are
 # not held up for a whole batch.
 BUSY_CHUNK = 256
-# Steps that requests with the same adapters have before others get theirs. A change of adapters costs llama.cpp about
-# half a step, as it plans its buffers anew.
-TURN_STEPS = 16
+# What requests with the same adapters have before others get theirs: so many steps, or fewer where they take long. A
+# change of adapters costs llama.cpp a third of a step of a small model, as it plans its buffers anew.
+TURN_STEPS = 32
+TURN_S, SHORT_TURN_STEPS = 0.5, 8
 # A prefix in a slot that is in use is copied only where it saves more prefill than the copy costs.
 MIN_FORK_TOKENS = 128
 MIN_FORK_TOKENS_SHARED = 16
@@ -45,16 +46,18 @@ class Turn:
     adapters: AdapterSet = ()
     n_steps: int = 0
     n_tokens: int = 0
+    seconds: float = 0.0
 
     @property
     def is_over(self) -> bool:
-        return self.n_steps >= TURN_STEPS or self.n_tokens >= BUSY_CHUNK
+        is_long = self.n_steps >= SHORT_TURN_STEPS and self.seconds >= TURN_S
+        return is_long or self.n_steps >= TURN_STEPS or self.n_tokens >= BUSY_CHUNK
 
-    def after(self, step: Step) -> Turn:
+    def after(self, step: Step, seconds: float) -> Turn:
         adapters, n_tokens = step.batch[0].adapters, sum(len(entry.tokens) for entry in step.batch)
         if adapters != self.adapters or self.is_over:
-            return Turn(adapters, 1, n_tokens)
-        return Turn(adapters, self.n_steps + 1, self.n_tokens + n_tokens)
+            return Turn(adapters, 1, n_tokens, seconds)
+        return Turn(adapters, self.n_steps + 1, self.n_tokens + n_tokens, self.seconds + seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,12 +232,16 @@ class Scheduler:
         order = sorted(range(len(batch)), key=lambda at: batch[at].slot)
         return Step(tuple(batch[at] for at in order), tuple(owners[at] for at in order))
 
-    def advance(self, step: Step) -> list[RequestState]:
-        """Record what the caches hold after the step. Returns the requests that have logits, in order."""
+    def advance(self, step: Step, seconds: float = 0.0) -> list[RequestState]:
+        """Record what the caches hold after the step, which took `seconds`.
+
+        Returns:
+            The requests that have logits, in order.
+        """
         if not step.batch:
             return []
         self._clock += 1
-        self._turn = self._turn.after(step)
+        self._turn = self._turn.after(step, seconds)
         sets = {request.adapters for request in self.running}
         self._served = {adapters: at for adapters, at in self._served.items() if adapters in sets}
         self._served[self._turn.adapters] = self._clock

@@ -21,6 +21,7 @@ def test_an_adapter_says_what_it_changes_and_by_how_much(tmp_path):
     assert [read.scale(pair) for pair in read.pairs] == [2.0, 4.0]  # alpha / its own rank
     assert read.tensor_bytes == 4 * (4 * (64 + 64) + 2 * (64 + 32))
     assert read.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert gguf_adapter.read(path, hashed=False).sha256 == ""
 
 
 def test_alpha_may_be_missing_and_then_nothing_is_scaled(tmp_path):

@@ -16,7 +16,7 @@ from support.toy_engine import ToyEngine, answer
 from edgellm.contract.engine import EngineInfo, SlotInput, check_batch
 from edgellm.errors import UnknownAdapter, UnsupportedArtifact, UsageError
 from edgellm.runtime.request_state import RequestState
-from edgellm.runtime.scheduler import BUSY_CHUNK, TURN_STEPS, Scheduler, Step
+from edgellm.runtime.scheduler import BUSY_CHUNK, SHORT_TURN_STEPS, TURN_S, TURN_STEPS, Scheduler, Step
 from edgellm.types.adapter import AdapterFile, AdapterSet, DropAdapter, LoadAdapter, adapter_set, adapters_of
 from edgellm.types.request import GenerationRequest
 from edgellm.types.sampling import Sampling
@@ -181,9 +181,9 @@ class Turns:
         assert admission is not None
         self.scheduler.admitted(admission, 0)
 
-    def step(self) -> Step:
+    def step(self, seconds: float = 0.0) -> Step:
         step = self.scheduler.plan()
-        for request in self.scheduler.advance(step):
+        for request in self.scheduler.advance(step, seconds):
             request.next_tokens = (1,)
         assert self.scheduler.violations() == []
         return step
@@ -235,6 +235,17 @@ def test_a_prompt_of_another_set_is_read_in_parts_between_answers() -> None:
     assert max(map(max, sizes)) == BUSY_CHUNK
     read = [at for at, size in enumerate(sizes) if size == [BUSY_CHUNK]]
     assert all(later - earlier > 1 for earlier, later in itertools.pairwise(read))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "n_steps"),
+    [(TURN_S, SHORT_TURN_STEPS), (TURN_S / 20, 20), (TURN_S / 1000, TURN_STEPS)],
+    ids=["slow", "between", "fast"],
+)
+def test_a_turn_is_short_where_steps_take_long(seconds: float, n_steps: int) -> None:
+    turns = Turns((ONE, 5), (TWO, 5))
+    served = [turns.step(seconds).batch[0].adapters for _ in range(4 * n_steps)]
+    assert served == ([ONE] * n_steps + [TWO] * n_steps) * 2
 
 
 @pytest.mark.parametrize(

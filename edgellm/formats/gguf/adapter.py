@@ -65,7 +65,7 @@ class Adapter:
     header: GgufHeader
     pairs: tuple[FactorPair, ...]  # in file order
     alpha: float  # 0 = not said: the product of the factors is added as it is
-    sha256: str  # of the whole file
+    sha256: str  # of the whole file; "" = it was not asked for
     invocation_tokens: tuple[int, ...]  # it acts from these tokens on (aLoRA); () = on every token
 
     @property
@@ -86,8 +86,8 @@ class Adapter:
         return self.alpha / pair.rank if self.alpha else 1.0
 
 
-def read(path: str | Path) -> Adapter:
-    """The checked adapter of one file.
+def read(path: str | Path, *, hashed: bool = True) -> Adapter:
+    """The checked adapter of one file. `hashed`: with its SHA-256, which takes most of the time.
 
     Raises:
         BadArtifact: malformed; or a pair that is not whole, factors that do not multiply, a rank of 0, a key of
@@ -97,7 +97,8 @@ def read(path: str | Path) -> Adapter:
     where = str(path)
     with map_file(where, ".gguf") as view:
         header = parse_gguf(view, file_bytes=len(view), where=where)
-        return of_header(header, key_bytes(view, where=where), hashlib.sha256(view).hexdigest())
+        sha256 = hashlib.sha256(view).hexdigest() if hashed else ""
+        return of_header(header, key_bytes(view, where=where), sha256)
 
 
 def of_header(header: GgufHeader, spelled: Mapping[str, bytes], sha256: str = "") -> Adapter:

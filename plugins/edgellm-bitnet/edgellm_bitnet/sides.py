@@ -40,7 +40,7 @@ class Sides:
         Raises:
             BadArtifact, UnsupportedArtifact: it is no adapter of this model, or adapts what is not computed so here.
         """
-        adapter, weights = read(path), self._weights
+        adapter, weights = read(path, hashed=False), self._weights
         if not isinstance(weights, GgufWeights) or weights.architecture.pooling:
             raise UnsupportedArtifact(
                 f"{weights.where} takes no adapters: it is no GGUF file, or turns texts into vectors",

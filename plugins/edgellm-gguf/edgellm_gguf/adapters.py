@@ -38,7 +38,7 @@ class Loras:
             BadArtifact, UnsupportedArtifact: it is no adapter of this model. BackendUnavailable: no memory.
         """
         # Refused here, in code that trusts no length, before native code sees the file.
-        adapter = read(path)
+        adapter = read(path, hashed=False)
         check(adapter, self._base)
         if adapter.invocation_tokens:
             raise UnsupportedArtifact(
