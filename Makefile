@@ -11,7 +11,7 @@ SHELL := /bin/sh
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tune serve test same-outputs test-all test-clients clients-latest llama-server-tests test-variants foreign-libraries docs typing slow test-arm64 check bench attack bench-adapters bench-start bench-builds bench-dialects bench-serve bench-answers bench-speed bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine bench-page bench-tuning screenshots onnx-parity onnx-exporters ternary-parity sanitize fuzz fuzz-http soak soak-downloads clean python \
+.PHONY: help setup setup-tune serve test same-outputs test-all test-clients clients-latest llama-server-tests test-variants foreign-libraries docs typing slow test-arm64 check bench attack bench-adapters bench-start bench-builds bench-dialects bench-serve bench-answers bench-speed bench-speed-gpu bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine bench-page bench-tuning screenshots onnx-parity onnx-exporters ternary-parity sanitize fuzz fuzz-http soak soak-downloads clean python \
   test-tools
 
 help: ## show this list
@@ -100,6 +100,9 @@ attack: setup ## attack a server of one's own, and measure what other clients no
 
 bench-speed: setup ## compare predicted with measured speeds, for 14 types of 4 models (ARGS="qwen3-0.6b --quants Q8_0")
 	$(BIN)/python benchmarks/speed.py $(ARGS)
+
+bench-speed-gpu: test-tools ## compare predicted speeds of GPUs with published ones, each device left out (ARGS="--worst 20")
+	$(BIN)/python benchmarks/speed_gpu.py $(ARGS)
 
 bench-serve: setup ## compare EdgeLLM over HTTP with llama.cpp's llama-server
 	$(BIN)/python benchmarks/serve.py $(ARGS)

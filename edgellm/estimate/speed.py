@@ -27,7 +27,7 @@ from edgellm.estimate import architecture
 from edgellm.estimate import rates as measured_rates
 from edgellm.estimate.footprint import kv_read_bytes
 from edgellm.estimate.isa import isa_class
-from edgellm.estimate.tensor_types import TYPES
+from edgellm.estimate.model_share import table_params
 from edgellm.estimate.weights import Weights
 from edgellm.types.basis import Bandwidth, Bound, Predicted, RateBasis
 from edgellm.types.calibration import CALIBRATED_ROW, Calibration
@@ -79,7 +79,7 @@ def decode(
         t_tok += products(shape, depth) / kernels.attention(kv_type, shape.head_dim, shape.n_head_kv, _group(shape))
         t_tok += shape.recurrent_bytes / (_bandwidth(machine).reached_gb_s * 1e9)
         t_tok += shape.n_layer * (kernels.layer_s + kernels.element_s * activations(shape))
-        return _rate(1 / t_tok, _calibrated(rates), kernels.basis(depth))
+        return banded(1 / t_tok, _calibrated(rates), kernels.basis(depth))
     bandwidth = _bandwidth(machine)
     bytes_s = bandwidth.reached_gb_s * 1e9
     power = OVERLAP_MEASURED if bandwidth.source == "measured" else OVERLAP_THEORETICAL
@@ -87,7 +87,7 @@ def decode(
     t_comp = sum(n / (threads * cls.decode_gw_s(kind, own) * 1e9) for kind, n in weights.streamed_params)
     bound: Bound = "memory" if t_mem >= t_comp else "arithmetic"
     rate = 1.0 / ((t_mem**power + t_comp**power) ** (1 / power) + BARRIER_S * shape.n_layer)
-    return _rate(rate, _BANDS[bandwidth.source], Predicted(threads, cls.name, bound, bandwidth, depth))
+    return banded(rate, _BANDS[bandwidth.source], Predicted(threads, cls.name, bound, bandwidth, depth))
 
 
 def prefill(
@@ -104,7 +104,7 @@ def prefill(
     """Rate of reading a prompt of `tokens` tokens into an empty cache, in batches of 512. The output table is used for
     the last token only."""
     cls = isa_class(machine.cpu, machine.os)
-    head_type, head = _head(shape, weights)
+    head_type, head = table_params(shape, weights)
     body = [(kind, n - head if kind == head_type else n) for kind, n in weights.streamed_params]
     if rates is not None and rates.prefill:
         kernels = measured_rates.Reader(rates, cls, threads, own)
@@ -112,10 +112,10 @@ def prefill(
         t_tok += (head / kernels.decode(head_type) if rates.decode else 0.0) / tokens
         t_tok += products(shape, tokens // 2) / kernels.attention_prefill(kv_type)
         t_tok += shape.n_layer * (kernels.layer_s / min(tokens, BATCH) + kernels.element_prefill_s * activations(shape))
-        return _rate(1 / t_tok, _calibrated(rates), kernels.basis())
+        return banded(1 / t_tok, _calibrated(rates), kernels.basis())
     t_comp = sum(n / (threads * cls.prefill_gw_s(kind, own) * 1e9) for kind, n in body)
     rate = 1.0 / (t_comp + BARRIER_S * shape.n_layer / BATCH)
-    return _rate(rate, _BANDS["theoretical"], Predicted(threads, cls.name))
+    return banded(rate, _BANDS["theoretical"], Predicted(threads, cls.name))
 
 
 def products(shape: Shape, depth: int) -> float:
@@ -153,18 +153,6 @@ def _rows_per_weight(shape: Shape) -> float:
     return sum(elems / row for row, elems in matrices) / sum(elems for _, elems in matrices)
 
 
-def _head(shape: Shape, weights: Weights) -> tuple[str, int]:
-    """Type and number of weights of the output table; ("", 0) where no type has so many.
-
-    Mixes give the table more bits than most tensors. So of the types with that many weights it has the one with most.
-    """
-    head = shape.n_embd * shape.n_vocab
-    fits = [kind for kind, n in weights.streamed_params if n >= head]
-    if not fits:
-        return "", 0
-    return max(fits, key=lambda kind: TYPES[kind].bits_per_weight), head
-
-
 def _bandwidth(machine: Machine) -> Bandwidth:
     """What decoding can count on: a measured bandwidth as it is, a part of a theoretical one."""
     memory = machine.memory
@@ -181,7 +169,8 @@ def _calibrated(rates: Calibration) -> tuple[float, float]:
     return max(0.3, low - rates.scatter), high
 
 
-def _rate(rate: float, band: tuple[float, float], basis: RateBasis) -> Rate:
+def banded(rate: float, band: tuple[float, float], basis: RateBasis) -> Rate:
+    """`rate` in tokens per second with its ends as factors of it."""
     # Three significant digits: more would only show noise, and keep the answer from being the same twice.
     low, mid, high = (float(f"{rate * factor:.3g}") for factor in (band[0], 1.0, band[1]))
     return Rate(mid, low, high, basis)

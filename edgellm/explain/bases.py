@@ -25,6 +25,9 @@ def _rate(of: bases.RateBasis) -> str:
             bound = f"{of.bound}-bound, " if of.bound else ""
             memory = f"{_bandwidth(of.bandwidth)}, " if of.bandwidth is not None else ""
             return f"predicted: {bound}{memory}{counted(of.threads, 'thread')}, {of.isa_class}{_cached(of.depth)}"
+        case bases.PredictedOnGpu():
+            known = _known(of)
+            return f"predicted: {of.bound}-bound, {of.gpu} with {of.api}{known}, {of.gb_s:g} GB/s{_cached(of.depth)}"
         case bases.Measured():
             when = f" {of.date}" if of.date else ""
             build = f" with {of.build}" if of.build else ""
@@ -34,6 +37,18 @@ def _rate(of: bases.RateBasis) -> str:
             return f"measured: calibrated{when}{build}, {threads}{borrowed}{_cached(of.depth)}"
         case bases.Corrected():
             return f"corrected: x{of.factor:g}, {_runs(of.runs)}; {_rate(of.of)}"
+
+
+def _known(of: bases.PredictedOnGpu) -> str:
+    match of.known:
+        case "device":
+            return ""
+        case "variant":
+            return " (the slowest of that name)"
+        case "family":
+            return " (as others of its family)"
+        case "bandwidth":
+            return " (known by its bandwidth only)"
 
 
 def _cached(depth: int | None) -> str:

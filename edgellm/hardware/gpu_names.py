@@ -33,7 +33,7 @@ _VENDORS: dict[Vendor, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Name:
+class GpuName:
     """`words` in order; the sizes that stood between them apart."""
 
     words: tuple[str, ...]
@@ -51,13 +51,13 @@ class Name:
 
 
 @lru_cache(maxsize=2048)
-def read(name: str) -> Name:
+def read(name: str) -> GpuName:
     """`"NVIDIA GeForce RTX 4070 Ti SUPER"` -> rtx 4070 ti super; `"Apple M3 Max (40c)"` -> m3 max, 40 cores."""
     text = re.sub(r"\((?:r|tm)\)|[®™]", " ", name.lower()).replace("max-q", "maxq")
     text, gib = _take(r"\b(\d+)\s*gi?b\b", text)
     text, cores = _take(r"\b(\d+)[\s-]*(?:xe\d?[\s-]*)?(?:cores?|c|cu)\b", text)
     words = (_SAME_WORD.get(word, word) for word in re.findall(r"[a-z0-9_]+\+?(?:\.\d+)?", text))
-    return Name(tuple(word for word in words if word not in _SAY_NOTHING), gib, cores)
+    return GpuName(tuple(word for word in words if word not in _SAY_NOTHING), gib, cores)
 
 
 def vendor(name: str) -> Vendor:

@@ -23,12 +23,12 @@ _ALIKE = 0.12  # sizes and bandwidths that differ by less are the same: drivers 
 _PCI_VENDOR = {"nvidia": "10de", "amd": "1002", "intel": "8086"}
 
 
-class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class GpuSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     about: str
     trust: SourceTrust
 
 
-class Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class GpuGroup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An architecture. `match` finds its devices by their names, the first group that matches counts."""
 
     name: str
@@ -38,7 +38,7 @@ class Group(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dual_issue: bool = False  # the data sheet counts two instructions at once, which these kernels do not reach
 
 
-class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class GpuRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A device as its data sheet describes it."""
 
     name: str
@@ -54,18 +54,18 @@ class Row(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     also: tuple[str, ...] = ()  # other names of it
 
 
-class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class GpuTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     about: str
-    sources: dict[str, Source]
-    groups: tuple[Group, ...]
-    rows: tuple[Row, ...]
+    sources: dict[str, GpuSource]
+    groups: tuple[GpuGroup, ...]
+    rows: tuple[GpuRow, ...]
 
 
 @lru_cache(maxsize=1)
-def table() -> Table:
+def table() -> GpuTable:
     """Every known GPU, the groups in the order in which names are compared with them."""
     text = resources.files("edgellm.hardware").joinpath("gpus.json").read_bytes()
-    return msgspec.json.decode(text, type=Table)
+    return msgspec.json.decode(text, type=GpuTable)
 
 
 def find(accelerator: Accelerator, ram_bytes: int | None = None) -> Gpu | None:
@@ -96,7 +96,7 @@ def _find(kind: str, text: str, vram_bytes: int | None, gb_s: float | None) -> G
     return _relative(newest, name, text, gb_s, "bandwidth")
 
 
-def _by_pci(text: str) -> list[Row]:
+def _by_pci(text: str) -> list[GpuRow]:
     """Of a name that only gives the vendor and the number: `"AMD GPU 744c"`."""
     match = re.fullmatch(r"(nvidia|amd|intel) gpu ([\da-f]{4})", text.strip().lower())
     number = f"{_PCI_VENDOR[match[1]]}:{match[2]}" if match else ""
@@ -104,13 +104,13 @@ def _by_pci(text: str) -> list[Row]:
 
 
 @lru_cache(maxsize=1)
-def _names() -> tuple[tuple[gpu_names.Name, Row], ...]:
+def _names() -> tuple[tuple[gpu_names.GpuName, GpuRow], ...]:
     return tuple((gpu_names.read(text), row) for row in table().rows for text in (row.name, *row.also))
 
 
-def _by_name(name: gpu_names.Name) -> list[Row]:
+def _by_name(name: gpu_names.GpuName) -> list[GpuRow]:
     """Rows with the longest of the names that `name` contains; of equally long ones the first."""
-    best, rows = (0, 0), list[Row]()
+    best, rows = (0, 0), list[GpuRow]()
     for known, row in _names():
         start = gpu_names.position(known.words, name.words) if known.words else None
         if start is None:
@@ -123,7 +123,9 @@ def _by_name(name: gpu_names.Name) -> list[Row]:
     return rows
 
 
-def _choose(rows: Sequence[Row], name: gpu_names.Name, gib: float | None, gb_s: float | None) -> tuple[Row, bool]:
+def _choose(
+    rows: Sequence[GpuRow], name: gpu_names.GpuName, gib: float | None, gb_s: float | None
+) -> tuple[GpuRow, bool]:
     """The one that memory, bandwidth and cores fit; the slowest, and not surely that one, where several do."""
     fits = list(rows)
     for matching in (
@@ -142,7 +144,7 @@ def _alike(size: float, other: float) -> bool:
     return abs(size - other) <= _ALIKE * size
 
 
-def _gpu(row: Row, known: Known, gb_s: float | None) -> Gpu:
+def _gpu(row: GpuRow, known: Known, gb_s: float | None) -> Gpu:
     group = next(group for group in table().groups if group.name == row.group)
     source = table().sources[row.source]
     return Gpu(
@@ -153,7 +155,7 @@ def _gpu(row: Row, known: Known, gb_s: float | None) -> Gpu:
     )  # fmt: skip
 
 
-def _relative(group: Group, name: gpu_names.Name, text: str, gb_s: float | None, known: Known) -> Gpu:
+def _relative(group: GpuGroup, name: gpu_names.GpuName, text: str, gb_s: float | None, known: Known) -> Gpu:
     """A device of `group` that is not in the table: as its relatives are for their bandwidth."""
     rows = [row for row in table().rows if row.group == group.name]
     near = [row for row in rows if name.numbers & gpu_names.read(row.name).numbers] or rows

@@ -11,6 +11,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from edgellm.types.gpu import Api, Known
+
 
 def kind(name: str) -> str:
     """`"CorrectedRate"` -> `"corrected_rate"`."""
@@ -78,7 +80,7 @@ class Bandwidth(Fact, frozen=True):
     contended: bool = False  # measured while other programs ran
 
 
-Bound = Literal["memory", "arithmetic"]
+Bound = Literal["memory", "arithmetic", "launches"]
 
 
 class Predicted(Fact, frozen=True):
@@ -89,6 +91,17 @@ class Predicted(Fact, frozen=True):
     bound: Bound | None = None  # None = prompts, which arithmetic bounds
     bandwidth: Bandwidth | None = None
     depth: int | None = None  # tokens cached
+
+
+class PredictedOnGpu(Fact, frozen=True):
+    """From the data sheet of a GPU, and what GPUs of its kind reached."""
+
+    gpu: str
+    known: Known  # how well it is known
+    api: Api
+    bound: Bound
+    gb_s: float  # its bandwidth, 1e9 bytes per second
+    depth: int | None = None  # tokens cached; None = prompts
 
 
 class Measured(Fact, frozen=True):
@@ -107,16 +120,16 @@ class Corrected(Fact, frozen=True):
 
     factor: float
     runs: Runs
-    of: Predicted | Measured
+    of: Predicted | PredictedOnGpu | Measured
 
 
-RateBasis = Predicted | Measured | Corrected
+RateBasis = Predicted | PredictedOnGpu | Measured | Corrected
 RateKind = Literal["predicted", "measured", "corrected"]
 
 
 def rate_kind(basis: RateBasis) -> RateKind:
     """The kind in a word."""
-    if isinstance(basis, Predicted):
+    if isinstance(basis, Predicted | PredictedOnGpu):
         return "predicted"
     return "measured" if isinstance(basis, Measured) else "corrected"
 

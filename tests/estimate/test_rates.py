@@ -10,6 +10,7 @@ from edgellm_bitnet.priors import PRIORS
 from edgellm import explain
 from edgellm.catalog.lookup import catalog
 from edgellm.estimate import isa, recipe, speed
+from edgellm.estimate.model_share import table_params
 from edgellm.estimate.rates import Reader
 from edgellm.estimate.weights import Weights, traits, weights
 from edgellm.types.calibration import CALIBRATED_ROW, Calibration
@@ -238,7 +239,7 @@ def test_the_output_table_is_found_among_the_types() -> None:
             size = weights(shape, card.params, card.params_active, quant)
             role = "token_embd" if shape.tied_embeddings else "output"
             wanted = recipe.tensor_type(role, 0, shape.n_layer, quant, facts)
-            kind, n = speed._head(shape, size)
+            kind, n = table_params(shape, size)
             checked += 1
             assert n == shape.n_embd * shape.n_vocab, (card.id, quant)
             assert kind in {wanted, "Q8_0"}, (card.id, quant)

@@ -1,0 +1,283 @@
+"""How far predicted speeds of GPUs are from published ones, each device left out of the fit (`make bench-speed-gpu`).
+
+    python benchmarks/speed_gpu.py [--worst 20] [--write]
+
+Two other ways to predict are scored on the same rows: bandwidth over bytes (a roofline), and llmfit's formula. Nothing
+is measured here and no GPU is used: `tests/estimate/published_gpu.json` has the rows and their sources. `--write` fits
+all rows and writes `edgellm/estimate/gpu_constants.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from gpu_fit import System
+from gpu_priors import AS_ROWS, BANDS, PRIORS
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from support.published_gpu import Row, by_device, rows  # noqa: E402
+
+from edgellm.estimate import gpu_speed, gpu_terms  # noqa: E402
+from edgellm.estimate.gpu_constants import GpuConstants, constants  # noqa: E402
+from edgellm.estimate.gpu_terms import TimeTerm  # noqa: E402
+from edgellm.types.plan import Rate  # noqa: E402
+
+TARGET = ROOT / "edgellm" / "estimate" / "gpu_constants.json"
+INSIDE = 0.9  # of measurements on devices that the fit did not see, between the ends of a band
+_UNTRUSTED, _OLD = 0.35, 0.5  # weight of rows that others reported of themselves, and of kernels that were replaced
+_BYTES = {"F16": 2.0, "BF16": 2.0, "Q8": 1.05, "Q6": 0.8, "Q5": 0.68, "Q4": 0.58, "MXFP4": 0.58, "Q3": 0.48, "IQ": 0.37}
+_MOBILE = ("qualcomm", "arm", "broadcom")
+
+
+class Task:
+    """Decode or prefill: which rows, what their terms are, and what was measured."""
+
+    def __init__(self, name: str, known: GpuConstants) -> None:
+        self.name, self.known = name, known
+        self.rows = [row for row in rows() if self._usable(row)]
+
+    def _usable(self, row: Row) -> bool:
+        cell = self.known.decode_cell if self.name == "decode" else self.known.prefill_cell
+        return row.whole and self.measured(row) is not None and cell(row.gpu, row.api) is not None
+
+    def measured(self, row: Row) -> float | None:
+        return row.decode if self.name == "decode" else row.prefill if row.tokens else None
+
+    def terms(self, row: Row) -> tuple[TimeTerm, ...]:
+        if self.name == "decode":
+            cell = self.known.decode_cell(row.gpu, row.api) or ""
+            terms = gpu_terms.decode(row.gpu, row.api, cell, row.shape, row.weights, depth=row.depth)
+        else:
+            cell = self.known.prefill_cell(row.gpu, row.api) or ""
+            terms = gpu_terms.prefill(
+                row.gpu, row.api, cell, row.shape, row.weights,
+                tokens=row.tokens or 512, ubatch=row.ubatch, depth=row.prompt_depth,
+            )  # fmt: skip
+        slower = tuple(self._slower(row))
+        return tuple(replace(term, times=(*term.times, *slower)) for term in terms)
+
+    def _slower(self, row: Row) -> Iterator[str]:
+        """What makes a row slower and does not belong to its GPU; predictions are without it."""
+        if not row.trusted:
+            yield "answer/whole"  # rates of whole requests count the time to the first token, too
+        if row.old and self.name == "prefill":
+            yield "answer/old-build"
+
+    def predict(self, row: Row, known: GpuConstants) -> Rate:
+        if self.name == "decode":
+            rate = gpu_speed.decode(row.gpu, row.api, row.shape, row.weights, depth=row.depth, known=known)
+        else:
+            rate = gpu_speed.prefill(
+                row.gpu, row.api, row.shape, row.weights,
+                tokens=row.tokens or 512, ubatch=row.ubatch, depth=row.prompt_depth, known=known,
+            )  # fmt: skip
+        assert rate is not None
+        return rate
+
+    def fit(self, these: Sequence[Row], start: np.ndarray | None = None) -> tuple[System, np.ndarray]:
+        wanted = {name for row in self.rows for name in gpu_terms.names(self.terms(row))}
+        system = System([self.terms(row) for row in these], {name: PRIORS[name] for name in sorted(wanted)})
+        counts = {name: len(group) for name, group in by_device(these).items()}
+        weight = [
+            counts[row.gpu.name] ** -0.5 * (1 if row.trusted else _UNTRUSTED) * (_OLD if row.old else 1)
+            for row in these
+        ]
+        times = np.array([-math.log(self.measured(row) or 1) for row in these])
+        return system, system.fit(times, np.array(weight), start)
+
+    def left_out(self) -> tuple[list[Rate], dict[str, float]]:
+        """Predictions without the row's device, in the order of `rows`; and the constants of all rows."""
+        system, logs = self.fit(self.rows)
+        predicted: dict[int, Rate] = {}
+        for device in by_device(self.rows):
+            rest = [row for row in self.rows if row.gpu.name != device]
+            known = _with(self.known, values=dict(zip(*_values(*self.fit(rest, logs)), strict=True)))
+            for place, row in enumerate(self.rows):
+                if row.gpu.name == device:
+                    predicted[place] = self.predict(row, known)
+        return [predicted[place] for place in range(len(self.rows))], system.values(logs)
+
+    def off(self, rates: Sequence[Rate]) -> np.ndarray:
+        """Logarithm of measured over predicted."""
+        return np.array(
+            [math.log((self.measured(row) or 1) / rate.tok_s) for row, rate in zip(self.rows, rates, strict=True)]
+        )
+
+    def classes(self, values: dict[str, float]) -> list[str]:
+        names = []
+        for row in self.rows:
+            terms = [
+                replace(term, times=tuple(n for n in term.times if not n.startswith("answer/")))
+                for term in self.terms(row)
+            ]
+            kinds = gpu_speed.by_kind(terms, values)
+            names.append(gpu_speed.band_class(row.gpu, row.shape, kinds["launches"] / sum(kinds.values())))
+        return names
+
+
+def _values(system: System, logs: np.ndarray) -> tuple[list[str], list[float]]:
+    return system.names, np.exp(logs).tolist()
+
+
+def _with(known: GpuConstants, **changes: object) -> GpuConstants:
+    return msgspec.structs.replace(known, **changes)
+
+
+def bands(task: Task, off: np.ndarray, classes: Sequence[str], level: float) -> dict[str, tuple[float, float]]:
+    """Ends that leave as many measurements below as above: those of the class, and a few as its first band has them.
+
+    `level`: share of them between the ends.
+    """
+    by_class: dict[str, tuple[float, float]] = {}
+    every = {f"{name}{routed}" for name in BANDS[task.name] for routed in ("", "/experts")}
+    for name in sorted(every):
+        low, high = BANDS[task.name][name.removesuffix("/experts")]
+        first = np.linspace(
+            math.log(low), math.log(high * (1.2 if name.endswith("experts") else 1)), AS_ROWS[task.name]
+        )
+        own = off[[place for place, other in enumerate(classes) if other == name]]
+        both = np.concatenate([own, first])
+        tail = (1 - level) / 2
+        by_class[name] = (_short(math.exp(np.quantile(both, tail))), _short(math.exp(np.quantile(both, 1 - tail))))
+    return by_class
+
+
+def level_for(task: Task, off: np.ndarray, classes: Sequence[str], which: Sequence[int]) -> float:
+    """The least level whose bands, made without a row's device, hold as many rows as they should.
+
+    Rows of one device are off alike, so that a new device needs more room than its own would.
+    """
+    levels = np.arange(0.9, 0.991, 0.01)
+    return float(next((lev for lev in levels if covered(task, off, classes, which, lev)[0] >= INSIDE), levels[-1]))
+
+
+def covered(
+    task: Task, off: np.ndarray, classes: Sequence[str], which: Sequence[int], level: float
+) -> tuple[float, float]:
+    """Share of rows inside bands that were made without their device, and the median of high over low."""
+    inside, widths = [], []
+    for device in by_device([task.rows[place] for place in which]):
+        rest = [place for place in which if task.rows[place].gpu.name != device]
+        ends = bands(task, off[rest], [classes[place] for place in rest], level)
+        for place in which:
+            if task.rows[place].gpu.name == device:
+                low, high = ends[classes[place]]
+                inside.append(low <= math.exp(off[place]) <= high)
+                widths.append(high / low)
+    return float(np.mean(inside)), float(np.median(widths))
+
+
+def roofline(row: Row) -> float:
+    """Bandwidth over the bytes of weights that a token reads."""
+    return row.gpu.bandwidth_gb_s * 1e9 / row.weights.streamed_bytes
+
+
+def llmfit(row: Row) -> float:
+    """llmfit 1.1.17: 0.55 of the bandwidth over active parameters times bytes of the quantization; experts 0.8."""
+    size = next((size for name, size in _BYTES.items() if row.quant.removeprefix("UD-").startswith(name)), 0.58)
+    rate = 0.55 * row.gpu.bandwidth_gb_s / (row.params_active / 1e9 * size)
+    return rate * (0.8 if row.shape.n_expert else 1.0)
+
+
+def _short(number: float) -> float:
+    return float(f"{number:.3g}")
+
+
+def _line(name: str, off: np.ndarray, others: Sequence[np.ndarray] = ()) -> None:
+    if not len(off):
+        return
+    far = np.abs(off)
+    median, high, worst = (math.exp(number) for number in (np.median(far), np.quantile(far, 0.9), far.max()))
+    beside = "".join(f"  {math.exp(np.median(np.abs(other))):8.2f}" for other in others)
+    print(f"{name:<34} {len(off):>4}  {median:6.3f} {high:6.2f} {worst:6.2f}{beside}")
+
+
+def report(task: Task, rates: Sequence[Rate], values: dict[str, float]) -> dict[str, tuple[float, float]]:
+    off, classes = task.off(rates), task.classes(values)
+    main = [p for p, row in enumerate(task.rows) if row.trusted and row.gpu.vendor not in _MOBILE]
+    # Kernels for prompts were replaced since 2024; those for single tokens hardly were.
+    now = [p for p in main if task.name == "decode" or not task.rows[p].old]
+    every = range(len(task.rows))
+    measured = np.log(np.array([task.measured(row) or 1 for row in task.rows]))
+    others = [
+        measured - np.log(np.array([predict(row) for row in task.rows])) for predict in (roofline, llmfit)
+    ] if task.name == "decode" else []  # fmt: skip
+    beside = "  roofline    llmfit" if others else ""
+    print(f"\n{task.name + ': factor off, left out':<34} rows  median    p90  worst{beside}")
+    kinds: list[tuple[str, Sequence[int], Callable[[Row], bool]]] = [
+        ("trusted rows", main, lambda row: True),
+        ("builds since 2025", now, lambda row: not row.old),
+        ("dense", main, lambda row: not row.shape.n_expert),
+        ("dense, builds since 2025", now, lambda row: not row.shape.n_expert and not row.old),
+        ("mixtures of experts", main, lambda row: bool(row.shape.n_expert)),
+        ("4096 tokens cached or more", main, lambda row: row.depth >= 4096),
+        *(
+            (vendor, main, lambda row, vendor=vendor: row.gpu.vendor == vendor)
+            for vendor in ("nvidia", "amd", "intel", "apple")
+        ),
+        ("integrated, not Apple", main, lambda row: row.gpu.unified and row.gpu.vendor in ("amd", "intel")),
+        ("below 2B, self-reported ones too", every, lambda row: row.params < 2e9 and row.gpu.vendor not in _MOBILE),
+        ("phones and boards", every, lambda row: row.gpu.vendor in _MOBILE),
+    ]  # fmt: skip
+    for name, among, wanted in kinds:
+        which = [place for place in among if wanted(task.rows[place])]
+        _line(name, off[which], [other[which] for other in others])
+    if others:
+        logs = [float(np.median(np.abs(other[main]))) for other in (off, *others)]
+        print(f"median log error: {logs[0] / logs[1]:.2f} of the roofline's, {logs[0] / logs[2]:.2f} of llmfit's")
+    level = level_for(task, off, classes, now)
+    inside, width = covered(task, off, classes, now, level)
+    print(f"bands: {100 * inside:.0f} % inside, made without their device; high over low {width:.2f} in the median")
+    of_mobile = [p for p, row in enumerate(task.rows) if row.gpu.vendor in _MOBILE]
+    trusted = [*now, *of_mobile, *(p for p, name in enumerate(classes) if name == "small" and p not in now)]
+    ends = bands(task, off[trusted], [classes[place] for place in trusted], level)
+    for name in sorted(set(classes)):
+        print(f"  {name:<22} {classes.count(name):>4} rows, {ends[name][0]:g} to {ends[name][1]:g}")
+    return ends
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--worst", type=int, default=0, help="list as many rows")
+    parser.add_argument("--write", action="store_true", help="write the constants of all rows")
+    options = parser.parse_args()
+    known = constants()
+    shipped = {name: prior.value for name, prior in PRIORS.items() if not name.startswith("answer")}
+    ends = {}
+    for name in ("decode", "prefill"):
+        task = Task(name, known)
+        rates, values = task.left_out()
+        ends[name] = report(task, rates, values)
+        shipped |= {key: value for key, value in values.items() if not key.startswith("answer")}
+        off = task.off(rates)
+        for place in np.argsort(-np.abs(off))[: options.worst]:
+            row = task.rows[place]
+            what = f"{row.gpu.name}, {row.api}, {row.model} {row.quant}, {row.build}, {row.trust}"
+            print(f"  {math.exp(off[place]):5.2f} {what}: {task.measured(row)} tok/s")
+    if options.write:
+        about = f"Fitted {date.today()} by `make bench-speed-gpu ARGS=--write`; what each is: gpu_terms.py"
+        new = _with(
+            known, about=about, values={key: _short(shipped[key]) for key in sorted(shipped)},
+            decode_bands=ends["decode"], prefill_bands=ends["prefill"],
+        )  # fmt: skip
+        TARGET.write_text(_pretty(new))
+
+
+def _pretty(known: GpuConstants) -> str:
+    """One line for each constant."""
+    lines = msgspec.json.format(msgspec.json.encode(known), indent=1).decode()
+    return lines + "\n"
+
+
+if __name__ == "__main__":
+    main()

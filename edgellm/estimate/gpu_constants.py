@@ -1,0 +1,47 @@
+"""The constants of `gpu_terms`: fitted on published rates, by architecture and library, never by device."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib import resources
+
+import msgspec
+
+from edgellm.types.gpu import Api, Gpu
+
+
+class GpuCell(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """GPUs with one share of their peaks."""
+
+    api: Api
+    groups: tuple[str, ...]  # as in hardware/gpus.json
+
+
+class GpuConstants(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`values` by name, as terms name them; `bands` as factors of the middle, by class (`gpu_speed.band_class`)."""
+
+    about: str
+    source: str
+    decode_cells: dict[str, GpuCell]
+    prefill_cells: dict[str, GpuCell]
+    values: dict[str, float]
+    decode_bands: dict[str, tuple[float, float]]
+    prefill_bands: dict[str, tuple[float, float]]
+
+    def decode_cell(self, gpu: Gpu, api: Api) -> str | None:
+        """None: nobody knows how fast that library is on such a GPU."""
+        return _cell(self.decode_cells, gpu, api)
+
+    def prefill_cell(self, gpu: Gpu, api: Api) -> str | None:
+        return _cell(self.prefill_cells, gpu, api)
+
+
+@lru_cache(maxsize=1)
+def constants() -> GpuConstants:
+    """Those that ship."""
+    text = resources.files("edgellm.estimate").joinpath("gpu_constants.json").read_bytes()
+    return msgspec.json.decode(text, type=GpuConstants)
+
+
+def _cell(cells: dict[str, GpuCell], gpu: Gpu, api: Api) -> str | None:
+    return next((name for name, cell in cells.items() if cell.api == api and gpu.group in cell.groups), None)

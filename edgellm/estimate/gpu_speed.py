@@ -1,0 +1,139 @@
+"""Tokens per second on a GPU that holds all of a model, from its data sheet; see `gpu_terms` for the formula.
+
+How far predictions are off with each device left out of the fit: `make bench-speed-gpu` and
+docs/benchmarks/log/gpu-speed.md. No constant is of one device; what runs here teach comes on top.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from edgellm.estimate import gpu_terms
+from edgellm.estimate.footprint import UBATCH
+from edgellm.estimate.gpu_constants import GpuConstants, constants
+from edgellm.estimate.gpu_terms import Kind, TimeTerm
+from edgellm.estimate.model_share import WHOLE, ModelShare
+from edgellm.estimate.speed import REFERENCE_DEPTH, banded
+from edgellm.estimate.weights import Weights
+from edgellm.types.basis import PredictedOnGpu
+from edgellm.types.gpu import Api, Gpu, Known
+from edgellm.types.model import Shape
+from edgellm.types.plan import Rate
+
+MANY_LAUNCHES = 0.3  # of the time: where launches count that much, the host does, too, and nothing is known of it
+_OLD = frozenset({"pascal", "pascal-p100", "maxwell"})
+_MOBILE = frozenset({"qualcomm", "arm", "broadcom"})
+# What not knowing the device adds to both ends: a guess between its variants, and between other ones of its family.
+_WIDER: dict[Known, tuple[float, float]] = {
+    "device": (1.0, 1.0), "variant": (0.95, 1.35), "family": (0.85, 1.2), "bandwidth": (0.65, 1.2),
+}  # fmt: skip
+_UNTRIED_BY_NAME = 0.9  # of the newest architecture's speed, where only vendor and bandwidth are known
+
+
+def decode(
+    gpu: Gpu,
+    api: Api,
+    shape: Shape,
+    weights: Weights,
+    *,
+    depth: int = REFERENCE_DEPTH,
+    kv_type: str = "f16",
+    known: GpuConstants | None = None,
+) -> Rate | None:
+    """Rate of one slot generating with `depth` tokens in its cache; None where `api` on such a GPU is not known.
+
+    Args:
+        known: constants; None = those that ship.
+    """
+    from_fit = known or constants()
+    cell = from_fit.decode_cell(gpu, api)
+    if cell is None:
+        return None
+    terms = gpu_terms.decode(gpu, api, cell, shape, weights, depth=depth, kv_type=kv_type)
+    return _rate(terms, from_fit, from_fit.decode_bands, gpu=gpu, api=api, shape=shape, depth=depth)
+
+
+def prefill(
+    gpu: Gpu,
+    api: Api,
+    shape: Shape,
+    weights: Weights,
+    *,
+    tokens: int = UBATCH,
+    ubatch: int = UBATCH,
+    depth: int = 0,
+    known: GpuConstants | None = None,
+) -> Rate | None:
+    """Rate of reading a prompt of `tokens` after `depth` cached ones, `ubatch` at once."""
+    from_fit = known or constants()
+    cell = from_fit.prefill_cell(gpu, api)
+    if cell is None:
+        return None
+    terms = gpu_terms.prefill(gpu, api, cell, shape, weights, tokens=tokens, ubatch=ubatch, depth=depth)
+    return _rate(terms, from_fit, from_fit.prefill_bands, gpu=gpu, api=api, shape=shape)
+
+
+def decode_seconds(
+    gpu: Gpu, api: Api, shape: Shape, weights: Weights, *, depth: int, kv_type: str = "f16", share: ModelShare = WHOLE
+) -> float | None:
+    """Seconds that one token takes on this device for its part of the model."""
+    cell = constants().decode_cell(gpu, api)
+    if cell is None:
+        return None
+    terms = gpu_terms.decode(gpu, api, cell, shape, weights, depth=depth, kv_type=kv_type, share=share)
+    return sum(seconds(term, constants().values) for term in terms)
+
+
+def seconds(term: TimeTerm, values: Mapping[str, float]) -> float:
+    """The time of one summand."""
+    return term.amount * math.prod(values[name] for name in term.times) / math.prod(values[name] for name in term.over)
+
+
+def by_kind(terms: Sequence[TimeTerm], values: Mapping[str, float]) -> dict[Kind, float]:
+    """Seconds of memory, arithmetic and launches."""
+    kinds: dict[Kind, float] = {}
+    for term in terms:
+        kinds[term.kind] = kinds.get(term.kind, 0.0) + seconds(term, values)
+    return kinds
+
+
+def band_class(gpu: Gpu, shape: Shape, launches: float) -> str:
+    """Predictions that are off alike. `launches`: their share of the time."""
+    if gpu.vendor in _MOBILE or gpu.vendor == "unknown":
+        return "mobile"
+    if gpu.vendor == "intel":
+        return "intel"
+    if launches > MANY_LAUNCHES and not shape.n_expert:
+        return "small"
+    name = "nvidia-old" if gpu.group in _OLD else f"{gpu.vendor}-shared" if _is_apu(gpu) else gpu.vendor
+    return f"{name}/experts" if shape.n_expert else name
+
+
+def _is_apu(gpu: Gpu) -> bool:
+    return gpu.vendor == "amd" and gpu.unified
+
+
+def _rate(
+    terms: Sequence[TimeTerm],
+    from_fit: GpuConstants,
+    bands: Mapping[str, tuple[float, float]],
+    *,
+    gpu: Gpu,
+    api: Api,
+    shape: Shape,
+    depth: int | None = None,
+) -> Rate:
+    kinds = by_kind(terms, from_fit.values)
+    total = sum(kinds.values())
+    bound = max(kinds, key=lambda kind: kinds[kind])
+    low, high = bands[band_class(gpu, shape, kinds["launches"] / total)]
+    less, more = _WIDER[gpu.known]
+    if gpu.bandwidth_range is not None:
+        less, more = (
+            less * gpu.bandwidth_range[0] / gpu.bandwidth_gb_s,
+            more * gpu.bandwidth_range[1] / gpu.bandwidth_gb_s,
+        )
+    middle = (_UNTRIED_BY_NAME if gpu.known == "bandwidth" else 1.0) / total
+    basis = PredictedOnGpu(gpu.name, gpu.known, api, bound, gpu.bandwidth_gb_s, depth)
+    return banded(middle, (low * less, high * more), basis)
