@@ -6,12 +6,21 @@ import itertools
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 
+# The matrices of tests are small: OpenBLAS's threads, one for each processor, would only wait for one another. It reads
+# this when numpy is imported, here and in the processes that tests start.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from edgellm.contract.manager import plugins
+
+if TYPE_CHECKING:
+    from edgellm.types.machine import Machine
 
 # A run that was put in the background ignores Ctrl-C, one under nohup SIGHUP, and their children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -47,22 +56,47 @@ def every_plugin() -> None:
     plugins()
 
 
-@pytest.fixture(scope="session")
-def measured_files(tmp_path_factory: pytest.TempPathFactory, every_plugin: None) -> dict[str, bytes]:
-    """What EdgeLLM keeps of this machine, by path: its memory bandwidth, which takes every thread to measure, and what
-    the backends' libraries say of themselves, which takes a process each."""
+def _asked_of(machine: Callable[[], Machine], home: Path) -> dict[str, bytes]:
+    """What EdgeLLM keeps, by path, once it has asked the libraries of backends of a machine: a process for each."""
     from edgellm import settings
-    from edgellm.hardware.bandwidth import OCCASIONS
-    from edgellm.hardware.probe import probe
     from edgellm.selection.backend_facts import backend_facts
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGELLM_HOME", str(tmp_path_factory.mktemp("measured")))
-        backend_facts(plugins().backends().values(), probe())
+        patch.setenv("EDGELLM_HOME", str(home))
+        backend_facts(plugins().backends().values(), machine())
         cache = settings.current().cache_dir
-        files = {str(file.relative_to(cache)): file.read_bytes() for file in cache.glob("**/*.json")}
+        return {str(file.relative_to(cache)): file.read_bytes() for file in cache.glob("**/*.json")}
+
+
+@pytest.fixture(scope="session")
+def measured_files(tmp_path_factory: pytest.TempPathFactory, every_plugin: None) -> dict[str, bytes]:
+    """What is kept of this machine, its memory bandwidth too, which takes every thread to measure."""
+    from edgellm.hardware.bandwidth import OCCASIONS
+    from edgellm.hardware.probe import probe
+
+    files = _asked_of(probe, tmp_path_factory.mktemp("measured"))
     bandwidths = {name: json.loads(content) for name, content in files.items() if name.startswith("bandwidth-")}
     return files | {name: json.dumps(kept | {"occasions": OCCASIONS}).encode() for name, kept in bandwidths.items()}
+
+
+def _put(files: dict[str, bytes], home: Path) -> None:
+    for name, content in files.items():
+        file = home / "cache" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+
+
+@pytest.fixture(scope="module")
+def files_of_module(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, every_plugin: None
+) -> dict[str, bytes]:
+    return _asked_of(lambda: request.module.MACHINE, tmp_path_factory.mktemp("measured"))
+
+
+@pytest.fixture
+def known_machine(own_home: Path, files_of_module: dict[str, bytes]) -> None:
+    """For a module with a `MACHINE`: the home knows it, too, and no test asks the libraries again."""
+    _put(files_of_module, own_home)
 
 
 @pytest.fixture(autouse=True)
@@ -72,10 +106,7 @@ def own_home(
     """No test reads or writes the user's models, caches or plugin list. The home knows this machine."""
     # Counted here: pytest finds the next free number by listing all there are, which takes longer with each test.
     home = tmp_path_factory.getbasetemp() / "homes" / str(next(_numbers))
-    for name, content in measured_files.items():
-        file = home / "cache" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
+    _put(measured_files, home)
     monkeypatch.setenv("EDGELLM_HOME", str(home))
     # Other tools' models on this machine are no part of any test.
     monkeypatch.setenv("OLLAMA_MODELS", str(home / "ollama"))

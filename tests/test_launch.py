@@ -52,6 +52,7 @@ MACHINE = Machine(
     "test", "Test", Cpu("x86_64", "a model", cores=4, threads=8, isa=("avx2", "f16c", "fma")),
     Memory(8 * 1024**3, 6 * 1024**3, bandwidth_gb_s=20.0), limits=Limits(),
 )  # fmt: skip
+pytestmark = pytest.mark.usefixtures("known_machine")
 
 
 class FakeSource:

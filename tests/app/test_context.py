@@ -41,6 +41,7 @@ MACHINE = Machine(
     "test", "Test", Cpu("x86_64", "a model", cores=4, threads=8, isa=("avx2", "f16c", "fma")),
     Memory(16 * GIB, 12 * GIB, bandwidth_gb_s=30.0),
 )  # fmt: skip
+pytestmark = pytest.mark.usefixtures("known_machine")
 MODEL = "qwen3-0.6b"
 REQUESTS: tuple[dict[str, Any], ...] = (
     {},

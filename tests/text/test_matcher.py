@@ -15,6 +15,7 @@ from support.schemas import random_schema
 
 from edgellm.builtin.echo import ByteTokenizer, EchoEngine
 from edgellm.errors import BackendUnavailable, GrammarFailed, UsageError
+from edgellm.text.grammar_check import parts_to_check
 from edgellm.text.matcher import GrammarCompiler, Matcher
 from edgellm.text.sampling import Sampler
 from edgellm.types import grammar_tree as tree
@@ -75,16 +76,17 @@ def test_no_space_comes_where_the_vocabulary_puts_one_before_a_text(schema: dict
     jsonschema.validate(json.loads(answer), schema)
 
 
-def test_what_is_drawn_under_random_schemas_is_valid(compiler: GrammarCompiler) -> None:
+@pytest.mark.parametrize("n_schemas", [40, pytest.param(150, marks=pytest.mark.slow(5))])
+def test_what_is_drawn_under_random_schemas_is_valid(compiler: GrammarCompiler, n_schemas: int) -> None:
     rng, n_ended = random.Random(7), 0
-    for seed in range(150):
+    for seed in range(n_schemas):
         schema = random_schema(rng)
         matcher = compiler.matcher(Grammar.of_schema(schema))
         answer = drawn(matcher, Sampler(Sampling(temperature=2.0, seed=seed)), np.random.default_rng(seed))
         if answer is not None:
             jsonschema.validate(json.loads(answer), schema)
             n_ended += 1
-    assert n_ended == 150
+    assert n_ended == n_schemas
 
 
 @pytest.mark.parametrize(
@@ -303,19 +305,24 @@ WIDE = {
 }
 
 
-@pytest.mark.parametrize(
-    "grammar",
-    [
-        Grammar.of_schema({"$defs": DEEP, "properties": {"a": {"$ref": "#/$defs/d0"}}}),
-        Grammar.of_schema({"$defs": WIDE, "allOf": [{"$ref": "#/$defs/a"}] * 300}),
-        Grammar("regex", "(a?b?.?)" * 7000),
-        Grammar.of_tree(tree.Json({"$defs": DEEP, "properties": {"a": {"$ref": "#/$defs/d0"}}})),
-    ],
-    ids=["deep", "wide", "pattern", "tool"],
-)
-def test_what_takes_all_memory_or_time_to_compile_is_refused(compiler: GrammarCompiler, grammar: Grammar) -> None:
+HEAVY = {
+    "deep": Grammar.of_schema({"$defs": DEEP, "properties": {"a": {"$ref": "#/$defs/d0"}}}),
+    "wide": Grammar.of_schema({"$defs": WIDE, "allOf": [{"$ref": "#/$defs/a"}] * 300}),
+    "pattern": Grammar("regex", "(a?b?.?)" * 7000),
+    "tool": Grammar.of_tree(tree.Json({"$defs": DEEP, "properties": {"a": {"$ref": "#/$defs/d0"}}})),
+}
+
+
+@pytest.mark.parametrize("name", ["deep", *(pytest.param(name, marks=pytest.mark.slow(9)) for name in [*HEAVY][1:])])
+def test_what_takes_all_memory_or_time_to_compile_is_refused(compiler: GrammarCompiler, name: str) -> None:
     with refuses(UsageError):
-        compiler.matcher(grammar)
+        compiler.matcher(HEAVY[name])
+
+
+@pytest.mark.parametrize("name", HEAVY)
+def test_what_may_take_long_to_compile_is_tried_apart(name: str) -> None:
+    kind = HEAVY[name].kind
+    assert [part.kind for part in parts_to_check(HEAVY[name])] == ["json_schema" if kind == "tree" else kind]
 
 
 def test_what_is_tried_apart_and_sound_is_used(compiler: GrammarCompiler) -> None:
