@@ -231,7 +231,10 @@ def test_a_conversation(terminal: Terminal) -> None:
     assert terminal.process.wait(PATIENCE_S) == 0
 
 
-@pytest.mark.parametrize("word", ["/bye", "/quit", "/exit", "quit", "exit"])
+EXITS = ("/quit", "/exit", "quit", "exit")
+
+
+@pytest.mark.parametrize("word", ["/bye", *(pytest.param(w, marks=pytest.mark.slow(4)) for w in EXITS)])
 def test_a_word_leaves_too(terminal: Terminal, word: str) -> None:
     terminal.expect(">>> ")
     terminal.type(f"{word}\n")
@@ -243,7 +246,9 @@ def test_a_model_cannot_steer_the_terminal() -> None:
         terminal.expect("a]0;titlebc\r\n")
 
 
-@pytest.mark.parametrize("columns", [40, 80, 200])
+@pytest.mark.parametrize(
+    "columns", [40, pytest.param(80, marks=pytest.mark.slow(1)), pytest.param(200, marks=pytest.mark.slow(1))]
+)
 def test_an_answer_is_wrapped_between_words(columns: int) -> None:
     words = [f"word{number:03}" for number in range(60)]
     per_line = (columns + 1) // len("word000 ")

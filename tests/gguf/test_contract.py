@@ -65,6 +65,7 @@ class TestSmolLM2(OnLlama):
         super().test_memory_stays_flat(engine)
 
 
+@pytest.mark.slow(18)  # what is its own, a sliding window, is in test_engine.py, too
 class TestGemma3(OnLlama):
     leak_requests = 50
 
@@ -72,7 +73,3 @@ class TestGemma3(OnLlama):
     @classmethod
     def model(cls, gemma3: str) -> None:
         cls.path = gemma3
-
-    @pytest.mark.slow(6)
-    def test_memory_stays_flat(self, engine: Engine) -> None:
-        super().test_memory_stays_flat(engine)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Iterator
 from dataclasses import replace
 
 import httpx
@@ -24,9 +25,12 @@ def refusal(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["error"]["code"]
 
 
-@pytest.fixture
-def locked(serve: Servers) -> Live:
-    return serve(api_key=KEY)
+@pytest.fixture(scope="module")
+def locked() -> Iterator[Live]:
+    with pytest.MonkeyPatch.context() as patch:
+        servers = Servers(patch)
+        yield servers(api_key=KEY, isolate=False)
+        servers.close()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost", "LOCALHOST"])
@@ -169,7 +173,7 @@ def test_loopback_hosts_are_answered(live: Live, host: str) -> None:
 
 
 def test_the_bound_name_is_answered(serve: Servers) -> None:
-    live = serve(host="127.0.0.2")
+    live = serve(host="127.0.0.2", isolate=False)
     assert live.http.get("/v1/models", headers={"host": "127.0.0.2:80"}).status_code == 200
 
 
@@ -269,14 +273,14 @@ def test_json_with_a_charset_passes(live: Live) -> None:
 
 
 def test_a_body_that_says_it_is_too_large_is_refused(serve: Servers) -> None:
-    small = serve(intake=Intake(max_body=1000))
+    small = serve(intake=Intake(max_body=1000), isolate=False)
 
     assert refusal(small.chat("x" * 2000)) == (413, "body_too_large")
     assert small.chat("x").status_code == 200
 
 
 def test_a_body_without_a_length_is_cut_at_the_limit(serve: Servers) -> None:
-    small = serve(intake=Intake(max_body=1000))
+    small = serve(intake=Intake(max_body=1000), isolate=False)
     answer = small.http.post(
         "/v1/chat/completions", content=iter([b"x" * 600, b"x" * 600]), headers={"content-type": "application/json"}
     )

@@ -23,7 +23,7 @@ from edgellm.types.model import ModelFile
 
 @pytest.fixture
 def managed(serve: Servers) -> Live:
-    return serve(allow_manage=True)
+    return serve(allow_manage=True, isolate=False)
 
 
 def delete(live: Live, name: str, **more: Any) -> Any:
@@ -45,8 +45,8 @@ def test_any_name_is_not_what_is_served_where_models_are_fetched(serve: Servers)
     asked = {"model": "/etc/passwd", "stream": False}
     anything = ModelNames(any=True)
 
-    assert serve(names=anything).post("/api/pull", asked).json() == {"status": "success"}
-    managed = serve(names=anything, allow_manage=True)
+    assert serve(names=anything, isolate=False).post("/api/pull", asked).json() == {"status": "success"}
+    managed = serve(names=anything, allow_manage=True, isolate=False)
     assert managed.post("/api/pull", asked).status_code == 400
     assert managed.post("/api/pull", {**asked, "model": "echo"}).json() == {"status": "success"}
 

@@ -73,11 +73,13 @@ class Servers:
         decision: Decision | None = None,
         deadlines: Deadlines | None = None,
         most: int | None = None,
+        isolate: bool = True,
         **app: Any,
     ) -> Live:
+        """`isolate=False`: the model runs in a thread, for tests of what never reaches a worker's process."""
         self._patch.setenv("EDGELLM_ECHO_STEP_S", str(step_s))
         self._patch.setenv("EDGELLM_ECHO_LOAD_S", str(load_s))
-        llm = EdgeLLM(plan or echo_plan(ctx, slots), decision=decision)
+        llm = EdgeLLM(plan or echo_plan(ctx, slots), decision=decision, isolate=isolate)
         bound = listener.bind("127.0.0.1", 0)
         listening = threading.Event()
         server = listener.Listener(
