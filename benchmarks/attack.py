@@ -13,6 +13,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import multiprocessing
+import os
 import socket
 import statistics
 import subprocess
@@ -36,6 +38,8 @@ MIB = 1024**2
 ROUNDS = 5
 REQUESTS_A_ROUND = 4
 Fields = dict[str, Any]
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
+HUNDRED = b"64\r\n" + b" " * 100 + b"\r\n"
 CHAT = b'{"messages":[{"role":"user","content":"x"}],'
 
 
@@ -48,6 +52,7 @@ class Row:
     health_s: float  # the longest
     pause_s: float  # of the stream, the longest
     honest_s: float  # a request for one token right after the attack was sent
+    server_s: float  # of processor time during the attack
     server_bytes: int  # more than before
     worker_bytes: int
 
@@ -75,6 +80,10 @@ class Server:
     def send(self, connection: socket.socket, path: str, body: bytes) -> None:
         head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nConnection: close\r\n"
         connection.sendall(head.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+
+    def processor_s(self) -> float:
+        times = psutil.Process(self.process.pid).cpu_times()
+        return times.user + times.system
 
     def memory(self) -> tuple[int, int]:
         """Resident bytes of the server and of its workers."""
@@ -164,18 +173,27 @@ def answered(server: Server, path: str, body: bytes, clients: int = 1) -> None:
     _together([lambda: server.post(path, body)] * clients)
 
 
-def dripped(server: Server, clients: int, seconds: float) -> None:
-    """Bodies in chunks of one byte, from so many clients, each of which connects again when it is hung up on."""
+def dripped(server: Server, framing: bytes, piece: bytes) -> None:
+    """Requests that go on in such pieces. In a process of its own, whose threads do not delay those that measure."""
+    sender = multiprocessing.get_context("spawn").Process(target=_drip, args=(server.port, framing, piece))
+    sender.start()
+    sender.join()
+
+
+def _drip(port: int, framing: bytes, piece: bytes, clients: int = 16) -> None:
+    """A client that is hung up on connects again."""
+    if hasattr(os, "nice"):
+        os.nice(19)  # a client elsewhere would take none of this processor
     head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-    end = time.monotonic() + seconds
+    end = time.monotonic() + CONTROL_S
 
     def drip() -> None:
         while time.monotonic() < end:
-            with contextlib.suppress(OSError), server.connect() as connection:
-                connection.settimeout(1.0)
-                connection.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n")
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0) as connection:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                connection.sendall(head + framing)
                 while time.monotonic() < end:
-                    connection.sendall(b"1\r\n \r\n" * 20_000)
+                    connection.sendall(piece)
 
     _together([drip] * clients)
 
@@ -218,7 +236,10 @@ def attacks(server: Server) -> dict[str, Callable[[], None]]:
     return {
         "10 clients, 10 MB prompts, hang up": lambda: hung_up(server, completions, [prompt] * 10),
         "60 clients, 10 MB prompts, hang up": lambda: hung_up(server, completions, [prompt] * 60),
-        "16 clients, chunks of one byte": lambda: dripped(server, 16, CONTROL_S),
+        "16 clients, chunks of one byte": lambda: dripped(server, CHUNKED, b"1\r\n \r\n" * 20_000),
+        "16 clients, chunks of 100 bytes": lambda: dripped(server, CHUNKED, HUNDRED * 1000),
+        "16 clients, one byte at a time": lambda: dripped(server, b"Content-Length: 9000000\r\n\r\n", b" "),
+        "16 clients, one byte of headers": lambda: dripped(server, b"X: ", b"x"),
         **{name: lambda path=path, body=body: answered(server, path, body) for name, (path, body) in bodies.items()},  # type: ignore[misc]
         "4 clients, 1,000,000 wrong messages": lambda: answered(server, *bodies["1,000,000 wrong messages"], clients=4),
     }
@@ -287,16 +308,19 @@ def grammars(server: Server, watch: Watch, only: str) -> None:
 
 def measure(server: Server, watch: Watch, name: str, attack: Callable[[], None]) -> Row:
     before = server.memory()
+    used_s = server.processor_s()
     watch.reset()
     began = time.monotonic()
     attack()
     seconds = time.monotonic() - began
+    used_s = server.processor_s() - used_s
     asked = time.monotonic()
     server.post("/v1/completions", b'{"prompt":"hello","max_tokens":1}')
     honest_s = time.monotonic() - asked
     time.sleep(SETTLE_S)
     after = server.memory()
-    return Row(name, seconds, watch.health_s, watch.pause_s, honest_s, after[0] - before[0], after[1] - before[1])
+    more = (after[0] - before[0], after[1] - before[1])
+    return Row(name, seconds, watch.health_s, watch.pause_s, honest_s, used_s, *more)
 
 
 def main() -> None:
@@ -318,7 +342,8 @@ def main() -> None:
             watch.stop()
         return
     rows = []
-    print(f"{'attack':40}{'s':>7}{'health s':>10}{'pause s':>9}{'honest s':>10}{'server MiB':>12}{'worker MiB':>12}")
+    head = f"{'attack':40}{'s':>7}{'health s':>10}{'pause s':>9}{'honest s':>10}{'server s':>10}"
+    print(f"{head}{'server MiB':>12}{'worker MiB':>12}")
     with serving(arguments.model) as server:
         watch = Watch(server, arguments.tokens)
         control = {"none (control)": lambda: time.sleep(CONTROL_S)}
@@ -327,7 +352,9 @@ def main() -> None:
                 continue
             row = measure(server, watch, name, attack)
             rows.append(row)
-            figures = f"{row.seconds:7.2f}{row.health_s:10.3f}{row.pause_s:9.3f}{row.honest_s:10.3f}"
+            figures = (
+                f"{row.seconds:7.2f}{row.health_s:10.3f}{row.pause_s:9.3f}{row.honest_s:10.3f}{row.server_s:10.2f}"
+            )
             print(f"{name:40}{figures}{row.server_bytes / MIB:12.1f}{row.worker_bytes / MIB:12.1f}", flush=True)
         watch.stop()
     if arguments.json:

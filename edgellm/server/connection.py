@@ -56,6 +56,7 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        self.server_state.receives(len(data))
         super().data_received(data)
         self._look(began=True)
 
@@ -63,23 +64,37 @@ class Connection(H11Protocol):
         """A part of what has come; the rest when others had their turn."""
         if self._goes_on:
             return
+        if self.conn.in_small_pieces:
+            self._read_later()
+        else:
+            self._read_turn()
+
+    def _read_turn(self) -> None:
         self.conn.begin_turn()
         super().handle_events()
         if self.transport.is_closing():
             return
         if self.conn.malformed is not None:
-            self._refuse_malformed(self.conn.malformed)
+            error = self.conn.malformed
+            self._refuse_unread(HttpError(error.error_status_hint, str(error)[:200], code="malformed"))
         elif self.conn.interrupted:
-            self._goes_on = True
-            self.flow.hold()
-            self.server_state.take_turns(self._go_on)
+            self._read_later()
         else:
             self.flow.release()
 
-    def _go_on(self) -> None:
+    def _read_later(self) -> None:
+        self._goes_on = True
+        self.flow.hold()
+        if self.conn.in_small_pieces:
+            self.server_state.pace.take_slow_turn(self)
+        else:
+            self.server_state.pace.take_turn(self)
+
+    def read_on(self) -> None:
+        """It is this connection's turn."""
         self._goes_on = False
         if not self.transport.is_closing():
-            self.handle_events()
+            self._read_turn()
             self._look(began=bool(self.conn.trailing_data[0]))
 
     def _should_upgrade(self) -> bool:
@@ -107,6 +122,13 @@ class Connection(H11Protocol):
     def give_way(self) -> None:
         """End at once, for the sake of another."""
         self.transport.abort()
+
+    def crowded_out(self) -> None:
+        """Too many others come in small pieces."""
+        if self.transport.is_closing():
+            return
+        crowded = "too many requests come in small pieces"
+        self._refuse_unread(HttpError(503, crowded, code="overloaded", hint="send larger pieces, or try again later"))
 
     def _look(self, *, began: bool) -> None:
         """What the client has to send now. `began`: of its next request, if none is there, it has sent something."""
@@ -145,8 +167,7 @@ class Connection(H11Protocol):
         late = f"the {self._awaited} did not come in time"
         self._refuse(HttpError(408, late, code="request_timeout", hint="send the request again"))
 
-    def _refuse_malformed(self, error: h11.RemoteProtocolError) -> None:
-        refused = HttpError(error.error_status_hint, str(error)[:200], code="malformed")
+    def _refuse_unread(self, refused: HttpError) -> None:
         request_log.log_unread(self.address, refused.status, refused.code)
         self._refuse(refused)
 

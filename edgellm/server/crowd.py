@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections import Counter, deque
-from collections.abc import Callable
+from collections import Counter
 from dataclasses import dataclass
 from typing import Protocol
 
 from uvicorn.server import ServerState
+
+from edgellm.server.pace import Pace
+from edgellm.server.trimming import TRIM_BYTES, Trimming
 
 MOST_CONNECTIONS = 4096
 # Descriptors for everything else: the worker's pipes, files, the connections of one turn of the event loop, which are
@@ -62,7 +64,9 @@ class Crowd(ServerState):
         self._hurrying: asyncio.TimerHandle | None = None
         self._members: set[Member] = set()
         self._unasked: dict[str, dict[Member, None]] = {}  # without a whole request, by address, the oldest first
-        self._turns: deque[Callable[[], None]] = deque()
+        self.pace = Pace()
+        self._trimming = Trimming()
+        self._n_received = 0  # bytes since memory was trimmed
 
     def enter(self, newcomer: Member) -> bool:
         """Whether there is room, or another could give way."""
@@ -77,19 +81,15 @@ class Crowd(ServerState):
         self.awaits(newcomer)
         return True
 
-    def take_turns(self, go_on: Callable[[], None]) -> None:
-        """Call `go_on` later: of all that wait for it, one in each round of the event loop."""
-        self._turns.append(go_on)
-        if len(self._turns) == 1:
-            asyncio.get_running_loop().call_soon(self._next_turn)
-
-    def _next_turn(self) -> None:
-        if len(self._turns) > 1:
-            asyncio.get_running_loop().call_soon(self._next_turn)
-        self._turns.popleft()()
+    def receives(self, n_bytes: int) -> None:
+        """A connection got them."""
+        self._n_received += n_bytes
 
     def leave(self, member: Member) -> None:
         """It has ended. Twice is fine."""
+        if self._n_received >= TRIM_BYTES:
+            self._n_received = 0
+            self._trimming.plan()
         self._members.discard(member)
         self._untaken.pop(member, None)
         self.asks(member)

@@ -11,9 +11,13 @@ from edgellm.server.intake import MAX_BODY_BYTES
 
 MAX_HEAD_BYTES = 16 * 1024
 MAX_HEAD_LINES = 200
-# A chunk costs the event loop as much as some kilobytes. Programs that write JSON piece by piece send a few hundred.
+# A chunk, or a read, costs the event loop as much as some kilobytes. Of a request so many pieces are read as soon as
+# others had their turn, and further ones as well while they have SMALL_BYTES on average.
+FREE_PIECES = 64
+SMALL_BYTES = 512
+# Programs that write JSON piece by piece send a few hundred chunks.
 FREE_CHUNKS = 1000
-CHUNK_BYTES = 256  # that further ones have to have on average
+CHUNK_BYTES = 64  # that further ones have to have on average
 EVENTS = 16  # of one connection before others have their turn: under a millisecond
 _HEAD_END = re.compile(rb"\n\r?\n")
 
@@ -31,7 +35,20 @@ class Framing(h11.Connection):
         self.interrupted = False
         self.malformed: h11.RemoteProtocolError | None = None
         self._events = 0  # of this turn
-        self._sent = self._body = self._chunks = 0  # of this request: bytes on the wire, bytes of the body, chunks
+        self._begin_request()
+
+    def _begin_request(self) -> None:
+        # Of this request: bytes on the wire, bytes of the body, chunks, and what was read in one go or is an event.
+        self._sent = self._body = self._chunks = self._pieces = 0
+
+    def start_next_cycle(self) -> None:
+        super().start_next_cycle()
+        self._begin_request()
+
+    @property
+    def in_small_pieces(self) -> bool:
+        """The request comes in so many that it has to be read slowly."""
+        return self._pieces > FREE_PIECES + self._body // SMALL_BYTES
 
     def begin_turn(self) -> None:
         self.interrupted = False
@@ -40,6 +57,7 @@ class Framing(h11.Connection):
     def receive_data(self, data: bytes) -> None:
         super().receive_data(data)
         self._sent += len(data)
+        self._pieces += 1
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         if self.malformed is not None:
@@ -75,9 +93,8 @@ class Framing(h11.Connection):
             raise h11.RemoteProtocolError("a header goes on in a second line")
 
     def _count(self, event: object) -> None:
-        if isinstance(event, h11.Request):
-            self._sent = self._body = self._chunks = 0
-        elif isinstance(event, h11.Data):
+        if isinstance(event, h11.Data):
+            self._pieces += 1
             self._body += len(event.data)
             self._chunks += event.chunk_start
             if self._chunks > FREE_CHUNKS + self._body // CHUNK_BYTES:

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from edgellm.errors import UsageError
 from edgellm.server.connection import Connection
 from edgellm.server.crowd import BACKLOG, Crowd, Deadlines, most_connections
-from edgellm.server.intake import map_large_blocks
+from edgellm.server.trimming import map_large_blocks
 
 ALL_ADDRESSES = ("0.0.0.0", "::")
 LAST_WORDS_S = 1.0  # to end the answers that are cut off, and again to write that they were

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 
@@ -10,8 +9,16 @@ import h11
 import pytest
 from support.live_server import Live
 
-from edgellm.server.crowd import Crowd, Deadlines
-from edgellm.server.framing import CHUNK_BYTES, EVENTS, FREE_CHUNKS, MAX_HEAD_BYTES, MAX_HEAD_LINES, Framing
+from edgellm.server.framing import (
+    CHUNK_BYTES,
+    EVENTS,
+    FREE_CHUNKS,
+    FREE_PIECES,
+    MAX_HEAD_BYTES,
+    MAX_HEAD_LINES,
+    SMALL_BYTES,
+    Framing,
+)
 from edgellm.server.intake import MAX_BODY_BYTES
 
 HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
@@ -48,7 +55,7 @@ def events(framing: Framing) -> list[object]:
 
 
 def test_tiny_chunks_are_refused(live: Live) -> None:
-    answer = answers(live, CHUNKED + TINY * (FREE_CHUNKS + 10))
+    answer = answers(live, CHUNKED + TINY * (FREE_CHUNKS + 20))
 
     assert answer.startswith(b"HTTP/1.1 400")
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "malformed"
@@ -57,7 +64,9 @@ def test_tiny_chunks_are_refused(live: Live) -> None:
 
 
 @pytest.mark.parametrize(
-    ("n_bytes", "size"), [(FREE_CHUNKS - 100, 1), (2_000_000, CHUNK_BYTES), (9_000_000, 65536)], ids=str
+    ("n_bytes", "size"),
+    [(FREE_CHUNKS - 100, 1), (100_000, CHUNK_BYTES), (9_000_000, 65536), (200_000, 100), (5_000_000, 1024)],
+    ids=str,
 )
 def test_honest_chunks_are_read_whole_and_so_is_what_follows(live: Live, n_bytes: int, size: int) -> None:
     body = b'{"prompt":"hello"' + b" " * (n_bytes - 18) + b"}"
@@ -80,7 +89,7 @@ def test_a_turn_reads_few_of_many_chunks() -> None:
         n_chunks += len(read)
         turns += 1
 
-    assert FREE_CHUNKS <= n_chunks <= FREE_CHUNKS + 10
+    assert FREE_CHUNKS <= n_chunks <= FREE_CHUNKS + 20
     assert turns == n_chunks // EVENTS + 1
     assert events(framing) == []
 
@@ -98,6 +107,41 @@ def test_what_frames_chunks_counts_too() -> None:
 
     assert framing.malformed is not None
     assert n_sent < MAX_BODY_BYTES + MAX_BODY_BYTES // 10
+
+
+def chunks_of(size: int) -> Framing:
+    framing = Framing()
+    framing.receive_data(CHUNKED + chunked(b" " * size * FREE_PIECES * 3, size))
+    return framing
+
+
+def test_what_comes_in_small_pieces_is_noticed_after_a_few() -> None:
+    framing = chunks_of(100)
+    turns = 0
+    while not framing.in_small_pieces:
+        events(framing)
+        turns += 1
+
+    assert FREE_PIECES // EVENTS <= turns <= 2 * FREE_PIECES // EVENTS
+
+
+def test_pieces_of_some_hundred_bytes_are_no_small_ones() -> None:
+    framing = chunks_of(SMALL_BYTES)
+    while any(isinstance(event, h11.Data) for event in events(framing)):
+        assert not framing.in_small_pieces
+
+
+def test_bytes_that_come_one_by_one_are_small_pieces_until_the_next_request() -> None:
+    framing = Framing()
+    for byte in HEAD + b"Content-Length: 1\r\n\r\n ":
+        framing.receive_data(bytes([byte]))
+        events(framing)
+    assert framing.in_small_pieces
+    for event in (h11.Response(status_code=200, headers=[(b"content-length", b"0")]), h11.EndOfMessage()):
+        framing.send(event)
+    framing.start_next_cycle()
+
+    assert not framing.in_small_pieces
 
 
 @pytest.mark.parametrize(
@@ -134,26 +178,3 @@ def test_the_log_says_who_sent_it_and_nothing_else(live: Live, caplog: pytest.Lo
     first = next(line for line in caplog.records if line.name == "edgellm.requests")
     assert first.facts == {"client": "127.0.0.1", "status": 400, "error": "malformed"}  # type: ignore[attr-defined]
     assert [line for line in caplog.records if line.levelno > logging.INFO] == []
-
-
-def test_of_all_that_go_on_reading_one_does_in_each_round_of_the_loop() -> None:
-    crowd = Crowd(1, Deadlines())
-    rounds: list[str] = []
-
-    def reader(name: str, times: int) -> None:
-        rounds.append(name)
-        if times > 1:
-            crowd.take_turns(lambda: reader(name, times - 1))
-
-    async def run() -> list[int]:
-        crowd.take_turns(lambda: reader("a", 3))
-        crowd.take_turns(lambda: reader("b", 1))
-        counts = []
-        for _ in range(6):
-            await asyncio.sleep(0)
-            counts.append(len(rounds))
-        return counts
-
-    counts = asyncio.run(run())
-    assert rounds == ["a", "b", "a", "a"]
-    assert max(after - before for before, after in zip([0, *counts], counts, strict=False)) == 1

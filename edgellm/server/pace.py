@@ -1,0 +1,80 @@
+"""When a connection reads on what its client has sent: in turns, and small pieces in a share of the time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from typing import Protocol
+
+SHARE = 0.1  # of the time of the event loop, for all that comes in small pieces together
+REST_S = 0.002  # at least, after each turn of those: meanwhile the system joins what comes, which is read in one go
+MOST_SLOW = 32  # of those at a time: each holds up to 256 KiB that it has not looked at
+
+
+class Reader(Protocol):
+    """A connection that has more to read."""
+
+    address: str
+
+    def read_on(self) -> None:
+        """A part of it."""
+        ...
+
+    def crowded_out(self) -> None:
+        """End, as others wait for the same."""
+        ...
+
+
+class Pace:
+    """For one event loop."""
+
+    def __init__(self) -> None:
+        self._next: deque[Reader] = deque()
+        self._slow: dict[str, deque[Reader]] = {}  # by address; the one whose turn is next comes first
+        self._goes = False  # whether slow turns follow one another
+
+    def take_turn(self, reader: Reader) -> None:
+        """Let it read on later: of all that wait for it, one does in each round of the event loop."""
+        self._next.append(reader)
+        if len(self._next) == 1:
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def take_slow_turn(self, reader: Reader) -> None:
+        """Let it read on when all such turns together have had no more than their share of the time.
+
+        Addresses take turns, however many connections each has. Where MOST_SLOW wait already, the oldest of the address
+        that has most of them ends.
+        """
+        self._slow.setdefault(reader.address, deque()).append(reader)
+        if sum(map(len, self._slow.values())) > MOST_SLOW:
+            largest = max(self._slow, key=lambda address: len(self._slow[address]))
+            self._next_of(largest).crowded_out()
+        if not self._goes:
+            self._goes = True
+            self._rest(REST_S)
+
+    def _turn(self) -> None:
+        if len(self._next) > 1:
+            asyncio.get_running_loop().call_soon(self._turn)
+        self._next.popleft().read_on()
+
+    def _rest(self, seconds: float) -> None:
+        asyncio.get_running_loop().call_later(seconds, self._slow_turn)
+
+    def _slow_turn(self) -> None:
+        if not self._slow:
+            self._goes = False
+            return
+        reader = self._next_of(next(iter(self._slow)))
+        began = time.perf_counter()
+        reader.read_on()
+        self._rest(max(REST_S, (time.perf_counter() - began) * (1 / SHARE - 1)))
+
+    def _next_of(self, address: str) -> Reader:
+        """Taken from those that wait; other addresses come before its next one."""
+        own = self._slow.pop(address)
+        reader = own.popleft()
+        if own:
+            self._slow[address] = own
+        return reader
