@@ -1,3 +1,3 @@
-from edgellm.cli.main import main
+from edgellm.cli.start import main
 
 main()

@@ -16,6 +16,7 @@ from edgellm.app.tune.plan import TunePlan, planned_tuning
 from edgellm.app.tune.run import TuneOutcome, keep_tuned, run_tuning
 from edgellm.contract.source import Progress
 from edgellm.errors import UsageError
+from edgellm.store.holders import holding
 from edgellm.store.library import silent
 from edgellm.types.message import Message
 from edgellm.types.tuning import TuneEvent
@@ -138,10 +139,11 @@ def planned(
 
 def run_planned(plan: TunePlan, on_event: OnEvent, stop: TuneStop, progress: Progress = silent) -> Tuned | None:
     """Tune, answer the held-out questions without and with the adapter, and keep it."""
-    outcome = run_tuning(plan, on_event, stop)
-    if outcome.finished.end == "asked":
-        return None
-    return keep_tuned(plan, outcome, _gain(plan, outcome, stop, progress))
+    with holding(plan.base.paths):
+        outcome = run_tuning(plan, on_event, stop)
+        if outcome.finished.end == "asked":
+            return None
+        return keep_tuned(plan, outcome, _gain(plan, outcome, stop, progress))
 
 
 def _gain(plan: TunePlan, outcome: TuneOutcome, stop: TuneStop, progress: Progress) -> PairedGain | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -19,6 +19,15 @@ def hold(paths: Iterable[str]) -> list[IO[bytes]]:
         with suppress(OSError):  # another user's, or gone meanwhile
             held += [open(file, "rb") for file in inside[:1]]  # noqa: SIM115 - for the life of the process
     return held
+
+
+@contextmanager
+def holding(paths: Iterable[str]) -> Iterator[None]:
+    """As `hold`, until the block ends."""
+    with ExitStack() as stack:
+        for file in hold(paths):
+            stack.enter_context(file)
+        yield
 
 
 def holders(folder: Path) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from edgellm.errors import (
 )
 from edgellm.sdk.tuning import plan_tuning, tune
 from edgellm.store.adapters import AdapterStore
+from edgellm.store.holders import holders
 from edgellm.types.tuning import TuneEvaluation, TuneEvent, TuneFinished, TuneFootprint, TuneProgress, TuneStarted
 
 TEMPLATE = (
@@ -198,3 +200,15 @@ def test_what_cannot_be_tuned(
     monkeypatch.setattr(plugins(), "_tuners", {})
     with refuses(BackendUnavailable):
         plan_tuning(base, data(), **OPTIONS)
+
+
+def test_a_base_that_is_tuned_is_in_use(base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path]) -> None:
+    stop, pids = TuneStop(), list[int]()
+
+    def tell(event: TuneEvent) -> None:
+        if not stop.asked:
+            pids.extend(holders(base.parent))
+            stop.ask()
+
+    assert tune(base, data(), on_event=tell, stop=stop, **OPTIONS) is None
+    assert os.getpid() in pids

@@ -177,6 +177,22 @@ def test_an_interrupt_leaves_with_130(failing) -> None:
     assert status("quants") == 130
 
 
+def test_an_interrupt_while_the_program_is_imported_leaves_with_130() -> None:
+    code = """
+import sys
+class Interrupted:
+    def find_spec(name, path=None, target=None):
+        if name == "click":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupted)
+from edgellm.cli.start import main
+main()
+"""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert (process.returncode, process.stdout, process.stderr) == (130, "", "Aborted.\n")
+
+
 def test_a_reader_that_went_away_is_no_traceback(tmp_path: Path) -> None:
     code = "import sys\nfrom edgellm.cli.main import main\nmain(['plugins', '--json'])"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
