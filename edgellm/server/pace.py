@@ -12,7 +12,7 @@ REST_S = 0.002  # at least, after each turn of those: meanwhile the system joins
 MOST_SLOW = 32  # of those at a time: each holds up to 256 KiB that it has not looked at
 
 
-class Reader(Protocol):
+class TurnTaker(Protocol):
     """A connection that has more to read."""
 
     address: str
@@ -30,17 +30,17 @@ class Pace:
     """For one event loop."""
 
     def __init__(self) -> None:
-        self._next: deque[Reader] = deque()
-        self._slow: dict[str, deque[Reader]] = {}  # by address; the one whose turn is next comes first
+        self._next: deque[TurnTaker] = deque()
+        self._slow: dict[str, deque[TurnTaker]] = {}  # by address; the one whose turn is next comes first
         self._goes = False  # whether slow turns follow one another
 
-    def take_turn(self, reader: Reader) -> None:
+    def take_turn(self, reader: TurnTaker) -> None:
         """Let it read on later: of all that wait for it, one does in each round of the event loop."""
         self._next.append(reader)
         if len(self._next) == 1:
             asyncio.get_running_loop().call_soon(self._turn)
 
-    def take_slow_turn(self, reader: Reader) -> None:
+    def take_slow_turn(self, reader: TurnTaker) -> None:
         """Let it read on when all such turns together have had no more than their share of the time.
 
         Addresses take turns, however many connections each has. Where MOST_SLOW wait already, the oldest of the address
@@ -71,7 +71,7 @@ class Pace:
         reader.read_on()
         self._rest(max(REST_S, (time.perf_counter() - began) * (1 / SHARE - 1)))
 
-    def _next_of(self, address: str) -> Reader:
+    def _next_of(self, address: str) -> TurnTaker:
         """Taken from those that wait; other addresses come before its next one."""
         own = self._slow.pop(address)
         reader = own.popleft()
