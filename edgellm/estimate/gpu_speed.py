@@ -98,6 +98,12 @@ def by_kind(terms: Sequence[TimeTerm], values: Mapping[str, float]) -> dict[Kind
     return kinds
 
 
+def band_of(gpu: Gpu, shape: Shape) -> tuple[float, float]:
+    """Ends of a decode rate as factors of it, where launches do not count much."""
+    low, high = constants().decode_bands[band_class(gpu, shape, 0.0)]
+    return _widened(gpu, low, high)
+
+
 def band_class(gpu: Gpu, shape: Shape, launches: float) -> str:
     """Predictions that are off alike. `launches`: their share of the time."""
     if gpu.vendor in _MOBILE or gpu.vendor == "unknown":
@@ -114,6 +120,14 @@ def _is_apu(gpu: Gpu) -> bool:
     return gpu.vendor == "amd" and gpu.unified
 
 
+def _widened(gpu: Gpu, low: float, high: float) -> tuple[float, float]:
+    less, more = _WIDER[gpu.known]
+    if gpu.bandwidth_range is not None:
+        less = less * gpu.bandwidth_range[0] / gpu.bandwidth_gb_s
+        more = more * gpu.bandwidth_range[1] / gpu.bandwidth_gb_s
+    return low * less, high * more
+
+
 def _rate(
     terms: Sequence[TimeTerm],
     from_fit: GpuConstants,
@@ -127,13 +141,7 @@ def _rate(
     kinds = by_kind(terms, from_fit.values)
     total = sum(kinds.values())
     bound = max(kinds, key=lambda kind: kinds[kind])
-    low, high = bands[band_class(gpu, shape, kinds["launches"] / total)]
-    less, more = _WIDER[gpu.known]
-    if gpu.bandwidth_range is not None:
-        less, more = (
-            less * gpu.bandwidth_range[0] / gpu.bandwidth_gb_s,
-            more * gpu.bandwidth_range[1] / gpu.bandwidth_gb_s,
-        )
+    low, high = _widened(gpu, *bands[band_class(gpu, shape, kinds["launches"] / total)])
     middle = (_UNTRIED_BY_NAME if gpu.known == "bandwidth" else 1.0) / total
     basis = PredictedOnGpu(gpu.name, gpu.known, api, bound, gpu.bandwidth_gb_s, depth)
-    return banded(middle, (low * less, high * more), basis)
+    return banded(middle, (low, high), basis)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from itertools import accumulate
 from typing import Literal
 
@@ -17,10 +16,8 @@ from msgspec import Struct
 
 from edgellm.contract.backend import Device, Offload
 from edgellm.errors import BackendUnavailable, option
-from edgellm.estimate import architecture, quants, recipe
 from edgellm.estimate.footprint import COMPUTE_TOUCHED_BYTES
-from edgellm.estimate.tensor_types import TYPES, for_row
-from edgellm.estimate.weights import traits
+from edgellm.estimate.layer_bytes import Layers, layers_of
 from edgellm.types.backend_reason import GpuLayers, GpuUnused
 from edgellm.types.machine import Accelerator, Machine
 from edgellm.types.model import Shape
@@ -38,14 +35,6 @@ class Placement(Struct, frozen=True):
     footprint: Footprint
     reason: GpuLayers | None = None
     problem: LayersDoNotFit | None = None  # layers that were asked for
-
-
-class Layers(Struct, frozen=True):
-    """Bytes of weights: the output table, and each block."""
-
-    output: int
-    blocks: tuple[int, ...]
-    tied: bool  # the output table is a copy: what is on the GPU is not missing in RAM
 
 
 def live(offload: Offload, machine: Machine) -> Offload:
@@ -135,7 +124,7 @@ def place(  # noqa: PLR0917
         return _unified(footprint, total, names, asked)
     rooms = [_room(d) - footprint.compute_bytes for d in devices]
     kv_per_layer = footprint.kv_bytes // max(1, shape.n_layer)
-    sizes = layers(shape, tensor_bytes, quant)
+    sizes = layers_of(shape, tensor_bytes, quant)
     # From the end, as they are put there.
     costs = [sizes.output, *(weights + kv_per_layer for weights in reversed(sizes.blocks))]
     fitting = _fitting(costs, rooms)
@@ -200,33 +189,3 @@ def _room(device: Device) -> int:
     free = device.total_bytes if device.free_bytes is None else device.free_bytes
     reserve = min(max(device.total_bytes // 10, MIN_RESERVE_BYTES), device.total_bytes // 4)
     return max(0, free - reserve)
-
-
-@lru_cache(maxsize=4096)
-def layers(shape: Shape, tensor_bytes: int, quant: str) -> Layers:
-    """Bytes of each layer: by llama.cpp's rules for the mix, scaled to the size that is known.
-
-    Where the mix or the parts are not known, blocks are alike and hold everything, and the table has a byte a weight:
-    more than it is, so that what is planned fits.
-    """
-    mix = quants.QUANTS.get(quant)
-    recipe_name = quant if mix is None or mix.predictable or not mix.like else mix.like[0]
-    parts = architecture.tensors(shape)
-    n_layer = shape.n_layer
-    if parts is None or recipe_name not in recipe.BASE_TYPE:
-        return Layers(shape.n_vocab * shape.n_embd, (tensor_bytes // max(1, n_layer),) * n_layer, shape.tied_embeddings)
-    model_traits = traits(shape)
-    n_attn_v = sum(len(t.layers) for t in parts if t.role in ("attn_v", "attn_qkv"))
-    blocks, tables = [0] * n_layer, {"output": 0, "token_embd": 0, "per_layer_token_embd": 0}
-    for part in parts:
-        n_counted = n_attn_v if part.role in ("attn_v", "attn_qkv") else n_layer
-        for layer in part.layers:
-            wanted = recipe.tensor_type(part.role, layer, n_counted, recipe_name, model_traits)
-            size = TYPES[for_row(wanted, part.row)].tensor_bytes(part.elems)
-            if part.role in tables:
-                tables[part.role] += size
-            else:
-                blocks[layer] += size
-    scale = tensor_bytes / max(1, sum(blocks) + sum(tables.values()))
-    output = tables["token_embd" if shape.tied_embeddings else "output"]
-    return Layers(round(output * scale), tuple(round(b * scale) for b in blocks), shape.tied_embeddings)

@@ -14,12 +14,13 @@ from edgellm.catalog.lookup import catalog
 from edgellm.contract.backend import Device, Offload
 from edgellm.errors import BackendUnavailable, NothingFits, UsageError
 from edgellm.estimate.footprint import footprint
+from edgellm.estimate.layer_bytes import layers_of
 from edgellm.estimate.weights import weights
 from edgellm.hardware import profiles
 from edgellm.selection.backend_facts import BackendFacts, assumed_facts
 from edgellm.selection.decide import decide
 from edgellm.selection.decision_json import to_dict
-from edgellm.selection.offload import Placement, assumed, layers, live, place
+from edgellm.selection.offload import Placement, assumed, live, place
 from edgellm.types.machine import Accelerator, Machine
 from edgellm.types.options import SelectionOptions
 from edgellm.types.plan import Candidate, Decision
@@ -98,7 +99,7 @@ def test_every_byte_is_somewhere() -> None:
         whole = placed(model, quant, asked=0, ctx=2048).footprint
         shape = catalog()[model].shape
         assert shape is not None
-        table = layers(shape, whole.weights_bytes, quant).output if shape.tied_embeddings else 0
+        table = layers_of(shape, whole.weights_bytes, quant).output if shape.tied_embeddings else 0
         for n in range(1, shape.n_layer + 1):
             part = placed(model, quant, gpu(80), asked=n, ctx=2048).footprint
             there = part.weights_bytes + part.kv_bytes + part.device_bytes - whole.compute_bytes
@@ -109,7 +110,7 @@ def test_the_layers_of_a_real_model_are_what_llama_cpp_puts_there() -> None:
     """SmolLM2 Q4_1 with 10 layers on a device, as libllama's log said: table 28.69 MiB, 47.71 in all, cache 6.75."""
     shape = catalog()["smollm2-135m-instruct"].shape
     assert shape is not None
-    parts = layers(shape, 96576768, "Q4_1")
+    parts = layers_of(shape, 96576768, "Q4_1")
 
     assert parts.output / MIB == pytest.approx(28.69, abs=0.01)
     assert (parts.output + sum(parts.blocks[-9:])) / MIB == pytest.approx(47.71, abs=0.05)
@@ -121,7 +122,7 @@ def test_the_layers_of_a_real_model_are_what_llama_cpp_puts_there() -> None:
 def test_a_mix_that_is_not_known_is_planned_too_large_rather_than_too_small() -> None:
     shape = catalog()["qwen3-8b"].shape
     assert shape is not None
-    known, unknown = (layers(shape, 5 * GIB, quant) for quant in ("Q4_K_M", "no such mix"))
+    known, unknown = (layers_of(shape, 5 * GIB, quant) for quant in ("Q4_K_M", "no such mix"))
 
     assert sum(unknown.blocks) > sum(known.blocks)
     assert unknown.output > known.output * 0.9

@@ -1,0 +1,55 @@
+"""Bytes of each layer of a model, for what is put on another device layer by layer."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from msgspec import Struct
+
+from edgellm.estimate import architecture, quants, recipe
+from edgellm.estimate.tensor_types import TYPES, for_row
+from edgellm.estimate.weights import traits
+from edgellm.types.model import Shape
+
+
+class Layers(Struct, frozen=True):
+    """Bytes of weights: the output table, and each block."""
+
+    output: int
+    blocks: tuple[int, ...]
+    tied: bool  # the output table is a copy: what is on the GPU is not missing in RAM
+    experts: tuple[int, ...]  # of each block, the routed experts; zeros where they are not known apart
+
+
+@lru_cache(maxsize=4096)
+def layers_of(shape: Shape, tensor_bytes: int, quant: str) -> Layers:
+    """Bytes of each layer: by llama.cpp's rules for the mix, scaled to the size that is known.
+
+    Where the mix or the parts are not known, blocks are alike and hold everything, and the table has a byte a weight:
+    more than it is, so that what is planned fits.
+    """
+    mix = quants.QUANTS.get(quant)
+    recipe_name = quant if mix is None or mix.predictable or not mix.like else mix.like[0]
+    parts = architecture.tensors(shape)
+    n_layer = shape.n_layer
+    if parts is None or recipe_name not in recipe.BASE_TYPE:
+        block = tensor_bytes // max(1, n_layer)
+        return Layers(shape.n_vocab * shape.n_embd, (block,) * n_layer, shape.tied_embeddings, (0,) * n_layer)
+    model_traits = traits(shape)
+    n_attn_v = sum(len(t.layers) for t in parts if t.role in ("attn_v", "attn_qkv"))
+    blocks, experts = [0] * n_layer, [0] * n_layer
+    tables = {"output": 0, "token_embd": 0, "per_layer_token_embd": 0}
+    for part in parts:
+        n_counted = n_attn_v if part.role in ("attn_v", "attn_qkv") else n_layer
+        for layer in part.layers:
+            wanted = recipe.tensor_type(part.role, layer, n_counted, recipe_name, model_traits)
+            size = TYPES[for_row(wanted, part.row)].tensor_bytes(part.elems)
+            if part.role in tables:
+                tables[part.role] += size
+            else:
+                blocks[layer] += size
+                experts[layer] += size if part.role.endswith("_exps") else 0
+    scale = tensor_bytes / max(1, sum(blocks) + sum(tables.values()))
+    output = tables["token_embd" if shape.tied_embeddings else "output"]
+    own = (tuple(round(size * scale) for size in sizes) for sizes in (blocks, experts))
+    return Layers(round(output * scale), next(own), shape.tied_embeddings, next(own))
