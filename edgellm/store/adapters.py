@@ -21,34 +21,23 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated
 
 import msgspec
 
 from edgellm import settings
 from edgellm.errors import UnknownAdapter, UnsupportedArtifact, UsageError
-from edgellm.files import locked, read_regular, sync, write_atomic, writing
+from edgellm.files import locked, sync, write_atomic, writing
 from edgellm.formats.gguf import adapter as gguf_adapter
 from edgellm.formats.gguf.adapter import Adapter
 from edgellm.store.content_hash import file_hash
 from edgellm.store.names import safe_name
+from edgellm.store.record import read_record, size_problem
 from edgellm.types.adapter import check_adapter_name
-from edgellm.types.store_problem import (
-    FileUnreadable,
-    OtherHash,
-    OtherSize,
-    RecordOfNewer,
-    RecordUnreadable,
-    StoreProblem,
-)
+from edgellm.types.store_problem import OtherHash, RecordUnreadable, StoreProblem
 
 FILE, RECORD = "adapter.gguf", "adapter.json"
 SCHEMA = 1
 _MAX_BYTES = 1024**2
-
-
-class _Version(msgspec.Struct):
-    schema: Annotated[int, msgspec.Meta(ge=1)]
 
 
 class AdapterRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -236,28 +225,14 @@ def _is_hidden(folder: Path, root: Path) -> bool:
 
 def _read(folder: Path) -> StoredAdapter:
     """The entry as its record is; what is gone or of another size is a problem."""
-    place = folder / RECORD
     try:
-        content = read_regular(place, _MAX_BYTES)
-        schema = msgspec.json.decode(content, type=_Version).schema
-        if schema > SCHEMA:
-            return _unread(folder, RecordOfNewer(str(place), schema, SCHEMA))
-        record = msgspec.json.decode(content, type=AdapterRecord)
-    except OSError as error:
-        return _unread(folder, RecordUnreadable(str(place), error.strerror or str(error)))
-    except (ValueError, RecursionError) as error:  # msgspec's errors, UnicodeDecodeError
-        return _unread(folder, RecordUnreadable(str(place), str(error)))
+        record = read_record(folder / RECORD, AdapterRecord, schema=SCHEMA, max_bytes=_MAX_BYTES)
+    except FileNotFoundError as error:
+        record = RecordUnreadable(str(folder / RECORD), error.strerror or str(error))
+    if not isinstance(record, AdapterRecord):
+        return StoredAdapter(folder, folder.parent.name, folder.name, None, record)
     # The folder's name is what the entry is found and removed by.
-    stored = StoredAdapter(folder, record.base_id, folder.name, record)
-    return replace(stored, problem=_problem(stored, record))
-
-
-def _problem(stored: StoredAdapter, record: AdapterRecord) -> StoreProblem | None:
-    try:
-        n_bytes = stored.path.stat().st_size
-    except OSError as error:
-        return FileUnreadable(str(stored.path), error.strerror or str(error))
-    return None if n_bytes == record.bytes else OtherSize(str(stored.path), n_bytes, record.bytes)
+    return StoredAdapter(folder, record.base_id, folder.name, record, size_problem(folder / FILE, record.bytes))
 
 
 def _checked(stored: StoredAdapter) -> StoredAdapter:
@@ -268,7 +243,3 @@ def _checked(stored: StoredAdapter) -> StoredAdapter:
     sha256 = file_hash(str(stored.path))
     problem = None if sha256 == record.sha256 else OtherHash(str(stored.path), sha256, record.sha256)
     return replace(stored, problem=problem)
-
-
-def _unread(folder: Path, problem: StoreProblem) -> StoredAdapter:
-    return StoredAdapter(folder, folder.parent.name, folder.name, None, problem)

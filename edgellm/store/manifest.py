@@ -20,16 +20,10 @@ from typing import Annotated
 import msgspec
 
 from edgellm.errors import IntegrityError
-from edgellm.files import read_regular, sync, write_atomic
+from edgellm.files import sync, write_atomic
+from edgellm.store.record import read_record, size_problem
 from edgellm.types.model import Artifact, Shape
-from edgellm.types.store_problem import (
-    FileUnreadable,
-    OtherHash,
-    OtherSize,
-    RecordOfNewer,
-    RecordUnreadable,
-    StoreProblem,
-)
+from edgellm.types.store_problem import FileUnreadable, OtherHash, StoreProblem
 
 RECORD = "stored.json"
 _SCHEMA = 1
@@ -80,12 +74,6 @@ class StoredModel:
         )
 
 
-class _Version(msgspec.Struct):
-    """Of a record: what is looked at first."""
-
-    schema: Annotated[int, msgspec.Meta(ge=1)]
-
-
 class _Record(msgspec.Struct, kw_only=True):
     """What stands in the record: a `StoredModel` without its folder and problem. Fields of later versions are passed
     over.
@@ -133,19 +121,12 @@ def write(stored: StoredModel) -> None:
 
 def read(folder: Path) -> StoredModel | None:
     """The entry in `folder`; None where there is none. A record that cannot be understood has a `problem`."""
-    path = folder / RECORD
     try:
-        content = read_regular(path, _MAX_BYTES)
-        schema = msgspec.json.decode(content, type=_Version).schema
-        if schema > _SCHEMA:
-            return _unread(folder, RecordOfNewer(str(path), schema, _SCHEMA))
-        record = msgspec.json.decode(content, type=_Record)
+        record = read_record(folder / RECORD, _Record, schema=_SCHEMA, max_bytes=_MAX_BYTES)
     except FileNotFoundError:
         return None
-    except OSError as error:
-        return _unread(folder, RecordUnreadable(str(path), error.strerror or str(error)))
-    except (ValueError, RecursionError) as error:  # msgspec's errors, UnicodeDecodeError
-        return _unread(folder, RecordUnreadable(str(path), str(error)))
+    if not isinstance(record, _Record):
+        return _unread(folder, record)
     return StoredModel(folder, **msgspec.structs.asdict(record))
 
 
@@ -193,13 +174,8 @@ def check(stored: StoredModel) -> StoredModel:
 def check_sizes(stored: StoredModel) -> StoredModel:
     """The same without hashing: a file that is gone or of another size is a problem."""
     for file in () if stored.problem else stored.files:
-        path = stored.folder / file.path
-        try:
-            n_bytes = path.stat().st_size
-        except OSError as error:
-            return replace(stored, problem=FileUnreadable(str(path), error.strerror or str(error)))
-        if n_bytes != file.bytes:
-            return replace(stored, problem=OtherSize(str(path), n_bytes, file.bytes))
+        if problem := size_problem(stored.folder / file.path, file.bytes):
+            return replace(stored, problem=problem)
     return stored
 
 

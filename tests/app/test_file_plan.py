@@ -33,15 +33,16 @@ from edgellm.types.reason import ContextLength, Slow, Speed
 from edgellm.types.request import SelectionRequest
 
 GIB = 1024**3
-SLOW = Machine(
+MACHINE = Machine(
     "slow", "Slow", Cpu("x86_64", "a model", cores=4, threads=4, isa=("avx2", "f16c", "fma")),
     Memory(4 * GIB, 3 * GIB, bandwidth_gb_s=0.8),
 )  # fmt: skip
+pytestmark = pytest.mark.usefixtures("known_machine")
 
 
 @pytest.fixture(autouse=True)
 def slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgellm.hardware.probe.probe", lambda *_, **__: SLOW)
+    monkeypatch.setattr("edgellm.hardware.probe.probe", lambda *_, **__: MACHINE)
 
 
 @pytest.fixture
@@ -177,7 +178,7 @@ def test_what_ran_by_its_path_corrects_its_next_plan(tmp_path: Path) -> None:
     path = str(gguf_writer.model(context_length=2048).write(tmp_path / "My-Model-Q8_0.gguf"))
     first = planned(path)
     run_log.record(
-        SLOW,
+        MACHINE,
         Run(
             id="1", time="", backend="gguf", model=first.artifact.model_id, quant=first.artifact.quant, build="",
             basis=fingerprint.basis(plugins().backend("gguf"), None), threads=first.settings.n_threads, ctx=2048,
@@ -195,7 +196,7 @@ def test_what_ran_by_its_path_corrects_its_next_plan(tmp_path: Path) -> None:
 def test_a_file_that_failed_its_check_by_its_path_is_refused_by_its_path(path: str) -> None:
     checked = planned(path)
     run_log.record(
-        SLOW,
+        MACHINE,
         Quality(
             id="1", time="", backend="gguf", model=checked.artifact.model_id, quant=checked.artifact.quant, sha256="",
             text_sha256="", tokens=9, perplexity=9.0, veto="it diverges from the reference",

@@ -34,6 +34,7 @@ MACHINE = Machine(
     Memory(32 * 2**30, 20 * 2**30, 2**30, 40.0, "measured: 4 threads, 2 MiB pages", "measured"),
     accelerators=(Accelerator("cuda", "NVIDIA RTX 4090", 24 * 2**30),), limits=Limits(cpus=2.5, source="cgroup v2 /a"),
 )  # fmt: skip
+pytestmark = pytest.mark.usefixtures("known_machine")
 
 
 def report(monkeypatch: pytest.MonkeyPatch, machine: Machine = MACHINE) -> dict:

@@ -1,0 +1,48 @@
+"""The JSON beside what is stored: a record of a version, and a file of a size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from edgellm.files import read_regular
+from edgellm.types.store_problem import FileUnreadable, OtherSize, RecordOfNewer, RecordUnreadable, StoreProblem
+
+T = TypeVar("T")
+
+
+class _Version(msgspec.Struct):
+    """Of a record: what is looked at first."""
+
+    schema: Annotated[int, msgspec.Meta(ge=1)]
+
+
+def read_record(path: Path, kind: type[T], *, schema: int, max_bytes: int) -> T | StoreProblem:
+    """The record at `path`, or why it cannot be read. `schema`: the newest that is understood.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    try:
+        content = read_regular(path, max_bytes)
+        written = msgspec.json.decode(content, type=_Version).schema
+        if written > schema:
+            return RecordOfNewer(str(path), written, schema)
+        return msgspec.json.decode(content, type=kind)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        return RecordUnreadable(str(path), error.strerror or str(error))
+    except (ValueError, RecursionError) as error:  # msgspec's errors, UnicodeDecodeError
+        return RecordUnreadable(str(path), str(error))
+
+
+def size_problem(path: Path, n_bytes: int) -> StoreProblem | None:
+    """What is wrong with a file of which `n_bytes` were stored, without hashing it."""
+    try:
+        there = path.stat().st_size
+    except OSError as error:
+        return FileUnreadable(str(path), error.strerror or str(error))
+    return None if there == n_bytes else OtherSize(str(path), there, n_bytes)
