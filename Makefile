@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-tune serve test same-outputs test-all test-clients clients-latest llama-server-tests test-variants foreign-libraries docs typing slow test-arm64 check bench attack bench-adapters bench-start bench-builds bench-dialects bench-serve bench-answers bench-speed bench-speed-gpu bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine bench-page bench-tuning screenshots onnx-parity onnx-exporters ternary-parity sanitize fuzz fuzz-http soak soak-downloads clean python \
-  test-tools
+  test-tools lint
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile
@@ -35,14 +35,16 @@ serve: setup ## set up, then choose, fetch and serve a model on 127.0.0.1 (ARGS=
 test-tools: python
 	@$(PYTHON) plugins/install.py --extras test,check
 
-check: test-tools ## lint, types, import layers, and the tests that keep docs and code in step
+lint: test-tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
 	$(BIN)/lint-imports --no-cache
+
+check: lint ## lint, types, import layers, and the tests that keep docs and code in step
 	$(BIN)/pytest -q tests/test_docs.py tests/test_errors.py
 
-test: check ## check, then run every test that is not slow (ARGS="-k name" is passed to pytest; ARGS="-n 0" runs one file at a time)
+test: lint ## lint, types, import layers, then every test that is not slow (ARGS="-k name" is passed to pytest; ARGS="-n 0" runs one file at a time)
 	$(BIN)/pytest $(TOGETHER) $(ARGS)
 
 setup-tune: setup ## install the tuner and torch too: says what that takes, and fetches nothing for GPUs (ARGS=--gpu does)

@@ -95,7 +95,7 @@ def files_of_module(
 
 @pytest.fixture
 def known_machine(own_home: Path, files_of_module: dict[str, bytes]) -> None:
-    """For a module with a `MACHINE`: the home knows it, too, and no test asks the libraries again."""
+    """For a module that has a `MACHINE`: the home knows it, too, and no test asks the libraries again."""
     _put(files_of_module, own_home)
 
 

@@ -19,6 +19,7 @@ from edgellm.store import http
 from edgellm.types.request import SelectionRequest
 
 NAME = "o/Tiny-GGUF/tiny-Q8_0.gguf"
+pytestmark = pytest.mark.usefixtures("known_machine")
 
 
 def a_model(n_rows: int = 1000) -> bytes:

@@ -133,8 +133,9 @@ def test_this_machine_is_planned_for_without_a_profile(planner) -> None:
         (("--slots", "4"), "slots", 4),
     ],
 )
-def test_what_is_asked_is_recorded_and_kept(planner, flags: tuple[str, str], key: str, value: object) -> None:
-    report = choose(planner, *PI, *flags)
+def test_what_is_asked_is_recorded_and_kept(flags: tuple[str, str], key: str, value: object) -> None:
+    done = CliRunner().invoke(cli, ["auto-select", "--json", *PI, *flags], catch_exceptions=False)
+    report = json.loads(done.stdout)
 
     assert report["inputs"][key] == value
     assert key not in ("ctx", "slots") or report["choice"][key] == value

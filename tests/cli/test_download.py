@@ -30,6 +30,7 @@ from edgellm.units import show_size
 
 LARGE, SMALL = "o/Tiny-GGUF/tiny-Q8_0.gguf", "o/Tiny-GGUF/tiny-Q4_0.gguf"
 MODEL = "hf://o/Tiny-GGUF"
+pytestmark = pytest.mark.usefixtures("known_machine")
 
 
 def a_model(kind: int, file_type: int, block_bytes: int) -> bytes:

@@ -34,13 +34,13 @@ def received(connection: socket.socket) -> bytes:
 
 
 def test_a_client_that_says_nothing_is_hung_up_on(serve: Servers) -> None:
-    live = serve(deadlines=Deadlines(headers_s=0.1))
+    live = serve(isolate=False, deadlines=Deadlines(headers_s=0.1))
     with live.connection() as connection:
         assert received(connection) == b""
 
 
 def test_headers_have_a_deadline(serve: Servers) -> None:
-    live = serve(deadlines=Deadlines(headers_s=0.1))
+    live = serve(isolate=False, deadlines=Deadlines(headers_s=0.1))
     with live.connection() as connection:
         connection.sendall(HEAD)
         answer = received(connection)
@@ -50,7 +50,7 @@ def test_headers_have_a_deadline(serve: Servers) -> None:
 
 
 def test_headers_of_a_further_request_have_a_deadline(serve: Servers) -> None:
-    live = serve(deadlines=Deadlines(headers_s=0.1))
+    live = serve(isolate=False, deadlines=Deadlines(headers_s=0.1))
     with live.connection() as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET /hea")
         answer = received(connection)
@@ -61,7 +61,7 @@ def test_headers_of_a_further_request_have_a_deadline(serve: Servers) -> None:
 
 def test_a_body_has_a_deadline(serve: Servers) -> None:
     intake = Intake()
-    live = serve(intake=intake, deadlines=Deadlines(body_s=0.1, body_bytes=10_000_000))
+    live = serve(intake=intake, isolate=False, deadlines=Deadlines(body_s=0.1, body_bytes=10_000_000))
     with live.connection() as connection:
         connection.sendall(HEAD + b"Content-Length: 1000000\r\n\r\n" + b" " * 500_000)
         answer = received(connection)
@@ -71,7 +71,7 @@ def test_a_body_has_a_deadline(serve: Servers) -> None:
 
 
 def test_a_body_that_nobody_waits_for_has_a_deadline(serve: Servers) -> None:
-    live = serve(deadlines=Deadlines(body_s=0.1, body_bytes=10_000_000))
+    live = serve(isolate=False, deadlines=Deadlines(body_s=0.1, body_bytes=10_000_000))
     with live.connection() as connection:
         connection.sendall(HEAD.replace(b"json", b"xml") + b"Content-Length: 1000\r\n\r\n")
         answer = received(connection)
@@ -80,7 +80,7 @@ def test_a_body_that_nobody_waits_for_has_a_deadline(serve: Servers) -> None:
 
 
 def test_whoever_takes_nothing_is_cut_off(serve: Servers) -> None:
-    live = serve(deadlines=Deadlines(take_s=0.1))
+    live = serve(isolate=False, deadlines=Deadlines(take_s=0.1))
     with live.connection() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.sendall(b"GET /web/swagger-ui/swagger-ui-bundle.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 20)
@@ -89,7 +89,7 @@ def test_whoever_takes_nothing_is_cut_off(serve: Servers) -> None:
 
 
 def test_whoever_takes_nothing_is_cut_off_soon_where_too_much_waits(serve: Servers) -> None:
-    live = serve(deadlines=Deadlines(take_s=NEVER, hurry_s=0.1, untaken_bytes=0))
+    live = serve(isolate=False, deadlines=Deadlines(take_s=NEVER, hurry_s=0.1, untaken_bytes=0))
     with live.connection() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.sendall(b"GET /web/swagger-ui/swagger-ui-bundle.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 20)
@@ -98,13 +98,13 @@ def test_whoever_takes_nothing_is_cut_off_soon_where_too_much_waits(serve: Serve
 
 
 def test_an_answer_may_take_longer_than_its_request(serve: Servers) -> None:
-    live = serve(step_s=0.05, deadlines=Deadlines(headers_s=0.2, body_s=0.2, take_s=0.2))
+    live = serve(step_s=0.05, isolate=False, deadlines=Deadlines(headers_s=0.2, body_s=0.2, take_s=0.2))
 
     assert live.chat("hello world, how are you").status_code == 200
 
 
 def test_a_new_connection_takes_the_place_of_the_oldest_silent_one(serve: Servers) -> None:
-    live = serve(most=4, deadlines=Deadlines(headers_s=NEVER))
+    live = serve(most=4, isolate=False, deadlines=Deadlines(headers_s=NEVER))
     with contextlib.ExitStack() as stack:
         silent = [stack.enter_context(live.connection("127.0.0.2")) for _ in range(6)]
 
@@ -114,7 +114,7 @@ def test_a_new_connection_takes_the_place_of_the_oldest_silent_one(serve: Server
 
 
 def test_where_all_are_being_answered_a_further_one_is_told_so(serve: Servers) -> None:
-    live = serve(most=1, step_s=0.2)
+    live = serve(most=1, step_s=0.2, isolate=False)
     body = {"prompt": "x" * 1000, "max_tokens": 1000, "stream": True}
     with live.http.stream("POST", "/v1/completions", json=body) as answer:
         lines = answer.iter_lines()
