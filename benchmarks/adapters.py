@@ -1,6 +1,7 @@
 """LoRA adapters over HTTP against llama.cpp's own `llama-server` with the same files, in pairs of rounds.
 
     python benchmarks/adapters.py --llama-server PATH [--pairs 20] [--adapters 4] [--rank 16] [--tokens 64]
+        [--ways together]
 
 Both servers hold the same model and the same random adapters, and rounds alternate between them. A round is one
 request with each adapter: one after the other ("in turn"), or all sent at once ("together"); and as a control, as many
@@ -114,7 +115,7 @@ def compare(servers: Sequence[Server], options: argparse.Namespace) -> None:
 
 def measure(servers: Sequence[Server], options: argparse.Namespace) -> None:
     n_tokens = options.adapters * options.tokens
-    for way in WAYS:
+    for way in options.ways:
         for server in servers:
             asyncio.run(round_s(server, options, 0, way))
         pairs = []
@@ -152,6 +153,7 @@ def main() -> None:
     counts = (("pairs", 20), ("adapters", 4), ("rank", 16), ("tokens", 64), ("ctx", 512))
     for name, default in (*counts, ("threads", os.cpu_count() or 1)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     options = parser.parse_args()
     model = options.model or default_model()
     with tempfile.TemporaryDirectory() as folder, ExitStack() as running:
