@@ -134,8 +134,11 @@ def test_hybrid_models_that_are_sound_are_read(tmp_path: Path, name: str) -> Non
         ("deepseek2", {"deepseek2.rope.dimension_count": (w.UINT32, 64)}, "", w.F32),
         ("deepseek2", {"deepseek2.attention.head_count_kv": (w.UINT32, 3)}, "", w.F32),
         ("deepseek2", {"deepseek2.attention.key_length": (w.UINT32, 64)}, "", w.F32),
+        ("qwen35moe", {"qwen35moe.rope.dimension_sections": (w.ARRAY, (w.UINT32, [8, 8, 17, 0]))}, "", w.F32),
+        ("qwen35", {"qwen35.rope.dimension_sections": (w.ARRAY, (w.INT32, [1, -1, 0, 0]))}, "", w.F32),
+        ("qwen35", {"qwen35.rope.dimension_sections": (w.ARRAY, (w.UINT32, [0, 0, 0, 8]))}, "", w.F32),
     ],
-    ids=range(11),
+    ids=range(14),
 )
 def test_hybrid_models_on_which_native_code_would_end(
     tmp_path: Path, name: str, changed: dict[str, tuple[int, Any]], without: str, kind: int

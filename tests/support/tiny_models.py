@@ -54,7 +54,7 @@ class Tiny:
         parts += [] if self.tied else [("output.weight", (self.n_embd, VOCAB))]
         for layer in range(self.n_layer):
             parts += [(f"blk.{layer}.{name}", dims) for name, dims in ARCHS[self.arch](self, layer, q, kv)]
-        made.tensors = [_tensor(name, dims) for name, dims in parts]
+        made.tensors = [tensor_of(name, dims) for name, dims in parts]
         return made
 
     def sparse(self, folder: Path) -> Path:
@@ -81,7 +81,7 @@ class Tiny:
         return path
 
 
-def _tensor(name: str, dims: tuple[int, ...]) -> Tensor:
+def tensor_of(name: str, dims: tuple[int, ...]) -> Tensor:
     """As convert_hf_to_gguf.py writes them: what is never quantized stays F32."""
     kept = len(dims) < 2 or any(part in name for part in ("ffn_gate_inp.", "conv", "norm", "bias"))
     return Tensor(name, dims, F32 if kept else F16, math.prod(dims) * (4 if kept else 2))

@@ -35,6 +35,9 @@ _SQUARE_ATTENTION = frozenset((
     "qwen", "qwen2", "qwen2moe", "qwen2vl", "stablelm", "starcoder", "starcoder2", "xverse",
 ))  # fmt: skip
 _ROTATED_ATTENTION = ("bailingmoe", "gpt-oss")  # n_head * n_rot in bailingmoe.cpp, openai-moe.cpp
+# Their heads turn by sections, always or where a file has some (`llama_model_rope_type`).
+_SECTIONED = ("qwen2vl", "paddleocr", "qwen3vl", "qwen3vlmoe", "qwen35", "qwen35moe")
+_PERHAPS_SECTIONED = ("glm4", "glm4moe", "hunyuan_vl", "bailingmoe3", "dflash")
 _HINT = "the file is damaged or was made wrongly: fetch another one"
 
 
@@ -160,6 +163,19 @@ def _check_rope(header: GgufHeader, fields: _Fields) -> None:
         is_sound = isinstance(base, int | float) and 1 <= base <= MAX_ROPE_BASE
         bounds = f"a number from 1 to {MAX_ROPE_BASE:g} is needed"
         fields.require(is_sound or not is_used, f"rope.freq_base{suffix}", bounds)
+    if heads and header.architecture in _SECTIONED + _PERHAPS_SECTIONED:
+        _check_sections(header, fields, head_dim)
+
+
+def _check_sections(header: GgufHeader, fields: _Fields, head_dim: int) -> None:
+    """Of a head that turns by several positions (`ggml_mrope_cache_init`)."""
+    name = "rope.dimension_sections"
+    value = header.of_architecture(name, (0,))
+    sizes = [size for size in (value if isinstance(value, tuple) else (value,) * 4) if isinstance(size, int)]
+    is_sound = all(size >= 0 for size in sizes) and sum(sizes) <= head_dim
+    fields.require(is_sound, name, f"sizes from 0 on are needed, together at most that of a head ({head_dim})")
+    has_some = header.architecture not in _SECTIONED or any(sizes[:3])
+    fields.require(has_some, name, "one of the first three has to be above 0")
 
 
 def _check_latent_heads(header: GgufHeader, fields: _Fields) -> None:

@@ -76,10 +76,10 @@ def sound() -> Model:
     """A llama of two layers, with a byte-level vocabulary."""
     decoder = Decoder()
     tensors = {info.name: (tuple(info.dims), info.type.id, data) for info, data in decoder.tensors()}
-    return Model({key: _entry(value) for key, value in decoder.metadata().items()}, tensors)
+    return Model({key: entry_of(value) for key, value in decoder.metadata().items()}, tensors)
 
 
-def _entry(value: Any) -> Entry:
+def entry_of(value: Any) -> Entry:
     match value:
         case Typed("i32", list(values)):
             return ARRAY, (INT32, values)
