@@ -111,6 +111,8 @@ def _names() -> tuple[tuple[gpu_names.GpuName, GpuRow], ...]:
 def _by_name(name: gpu_names.GpuName) -> list[GpuRow]:
     """Rows with the longest of the names that `name` contains; of equally long ones the first."""
     best, rows = (0, 0), list[GpuRow]()
+    if "mig" in name.words:
+        return rows  # an instance has a part of its device's arithmetic, as others of its family have for its bandwidth
     for known, row in _names():
         start = gpu_names.position(known.words, name.words) if known.words else None
         if start is None:

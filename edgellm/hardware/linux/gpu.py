@@ -5,22 +5,28 @@ A missing library or device is a sentence in the notes, never an error. Apple's 
 
 from __future__ import annotations
 
-import importlib
+import os
 import re
-from typing import Any
+from dataclasses import replace
 
+from edgellm.hardware import gpu_table
+from edgellm.hardware.linux import nvml
 from edgellm.hardware.linux.cpu import clean
 from edgellm.hardware.linux.sysfs import SysRoot
 from edgellm.types.machine import Accelerator
 
 _DRM = "/sys/class/drm"
+_NUMBERED = re.compile(r"\w+ GPU [\da-f]{4}")  # as `_drm_name` calls what has no name of its own
 # Where Intel puts the graphics that is a part of the processor, on every platform since 2004.
 _INTEL_INTEGRATED = "0000:00:02.0"
 
 
 def read(tree: SysRoot) -> tuple[tuple[Accelerator, ...], list[str]]:
     notes: list[str] = []
-    accelerators = [*_nvidia(tree, notes), *_drm_cards(tree, notes)]
+    cards = _drm_cards(tree, notes)
+    accelerators = [*_nvidia(tree, notes), *cards]
+    if cards and tree.live:
+        notes += _closed(tree, any(card.kind == "rocm" for card in cards))
     if not accelerators and not notes:
         notes.append("no GPU: no NVIDIA driver in /proc/driver/nvidia, no AMD or Intel card in /sys/class/drm")
     return tuple(accelerators), notes
@@ -32,14 +38,19 @@ def _nvidia(tree: SysRoot, notes: list[str]) -> list[Accelerator]:
     # WSL has no /proc/driver/nvidia; its paravirtual device is /dev/dxg.
     driver = bool(listed) or any(tree.exists(path) for path in ("/dev/nvidiactl", "/dev/dxg"))
     if tree.live and driver:
-        if gpus := _nvml(notes):
+        if gpus := nvml.read(notes):
             return gpus
     elif listed:
         notes.append(f"{len(listed)} NVIDIA GPUs in a recorded tree: their memory is not in /proc")
         return [Accelerator("cuda", _proc_name(tree, slot)) for slot in listed]
     elif tree.live and not tegra and _pci_vendor_present(tree, "0x10de"):
         notes.append("an NVIDIA GPU is present, but its driver is not loaded (no /proc/driver/nvidia)")
-    return [Accelerator("cuda", "NVIDIA Tegra", unified=True)] if tegra else []
+    return [Accelerator("cuda", _board(tree), unified=True)] if tegra else []
+
+
+def _board(tree: SysRoot) -> str:
+    """`"NVIDIA Jetson AGX Orin Developer Kit"`: which of its kind the Tegra is, only the board tells."""
+    return clean(tree.line("/proc/device-tree/model") or "") or "NVIDIA Tegra"
 
 
 def _proc_name(tree: SysRoot, slot: str) -> str:
@@ -57,48 +68,28 @@ def _pci_vendor_present(tree: SysRoot, vendor: str) -> bool:
     )
 
 
-def _nvml(notes: list[str]) -> list[Accelerator]:
-    try:
-        nvml: Any = importlib.import_module("pynvml")
-    except ImportError:
-        notes.append("an NVIDIA driver is loaded, but the Python package nvidia-ml-py is missing: GPUs unknown")
-        return []
-    try:
-        nvml.nvmlInit()
-    except nvml.NVMLError as error:
-        notes.append(f"an NVIDIA driver is loaded, but NVML does not answer ({error}): GPUs unknown")
-        return []
-    try:
-        return [_nvml_device(nvml, index, notes) for index in range(nvml.nvmlDeviceGetCount())]
-    except nvml.NVMLError as error:
-        notes.append(f"NVML failed while listing GPUs ({error})")
-        return []
-    finally:
-        nvml.nvmlShutdown()
+def _closed(tree: SysRoot, rocm: bool) -> list[str]:
+    """Why programs of this user cannot compute on cards that the kernel lists, as in containers."""
+    nodes = [f"/dev/dri/{name}" for name in tree.names("/dev/dri") if name.startswith("renderD")]
+    if not nodes:
+        return ["no /dev/dri/renderD*: a container sees GPUs that it was not given (docker: --device /dev/dri)"]
+    shut = [path for path in (*nodes, *(["/dev/kfd"] if rocm else [])) if not _opens(tree, path)]
+    return [_shut(tree, path) for path in shut]
 
 
-def _nvml_device(nvml: Any, index: int, notes: list[str]) -> Accelerator:
-    handle = nvml.nvmlDeviceGetHandleByIndex(index)
-    name = nvml.nvmlDeviceGetName(handle)
-    name = clean(name.decode("utf-8", "replace") if isinstance(name, bytes) else name)
-    try:
-        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-        total, free = int(memory.total), int(memory.free)
-    except nvml.NVMLError as error:
-        # GB10 and Tegra share the machine's RAM and have no memory of their own to report.
-        notes.append(f"{name}: NVML reports no memory of its own ({error}): taken as sharing the machine's RAM")
-        return Accelerator("cuda", name, unified=True)
-    return Accelerator("cuda", name, total, free, _nvml_bandwidth(nvml, handle))
+def _opens(tree: SysRoot, path: str) -> bool:
+    real = tree.locate(path)
+    return real is not None and os.access(real, os.R_OK | os.W_OK)
 
 
-def _nvml_bandwidth(nvml: Any, handle: Any) -> float | None:
-    """Theoretical GB/s: memory clock x 2 (NVML gives the clock of a double-data-rate bus) x bus width."""
-    try:
-        mhz = nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_MEM)
-        bits = nvml.nvmlDeviceGetMemoryBusWidth(handle)
-    except nvml.NVMLError:
-        return None
-    return round(mhz * 1e6 * 2 * bits / 8 / 1e9, 1) or None
+def _shut(tree: SysRoot, path: str) -> str:
+    if not tree.exists(path):
+        return f"no {path}: a container was not given it, and ROCm needs it (docker: --device {path})"
+    group = os.stat(tree.locate(path) or path).st_gid
+    return (
+        f"{path} may not be opened by this user: it belongs to group {group} "
+        f"(sudo usermod -aG {group} $USER; docker: --group-add {group})"
+    )
 
 
 def _drm_cards(tree: SysRoot, notes: list[str]) -> list[Accelerator]:
@@ -122,8 +113,25 @@ def _amd(tree: SysRoot, card: str, notes: list[str]) -> Accelerator:
         notes.append(f"{name}: memory unknown (no mem_info_vram_total: the amdgpu driver is not loaded)")
         return Accelerator(kind, name)
     if _is_apu(tree, device):
-        return Accelerator(kind, name, unified=True)
-    return Accelerator(kind, name, total, total - used if used is not None and 0 <= used <= total else None)
+        # Beside what firmware carves out, it may use as much of the RAM as the driver maps for it.
+        gtt, gtt_used = (tree.integer(f"{device}/mem_info_gtt_{what}") for what in ("total", "used"))
+        if gtt is None:
+            return _known(Accelerator(kind, name, unified=True))
+        return _known(Accelerator(kind, name, total + gtt, _free(total + gtt, used, gtt_used), unified=True))
+    return _known(Accelerator(kind, name, total, _free(total, used)))
+
+
+def _free(total: int, *used: int | None) -> int | None:
+    taken = sum(part for part in used if part is not None) if None not in used else -1
+    return total - taken if 0 <= taken <= total else None
+
+
+def _known(gpu: Accelerator) -> Accelerator:
+    """The same with the table's name and bandwidth, which sysfs has not, where its number is of one GPU only."""
+    facts = gpu_table.find(gpu) if _NUMBERED.fullmatch(gpu.name) else None
+    if facts is None or facts.known != "device":
+        return gpu
+    return replace(gpu, name=facts.name, bandwidth_gb_s=None if facts.unified else facts.bandwidth_gb_s)
 
 
 def _is_apu(tree: SysRoot, device: str) -> bool:
@@ -147,14 +155,14 @@ def _intel(tree: SysRoot, card: str, notes: list[str]) -> Accelerator:
     device = f"{card}/device"
     name = _drm_name(tree, device, "Intel")
     if f"PCI_SLOT_NAME={_INTEL_INTEGRATED}" in (tree.text(f"{device}/uevent") or ""):
-        return Accelerator("xe", name, unified=True)
+        return _known(Accelerator("xe", name, unified=True))
     total = tree.integer(f"{card}/lmem_total_bytes") or tree.integer(f"{device}/tile0/physical_vram_size_bytes")
     free = tree.integer(f"{card}/lmem_avail_bytes")
     if total is None:
         total = _bar_bytes(tree.text(f"{device}/resource"))
         reason = "its size is taken from PCI BAR 2" if total else "no lmem_total_bytes, no PCI BAR 2"
         notes.append(f"{name}: the driver does not report local memory, {reason}")
-    return Accelerator("xe", name, total, free)
+    return _known(Accelerator("xe", name, total, free))
 
 
 def _bar_bytes(resource: str | None) -> int | None:
