@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from alone import alone
 from native import Failed, Native, digest
 from optional import Optional, refuse_gpu, resolve, size_of
 from progress import Progress
@@ -258,6 +259,22 @@ def end_group(process: subprocess.Popen[str]) -> None:
             continue
 
 
+def set_up(installer: Installer, optional: Sequence[str]) -> str:
+    """Install all parts but the optional ones that are not named; return a summary.
+
+    Raises:
+        Failed: there is no environment, or no core.
+    """
+    installer.make_venv()
+    for part in parts():
+        if part.optional and part.name not in optional:
+            continue
+        outcome = installer.run(part)
+        if part.name == CORE and outcome.status == "failed":
+            raise Failed(outcome.note, outcome.hint)
+    return installer.summary()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--venv", type=Path, default=ROOT / ".venv", help="environment to make or update")
@@ -268,22 +285,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.default_int_handler)
-    installer = Installer(options.venv.resolve(), tuple(filter(None, options.extras.split(","))), gpu=options.gpu)
+    venv, extras = options.venv.resolve(), tuple(filter(None, options.extras.split(",")))
     try:
-        installer.make_venv()
-        for part in parts():
-            if part.optional and part.name not in options.optional.split(","):
-                continue
-            outcome = installer.run(part)
-            if part.name == CORE and outcome.status == "failed":
-                raise Failed(outcome.note, outcome.hint)
+        with alone(venv.with_name(f"{venv.name}.lock")):
+            summary = set_up(Installer(venv, extras, gpu=options.gpu), options.optional.split(","))
     except Failed as failed:
         print(f"Set-up failed: {failed.reason}\n  {failed.hint}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nInterrupted. What was finished is kept; the same command goes on from here.", file=sys.stderr)
         return 130
-    print(installer.summary(), end="", flush=True)
+    print(summary, end="", flush=True)
     return 0
 
 

@@ -19,7 +19,7 @@ from support.waiting import PATIENCE_S, wait_until
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
 # What `python plugins/install.py` imports.
-MODULES = ("install", "native", "optional", "progress")
+MODULES = ("alone", "install", "native", "optional", "progress")
 PIP = """#!/bin/sh
 # Stands in for `.venv/bin/python -m pip --no-input ...`.
 shift 3
@@ -234,6 +234,24 @@ def test_an_interrupt_ends_pip_and_what_pip_started(repository: Repository) -> N
     assert process.returncode == 130
     assert "Interrupted. What was finished is kept" in told
     wait_until(lambda: not alive(int(child.read_text())))
+
+
+def test_a_second_set_up_waits_for_the_first_and_says_so(repository: Repository) -> None:
+    import alone
+
+    for module in MODULES:
+        (repository.folder / "plugins" / f"{module}.py").write_text((PLUGINS / f"{module}.py").read_text())
+    with alone.alone(repository.folder / ".venv.lock"):
+        command = [sys.executable, str(repository.folder / "plugins" / "install.py")]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        assert not repository.log.exists()
+    rest = process.communicate(timeout=PATIENCE_S)[0]
+
+    assert f"process {os.getpid()}" in first
+    assert process.returncode == 0
+    assert "installed" in rest
 
 
 def alive(pid: int) -> bool:
