@@ -27,6 +27,7 @@ _CHANGED_BASE = re.compile(r"pissa|olora|corda|loftq|lora_ga")
 # Of the patterns that peft takes as regular expressions, those that take no time: names, and few repeated parts.
 _PATTERN = re.compile(r"\^?(?:[\w.-]|\\[.d]|\[[\w-]{1,40}\]|(?<=\\d)\+|(?<=\])\+|(?<=\.)[*+]){1,300}\$?")
 _MOST_REPEATED = 2
+_MOST_ALPHA = 1e30  # that times a rank is a number of 32 bits
 _MOST_PATTERNS = 4096
 
 
@@ -84,8 +85,9 @@ def read_config(folder: Path) -> PeftConfig:
 def _check_patterns(place: Path, config: PeftConfig) -> None:
     patterns = config.alpha_pattern or {}
     numbers = (config.lora_alpha, *patterns.values())
-    if not all(math.isfinite(number) for number in numbers) or len(patterns) > _MOST_PATTERNS:
-        message = f"{place}: lora_alpha and alpha_pattern must be at most {_MOST_PATTERNS} finite numbers"
+    if not all(abs(number) <= _MOST_ALPHA for number in numbers) or len(patterns) > _MOST_PATTERNS:
+        most = f"at most {_MOST_PATTERNS} numbers up to {_MOST_ALPHA:g}"
+        message = f"{place}: lora_alpha and alpha_pattern must be {most}"
         raise BadArtifact(message, hint="export the adapter again")
     for key in patterns:
         if not _PATTERN.fullmatch(key) or len(re.findall(r"[*+]", key)) > _MOST_REPEATED:

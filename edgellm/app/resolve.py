@@ -26,6 +26,7 @@ from edgellm.contract.source import Resolver, scheme_of
 from edgellm.errors import SourceError, SourceUnreachable, UnknownModel, UnsupportedArtifact, UsageError, option
 from edgellm.estimate import quants
 from edgellm.selection.context import SelectionContext
+from edgellm.store.adapters import AdapterStore
 from edgellm.store.card import card_of
 from edgellm.store.http import check_userinfo
 from edgellm.store.library import Library
@@ -199,9 +200,21 @@ def _narrowed(whole: ResolvedModel, quant: str | None, *, predict: bool) -> Reso
         recipe = next((q for q in quants.QUANTS.values() if q.name.lower() == quant.lower() and q.predictable), None)
         files = files[:1] or ((ModelFile(NOT_PUBLISHED, recipe.name),) if recipe else ())
     if not files:
-        hint = f"published: {', '.join(published) or 'none'}"
-        raise UsageError(f"{card.id} has no file in {quant}", hint=hint, param="quant")
+        raise UsageError(f"{card.id} has no file in {quant}", hint=_instead(card.id, quant, published), param="quant")
     return replace(whole, card=replace(card, files=files), others=others)
+
+
+def _instead(model: str, quant: str, published: Sequence[str]) -> str:
+    """What can stand behind the name of a model: a quantization, or an adapter that was tuned or imported here."""
+    import difflib
+
+    by_name = {name.upper(): name for name in published}
+    near = difflib.get_close_matches(quant.upper(), by_name, n=1)
+    adapters = [stored.name for stored in AdapterStore().installed() if stored.base_id == model]
+    parts = [f"published: {', '.join(published) or 'none'}"]
+    parts += [f"adapters of it: {', '.join(adapters)}"] if adapters else []
+    parts += [f"did you mean {by_name[near[0]]}?"] if near else []
+    return "; ".join(parts)
 
 
 def _of_address(uri: str, cards: Sequence[ModelCard], *, offline: bool) -> tuple[ModelCard, str]:

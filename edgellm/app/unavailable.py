@@ -36,7 +36,7 @@ def unavailable(
         are = "is" if len(others) == 1 else "are"
         hint = f"{', '.join(others)} of it {are} on this disk: edgellm run {wish.model}:{others[0]}"
     else:
-        file = "edgellm serve PATH.gguf" if speaks_in_flags() else 'EdgeLLM.load("PATH.gguf")'
+        file = "PATH.gguf in place of its name" if speaks_in_flags() else 'EdgeLLM.load("PATH.gguf")'
         online = f"leave {option('offline')} out, unset EDGELLM_OFFLINE" if offline else "connect to a network"
         choose = "let `edgellm pull` without a name choose" if speaks_in_flags() else "let EdgeLLM.auto() choose"
         other = f", {choose} what can be had from here" if named else ""

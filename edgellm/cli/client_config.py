@@ -20,6 +20,7 @@ else:  # generic since click 8.2
     _Choice = click.Choice
 
 CLIENTS = ("aider", "claude-code", "cline", "codex", "continue", "llm", "open-webui", "zed")
+VS_CODE = ("vscode", "vs-code", "code", "vscodium")
 TEXTS = Path(__file__).parent / "clients"
 URL = "http://127.0.0.1:8642"
 MODEL = "edgellm"  # means whatever is served
@@ -36,6 +37,8 @@ class _Client(_Choice):
     """One of CLIENTS; what is near to one is answered with it."""
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value.lower() in VS_CODE:
+            self.fail(f"for {value!r} itself there are no lines, but for what runs in it: continue, cline", param, ctx)
         near = next((name for name in CLIENTS if value and name.startswith(value.lower())), None)
         if near is not None and value != near:
             self.fail(f"there are no lines for {value!r}; did you mean {near}?", param, ctx)

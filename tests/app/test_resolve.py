@@ -6,13 +6,18 @@ from pathlib import Path
 
 import pytest
 from support import gguf_writer
+from support.random_lora import random_lora
 from support.refusals import refuses
+from support.tiny_models import MODELS
 from support.words import said
 
+from edgellm.adaptation import adapter_file
 from edgellm.app import context, launch
 from edgellm.app.resolve import refer, resolve
 from edgellm.catalog.lookup import catalog
-from edgellm.errors import SourceError, UnknownModel
+from edgellm.errors import SourceError, UnknownModel, UsageError
+from edgellm.formats.gguf.reader import read_model
+from edgellm.store.adapters import AdapterOrigin, AdapterStore
 from edgellm.types.request import SelectionRequest
 
 ROWS = list(catalog().values())
@@ -72,3 +77,13 @@ def test_a_plan_says_what_a_name_was_taken_for(monkeypatch: pytest.MonkeyPatch, 
 def test_a_name_that_may_be_several_is_asked_back(typed: str) -> None:
     with refuses(UnknownModel):
         resolve(typed, context.of("raspberry-pi-5-8gb"))
+
+
+def test_what_stands_behind_a_colon_and_is_nothing_is_answered_with_what_there_is(tmp_path: Path) -> None:
+    lora = random_lora(read_model(MODELS["llama-grouped"].sparse(tmp_path)), roles=("attn_q",))
+    origin = AdapterOrigin("mail", "qwen3-4b", "Q8_0", "0" * 64, "/m.gguf")
+    AdapterStore().add(origin, lambda path: adapter_file.write(path, lora))
+    for typed, near in (("qwen3-4b:Q4KM", "Q4_K_M"), ("qwen3-4b:w2", "mail")):
+        with refuses(UsageError, param="quant") as caught:
+            resolve(typed, context.of("raspberry-pi-5-8gb"))
+        assert near in caught.value.hint

@@ -141,3 +141,10 @@ def test_a_client_that_is_none_of_them_is_told_once_what_there_is() -> None:
 
     assert result.exit_code == 2
     assert result.stderr.count("open-webui") == 1
+
+
+def test_an_editor_is_answered_with_what_runs_in_it() -> None:
+    result = written("vscode")
+
+    assert result.exit_code == 2
+    assert "continue, cline" in result.stderr
