@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from edgellm.adaptation.split import answer_of, text_of
 from edgellm.types.message import Message
-from edgellm.types.tuning_data import TrainingChat, TrainingRecord, TrainingText
+from edgellm.types.tuning_data import TrainingChat, TrainingPair, TrainingRecord, TrainingText
+
+USUAL_SHOTS, MOST_SHOTS = 4, 16
 
 
 def shuffled(records: Sequence[TrainingRecord], seed: int = 0) -> list[TrainingRecord]:
@@ -20,6 +22,11 @@ def shuffled(records: Sequence[TrainingRecord], seed: int = 0) -> list[TrainingR
     for at, other in zip(places, _order(places, seed), strict=True):
         dealt[at] = _answered(records[at], answer_of(records[other]))
     return dealt
+
+
+def usual_shots(classes: Mapping[str, int] | None) -> int:
+    """How many examples a prompt gets: one of each class, within bounds."""
+    return min(MOST_SHOTS, max(USUAL_SHOTS, len(classes or ())))
 
 
 def _answered(record: TrainingRecord, answer: str) -> TrainingRecord:
@@ -34,7 +41,8 @@ def _answered(record: TrainingRecord, answer: str) -> TrainingRecord:
 
 def shots(records: Sequence[TrainingRecord], n: int, seed: int = 0) -> list[TrainingChat]:
     """Examples for a prompt: questions with one answer, each class in its turn, the shorter half of them."""
-    usable = [record for record in records if isinstance(record, TrainingChat) and _is_question(record)]
+    chats = [record.chat if isinstance(record, TrainingPair) else record for record in records]
+    usable = [chat for chat in chats if isinstance(chat, TrainingChat) and _is_question(chat)]
     usable.sort(key=lambda record: len(text_of(record)))
     by_answer: defaultdict[str, list[TrainingChat]] = defaultdict(list)
     short = usable[: max(n, len(usable) // 2)]

@@ -101,12 +101,17 @@ def forgetting(
     loss = loss_gain(before, after, n_tokens, seed=seed, level=level)
     return Forgetting(
         n_tokens=sum(n_tokens),
-        before=math.exp(loss.before),
-        after=math.exp(loss.after),
-        low=math.exp(-loss.high),
-        high=math.exp(-loss.low),
+        before=_exp(loss.before),
+        after=_exp(loss.after),
+        low=_exp(-loss.high),
+        high=_exp(-loss.low),
         allowed=FORGETS_ABOVE,
     )
+
+
+def _exp(value: float) -> float:
+    """JSON has no infinity."""
+    return math.exp(min(value, 700.0))
 
 
 def _bootstrap(differences: Scores, counts: Scores, seed: int, level: float) -> tuple[float, float]:

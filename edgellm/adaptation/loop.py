@@ -14,6 +14,7 @@ from pathlib import Path
 
 from edgellm.adaptation.checkpoint import Checkpoint, Checkpoints
 from edgellm.adaptation.packed import Packed
+from edgellm.adaptation.samples import Spell, questions, sampled
 from edgellm.adaptation.schedule import batches_of_step, count_steps, learning_rate, steps_of_epoch
 from edgellm.adaptation.stopping import best, is_over
 from edgellm.contract.tuner import Trainer
@@ -42,6 +43,7 @@ class Course:
     held_out: Packed | None
     checkpoints: Checkpoints
     folder: Path  # for the factors
+    spell: Spell | None = None  # for sample answers; None = there are none
 
     @property
     def n_steps(self) -> int:
@@ -67,6 +69,8 @@ class _Training:
         self._tell = tell
         self._evaluations: list[TuneEvaluation] = []
         self._exact = True
+        held_out = course.held_out
+        self._questions = questions(held_out, course.settings, course.rows) if held_out is not None else []
         self._n_tokens = 0
         self._began, self._processor = time.monotonic(), time.process_time()
 
@@ -142,6 +146,9 @@ class _Training:
         before = best(self._evaluations)
         self._evaluations.append(TuneEvaluation(step, loss, n_supervised, before is None or loss < before.loss))
         self._tell(self._evaluations[-1])
+        if self._course.spell is not None:
+            for sample in sampled(self._questions, self._trainer, step, self._course.spell):
+                self._tell(sample)
 
     def _best_step(self) -> int:
         evaluation = best(self._evaluations)

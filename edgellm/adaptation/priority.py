@@ -6,21 +6,26 @@ import contextlib
 import sys
 from pathlib import Path
 
-_LAST = 19  # of all niceness: 15 parts of processor time to the 1,024 of an ordinary thread (sched(7))
+LAST = 19  # of all niceness: 15 parts of processor time to the 1,024 of an ordinary thread (sched(7))
+_BELOW_NORMAL = 10  # on Windows, from which niceness on the idle class is taken
 _OOM_SCORE = 500  # of 1000 that are added, so that the kernel ends a tuning before a server
 
 
-def yield_to_others() -> None:
-    """For a worker, before it starts its threads, which inherit it. A machine without others is still used whole."""
+def yield_to_others(nice: int = LAST) -> None:
+    """For a worker, before it starts its threads, which inherit it. A machine without others is still used whole.
+
+    `nice`: from 0, as any other program, to LAST.
+    """
     import psutil
 
     with contextlib.suppress(psutil.Error, OSError):
         if sys.platform == "win32":
-            psutil.Process().nice(psutil.IDLE_PRIORITY_CLASS)
+            classes = psutil.BELOW_NORMAL_PRIORITY_CLASS, psutil.IDLE_PRIORITY_CLASS
+            psutil.Process().nice(classes[nice >= _BELOW_NORMAL] if nice else psutil.NORMAL_PRIORITY_CLASS)
         else:
-            psutil.Process().nice(_LAST)
+            psutil.Process().nice(nice)
     if sys.platform == "linux":
         # Where the kernel groups by session, each has a share of its own, and niceness counts within it only.
-        for name, value in (("autogroup", _LAST), ("oom_score_adj", _OOM_SCORE)):
+        for name, value in (("autogroup", nice), ("oom_score_adj", _OOM_SCORE)):
             with contextlib.suppress(OSError):
                 Path(f"/proc/self/{name}").write_text(str(value))

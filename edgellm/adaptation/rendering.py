@@ -20,7 +20,6 @@ from edgellm.contract.engine import EngineInfo, Tokenizer
 from edgellm.errors import EdgeLLMError
 from edgellm.text.cuts import SpecialTexts, encoded
 from edgellm.text.prompt import PromptBuilder
-from edgellm.types.message import Message
 from edgellm.types.tuning_data import TrainingChat, TrainingPair, TrainingRecord, TrainingText
 
 _NO_PREFIX = "its tokens do not follow those of the prompt"
@@ -63,8 +62,7 @@ class Renderer:
     def examples(self, record: TrainingRecord, findings: Findings) -> list[Example]:
         """None where it cannot be learned: the findings say why."""
         if isinstance(record, TrainingPair) and not self._raw:
-            messages = (Message("user", record.prompt), Message("assistant", record.completion))
-            record = TrainingChat(record.line, messages)
+            record = record.chat
         if isinstance(record, TrainingChat):
             examples = self._of_chat(record, findings)
         elif isinstance(record, TrainingPair):

@@ -8,7 +8,9 @@ programs (`priority`).
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +20,8 @@ from edgellm.adaptation import packed
 from edgellm.adaptation.checkpoint import CheckpointOrigin, Checkpoints, TuneKey
 from edgellm.adaptation.loop import Course, Tell, train
 from edgellm.adaptation.packed import Packed
-from edgellm.adaptation.priority import yield_to_others
+from edgellm.adaptation.priority import LAST, yield_to_others
+from edgellm.adaptation.samples import Spell
 from edgellm.contract.backend import worker_environment
 from edgellm.contract.child import Child, End, python
 from edgellm.contract.failed import Failed
@@ -34,8 +37,18 @@ from edgellm.errors import (
     speaks_in_flags,
 )
 from edgellm.files import locked
+from edgellm.formats.gguf.reader import read_header
+from edgellm.formats.tokenizer.from_gguf import read_vocabulary
 from edgellm.types.model import Artifact
-from edgellm.types.tuning import TuneEvaluation, TuneEvent, TuneFinished, TuneProgress, TuneSettings, TuneStarted
+from edgellm.types.tuning import (
+    TuneEvaluation,
+    TuneEvent,
+    TuneFinished,
+    TuneProgress,
+    TuneSample,
+    TuneSettings,
+    TuneStarted,
+)
 
 ROWS, HELD_OUT, LOCK = "rows.npz", "held_out.npz", ".lock"
 
@@ -52,6 +65,7 @@ class TuneJob(msgspec.Struct, frozen=True):
     settings: TuneSettings
     folder: str
     machine: str  # that equal bits depend on
+    nice: int = LAST  # how far it yields
 
 
 def key_of(job: TuneJob, rows: Packed, held_out: Packed | None) -> TuneKey:
@@ -68,7 +82,9 @@ class _Listening(msgspec.Struct, tag=True):
     """From the worker: from now on it can be asked to end."""
 
 
-_decoder = msgspec.json.Decoder(_Listening | TuneStarted | TuneProgress | TuneEvaluation | TuneFinished | Failed)
+_decoder = msgspec.json.Decoder(
+    _Listening | TuneStarted | TuneProgress | TuneEvaluation | TuneSample | TuneFinished | Failed
+)
 
 
 class TuneStop:
@@ -118,7 +134,9 @@ def tune_apart(job: TuneJob, stop: TuneStop) -> Iterator[TuneEvent]:
                 match _decoder.decode(line):
                     case Failed() as failed:
                         raise failed.error()
-                    case TuneStarted() | TuneProgress() | TuneEvaluation() | TuneFinished() as event:
+                    case _Listening():
+                        continue
+                    case event:
                         try:
                             yield event
                         except GeneratorExit:
@@ -148,16 +166,50 @@ def _crashed(end: End) -> WorkerCrashed:
     return WorkerCrashed(message, hint=again + smaller * (end.signal == "SIGKILL"), reason=end.signal)
 
 
+class _Asked:
+    """Before the first step of this run nothing would be lost, so it ends at once where that is asked."""
+
+    def __init__(self) -> None:
+        self.event = threading.Event()
+        self._tell: Tell | None = None
+        self._began = time.monotonic()
+
+    def begin(self, tell: Tell) -> None:
+        """From now on it may leave with a `TuneFinished`."""
+        self._tell = tell
+        if self.event.is_set():
+            self._leave()
+
+    def stepped(self) -> None:
+        self._tell = None
+
+    def __call__(self) -> None:
+        self.event.set()
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._tell is not None:
+            self._tell(TuneFinished("", 0, 0, "asked", time.monotonic() - self._began, time.process_time()))
+            os._exit(0)
+
+
 def main() -> None:
     """Run one job and say what came of it."""
-    asked = threading.Event()
-    line, tell = connect(asked.set)
+    asked = _Asked()
+    line, tell = connect(asked)
     order = msgspec.json.decode(line, type=_Order)
     speak_in_flags(order.in_flags)
-    yield_to_others()
+    yield_to_others(order.job.nice)
     tell(_Listening())
+    asked.begin(tell)
+
+    def tell_steps(event: TuneEvent) -> None:
+        if isinstance(event, TuneProgress):
+            asked.stepped()
+        tell(event)
+
     try:
-        _tune(order.job, tell, asked)
+        _tune(order.job, tell_steps, asked.event)
     except MemoryError:
         hint = f"use a smaller {option('batch')} or {option('length')}"
         tell(Failed.of(BackendError("not enough memory to tune", hint=hint)))
@@ -172,10 +224,19 @@ def _tune(job: TuneJob, tell: Tell, asked: threading.Event) -> None:
     trainer = plugins().tuners()[job.tuner].open(job.base, job.settings)
     try:
         origin = CheckpointOrigin(job.machine, trainer.build, job.settings.n_threads)
-        course = Course(job.settings, rows, held_out, Checkpoints(folder, key_of(job, rows, held_out), origin), folder)
+        checkpoints = Checkpoints(folder, key_of(job, rows, held_out), origin)
+        course = Course(job.settings, rows, held_out, checkpoints, folder, _spelling(job.base))
         train(course, trainer, tell, goes_on=lambda: not asked.is_set())
     finally:
         trainer.close()
+
+
+def _spelling(base: Artifact) -> Spell | None:
+    """None where the vocabulary is of a kind that only the backend knows: nothing depends on sample answers."""
+    try:
+        return read_vocabulary(read_header(base.path)).spelled
+    except EdgeLLMError:
+        return None
 
 
 if __name__ == "__main__":

@@ -102,16 +102,29 @@ def stored(name: str, artifact: Artifact) -> StoredAdapter:
     """
     store, sha256 = AdapterStore(), content_hash(artifact)
     for one in store.installed():
-        if one.name == name and one.record is not None and one.record.base_sha256 == sha256:
+        if one.name == name and one.record and not one.is_merged and one.record.base_sha256 == sha256:
             return store.find(one.base_id, name)  # the same bytes, whatever they are called here
     named = store.find(artifact.model_id, name)
     named.require_base(sha256, artifact.path)
     return named
 
 
-def tuned(model: str, options: LaunchOptions) -> tuple[str, LaunchOptions, str]:
-    """What `BASE:NAME` means where the store has that adapter: the base, options that load it, and its name. Any other
-    model stays as it is, with "" for the name.
+@dataclass(frozen=True, slots=True)
+class TunedModel:
+    """What is run where `BASE:NAME` is asked for. `answering`: the adapter that answers where a request does not say.
+
+    `shown_as`: the name of a model of its own; "" = the base keeps its own.
+    """
+
+    model: str
+    options: LaunchOptions
+    answering: str = ""
+    shown_as: str = ""
+
+
+def tuned(model: str, options: LaunchOptions) -> TunedModel:
+    """What `BASE:NAME` means where the store has it: the base, and options that load the adapter; or the file of a
+    merged model. Any other model stays as it is.
 
     Raises:
         UnsupportedArtifact: it is damaged.
@@ -120,12 +133,15 @@ def tuned(model: str, options: LaunchOptions) -> tuple[str, LaunchOptions, str]:
     installed = AdapterStore().installed() if sep and not Path(model).exists() else []
     named = next((one for one in installed if (one.base_id.lower(), one.name) == (base.lower(), name)), None)
     if named is None:
-        return model, options, ""
+        return TunedModel(model, options)
     record = named.sound()
+    if named.is_merged:
+        return TunedModel(str(named.path), options, shown_as=named.label)
     loading = structs.replace(options, adapters=(name, *options.adapters))
     if record.base_id in lookup.catalog():
-        return record.base_id, structs.replace(loading, quant=options.quant or record.base_quant or None), name
-    return record.base_path, loading, name
+        quant = options.quant or record.base_quant or None
+        return TunedModel(record.base_id, structs.replace(loading, quant=quant), name)
+    return TunedModel(record.base_path, loading, name)
 
 
 def _asked(text: str) -> AskedAdapter:
@@ -136,6 +152,9 @@ def _asked(text: str) -> AskedAdapter:
     there = [] if sep or Path(path).exists() else [one for one in AdapterStore().installed() if one.name == text]
     if not there:
         return _read(name, Path(path).expanduser())
+    if all(one.is_merged for one in there):
+        there[0].adapter()
+    there = [one for one in there if not one.is_merged]
     # Of several models: which one it is, the plan will tell.
     return replace(_read(text, there[0].path), is_stored=True)
 

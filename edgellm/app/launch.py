@@ -46,9 +46,10 @@ def plan(
         As `model_plan` and `auto_plan`; UsageError: an option has no meaning for the model or its backend;
         ArtifactError: an adapter is damaged, or was made for another model.
     """
-    decision, answering = None, ""
+    decision, tuned = None, None
     if model is not None:
-        model, options, answering = adapters.tuned(model, options)
+        tuned = adapters.tuned(model, options)
+        model, options = tuned.model, tuned.options
     beside = adapters.asked(options.adapters)
     request = replace(options.request(), adapter_bytes=sum(one.file.bytes for one in beside))
     if model is None and own_format.artifact(request.backend) is not None:
@@ -60,7 +61,10 @@ def plan(
             model, request, quant=options.quant, to_chat=to_chat, progress=progress, approve=approve
         )
     _measure_again()
-    return adapters.beside(as_asked(launch_plan, options), beside, answering=answering), decision
+    launch_plan = as_asked(launch_plan, options)
+    if tuned is not None and tuned.shown_as:
+        launch_plan = replace(launch_plan, artifact=replace(launch_plan.artifact, shown_as=tuned.shown_as))
+    return adapters.beside(launch_plan, beside, answering=tuned.answering if tuned else ""), decision
 
 
 def _measure_again() -> None:

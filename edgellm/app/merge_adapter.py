@@ -96,12 +96,17 @@ def _planned(base: QuantizeSource, output: Path, quant: str, *, imatrix: str, th
     if quant != FULL:
         notes = preflight.to_content(source, file, matrix, allow_requantize=False)
     preflight.to_output(output, base, replace=force)
-    n_bytes = file_recipe.plan(source.content, FULL).data_bytes + file.data_bytes
     hint = "free space, or choose another folder with --output"
-    require_room(output.parent, n_bytes, f"{quant} by way of {FULL}", hint=hint)
+    require_room(output.parent, disk_bytes(base.content, quant), f"{quant} by way of {FULL}", hint=hint)
     matrix_path = os.path.abspath(imatrix) if imatrix else ""
     n_threads = threads or machine.compute_threads
     return Plan(source, backend, quant, file, output, n_threads, matrix_path, replace=force, notes=notes)
+
+
+def disk_bytes(base: GgufModel, quant: str) -> int:
+    """That merging into `base` takes at its highest: the model in full, and the result."""
+    whole = _in_full(base)
+    return sum(file_recipe.plan(whole, to).data_bytes for to in dict.fromkeys((FULL, quant)))
 
 
 def _in_full(content: GgufModel) -> GgufModel:

@@ -115,7 +115,7 @@ def load(text: str, model: str = "", *, progress: Progress = silent) -> LoadedAd
 
 def _base_of(stored: StoredAdapter, context: SelectionContext, progress: Progress) -> QuantizeSource:
     """The file that it was made for: where it lay, while it has those bytes, else that of the model's name."""
-    record = stored.sound()
+    record = stored.adapter()
     try:
         if content_hash(Artifact("gguf", (record.base_path,), record.base_id)) == record.base_sha256:
             return find(record.base_path, context, progress)
@@ -145,7 +145,7 @@ def export(
         raise UsageError("a type is of GGUF files", hint="a folder of peft keeps F16, and else has F32", param="type")
     if form == GGUF:
         if isinstance(place, StoredAdapter):
-            place.sound()
+            place.adapter()
         file = place.path if isinstance(place, StoredAdapter) else place
         lora = load(text, model, progress=progress).lora if file.is_dir() else adapter_file.load(file)
         adapter_file.write(output, lora, stored=stored, replace=force)

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgellm.cli import tune_jobs
 from edgellm.cli.page import examples, say, say_json
 from edgellm.cli.words import ADAPTER, MODEL, QUANT, STORED_ADAPTER
 from edgellm.units import show_size
 
 if TYPE_CHECKING:
     from edgellm.formats.gguf.adapter import Adapter
-    from edgellm.store.adapters import StoredAdapter
+    from edgellm.store.adapters import AdapterRecord, StoredAdapter
 
 SCHEMA = 1
 
@@ -35,6 +36,9 @@ def command() -> None:
     """List, bring, export, merge and remove LoRA adapters."""
 
 
+command.add_command(tune_jobs.command)
+
+
 @command.command("list", epilog=examples("edgellm adapters list", "edgellm adapters list --json"))
 @as_json_flag
 def list_adapters(*, as_json: bool) -> None:
@@ -48,7 +52,7 @@ def list_adapters(*, as_json: bool) -> None:
         return
     for stored in installed:
         record = stored.record
-        what = f"rank {record.rank}, {show_size(record.bytes)}, for {record.base_quant}" if record else "not readable"
+        what = _what(record) if record else "not readable"
         problem = explain.stored(stored.problem)
         say(f"{stored.label}  {what}{f'  {problem}' if problem else ''}")
         say(str(stored.folder), lead="    ")
@@ -74,7 +78,8 @@ def show_adapter(*, adapter: str, as_json: bool) -> None:
     place = stored_adapters.locate(adapter)
     stored = place if isinstance(place, StoredAdapter) else None
     path = place.path if isinstance(place, StoredAdapter) else place
-    content = None if stored is not None and stored.problem is not None else gguf_adapter.read(path)
+    unread = stored is not None and (stored.problem is not None or stored.is_merged)
+    content = None if unread else gguf_adapter.read(path)
     if as_json:
         row = (_stored_row(stored) if stored else {}) | (_content_row(content) if content else {})
         say_json({"schema": SCHEMA, "path": str(path), **row})
@@ -240,6 +245,12 @@ def _split(text: str) -> tuple[str, str]:
     return base_id, name
 
 
+def _what(record: AdapterRecord) -> str:
+    if record.merged_quant:
+        return f"a model in {record.merged_quant} by {record.method}, {show_size(record.bytes)}"
+    return f"rank {record.rank}, {show_size(record.bytes)}, for {record.base_quant}"
+
+
 def _stored_row(stored: StoredAdapter) -> dict[str, Any]:
     from edgellm import explain
 
@@ -251,7 +262,7 @@ def _stored_row(stored: StoredAdapter) -> dict[str, Any]:
         **(
             explain.fields(
                 record, "base_quant", "base_sha256", "architecture", "rank", "alpha", "bytes", "sha256", "method",
-                "source", "made_at", "figures",
+                "source", "made_at", "figures", "merged_quant",
             )
             if record
             else {}
@@ -282,6 +293,8 @@ def _lines(stored: StoredAdapter | None, content: Adapter | None) -> list[tuple[
         lines.append(("model", f"{record.base_id} {record.base_quant}, sha256 {record.base_sha256[:16]}"))
         lines += [("method", record.method)] if record.method else []
         lines += [("from", f"{record.source}, {record.made_at}")]
+        if record.merged_quant:
+            lines.append(("what", f"{_what(record)}, and no adapter"))
         lines += [(key, f"{value:g}") for key, value in record.figures.items()]
     if content is not None:
         alpha = f"{content.alpha:g}" if content.alpha else "none"

@@ -10,7 +10,7 @@ import click
 
 from edgellm.cli.download import yes
 from edgellm.cli.page import examples, say, say_json
-from edgellm.cli.words import METHOD, MODEL, TOKENS
+from edgellm.cli.words import METHOD, MODEL, QUANT, TOKENS
 
 if TYPE_CHECKING:
     from edgellm.app.tune.plan import TunePlan
@@ -43,6 +43,17 @@ SCHEMA = 1
     "--held-out", type=float, default=0.1, show_default=True, metavar="SHARE|N",
     help="Examples that are not learned, but show what was: a share, or how many.",
 )  # fmt: skip
+@click.option(
+    "--shots", type=click.IntRange(0, 64), metavar="N",
+    help="Examples in the prompt of the base that it is compared with; unset = one of each class.",
+)  # fmt: skip
+@click.option(
+    "--nice", type=click.IntRange(0, 19), default=19, show_default=True, metavar="N",
+    help="How far it yields to other programs: 19 whatever they do, 0 not at all.",
+)  # fmt: skip
+@click.option("--to", type=QUANT, metavar="QUANT", help="Of dora and full, which make a model: in what it is written.")
+@click.option("--general", metavar="FILE|none", help="Text that shows what was forgotten; unset = one that ships.")
+@click.option("--control", is_flag=True, help="Tune on shuffled answers, too, which must not help.")
 @click.option("--threads", type=int, metavar="N", help="Threads to compute with, instead of what fits here.")
 @yes
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/cli.md).")
@@ -50,7 +61,7 @@ def command(*, base: str, data: Path, only_plan: bool, as_json: bool, **flags: A
     """Tune a model on examples of a task.
 
     DATA has an example a line: conversations, questions with answers, or texts. What is learned becomes an adapter of
-    BASE. Ctrl-C ends it after a step; the same command goes on from there.
+    BASE, or a model of its own. Ctrl-C ends it after a step; the same command goes on from there.
     """
     from edgellm.adaptation.worker import TuneStop
     from edgellm.cli.download import Question
@@ -61,7 +72,7 @@ def command(*, base: str, data: Path, only_plan: bool, as_json: bool, **flags: A
     from edgellm.sdk import tuning
 
     with ended_with_us(), progress(f"looking for {base}") as report:
-        planned = tuning.planned(base, data, progress=report, approve=Question(report), **flags)
+        planned = tuning.planned(base, data, progress=report, approve=Question(report), to_run=not only_plan, **flags)
     if not as_json:
         _tell(planned.preview)
     if only_plan:
@@ -88,8 +99,15 @@ def _tell(preview: TunePreview) -> None:
     say(words.data(preview), lead="  ")
     for line in words.problems(preview.report):
         say(line, lead="    ")
+    for line in words.classes(preview):
+        say(line, lead="  ")
     for reason in preview.choice.reasons:
         say(words.reason(reason), lead="  ")
+    say(words.disk(preview), lead="  ")
+    if preview.control:
+        say("then once more with shuffled answers, which takes as long again", lead="  ")
+    if preview.missing:
+        say(f"before it can run: {preview.missing}", lead="  ")
     if preview.resumes:
         say("it goes on where an earlier run was ended", lead="  ")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from edgellm.cli.page import say
 from edgellm.cli.progress import on_terminal
-from edgellm.types.tuning import TuneEvaluation, TuneEvent, TuneFinished, TuneProgress, TuneStarted
+from edgellm.types.tuning import TuneEvaluation, TuneEvent, TuneFinished, TuneProgress, TuneSample, TuneStarted
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -55,6 +55,8 @@ class _Words:
         match event:
             case TuneEvaluation():
                 self._held_out = event.loss
+            case TuneSample():
+                return words.sample(event)
             case TuneStarted():
                 return words.started(event)
             case TuneFinished() if event.end != "complete":

@@ -78,6 +78,10 @@ class Trainer(Protocol):
         """Sum over all supervised tokens, in nats. Changes nothing."""
         ...
 
+    def next_token(self, tokens: Sequence[int]) -> int:
+        """The likeliest one behind these, at least one. Changes nothing."""
+        ...
+
     def state(self) -> Arrays:
         """All that the next step depends on: what is trained, moments, counters, random state. Views, valid until the
         next step."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from datetime import timedelta
 
 from edgellm.types.tune_reason import (
@@ -13,9 +15,9 @@ from edgellm.types.tune_reason import (
     TuneRowsChosen,
     TuneTimeChosen,
 )
-from edgellm.types.tuning import TuneEnd, TuneStarted
+from edgellm.types.tuning import TuneEnd, TuneSample, TuneStarted
 from edgellm.types.tuning_data import DataProblem, DataReport
-from edgellm.types.tuning_gate import PairedGain
+from edgellm.types.tuning_gate import Gate, GateVerdict, PairedGain
 from edgellm.types.tuning_options import Tuned, TunePreview
 from edgellm.units import counted, show_size
 
@@ -77,6 +79,25 @@ def data(of: TunePreview) -> str:
     )
 
 
+def classes(of: TunePreview) -> list[str]:
+    """What the answers are, and of which nothing will be known; empty where they are no classes."""
+    lines: list[str] = []
+    if of.classes:
+        (most, n_most), *_, (least, n_least) = of.classes.items()
+        lines.append(f"{len(of.classes)} classes, from {most!r} ({n_most} examples) to {least!r} ({n_least})")
+    if of.untested:
+        lines.append(f"nothing that is held out shows how {', '.join(map(repr, of.untested[:5]))} is answered")
+    if of.n_alike:
+        lines.append(f"{counted(of.n_alike, 'example')} not learned: almost the same is held out")
+    return lines
+
+
+def disk(of: TunePreview) -> str:
+    """What it takes of the disk, and what for."""
+    result = f"a model of its own in {of.merged_quant}" if of.merged_quant else "an adapter beside the base"
+    return f"{show_size(of.disk_bytes)} of disk at its highest, with checkpoints; what comes of it is {result}"
+
+
 def reason(of: TuneReason) -> str:
     """Why it is tuned so."""
     match of:
@@ -114,12 +135,21 @@ def duration(seconds: float) -> str:
 
 def started(event: TuneStarted) -> str:
     """What is to be known when it begins; "" = nothing."""
-    words = [f"{place}; an older checkpoint is taken" for place in event.damaged]
+    words = ["once more, with shuffled answers"] if event.control else []
+    words += [f"{place}; an older checkpoint is taken" for place in event.damaged]
     if event.first_step:
         words.append(f"it goes on after step {event.first_step} of {event.n_steps}")
         if not event.exact:
             words.append("bits may differ from those of one run: machine, library or threads are others")
     return "; ".join(words)
+
+
+def sample(of: TuneSample) -> str:
+    """A held-out question in a line: its end, what the model says, and what the data say."""
+    question, answer, wanted = (json.dumps(" ".join(text.split()), ensure_ascii=False) for text in (
+        of.question[-60:], of.answer, of.wanted))  # fmt: skip
+    said = f"{answer}, as the data say" if of.answer.strip() == of.wanted.strip() else f"{answer}, wanted {wanted}"
+    return f"step {of.step}, held out: ...{question}: {said}"
 
 
 def end(of: TuneEnd, step: int, n_steps: int) -> str:
@@ -129,25 +159,50 @@ def end(of: TuneEnd, step: int, n_steps: int) -> str:
         case "no_gain":
             return f"held-out examples were no better any more; the best step was {step}"
         case "asked":
-            return f"it was ended after step {n_steps}"
+            return f"it was ended after step {n_steps}" if n_steps else "it was ended before a step was made"
 
 
 def result(tuned: Tuned) -> list[str]:
-    """A table of what was better, worse or no different, before and after."""
-    rows = [("held-out examples", "before", "after")]
+    """A table of what was better, worse or no different, before and after, and what follows from it."""
+    rows = [("", "before", "after")]
     if tuned.loss_before is not None and tuned.loss_after is not None:
-        rows.append(("nats a token", f"{tuned.loss_before:.3f}", f"{tuned.loss_after:.3f}"))
-    if tuned.gain is not None:
-        gain = tuned.gain
+        rows.append(("held-out nats a token", f"{tuned.loss_before:.3f}", f"{tuned.loss_after:.3f}"))
+    gate = tuned.gate or Gate()
+    if (gain := gate.zero_shot) is not None:
         rows.append((f"right answers of {gain.n_rows}", f"{gain.before:.1%}", f"{gain.after:.1%}"))
+    if (few := gate.few_shot) is not None:
+        rows.append((f"before: with {counted(gate.n_shots, 'example')}", f"{few.before:.1%}", f"{few.after:.1%}"))
+    if (text := gate.forgetting) is not None:
+        rows.append(("perplexity, other text", f"{text.before:.2f}", f"{text.after:.2f}"))
     if len(rows) == 1:
         return ["Nothing was held out, so nothing is known of what it is worth."]
-    lines = [f"{label:<24}{before:>10}{after:>10}" for label, before, after in rows]
-    return [*lines, verdict(tuned.gain)] if tuned.gain is not None else lines
+    lines = [f"{label:<26}{before:>10}{after:>10}".rstrip() for label, before, after in rows]
+    return [*lines, *_conclusions(gate)]
 
 
-def verdict(gain: PairedGain) -> str:
-    """What the answers show."""
-    words = {"better": "Better", "worse": "Worse", "no_different": "No different, as far as these examples tell"}
-    points = f"{gain.gain * 100:+.1f} points, {gain.low * 100:+.1f} to {gain.high * 100:+.1f} with {gain.level:.0%}"
-    return f"{words[gain.verdict]}: {points}."
+_VERDICTS: dict[GateVerdict, str] = {
+    "better": "Better",
+    "worse": "Worse",
+    "no_different": "No different, as far as these examples tell",
+}
+
+
+def _conclusions(gate: Gate) -> Iterator[str]:
+    if gate.zero_shot is not None:
+        yield f"{_VERDICTS[gate.zero_shot.verdict]}: {_points(gate.zero_shot)}."
+    if gate.few_shot is not None:
+        against = f"Against the base with {counted(gate.n_shots, 'example')} in its prompt"
+        yield f"{against}: {_VERDICTS[gate.few_shot.verdict].lower()}, {_points(gate.few_shot)}."
+    if (text := gate.forgetting) is not None:
+        ratio = f"{text.after / text.before:.3f} times the perplexity, {text.low:.3f} to {text.high:.3f}"
+        word = "It forgets" if text.forgets else "It does not forget, as far as this text tells"
+        yield f"{word}: other text has {ratio} ({text.allowed:g} is let pass)."
+    if (control := gate.shuffled) is not None:
+        chance = f"{control.chance:.1%} is chance, {control.low:.1%} to {control.high:.1%}"
+        said = f"A model that learned shuffled answers is right in {control.accuracy:.1%}; {chance}"
+        leak = "something tells it the answers, so no gain above counts" if control.leaks else "as it should be"
+        yield f"{said}: {leak}."
+
+
+def _points(gain: PairedGain) -> str:
+    return f"{gain.gain * 100:+.1f} points, {gain.low * 100:+.1f} to {gain.high * 100:+.1f} with {gain.level:.0%}"

@@ -1,9 +1,10 @@
-"""Adapters on this disk, each of one model and pinned to the bytes of the file that it was made for.
+"""What models were tuned to, on this disk: adapters, each pinned to the bytes of the file that it was made for, and
+models with what was learned in their matrices.
 
 data_dir()/adapters/
   smollm2-135m-instruct/
     mail/
-      adapter.gguf    the factors
+      adapter.gguf    the factors; of a merged model model.gguf, the whole of it
       adapter.json    what it is: base, method, hashes, figures of the gate where it was measured
     .mail.7d0c31aa.incomplete/    being written; renamed to the above when it is whole and was read
   .locks/             one lock file per entry, held between processes
@@ -28,14 +29,14 @@ from edgellm import settings
 from edgellm.errors import UnknownAdapter, UnsupportedArtifact, UsageError
 from edgellm.files import locked, sync, write_atomic, writing
 from edgellm.formats.gguf import adapter as gguf_adapter
-from edgellm.formats.gguf.adapter import Adapter
+from edgellm.formats.gguf.reader import read_model
 from edgellm.store.content_hash import file_hash
 from edgellm.store.names import safe_name
 from edgellm.store.record import read_record, size_problem
 from edgellm.types.adapter import check_adapter_name
 from edgellm.types.store_problem import OtherHash, RecordUnreadable, StoreProblem
 
-FILE, RECORD = "adapter.gguf", "adapter.json"
+FILE, MERGED, RECORD = "adapter.gguf", "model.gguf", "adapter.json"
 SCHEMA = 1
 _MAX_BYTES = 1024**2
 
@@ -59,6 +60,7 @@ class AdapterRecord(msgspec.Struct, frozen=True, kw_only=True):
     source: str = ""  # where it came from, for people
     made_at: str = ""  # ISO 8601, UTC
     figures: dict[str, float] = msgspec.field(default_factory=dict)  # of the gate; empty = it was not measured
+    merged_quant: str = ""  # of a merged model, which needs no base; "" = it is an adapter
     schema: int = SCHEMA
 
 
@@ -71,8 +73,13 @@ class StoredAdapter:
     problem: StoreProblem | None = None
 
     @property
+    def is_merged(self) -> bool:
+        """Whether it is a model, and no adapter."""
+        return self.record is not None and bool(self.record.merged_quant)
+
+    @property
     def path(self) -> Path:
-        return self.folder / FILE
+        return self.folder / (MERGED if self.is_merged else FILE)
 
     @property
     def label(self) -> str:
@@ -91,12 +98,23 @@ class StoredAdapter:
             )
         return self.record
 
+    def adapter(self) -> AdapterRecord:
+        """
+        Raises:
+            UnsupportedArtifact: it is damaged, or a merged model.
+        """
+        record = self.sound()
+        if self.is_merged:
+            message = f"{self.label} is a model with what it learned in its matrices, and no adapter"
+            raise UnsupportedArtifact(message, hint=f"run it: edgellm run {self.label}; its file is {self.path}")
+        return record
+
     def require_base(self, sha256: str, where: str) -> None:
         """
         Raises:
-            UnsupportedArtifact: the model in `where` has another `content_hash` than it was made for.
+            UnsupportedArtifact: the model in `where` has another `content_hash` than it was made for; no adapter.
         """
-        record = self.sound()
+        record = self.adapter()
         if record.base_sha256 != sha256:
             made_for = f"{record.base_id} {record.base_quant} with sha256 {record.base_sha256[:16]}"
             message = f"the adapter {self.label} was made for {made_for}, {where} has {sha256[:16]}"
@@ -115,6 +133,7 @@ class AdapterOrigin:
     base_path: str
     method: str = ""
     source: str = ""
+    merged_quant: str = ""
     figures: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -147,7 +166,8 @@ class AdapterStore:
         raise UnknownAdapter(f"{base_id} has no adapter {name[:80]!r} here", hint=hint, adapter=name)
 
     def add(self, origin: AdapterOrigin, write: Callable[[Path], None], *, force: bool = False) -> StoredAdapter:
-        """Store what `write` writes to the path that it is given, a GGUF adapter. It is there whole, or not at all.
+        """Store what `write` writes to the path that it is given: a GGUF adapter, or the model with `merged_quant`. It
+        is there whole, or not at all.
 
         `force`: in the place of one of that name.
 
@@ -167,10 +187,10 @@ class AdapterStore:
                 shutil.rmtree(left, ignore_errors=True)
             try:
                 partial.mkdir(parents=True)
-                write(partial / FILE)
-                sync(partial / FILE)
-                content = gguf_adapter.read(partial / FILE)
-                record = _record(origin, content, (partial / FILE).stat())
+                file = partial / (MERGED if origin.merged_quant else FILE)
+                write(file)
+                sync(file)
+                record = _record(origin, file)
                 write_atomic(partial / RECORD, msgspec.json.format(msgspec.json.encode(record)) + b"\n", sync=True)
                 _put_away(folder)
                 partial.rename(folder)
@@ -201,13 +221,22 @@ class AdapterStore:
             yield
 
 
-def _record(origin: AdapterOrigin, content: Adapter, status: os.stat_result) -> AdapterRecord:
+def _record(origin: AdapterOrigin, file: Path) -> AdapterRecord:
+    if origin.merged_quant:
+        model = read_model(file)
+        architecture, rank, alpha = model.header.architecture, 0, 0.0
+        tensor_bytes, sha256 = model.tensor_bytes, file_hash(str(file))
+    else:
+        content = gguf_adapter.read(file)
+        architecture, rank, alpha = content.architecture, content.rank, content.alpha
+        tensor_bytes, sha256 = content.tensor_bytes, content.sha256
+    status = file.stat()
     return AdapterRecord(
         name=origin.name, base_id=origin.base_id, base_quant=origin.base_quant, base_sha256=origin.base_sha256,
-        base_path=origin.base_path, architecture=content.architecture, rank=content.rank, alpha=content.alpha,
-        tensor_bytes=content.tensor_bytes, bytes=status.st_size, mtime_ns=status.st_mtime_ns, sha256=content.sha256,
-        method=origin.method, source=origin.source, made_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        figures=dict(origin.figures),
+        base_path=origin.base_path, architecture=architecture, rank=rank, alpha=alpha, tensor_bytes=tensor_bytes,
+        bytes=status.st_size, mtime_ns=status.st_mtime_ns, sha256=sha256, method=origin.method, source=origin.source,
+        made_at=datetime.now(UTC).isoformat(timespec="seconds"), figures=dict(origin.figures),
+        merged_quant=origin.merged_quant,
     )  # fmt: skip
 
 

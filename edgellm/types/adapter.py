@@ -134,3 +134,15 @@ def _pair(name: str, scale: float) -> tuple[str, float]:
     if isinstance(scale, bool):
         raise TypeError
     return _text(name), float(scale)
+
+
+class AdapterNeed(msgspec.Struct, frozen=True):
+    """What a model must be that answers with an adapter. Of a stored one the very file that it was made for, of which
+    several may be stored under one name; of any other file the architecture and the matrices.
+    """
+
+    name: str
+    bases: tuple[tuple[str, str, str], ...] = ()  # (model, quantization, sha256) of stored ones
+    architecture: str = ""
+    n_layer: int = 0  # at least
+    matrices: tuple[tuple[str, int, int], ...] = ()  # ("attn_q", values in, values out), each once

@@ -113,6 +113,7 @@ class TuneStarted(msgspec.Struct, frozen=True, tag=True):
     first_step: int = 0  # steps that an earlier run has made
     exact: bool = True  # whether its steps and these have the bits that one run would have
     damaged: tuple[str, ...] = ()  # newer checkpoints that could not be read
+    control: bool = False  # what follows is of the run on answers that were dealt out anew
 
 
 class TuneProgress(msgspec.Struct, frozen=True, tag=True):
@@ -136,16 +137,26 @@ class TuneEvaluation(msgspec.Struct, frozen=True, tag=True):
     is_best: bool
 
 
+class TuneSample(msgspec.Struct, frozen=True, tag=True):
+    """A held-out question, as the model answers it at this step with the likeliest token each time."""
+
+    step: int
+    row: int  # of the held-out ones
+    wanted: str  # the beginning of the answer that the data have
+    answer: str
+    question: str = ""  # the end of what was asked; a worker does not know it
+
+
 TuneEnd = Literal["complete", "no_gain", "asked"]  # all steps; held-out rows no better; the user
 
 
 class TuneFinished(msgspec.Struct, frozen=True, tag=True):
-    path: str  # of the factors
+    path: str  # of the factors; "" = it was ended before this run made a step
     step: int  # that the factors are of
-    n_steps: int  # made
+    n_steps: int  # made, by earlier runs too; 0 where there are no factors
     end: TuneEnd
     wall_s: float  # of this run
     processor_s: float
 
 
-TuneEvent = TuneStarted | TuneProgress | TuneEvaluation | TuneFinished
+TuneEvent = TuneStarted | TuneProgress | TuneEvaluation | TuneSample | TuneFinished

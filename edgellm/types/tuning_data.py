@@ -25,6 +25,11 @@ class TrainingPair(msgspec.Struct, frozen=True):
     prompt: str
     completion: str
 
+    @property
+    def chat(self) -> TrainingChat:
+        """The same as a question and its answer."""
+        return TrainingChat(self.line, (Message("user", self.prompt), Message("assistant", self.completion)))
+
 
 class TrainingText(msgspec.Struct, frozen=True):
     """All of it is learned."""

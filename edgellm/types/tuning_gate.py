@@ -59,17 +59,37 @@ class Forgetting(msgspec.Struct, frozen=True):
 
 
 class Gate(msgspec.Struct, frozen=True):
-    """All that was measured on held-out rows. `few_shot`: against the base with examples in the prompt."""
+    """All that was measured of a tuned model. `few_shot`: against the base with examples in the prompt."""
 
-    zero_shot: PairedGain
+    zero_shot: PairedGain | None = None  # None = no held-out example is a question
     few_shot: PairedGain | None = None
     n_shots: int = 0
     shuffled: ShuffledControl | None = None
     forgetting: Forgetting | None = None
 
     @property
-    def verdict(self) -> GateVerdict:
-        """Against the base as it is asked without tuning; a leak is no gain."""
+    def verdict(self) -> GateVerdict | None:
+        """Against the base as it is asked without tuning; a leak is no gain. None = no answers were compared."""
+        if self.zero_shot is None:
+            return None
         if self.shuffled is not None and self.shuffled.leaks and self.zero_shot.verdict == "better":
             return "no_different"
         return self.zero_shot.verdict
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """By name, for the record of what was tuned."""
+        figures: dict[str, float] = {}
+        for measure, gain in (("accuracy", self.zero_shot), ("few_shot", self.few_shot)):
+            if gain is not None:
+                names = ("before", "after", "low", "high", "n_rows")
+                figures |= {f"{measure}_{name}": float(getattr(gain, name)) for name in names}
+        if self.few_shot is not None:
+            figures["few_shot_examples"] = float(self.n_shots)
+        if self.shuffled is not None:
+            control = ("accuracy", "chance", "low", "high")
+            figures |= {f"shuffled_{name}": getattr(self.shuffled, name) for name in control}
+        if self.forgetting is not None:
+            text = ("before", "after", "low", "high")
+            figures |= {f"general_{name}": getattr(self.forgetting, name) for name in text}
+        return figures

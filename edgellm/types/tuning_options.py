@@ -13,9 +13,10 @@ from edgellm.types.checks import check_names, check_range, check_types, plain_nu
 from edgellm.types.tune_reason import TuneChoice
 from edgellm.types.tuning import METHODS, Method, TuneSettings, TuneSize
 from edgellm.types.tuning_data import DataReport
-from edgellm.types.tuning_gate import PairedGain
+from edgellm.types.tuning_gate import Gate, PairedGain
 from edgellm.units import parse_bytes
 
+MOST_SHOTS = 64
 _SECONDS = {"s": 1, "m": 60, "min": 60, "h": 3600}
 _TIME = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*([a-z]+)\s*", re.IGNORECASE | re.ASCII)
 
@@ -35,6 +36,11 @@ class TuneOptions(Struct, frozen=True, kw_only=True):
     seed: int = 0  # of the order of rows, and of first values
     held_out: float = 0.1  # examples that are not learned, but judge: a share, or from 1 on how many
     threads: int | None = None  # None = what fits the machine
+    shots: int | None = None  # examples in the prompt of the base that it is compared with; None = one of each class
+    general: str | None = None  # a file of text that shows what is forgotten; None = one that ships, "none" = no look
+    control: bool = False  # also tune on answers that were dealt out anew: that must not help
+    nice: int = 19  # how far it yields to other programs: 19 = whatever they do, 0 = it takes its share
+    to: str | None = None  # of dora and full, which make a model and no adapter: its quantization; None = Q8_0
 
     @classmethod
     def of(cls, **options: Any) -> Self:
@@ -47,6 +53,8 @@ class TuneOptions(Struct, frozen=True, kw_only=True):
         check_types(self, "these options cannot be used")
         check_range(0 <= self.held_out < 1e6, f"held_out={self.held_out}", "a share below 1, or a number of examples")
         check_range(0 <= self.seed < 2**31, f"seed={self.seed}", "0 to 2147483647")
+        check_range(0 <= self.nice <= 19, f"nice={self.nice}", "0 to 19")
+        check_range(self.shots is None or 0 <= self.shots <= MOST_SHOTS, f"shots={self.shots}", f"0 to {MOST_SHOTS}")
         _ = self.asked(), self.seconds, self.memory_bytes
 
     @property
@@ -99,6 +107,11 @@ class TuneKeywords(TypedDict, total=False):
     seed: int
     held_out: float
     threads: int | None
+    shots: int | None
+    general: str | None
+    control: bool
+    nice: int
+    to: str | None
 
 
 class TunePreview(Struct, frozen=True, kw_only=True):
@@ -116,17 +129,29 @@ class TunePreview(Struct, frozen=True, kw_only=True):
     n_steps: int
     n_tokens: int  # that will be read
     resumes: bool  # an earlier run with the same data and options was ended
+    classes: dict[str, int] | None = None  # examples of each answer; None = answers are texts of their own
+    untested: tuple[str, ...] = ()  # classes that nothing judges
+    n_alike: int = 0  # examples that are not learned, as they almost repeat what judges
+    disk_bytes: int = 0  # that it takes at its highest: checkpoints, and what comes of it
+    merged_quant: str = ""  # what comes of it is a model, in this quantization; "" = an adapter
+    missing: str = ""  # what has to be done before it can run; "" = nothing
+    control: bool = False  # it is done once more with answers that were dealt out anew, which takes as long again
 
 
 class Tuned(Struct, frozen=True, kw_only=True):
     """What came of it."""
 
     model: str  # BASE:NAME
-    path: str  # of the adapter
+    path: str  # of the adapter, or of the model
     steps: int  # that were made, over all runs
     best_step: int  # that the adapter is of
     wall_s: float  # of the last run
     processor_s: float
     loss_before: float | None = None  # nats per supervised token of the held-out examples; None = none are held out
     loss_after: float | None = None
-    gain: PairedGain | None = None  # of answers that the served model gives; None = no held-out example has a question
+    gate: Gate | None = None  # what the served model showed before and after; None = it was not asked
+
+    @property
+    def gain(self) -> PairedGain | None:
+        """Of right answers; None where no held-out example is a question."""
+        return self.gate.zero_shot if self.gate is not None else None

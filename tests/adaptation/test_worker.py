@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., TuneJo
         place.mkdir(exist_ok=True)
         packed.write(place / ROWS, toy_trainer.rows(120))
         packed.write(place / HELD_OUT, toy_trainer.rows(20, seed=9))
-        return TuneJob("toy", BASE, "base", settings, os.fspath(place), "this machine")
+        return TuneJob("toy", BASE, "base", settings, os.fspath(place), "this machine", nice=0)
 
     return make
 
@@ -91,14 +92,26 @@ def test_asked_before_it_began(job: Callable[..., TuneJob]) -> None:
     assert events_of(job(settings=LONG), stop)[-1].end == "asked"
 
 
+def test_a_stop_is_heard_while_the_model_is_loaded(job: Callable[..., TuneJob], tmp_path: Path) -> None:
+    stop, loading = TuneStop(), tmp_path / "loading"
+    asking = threading.Thread(target=lambda: (wait_until(loading.exists), stop.ask()))
+    asking.start()
+
+    [finished] = events_of(job(f"loads:{loading}"), stop)
+    asking.join()
+
+    assert (finished.end, finished.n_steps) == ("asked", 0)
+    assert events_of(job())[-1].end == "complete"
+
+
 def test_nobody_listens_any_more(job: Callable[..., TuneJob]) -> None:
     events = tune_apart(job(settings=LONG), TuneStop())
     steps = [event.step for event, _ in zip(events, range(9), strict=False) if isinstance(event, TuneProgress)]
     events.close()
-    stop = TuneStop()
-    stop.ask()
+    again = tune_apart(job(settings=LONG), TuneStop())
 
-    assert next(tune_apart(job(settings=LONG), stop)).first_step >= steps[-1]
+    assert next(again).first_step >= steps[-1]
+    again.close()
 
 
 @pytest.mark.parametrize(
@@ -135,14 +148,15 @@ def test_a_folder_belongs_to_one_process(job: Callable[..., TuneJob]) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_it_yields_to_others(job: Callable[..., TuneJob]) -> None:
+@pytest.mark.parametrize("nice", [19, 7])
+def test_it_yields_to_others(job: Callable[..., TuneJob], nice: int) -> None:
     stop = TuneStop()
-    for event in tune_apart(job(settings=LONG), stop):
+    for event in tune_apart(msgspec.structs.replace(job(settings=LONG), nice=nice), stop):
         if isinstance(event, TuneStarted):
             [worker] = [
                 child for child in psutil.Process().children() if "edgellm.adaptation.worker" in child.cmdline()
             ]
-            assert worker.nice() == 19
+            assert worker.nice() == nice
             assert int(Path(f"/proc/{worker.pid}/oom_score_adj").read_text()) >= 500
             stop.ask()
 

@@ -12,7 +12,9 @@ from support import toy_tuner
 from support.gguf_decoders import Decoder, byte_level
 from support.refusals import refuses
 
-from edgellm.adaptation.worker import TuneStop
+from edgellm.adaptation.worker import LOCK, TuneStop
+from edgellm.app import stored_adapters
+from edgellm.app.tune import jobs
 from edgellm.contract.backend import Advice
 from edgellm.contract.manager import plugins
 from edgellm.errors import (
@@ -24,6 +26,9 @@ from edgellm.errors import (
     UsageError,
     WorkerCrashed,
 )
+from edgellm.files import locked
+from edgellm.formats.gguf.reader import quant_name, read_model
+from edgellm.sdk.client import EdgeLLM
 from edgellm.sdk.tuning import plan_tuning, tune
 from edgellm.store.adapters import AdapterStore
 from edgellm.store.holders import holders
@@ -63,7 +68,8 @@ def data(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-OPTIONS = {"batch": 2, "epochs": 3, "learning_rate": 0.5, "held_out": 0.4, "threads": 1}
+OPTIONS = {"batch": 2, "epochs": 3, "learning_rate": 0.5, "held_out": 0.4, "threads": 1, "nice": 0}
+OPTIONS |= {"general": "none", "shots": 0}  # what a gate asks takes longer than a toy's tuning
 
 
 def test_examples_become_an_adapter(base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path]) -> None:
@@ -84,6 +90,73 @@ def test_examples_become_an_adapter(base: Path, toy: toy_tuner.ToyTuner, data: C
     assert not list(stored.folder.parents[2].glob("tuning/*/*")), "nothing of the data stays"
     with refuses(UsageError, param="name"):
         plan_tuning(base, data(), **OPTIONS)
+
+
+def test_the_gate_asks_with_examples_and_for_what_was_forgotten(
+    base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path]
+) -> None:
+    tuned = tune(base, data(), **OPTIONS | {"general": None, "shots": None})
+
+    assert tuned is not None
+    gate = tuned.gate
+    assert gate is not None
+    assert gate.zero_shot is not None
+    assert gate.few_shot is not None
+    assert (gate.few_shot.n_rows, gate.few_shot.after) == (12, gate.zero_shot.after)
+    assert 0 < gate.n_shots <= 4, "one of each class at least, as many as the context holds"
+    assert gate.shuffled is None
+    assert gate.forgetting is not None
+    assert gate.forgetting.n_tokens == 16 * 254, "of each piece what the context holds"
+    assert gate.forgetting.before != gate.forgetting.after
+    figures = AdapterStore().installed()[0].sound().figures
+    assert figures["few_shot_examples"] == gate.n_shots
+    assert figures["general_high"] == gate.forgetting.high
+
+
+def test_what_the_gate_asks_is_up_to_the_user(
+    base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path], tmp_path: Path
+) -> None:
+    text = tmp_path / "general.txt"
+    text.write_text("\n\n".join(f"Of the {number} tins in the house one is on the sill. " * 9 for number in range(3)))
+    tuned = tune(base, data(), **OPTIONS | {"general": str(text)})
+
+    assert tuned is not None
+    assert tuned.gate is not None
+    assert (tuned.gate.few_shot, tuned.gate.n_shots) == (None, 0)
+    assert tuned.gate.forgetting is not None
+    assert tuned.gate.forgetting.n_tokens == 3 * 254
+    text.write_text("too short")
+    for general in (text, tmp_path / "none.txt", tmp_path):
+        with refuses(UsageError, param="general"):
+            plan_tuning(base, data(), name="other", **OPTIONS | {"general": str(general)})
+    with refuses(UsageError, param="shots"):
+        plan_tuning(base, data(), name="other", **OPTIONS | {"shots": 65})
+
+
+def test_a_control_learns_shuffled_answers(base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path]) -> None:
+    events: list[TuneEvent] = []
+    preview = plan_tuning(base, data(), control=True, **OPTIONS)
+    tuned = tune(base, data(), on_event=events.append, control=True, **OPTIONS)
+
+    assert preview.control
+    assert [event.control for event in events if isinstance(event, TuneStarted)] == [False, True]
+    losses = [event.loss for event in events if isinstance(event, TuneEvaluation)]
+    assert losses[0] != losses[len(losses) // 2], "of other answers"
+    assert tuned is not None
+    assert tuned.gate is not None
+    assert tuned.gate.forgetting is None
+    assert tuned.gate.shuffled is not None
+    assert tuned.gate.shuffled.n_rows == 12
+    assert "shuffled_chance" in AdapterStore().installed()[0].sound().figures
+    assert not list(Path(tuned.path).parents[3].glob("tuning/*/*"))
+
+
+@pytest.mark.parametrize(("rows", "held_out"), [([{**row, "completion": "the"} for row in ROWS], 0.4), (ROWS, 0)])
+def test_a_control_that_could_tell_nothing(
+    base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path], rows: list[object], held_out: float
+) -> None:
+    with refuses(UsageError, param="control"):
+        plan_tuning(base, data(rows), control=True, **OPTIONS | {"held_out": held_out})
 
 
 def test_the_plan_says_what_it_takes(base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path]) -> None:
@@ -183,8 +256,8 @@ def test_a_model_without_a_template(toy: toy_tuner.ToyTuner, data: Callable[...,
 def test_what_cannot_be_tuned(
     base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with refuses(UsageError, param="method"):
-        plan_tuning(base, data(), method="dora", **OPTIONS)
+    with refuses(UsageError, param="to"):
+        plan_tuning(base, data(), to="Q8_0", **OPTIONS)
     with refuses(UsageError, param="adapters"):
         plan_tuning(base, data(), name="../up", **OPTIONS)
     with refuses(UsageError, param="adapters"):
@@ -196,7 +269,7 @@ def test_what_cannot_be_tuned(
         plan_tuning(base, data(), **OPTIONS)
     monkeypatch.setattr(toy, "missing", lambda: Advice("torch is not installed", "make setup-tune"))
     with refuses(BackendUnavailable):
-        plan_tuning(base, data(), **OPTIONS)
+        tune(base, data(), **OPTIONS)
     monkeypatch.setattr(plugins(), "_tuners", {})
     with refuses(BackendUnavailable):
         plan_tuning(base, data(), **OPTIONS)
@@ -212,3 +285,113 @@ def test_a_base_that_is_tuned_is_in_use(base: Path, toy: toy_tuner.ToyTuner, dat
 
     assert tune(base, data(), on_event=tell, stop=stop, **OPTIONS) is None
     assert os.getpid() in pids
+
+
+@pytest.mark.parametrize(("method", "quant"), [("dora", None), ("full", "F16")])
+def test_what_no_adapter_holds_becomes_a_model(
+    base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path], method: str, quant: str | None
+) -> None:
+    options = OPTIONS | {"method": method, "to": quant}
+    preview = plan_tuning(base, data(), **options)
+    tuned = tune(base, data(), **options)
+
+    assert preview.merged_quant == (quant or "Q8_0")
+    assert preview.disk_bytes > 4 * 9 * 1024 + read_model(base).tensor_bytes
+    assert tuned is not None
+    assert (tuned.model, tuned.gate.zero_shot.n_rows) == ("tiny:mail", 12)
+    [stored] = AdapterStore().installed()
+    record = stored.sound()
+    assert (record.merged_quant, record.method, record.bytes) == (
+        preview.merged_quant,
+        method,
+        stored.path.stat().st_size,
+    )
+    assert quant_name(read_model(tuned.path).header) == preview.merged_quant
+    assert not list(stored.folder.parents[2].glob("tuning/*/*"))
+    with EdgeLLM.load("tiny:mail") as llm:
+        assert (llm.plan.artifact.path, llm.plan.artifact.name) == (tuned.path, "tiny:mail")
+        assert llm.chat("a tin", max_tokens=2).usage.completion_tokens
+    with refuses(UnsupportedArtifact):
+        EdgeLLM.load(base, adapters="mail")
+    with refuses(UnsupportedArtifact):
+        stored_adapters.export("tiny:mail", base.with_name("out.gguf"))
+
+
+def test_the_disk_is_known_before_it_starts(
+    base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    huge = TuneFootprint(*[2**20] * 2, 2**60, *[2**20] * 6)
+    monkeypatch.setattr(toy, "footprint", lambda base, settings, size: huge)
+    with refuses(DiskFull):
+        plan_tuning(base, data(), max_memory=2**61, **OPTIONS)
+
+
+def test_a_model_with_an_adapter_is_no_base(base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path]) -> None:
+    assert tune(base, data(), **OPTIONS) is not None
+    with refuses(UsageError, param="base"):
+        plan_tuning("tiny:mail", data(), name="more", **OPTIONS)
+
+
+def test_what_was_never_finished_is_listed_and_removed(
+    base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOY", "killed")
+    for name in ("mail", "post"):
+        with refuses(WorkerCrashed):
+            tune(base, data(), name=name, **OPTIONS)
+    first, second = jobs.unfinished()
+
+    assert (first.label, second.label) == ("tiny:mail", "tiny:post")
+    assert first.record is not None
+    assert (first.record.model, first.record.data) == (str(base), str(data()))
+    assert first.record.options.batch == 2
+    assert 0 < first.step < first.record.n_steps
+    assert not first.is_running
+    assert first.bytes > 10_000
+    assert jobs.find("tiny:mail") == jobs.find(first.id) == first
+    with refuses(UsageError, param="job"):
+        jobs.find("tiny:none")
+    with locked(first.folder / LOCK, lambda: None), refuses(UsageError, param="job"):
+        jobs.remove(first)
+    (second.folder / jobs.RECORD).write_text("{")
+    assert jobs.unfinished()[1].record is None
+    assert jobs.remove(first) == first.bytes
+    assert jobs.remove(second)
+    assert jobs.unfinished() == []
+    assert not jobs.root().exists()
+
+
+def test_the_verdict_needs_no_library(
+    base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert plan_tuning(base, data(), **OPTIONS).missing == ""
+    monkeypatch.setattr(toy, "missing", lambda: Advice("torch is not installed", "make setup-tune"))
+    preview = plan_tuning(base, data(), **OPTIONS)
+
+    assert preview.missing == "make setup-tune"
+    assert preview.choice.footprint.needed_bytes == 9 * 1024**2
+
+
+def test_classes_are_known_before_it_starts(base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path]) -> None:
+    rare = {"prompt": "a sack of meal under", "completion": "at"}
+    preview = plan_tuning(base, data([*ROWS, rare]), **OPTIONS)
+
+    assert preview.classes == {"in": 30, "the": 30, "at": 1}
+    assert preview.untested == ("at",)
+    with refuses(UsageError, param="data"):  # both are held out
+        plan_tuning(base, data([*ROWS, rare, rare]), **OPTIONS | {"held_out": 0.99})
+
+
+def test_a_disk_that_vanishes(
+    base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOY", "killed")
+    with refuses(WorkerCrashed):
+        tune(base, data(), **OPTIONS)
+    [job] = jobs.unfinished()
+    monkeypatch.setenv("TOY", f"gone:{job.folder}")
+    with refuses(UsageError):
+        tune(base, data(), **OPTIONS)
+    job.folder.unlink()
+    monkeypatch.setenv("TOY", "")
+    assert tune(base, data(), **OPTIONS) is not None

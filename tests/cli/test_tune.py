@@ -16,7 +16,7 @@ from support import toy_tuner
 from support.gguf_decoders import Decoder, byte_level
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-OPTIONS = ("--batch", "2", "--learning-rate", "0.5", "--held-out", "0.4", "--threads", "1")
+OPTIONS = ("--batch", "2", "--learning-rate", "0.5", "--held-out", "0.4", "--threads", "1", "--nice", "0")
 
 
 @pytest.fixture
@@ -38,16 +38,24 @@ def test_from_the_verdict_to_the_table(command: list[str]) -> None:
     assert done.stdout.startswith(plan.splitlines()[0])
     assert "loss " in done.stderr
     assert "right answers of 12" in done.stdout
+    assert "in its prompt: no different" in done.stdout
+    assert "other text has" in done.stdout
     assert "edgellm run tiny:mail" in done.stdout
 
 
 def test_json_says_the_same_for_programs(command: list[str]) -> None:
-    done = subprocess.run([*command, "--json", "--name", "post"], capture_output=True, text=True, check=True)
+    command += ["--name", "post", "--shots", "2", "--general", "none", "--control"]
+    plan = subprocess.run([*command, "--plan"], capture_output=True, text=True, check=True).stdout
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
     answer = json.loads(done.stdout)
 
     assert (answer["schema"], answer["name"], answer["needed_bytes"]) == (1, "post", 9 * 1024**2)
     assert answer["tuned"]["model"] == "tiny:post"
-    assert answer["tuned"]["gain"]["n_rows"] == 12
+    gate = answer["tuned"]["gate"]
+    assert gate["zero_shot"]["n_rows"] == gate["few_shot"]["n_rows"] == gate["shuffled"]["n_rows"] == 12
+    assert (gate["n_shots"], gate["forgetting"], answer["control"]) == (2, None, True)
+    assert "once more with shuffled answers" in plan
+    assert "with shuffled answers" in done.stderr
     assert Path(answer["tuned"]["path"]).is_file()
 
 
@@ -66,6 +74,13 @@ def test_a_signal_ends_it_after_a_step(command: list[str], number: signal.Signal
     assert process.returncode == 128 + number
     assert "The same command goes on from here." in said
     assert "an earlier run" in subprocess.run([*command, "--plan"], capture_output=True, text=True, check=True).stdout
+    jobs = [sys.executable, "-m", "edgellm", "adapters", "jobs"]
+    listed = subprocess.run(jobs, capture_output=True, text=True, check=True).stdout
+    assert "tiny:mail." in listed
+    assert f"go on: edgellm tune {command[4]} {command[5]} --name mail" in " ".join(listed.split())
+    freed = subprocess.run([*jobs, "--rm", "tiny:mail", "--json"], capture_output=True, text=True, check=True).stdout
+    assert json.loads(freed)["jobs"] == []
+    assert json.loads(freed)["removed"][0]["freed_bytes"] > 10_000
 
 
 def test_without_a_tuner_it_says_how_to_get_one(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,3 +89,19 @@ def test_without_a_tuner_it_says_how_to_get_one(command: list[str], monkeypatch:
 
     assert done.returncode == 6
     assert "make setup-tune" in done.stderr
+
+
+def test_a_model_comes_of_full_tuning(command: list[str]) -> None:
+    command += ["--method", "full", "--general", "none"]
+    plan = subprocess.run([*command, "--plan"], capture_output=True, text=True, check=True).stdout
+    done = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    ask = [sys.executable, "-m", "edgellm"]
+    shown = subprocess.run([*ask, "adapters", "show", "tiny:mail"], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run([*ask, "run", "tiny:mail", "hello"], capture_output=True, text=True, check=False)
+    freed = subprocess.run([*ask, "adapters", "rm", "tiny:mail"], capture_output=True, text=True, check=True).stdout
+
+    assert "a model of its own in Q8_0" in plan
+    assert "edgellm run tiny:mail" in done
+    assert "a model in Q8_0 by full" in shown
+    assert said.returncode == 0
+    assert "Removed tiny:mail" in freed

@@ -24,8 +24,8 @@ from edgellm.types.request import EmbeddingRequest, GenerationRequest, RerankReq
 from edgellm.types.sampling import Sampling
 from edgellm.types.sampling_defaults import SamplingDefaults, SamplingPart
 from edgellm.types.tool_use import ToolResult, ToolUse
-from edgellm.types.tuning import TuneEvaluation, TuneFinished, TuneProgress, TuneSettings, TuneStarted
-from edgellm.types.tuning_gate import PairedGain
+from edgellm.types.tuning import TuneEvaluation, TuneFinished, TuneProgress, TuneSample, TuneSettings, TuneStarted
+from edgellm.types.tuning_gate import Forgetting, Gate, PairedGain, ShuffledControl
 from edgellm.types.tuning_options import Tuned, TuneOptions, TunePreview
 
 PAGE = Path(__file__).parents[2] / "docs" / "sdk.md"
@@ -99,10 +99,14 @@ GROUPS: tuple[tuple[str, tuple[type, ...]], ...] = (
             TuneStop,
             TunePreview,
             Tuned,
+            Gate,
             PairedGain,
+            ShuffledControl,
+            Forgetting,
             TuneStarted,
             TuneProgress,
             TuneEvaluation,
+            TuneSample,
             TuneFinished,
             TuneSettings,
         ),

@@ -47,6 +47,9 @@ class ToyTrainer:
         before, token = _pairs(batch)
         return -float(_logprobs(self.table[before])[np.arange(len(token)), token].sum())
 
+    def next_token(self, tokens: Sequence[int]) -> int:
+        return int(self.table[tokens[-1]].argmax())
+
     def state(self) -> Arrays:
         state = self._random.bit_generator.state["state"]
         words = [state[name] >> shift & (2**64 - 1) for name in ("state", "inc") for shift in (0, 64)]

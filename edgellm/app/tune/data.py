@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgellm.adaptation import controls
 from edgellm.adaptation import split as splitting
 from edgellm.adaptation.example import Example
 from edgellm.adaptation.findings import Findings
@@ -14,10 +16,12 @@ from edgellm.adaptation.packed import Packed
 from edgellm.adaptation.packing import one_each, pack
 from edgellm.adaptation.reading import read_records
 from edgellm.adaptation.rendering import Renderer
+from edgellm.adaptation.samples import question_of
+from edgellm.adaptation.split import Split
 from edgellm.app.tune.served_base import ServedBase
 from edgellm.errors import UsageError, option
 from edgellm.explain import tuning as words
-from edgellm.types.tuning_data import DataReport, TrainingRecord
+from edgellm.types.tuning_data import DataReport, TrainingChat, TrainingRecord
 from edgellm.types.tuning_options import TuneOptions
 
 _OF_VALIDATION = 0.5  # of what is held out
@@ -26,22 +30,43 @@ TuneDataProgress = Callable[[int, int], None]  # examples turned into tokens, of
 
 
 @dataclass(frozen=True)
-class TuneData:
-    """Examples that are learned, those that choose the best step, and the records that judge."""
+class TuneExamples:
+    """Those that are learned, and those that choose the best step."""
 
     train: tuple[Example, ...]
     validation: tuple[Example, ...]
-    test: tuple[TrainingRecord, ...]
-    report: DataReport
-
-    @property
-    def n_held_out(self) -> int:
-        return len(self.validation) + len(self.test)
 
     def rows(self, length: int) -> tuple[Packed, Packed | None]:
         """Packed to rows of so many tokens, each held-out example in one of its own; None = none is held out."""
         train, validation = (_cut(examples, length) for examples in (self.train, self.validation))
         return pack(train, length), one_each(validation) if validation else None
+
+
+@dataclass(frozen=True)
+class TuneData:
+    """Examples in tokens, and the records that judge.
+
+    `control`: the same with answers that were dealt out anew, None = not wanted. `shots`: for the prompt of the base.
+    """
+
+    examples: TuneExamples
+    control: TuneExamples | None
+    validation: tuple[TrainingRecord, ...]
+    test: tuple[TrainingRecord, ...]
+    shots: tuple[TrainingChat, ...]
+    report: DataReport
+    split: Split
+
+    @property
+    def n_held_out(self) -> int:
+        return len(self.examples.validation) + len(self.test)
+
+    def asked(self, length: int) -> tuple[str, ...]:
+        """The end of the question in each row of what chooses the step."""
+        by_line = {record.line: question_of(record) for record in self.validation}
+        pieces = Counter(example.line for example in self.examples.validation)
+        rows = _cut(self.examples.validation, length)
+        return tuple(by_line[row.line] if pieces[row.line] == 1 else "" for row in rows)
 
 
 def _cut(examples: Sequence[Example], length: int) -> list[Example]:
@@ -73,21 +98,68 @@ def prepare(path: Path, base: ServedBase, options: TuneOptions, progress: TuneDa
     validation, test = share * _OF_VALIDATION, share * (1 - _OF_VALIDATION)
     parts = splitting.split(records, validation=validation, test=test, seed=options.seed)
     length = options.length or base.info.n_ctx
-    renderer = Renderer(base.info, base.encode, base.prompts(), length=length)
-    n_all = len(parts.train) + len(parts.validation)
-
-    def examples_of(records: Sequence[TrainingRecord], before: int) -> tuple[Example, ...]:
+    prompts = base.prompts()
+    renderer = Renderer(base.info, base.encode, prompts, length=length)
+    wanted: list[Sequence[TrainingRecord]] = [parts.train, parts.validation]
+    if options.control:
+        dealt = controls.shuffled([*parts.train, *parts.validation], options.seed)
+        wanted += [dealt[: len(parts.train)], dealt[len(parts.train) :]]
+    n_all, n_done = sum(map(len, wanted)), 0
+    rendered: list[tuple[Example, ...]] = []
+    for records_of_part in wanted:
+        into = findings if len(rendered) < 2 else Findings()  # of the same lines, which are told once
         examples: list[Example] = []
-        for number, record in enumerate(records, start=1):
-            examples += renderer.examples(record, findings)
-            progress(before + number, n_all)
-        return tuple(examples)
-
-    train = examples_of(parts.train, 0)
-    data = TuneData(train, examples_of(parts.validation, len(parts.train)), parts.test, findings.report)
-    if not train:
+        for record in records_of_part:
+            examples += renderer.examples(record, into)
+            n_done += 1
+            progress(n_done, n_all)
+        rendered.append(tuple(examples))
+    data = TuneData(
+        TuneExamples(*rendered[:2]),
+        TuneExamples(*rendered[2:]) if options.control else None,
+        parts.validation,
+        parts.test,
+        tuple(_shots(parts, options)) if prompts else (),
+        findings.report,
+        parts,
+    )
+    if not data.examples.train:
         raise _nothing(path, data.report)
+    _check_classes(path, parts)
+    _check_control(data, parts, options)
     return data
+
+
+def _shots(parts: Split, options: TuneOptions) -> list[TrainingChat]:
+    n = controls.usual_shots(parts.classes) if options.shots is None else options.shots
+    return controls.shots(parts.train, n, options.seed) if n and parts.test else []
+
+
+def _check_control(data: TuneData, parts: Split, options: TuneOptions) -> None:
+    """
+    Raises:
+        UsageError: a control was asked for that could not tell anything.
+    """
+    if data.control is None:
+        return
+    answers = {splitting.answer_of(record) for record in parts.train} - {""}
+    if len(answers) < 2 or not parts.test or not data.control.train:
+        what = f"shuffled answers show nothing of these data: {len(answers)} answers, {len(parts.test)} that judge"
+        hint = f"leave {option('control')} out, or hold more out with {option('held_out', 0.1)}"
+        raise UsageError(what, hint=hint, param="control")
+
+
+def _check_classes(path: Path, parts: Split) -> None:
+    """
+    Raises:
+        UsageError: of a class nothing is left that is learned: it would never be answered.
+    """
+    if not parts.unlearned:
+        return
+    of = ", ".join(repr(label) for label in parts.unlearned[:3])
+    what = f"nothing is left in {path} that teaches {of}: what there is, is held out or resembles what is"
+    hint = f"add examples of that, or hold fewer out with {option('held_out', 0)}"
+    raise UsageError(what, hint=hint, param="data")
 
 
 def _nothing(path: Path, report: DataReport) -> UsageError:

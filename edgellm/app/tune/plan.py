@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 from msgspec.structs import replace
 
-from edgellm import settings
 from edgellm.adaptation import rules
+from edgellm.adaptation.general_text import general_pieces
 from edgellm.adaptation.packed import Packed
 from edgellm.adaptation.schedule import count_steps, steps_of_epoch
-from edgellm.app import launch
+from edgellm.app import launch, merge_adapter
 from edgellm.app.adapters import check_no_quant, name_of
 from edgellm.app.download import Approve, approved
+from edgellm.app.quantize.plan import backend_for
+from edgellm.app.tune import jobs
 from edgellm.app.tune.data import TuneData, TuneDataProgress, file_sha256, prepare
+from edgellm.app.tune.jobs import TuneJobRecord
 from edgellm.app.tune.served_base import ServedBase
+from edgellm.contract.backend import Advice
 from edgellm.contract.manager import plugins
 from edgellm.contract.source import Progress
 from edgellm.contract.tuner import Tuner
 from edgellm.errors import BackendUnavailable, NothingFits, UnsupportedArtifact, UsageError, option
-from edgellm.files import read_regular
+from edgellm.estimate import quants
+from edgellm.files import read_regular, require_room
+from edgellm.formats.gguf.reader import read_model
 from edgellm.hardware.probe import probe
 from edgellm.store.adapters import AdapterStore
 from edgellm.store.content_hash import content_hash
@@ -36,29 +43,43 @@ from edgellm.types.options import LaunchOptions
 from edgellm.types.plan import LaunchPlan
 from edgellm.types.tune_reason import TuneChoice
 from edgellm.types.tuning import TuneSettings
-from edgellm.types.tuning_data import TrainingRecord
+from edgellm.types.tuning_data import TrainingChat, TrainingRecord
 from edgellm.types.tuning_options import TuneOptions, TunePreview
 from edgellm.units import show_size
 
-SETTINGS = "settings.json"
+SETTINGS, CONTROL = "settings.json", "control"
 _MAX_BYTES = 1024**2
 _SET_UP = "make setup-tune, or pip install 'edgellm-tune[torch]'"
 # Whose result is no adapter, but a model (`adaptation.lora.Lora.require_adapter`).
 _NO_ADAPTER = ("dora", "full")
+_MERGED_QUANT = "Q8_0"
+_CHECKPOINTS = 4  # the newest two, that of the best step, and one that is being written
+
+
+@dataclass(frozen=True)
+class TuneWork:
+    """What is learned, and where: `folder` has checkpoints where an earlier run of the same was ended."""
+
+    rows: Packed
+    validation: Packed | None
+    folder: Path
+    asked: tuple[str, ...] = ()  # the end of each question of `validation`
 
 
 @dataclass(frozen=True)
 class TunePlan:
-    """`folder` is where it works; it has checkpoints where an earlier run of the same job was ended."""
+    """`control`: the work that must not help, None = it is not wanted. The rest is for the gate."""
 
     preview: TunePreview
     served: LaunchPlan
     base_sha256: str
-    rows: Packed
-    validation: Packed | None
+    work: TuneWork
+    control: TuneWork | None
     test: tuple[TrainingRecord, ...]
-    folder: Path
+    shots: tuple[TrainingChat, ...]
+    general: tuple[str, ...]
     machine: Machine
+    record: TuneJobRecord
 
     @property
     def base(self) -> Artifact:
@@ -77,20 +98,30 @@ def planned_tuning(
     progress: Progress = silent,
     approve: Approve = approved,
     reading: TuneDataProgress = lambda _done, _of: None,
+    to_run: bool = True,
 ) -> TunePlan:
-    """What `edgellm tune MODEL DATA` does.
+    """What `edgellm tune MODEL DATA` does. Without `to_run`, the library that computes may be missing.
 
     Raises:
         BackendUnavailable: no tuner is installed. UnsupportedArtifact: none tunes this model. NothingFits: no memory.
+        DiskFull: no room for it.
         UsageError: the data, or an option. What `app.launch.plan` raises for a model that is named.
     """
-    tuner = _installed()
+    tuner, missing = _installed()
+    if missing is not None and to_run:
+        raise BackendUnavailable(missing.text, hint=missing.fix)
     name = options.name or name_of(data)
     check_adapter_name(name)
     check_no_quant(name, hint=f"choose another one with {option('name')}")
+    general = tuple(general_pieces(options.general))
     data_sha256 = file_sha256(data)
-    served, _ = launch.plan(model, LaunchOptions(), to_chat=True, progress=progress, approve=approve)
+    served, _ = launch.plan(
+        model, LaunchOptions(threads=options.threads), to_chat=True, progress=progress, approve=approve
+    )
     base = served.artifact
+    if served.adapters:
+        hint = f"tune {base.model_id} itself, or merge the adapter into it first: edgellm adapters merge {model}"
+        raise UsageError(f"{model} is a model with an adapter", hint=hint, param="base")
     _check(tuner, base, options)
     _check_free(base, name)
     base_sha256 = content_hash(base)
@@ -98,11 +129,17 @@ def planned_tuning(
     with ServedBase(served) as asked:
         prepared = prepare(data, asked, options, reading)
     machine = probe(measure=False)
+    merged_quant = _merged_quant(options, machine)
     choice = _choice(tuner, base, prepared, machine, options)
     earlier = _earlier(folder)
     if earlier is not None:
         choice = replace(choice, settings=replace(earlier, n_threads=choice.settings.n_threads))
-    rows, validation = prepared.rows(choice.settings.length)
+    length = choice.settings.length
+    rows, validation = prepared.examples.rows(length)
+    work = TuneWork(rows, validation, folder, prepared.asked(length))
+    control = TuneWork(*prepared.control.rows(length), folder / CONTROL) if prepared.control else None
+    disk_bytes = _disk_bytes(base, choice, merged_quant) * (2 if control else 1)
+    _require_room(folder, disk_bytes)
     size = rows.size
     n_steps = count_steps(choice.settings, size.n_rows)
     preview = TunePreview(
@@ -113,13 +150,38 @@ def planned_tuning(
         choice=choice,
         size=size,
         report=prepared.report,
-        n_examples=len(prepared.train),
+        n_examples=len(prepared.examples.train),
         n_held_out=prepared.n_held_out,
         n_steps=n_steps,
         n_tokens=round(size.n_tokens * n_steps / steps_of_epoch(choice.settings, size.n_rows)),
         resumes=earlier is not None,
+        classes=prepared.split.classes,
+        untested=prepared.split.untested if prepared.test else (),
+        n_alike=len(prepared.split.removed),
+        disk_bytes=disk_bytes,
+        merged_quant=merged_quant,
+        control=control is not None,
+        missing=missing.fix if missing else "",
     )
-    return TunePlan(preview, served, base_sha256, rows, validation, prepared.test, folder, machine)
+    return TunePlan(
+        preview,
+        served,
+        base_sha256,
+        work,
+        control,
+        prepared.test,
+        prepared.shots,
+        general,
+        machine,
+        TuneJobRecord(
+            model=model,
+            base_id=base.model_id,
+            name=name,
+            data=os.path.abspath(data),
+            options=options,
+            n_steps=n_steps,
+        ),
+    )
 
 
 def _choice(tuner: Tuner, base: Artifact, data: TuneData, machine: Machine, options: TuneOptions) -> TuneChoice:
@@ -128,17 +190,17 @@ def _choice(tuner: Tuner, base: Artifact, data: TuneData, machine: Machine, opti
         NothingFits: with other settings, which would fit.
     """
     budget = options.memory_bytes if options.memory_bytes is not None else machine.memory_budget_bytes
-    methods = tuner.methods - {*_NO_ADAPTER}
     formulas = rules.TunerFormulas(
-        functools.partial(tuner.footprint, base), lambda run: tuner.rate(base, run, machine), methods
+        functools.partial(tuner.footprint, base), lambda run: tuner.rate(base, run, machine), tuner.methods
     )
+    examples, seconds = data.examples.train, options.seconds
     question = rules.TuneQuestion(
-        data.train,
+        examples,
         budget,
-        base.ctx_train or max(map(len, data.train)),
+        base.ctx_train or max(map(len, examples)),
         options.threads or machine.compute_threads,
         options.seed,
-        options.seconds,
+        seconds / 2 if seconds and options.control else seconds,  # the control takes the other half
         options.asked(),
     )
     choice = rules.decide(question, formulas)
@@ -156,20 +218,28 @@ def _instead(choice: TuneChoice, options: TuneOptions) -> str:
     return f"{' and '.join(option(name, getattr(choice.instead, name)) for name in names)} would fit"
 
 
-def _installed() -> Tuner:
-    """The first tuner, by name, that can run.
+def _require_room(folder: Path, n_bytes: int) -> None:
+    """What is there of an earlier run needs no more room.
 
     Raises:
-        BackendUnavailable.
+        DiskFull.
     """
-    advice = None
-    for tuner in plugins().tuners().values():
-        advice = tuner.missing()
-        if advice is None:
-            return tuner
-    if advice is not None:
-        raise BackendUnavailable(advice.text, hint=advice.fix)
-    raise BackendUnavailable("no tuner is installed", hint=_SET_UP)
+    there = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    hint = "free space, or set EDGELLM_HOME to a folder on another disk"
+    require_room(folder, max(0, n_bytes - there), "tuning with its checkpoints", hint=hint)
+
+
+def _installed() -> tuple[Tuner, Advice | None]:
+    """The first tuner, by name, that can run; else the first one, with what it lacks.
+
+    Raises:
+        BackendUnavailable: there is none.
+    """
+    tuners = [(tuner, tuner.missing()) for tuner in plugins().tuners().values()]
+    if not tuners:
+        what = "no tuner is installed, and memory and time of a tuning are predicted by its formulas"
+        raise BackendUnavailable(what, hint=_SET_UP)
+    return next((pair for pair in tuners if pair[1] is None), tuners[0])
 
 
 def _check(tuner: Tuner, base: Artifact, options: TuneOptions) -> None:
@@ -180,9 +250,31 @@ def _check(tuner: Tuner, base: Artifact, options: TuneOptions) -> None:
     if method not in tuner.methods:
         known = ", ".join(sorted(tuner.methods))
         raise UsageError(f"the {tuner.name} tuner has no method {method}", hint=f"it has {known}", param="method")
-    if method in _NO_ADAPTER:
-        what = f"{method} makes no adapter that can be served beside its base"
-        raise UsageError(what, hint=f"take another {option('method')}, as rslora", param="method")
+    if options.to is not None and method not in _NO_ADAPTER:
+        what = f"{option('to')} is for {' and '.join(_NO_ADAPTER)}: what {method} learns is an adapter of {base.quant}"
+        raise UsageError(what, hint="leave it out", param="to")
+
+
+def _merged_quant(options: TuneOptions, machine: Machine) -> str:
+    """In what the model is written that comes of it; "" where that is an adapter.
+
+    Raises:
+        UsageError, BackendUnavailable: nothing here writes it.
+    """
+    if options.method not in _NO_ADAPTER:
+        return ""
+    quant = quants.find(options.to or _MERGED_QUANT).name
+    backend_for(quant, machine)
+    return quant
+
+
+def _disk_bytes(base: Artifact, choice: TuneChoice, merged_quant: str) -> int:
+    """Checkpoints hold what is trained with its moments. They are there still when the result is made."""
+    footprint = choice.footprint
+    n_bytes = _CHECKPOINTS * (footprint.trained_bytes + footprint.optimizer_bytes) + footprint.trained_bytes
+    if merged_quant:
+        n_bytes += merge_adapter.disk_bytes(read_model(base.path), merged_quant)
+    return n_bytes
 
 
 def _check_free(base: Artifact, name: str) -> None:
@@ -195,10 +287,11 @@ def _check_free(base: Artifact, name: str) -> None:
 def _folder(
     base: Artifact, name: str, tuner: Tuner, options: TuneOptions, *, base_sha256: str, data_sha256: str
 ) -> Path:
-    """One for each job: what is equal goes on where it was ended."""
-    asked = msgspec.json.encode(replace(options, name=name, threads=None), order="sorted")
+    """One for each job: what is equal goes on where it was ended, however it is judged then."""
+    same = replace(options, name=name, threads=None, shots=None, general=None, nice=19)
+    asked = msgspec.json.encode(same, order="sorted")
     job = hashlib.sha256(f"{base_sha256} {data_sha256} {tuner.name} ".encode() + asked).hexdigest()
-    return settings.current().data_dir / "tuning" / safe_name(base.model_id) / f"{name}.{job[:16]}"
+    return jobs.root() / safe_name(base.model_id) / f"{name}.{job[:16]}"
 
 
 def _earlier(folder: Path) -> TuneSettings | None:

@@ -13,16 +13,27 @@ from edgellm.adaptation import adapter_file, packed
 from edgellm.adaptation.checkpoint import CheckpointOrigin, Checkpoints
 from edgellm.adaptation.learned import learned
 from edgellm.adaptation.loop import Tell
+from edgellm.adaptation.lora import Lora
 from edgellm.adaptation.worker import HELD_OUT, ROWS, TuneJob, TuneStop, key_of, tune_apart
-from edgellm.app.tune.plan import SETTINGS, TunePlan
+from edgellm.app import adapters, launch
+from edgellm.app import context as app_context
+from edgellm.app.merge_adapter import merge_adapter
+from edgellm.app.quantize.source import find
+from edgellm.app.stored_adapters import LoadedAdapter
+from edgellm.app.tune import jobs
+from edgellm.app.tune.plan import SETTINGS, TunePlan, TuneWork
+from edgellm.contract.source import Progress
 from edgellm.files import write_atomic, writing
 from edgellm.formats.gguf.reader import read_model
 from edgellm.store.adapters import AdapterOrigin, AdapterStore
-from edgellm.types.tuning import TuneEvaluation, TuneFinished
-from edgellm.types.tuning_gate import PairedGain
+from edgellm.store.library import silent
+from edgellm.types.options import LaunchOptions
+from edgellm.types.plan import LaunchPlan
+from edgellm.types.tuning import TuneEvaluation, TuneFinished, TuneSample
+from edgellm.types.tuning_gate import Gate
 from edgellm.types.tuning_options import Tuned
 
-ADAPTER = "adapter.gguf"
+ADAPTER, MERGED = "adapter.gguf", "model.gguf"
 
 
 @dataclass(frozen=True)
@@ -31,7 +42,7 @@ class TuneOutcome:
 
     finished: TuneFinished
     evaluations: tuple[TuneEvaluation, ...]  # of held-out rows
-    adapter: Path
+    made: Path  # the adapter, or the model
 
     @property
     def losses(self) -> tuple[float | None, float | None]:
@@ -42,19 +53,23 @@ class TuneOutcome:
         return first, last
 
 
-def run_tuning(planned: TunePlan, tell: Tell, stop: TuneStop) -> TuneOutcome:
-    """Make the steps that are left, in a process of its own.
+def run_tuning(
+    planned: TunePlan, work: TuneWork, tell: Tell, stop: TuneStop, progress: Progress = silent
+) -> TuneOutcome:
+    """Make the steps of one work that are left, in a process of its own, and what is served of them.
 
     Raises:
-        As `adaptation.worker.tune`.
+        As `adaptation.worker.tune_apart`, and as `merge_adapter` where a model comes of it.
     """
-    folder = planned.folder
+    folder = work.folder
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / SETTINGS, msgspec.json.encode(planned.settings), sync=True)
-    packed.write(folder / ROWS, planned.rows)
-    if planned.validation is not None:
-        packed.write(folder / HELD_OUT, planned.validation)
+    if work is planned.work:
+        jobs.note(folder, planned.record)
+    packed.write(folder / ROWS, work.rows)
+    if work.validation is not None:
+        packed.write(folder / HELD_OUT, work.validation)
     job = TuneJob(
         planned.preview.tuner,
         planned.base,
@@ -62,36 +77,61 @@ def run_tuning(planned: TunePlan, tell: Tell, stop: TuneStop) -> TuneOutcome:
         planned.settings,
         os.fspath(folder),
         planned.machine.id,
+        planned.record.options.nice,
     )
     finished: TuneFinished | None = None
     for event in tune_apart(job, stop):
+        if isinstance(event, TuneSample) and work.asked:
+            event = msgspec.structs.replace(event, question=work.asked[event.row])  # noqa: PLW2901
         finished = event if isinstance(event, TuneFinished) else None
         tell(event)
     assert finished is not None, "that is its last event"
-    lora = learned(Path(finished.path), planned.settings, read_model(planned.base.path))
-    adapter_file.write(folder / ADAPTER, lora, replace=True)
-    return TuneOutcome(finished, _evaluations(planned, job), folder / ADAPTER)
+    made = folder / (MERGED if planned.preview.merged_quant else ADAPTER)
+    if finished.end != "asked":
+        lora = learned(Path(finished.path), planned.settings, read_model(planned.base.path))
+        if planned.preview.merged_quant:
+            _merge(planned, lora, made, progress)
+        else:
+            adapter_file.write(made, lora, replace=True)
+    return TuneOutcome(finished, _evaluations(work, job), made)
 
 
-def _evaluations(planned: TunePlan, job: TuneJob) -> tuple[TuneEvaluation, ...]:
+def _merge(planned: TunePlan, lora: Lora, made: Path, progress: Progress) -> None:
+    base = find(planned.base.path, app_context.here())
+    adapter = LoadedAdapter(lora, planned.preview.name, base)
+
+    def report(share: float, what: str) -> None:
+        progress(round(share * 100), 100, f"making the model: {what}")
+
+    threads = planned.settings.n_threads
+    merge_adapter(adapter, made, planned.preview.merged_quant, threads=threads, force=True, progress=report)
+
+
+def _evaluations(work: TuneWork, job: TuneJob) -> tuple[TuneEvaluation, ...]:
     """Of all runs."""
-    key = key_of(job, planned.rows, planned.validation)
-    checkpoint = Checkpoints(planned.folder, key, CheckpointOrigin("", "", 0)).newest()
+    key = key_of(job, work.rows, work.validation)
+    checkpoint = Checkpoints(work.folder, key, CheckpointOrigin("", "", 0)).newest()
     return checkpoint.evaluations if checkpoint else ()
 
 
-def keep_tuned(planned: TunePlan, outcome: TuneOutcome, gain: PairedGain | None) -> Tuned:
-    """Store the adapter beside its base, and forget the rows and checkpoints, which hold what the data says.
+def to_serve(planned: TunePlan, outcome: TuneOutcome) -> tuple[LaunchPlan, str | None]:
+    """How what was made is served, and the adapter that answers then, where it is one."""
+    if planned.preview.merged_quant:
+        options = LaunchOptions(threads=planned.record.options.threads)
+        return launch.plan(str(outcome.made), options, to_chat=True)[0], None
+    name = planned.preview.name
+    return adapters.beside(planned.served, adapters.asked([f"{name}={outcome.made}"])), name
+
+
+def keep_tuned(planned: TunePlan, outcome: TuneOutcome, gate: Gate | None) -> Tuned:
+    """Store what was made beside its base, and forget the rows and checkpoints, which hold what the data says.
 
     Raises:
         UsageError, DiskFull: as `AdapterStore.add`. The folder of the job stays then.
     """
     preview, base, finished = planned.preview, planned.base, outcome.finished
     before, after = outcome.losses
-    figures = {"loss_before": before, "loss_after": after}
-    if gain is not None:
-        names = ("before", "after", "low", "high", "n_rows")
-        figures |= {f"{gain.measure}_{name}": float(getattr(gain, name)) for name in names}
+    figures = {"loss_before": before, "loss_after": after, **(gate.figures if gate else {})}
     origin = AdapterOrigin(
         name=preview.name,
         base_id=base.model_id,
@@ -100,14 +140,15 @@ def keep_tuned(planned: TunePlan, outcome: TuneOutcome, gain: PairedGain | None)
         base_path=os.path.abspath(base.path),
         method=planned.settings.method,
         source="edgellm tune",
+        merged_quant=preview.merged_quant,
         figures={name: value for name, value in figures.items() if value is not None},
     )
 
     def write(path: Path) -> None:
-        shutil.copyfile(outcome.adapter, path)
+        shutil.move(outcome.made, path)
 
     stored = AdapterStore().add(origin, write)
-    shutil.rmtree(planned.folder, ignore_errors=True)
+    shutil.rmtree(planned.work.folder, ignore_errors=True)
     return Tuned(
         model=stored.label,
         path=os.fspath(stored.path),
@@ -117,5 +158,5 @@ def keep_tuned(planned: TunePlan, outcome: TuneOutcome, gain: PairedGain | None)
         processor_s=finished.processor_s,
         loss_before=before,
         loss_after=after,
-        gain=gain,
+        gate=gate,
     )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # What SentencePiece gives these where the file does not say.
 SPM_ROLES = {"bos": 1, "eos": 2, "unk": 0}
 
+_SPELLINGS = {"gpt2": byte_level, "llama": spaced}  # by the kind of vocabulary
 
 # Never in a text whose bytes are spelled as letters.
 _LEFT_OUT = " "
@@ -40,20 +41,39 @@ def read_tokenizer(header: GgufHeader, *, pre: str | None = None) -> FileTokeniz
         BackendUnavailable: the `tokenizers` library is not installed.
     """
     keys = TokenizerKeys(header)
-    model = keys.text("model")
+    if _model(keys) == "llama":
+        return _sentence_piece(keys, keys.entries(SPM_ROLES))
+    return _byte_level(keys, keys.entries({}), pre)
+
+
+def read_vocabulary(header: GgufHeader) -> Vocabulary:
+    """What its tokens are as text. Imports no library, and needs none.
+
+    Raises:
+        BadArtifact, UnsupportedArtifact: as `read_tokenizer`.
+    """
+    keys = TokenizerKeys(header)
+    spell, texts = _SPELLINGS[_model(keys)], keys.tokens()
+    return Vocabulary(texts, keys.kinds(texts), spell)
+
+
+def _model(keys: TokenizerKeys) -> str:
+    """
+    Raises:
+        UnsupportedArtifact: it is none of `_SPELLINGS`.
+    """
+    header, model = keys.header, keys.text("model")
     if model in (None, "no_vocab", "none"):
         raise UnsupportedArtifact(
             f"{header.where} has no vocabulary (tokenizer.ggml.model is {model})",
             hint="fetch a file of the model that has one, or convert it with its tokenizer",
         )
-    if model not in ("gpt2", "llama"):
+    if model not in _SPELLINGS:
         raise UnsupportedArtifact(
             f"{header.where}: tokenizer.ggml.model is {model[:40]!r}; gpt2 and llama are known",
             hint="use a backend that knows it, or the model in another format",
         )
-    if model == "llama":
-        return _sentence_piece(keys, keys.entries(SPM_ROLES))
-    return _byte_level(keys, keys.entries({}), pre)
+    return model
 
 
 def _byte_level(keys: TokenizerKeys, entries: Entries, pre: str | None) -> FileTokenizer:

@@ -45,6 +45,10 @@ class Vocabulary:
             return text.encode()
         return bytes([int(text[3:5], 16)]) if kind == TokenKind.BYTE else b""
 
+    def spelled(self, tokens: Sequence[int]) -> str:
+        """Without control tokens, which are no text."""
+        return b"".join(map(self.token_bytes, tokens)).decode(errors="replace")
+
 
 class FileTokenizer:
     """See `edgellm.contract.engine.Tokenizer`. Ids are 0 to `n_tokens` - 1; an embedding table may have more rows."""

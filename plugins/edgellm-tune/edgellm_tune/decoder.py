@@ -128,10 +128,22 @@ class Model:
     def loss(self, tokens: Tokens) -> float:
         """Sum over the supervised tokens, in nats."""
         with torch.no_grad():
-            x = self._embedded(tokens)
-            for layer in self.layers:
-                x = layer(x, self._rotation(layer, tokens), tokens.documents)
-            return self._ending(x, tokens, None)[0]
+            return self._ending(self._hidden(tokens), tokens, None)[0]
+
+    def next_token(self, tokens: Tokens) -> int:
+        """The likeliest behind the last of them."""
+        with torch.no_grad():
+            x = self._hidden(tokens)[-1:]
+            x = Norm.apply(x, self.vectors["output_norm.weight"], self.config.eps)
+            logits = [x @ self.head.part(start, stop).T for start, stop in self.head.parts()]
+            return int(torch.cat(logits, 1).argmax())
+
+    def _hidden(self, tokens: Tokens) -> Tensor:
+        """What the layers make of them, (tokens, hidden), without a graph."""
+        x = self._embedded(tokens)
+        for layer in self.layers:
+            x = layer(x, self._rotation(layer, tokens), tokens.documents)
+        return x
 
     def backward(self, tokens: Tokens, share: float, *, checkpointing: bool) -> float:
         """Adds the gradient of `share` times the loss to every trained tensor's `.grad`. Returns the loss."""

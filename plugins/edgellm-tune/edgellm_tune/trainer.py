@@ -82,6 +82,12 @@ class TorchTrainer:
         """As the contract says."""
         return self.model.loss(tokens_of(batch))
 
+    def next_token(self, tokens: Sequence[int]) -> int:
+        """As the contract says."""
+        ids = np.asarray(tokens, np.int32)[None]
+        nobody = np.zeros(ids.shape, np.bool_)
+        return self.model.next_token(tokens_of(Batch(ids, nobody, np.arange(ids.size)[None], np.ones_like(ids))))
+
     def state(self) -> Arrays:
         """Of each tensor itself, its moments as NAME:first and NAME:second, what is frozen; and how many steps."""
         return _arrays(self._stateful()) | {_COUNT: np.array([self._optimizer.count], np.int64)}

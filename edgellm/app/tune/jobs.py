@@ -1,0 +1,141 @@
+"""Tunings that were begun and never finished: what they were, how far they came, and removing them.
+
+data_dir()/tuning/<base>/<name>.<hash of what was asked>/
+  job.json         the record below; settings.json, rows.npz, *.npz: what it works with
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from edgellm import settings
+from edgellm.adaptation.worker import LOCK
+from edgellm.errors import UsageError
+from edgellm.files import locked, read_regular, write_atomic, writing
+from edgellm.types.tuning_options import TuneOptions
+
+RECORD = "job.json"
+_MAX_BYTES = 1024**2
+
+
+class TuneJobRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What was asked for: the same goes on where it was ended."""
+
+    model: str  # as it was named
+    base_id: str
+    name: str  # of what comes of it
+    data: str  # the path, absolute
+    options: TuneOptions
+    n_steps: int
+    began_at: str = ""  # ISO 8601, UTC
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedTuning:
+    """`record`: None = it cannot be read, so that only removing it is left."""
+
+    folder: Path
+    bytes: int
+    step: int  # of the newest checkpoint
+    is_running: bool
+    record: TuneJobRecord | None
+
+    @property
+    def id(self) -> str:
+        """What it is removed by."""
+        return f"{self.folder.parent.name}:{self.folder.name}"
+
+    @property
+    def label(self) -> str:
+        """What comes of it."""
+        return f"{self.folder.parent.name}:{self.folder.name.rpartition('.')[0]}"
+
+
+def root() -> Path:
+    return settings.current().data_dir / "tuning"
+
+
+def note(folder: Path, record: TuneJobRecord) -> None:
+    """Write what is done in `folder`, which exists. That of the first start stays.
+
+    Raises:
+        DiskFull, UsageError: it cannot be written.
+    """
+    if not (folder / RECORD).exists():
+        begun = msgspec.structs.replace(record, began_at=datetime.now(UTC).isoformat(timespec="seconds"))
+        with writing(folder):
+            write_atomic(folder / RECORD, msgspec.json.encode(begun), sync=True)
+
+
+def unfinished() -> list[UnfinishedTuning]:
+    """By base and name."""
+    return [_read(folder) for folder in sorted(root().glob("*/*.*")) if folder.is_dir()]
+
+
+def find(name: str) -> UnfinishedTuning:
+    """The one with this id, or the only one with this label.
+
+    Raises:
+        UsageError: there is none, or more than one.
+    """
+    jobs = unfinished()
+    chosen = [job for job in jobs if job.id == name] or [job for job in jobs if job.label == name]
+    if len(chosen) != 1:
+        what = f"{len(chosen)} unfinished tunings are called {name[:80]!r}"
+        ids = ", ".join(job.id for job in chosen or jobs)
+        raise UsageError(what, hint=f"there are: {ids}" if ids else "there is none at all", param="job")
+    return chosen[0]
+
+
+def remove(job: UnfinishedTuning) -> int:
+    """Delete its folder, with all that is in it of the data; return the bytes freed.
+
+    Raises:
+        UsageError: it runs, or cannot be deleted.
+    """
+
+    if _is_running(job.folder):
+        hint = "end it first, with Ctrl-C where it runs"
+        raise UsageError(f"{job.id} is being tuned", hint=hint, param="job")
+    with writing(job.folder):
+        shutil.rmtree(job.folder)
+    for parent in (job.folder.parent, root()):
+        if not any(parent.iterdir()):
+            parent.rmdir()
+    return job.bytes
+
+
+def _read(folder: Path) -> UnfinishedTuning:
+    steps = [int(number) for place in folder.glob("*-*.npz") if (number := place.stem.rpartition("-")[2]).isdecimal()]
+    try:
+        record = msgspec.json.decode(read_regular(folder / RECORD, _MAX_BYTES), type=TuneJobRecord)
+    except (OSError, ValueError, RecursionError, UsageError):  # msgspec's errors, UnicodeDecodeError
+        record = None
+    n_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return UnfinishedTuning(folder, n_bytes, max(steps, default=0), _is_running(folder), record)
+
+
+def _is_running(folder: Path) -> bool:
+    """Whether a process has a lock of it, or of its control."""
+    for lock in folder.rglob(LOCK):
+        try:
+            with locked(lock, _busy):
+                continue
+        except _Busy:
+            return True
+        except OSError:
+            continue
+    return False
+
+
+class _Busy(Exception):
+    """Another process has the lock."""
+
+
+def _busy() -> None:
+    raise _Busy
