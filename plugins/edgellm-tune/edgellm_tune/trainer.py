@@ -86,7 +86,9 @@ class TorchTrainer:
         """As the contract says."""
         ids = np.asarray(tokens, np.int32)[None]
         nobody = np.zeros(ids.shape, np.bool_)
-        return self.model.next_token(tokens_of(Batch(ids, nobody, np.arange(ids.size)[None], np.ones_like(ids))))
+        return self.model.next_token(
+            tokens_of(Batch(ids, nobody, np.arange(ids.size, dtype=np.int32)[None], np.ones_like(ids)))
+        )
 
     def state(self) -> Arrays:
         """Of each tensor itself, its moments as NAME:first and NAME:second, what is frozen; and how many steps."""
