@@ -261,7 +261,8 @@ def _read(folder: Path) -> StoredAdapter:
     if not isinstance(record, AdapterRecord):
         return StoredAdapter(folder, folder.parent.name, folder.name, None, record)
     # The folder's name is what the entry is found and removed by.
-    return StoredAdapter(folder, record.base_id, folder.name, record, size_problem(folder / FILE, record.bytes))
+    stored = StoredAdapter(folder, record.base_id, folder.name, record)
+    return replace(stored, problem=size_problem(stored.path, record.bytes))
 
 
 def _checked(stored: StoredAdapter) -> StoredAdapter:
