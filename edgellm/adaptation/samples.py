@@ -22,7 +22,7 @@ _SHARE = 0.1  # of the tokens that are learned between two looks; reading is a t
 
 
 @dataclass(frozen=True)
-class Question:
+class SampleQuestion:
     """The tokens of a held-out request and of its answer."""
 
     row: int
@@ -40,11 +40,11 @@ class Question:
         return self.most * len(self.prompt) + self.most * (self.most - 1) // 2
 
 
-def questions(held_out: Packed, settings: TuneSettings, rows: Packed) -> list[Question]:
+def questions(held_out: Packed, settings: TuneSettings, rows: Packed) -> list[SampleQuestion]:
     """The first ones, as many as cost little beside the tuning; none of rows that nobody asks for."""
     every = settings.eval_every or steps_of_epoch(settings, rows.n_rows)
     room = _SHARE * every * settings.batch * settings.accumulate * rows.size.n_tokens / rows.n_rows
-    chosen: list[Question] = []
+    chosen: list[SampleQuestion] = []
     for row in range(held_out.n_rows):
         question = _question(held_out, row)
         if question is not None and question.work <= room:
@@ -55,7 +55,7 @@ def questions(held_out: Packed, settings: TuneSettings, rows: Packed) -> list[Qu
     return chosen
 
 
-def _question(held_out: Packed, row: int) -> Question | None:
+def _question(held_out: Packed, row: int) -> SampleQuestion | None:
     """Its first answer. A text of which all is learned has none."""
     own = slice(int(held_out.starts[row]), int(held_out.starts[row + 1]))
     tokens, supervised = held_out.tokens[own], held_out.supervised[own]
@@ -64,7 +64,7 @@ def _question(held_out: Packed, row: int) -> Question | None:
     if start < 2:
         return None
     prompt, wanted = (tuple(map(int, part)) for part in (tokens[:start], tokens[start:end]))
-    return Question(row, prompt, wanted[:MOST_TOKENS], wanted[-1])
+    return SampleQuestion(row, prompt, wanted[:MOST_TOKENS], wanted[-1])
 
 
 def question_of(record: TrainingRecord) -> str:
@@ -78,7 +78,7 @@ def question_of(record: TrainingRecord) -> str:
     return before[-1].content[-_MOST_CHARS:] if before else ""
 
 
-def sampled(asked: Sequence[Question], trainer: Trainer, step: int, spell: Spell) -> Iterator[TuneSample]:
+def sampled(asked: Sequence[SampleQuestion], trainer: Trainer, step: int, spell: Spell) -> Iterator[TuneSample]:
     """Greedy answers, up to the token that ends the wanted one."""
     for question in asked:
         answer: list[int] = []

@@ -18,7 +18,7 @@ from edgellm.app.tune.plan import TunePlan, planned_tuning
 from edgellm.app.tune.run import keep_tuned, run_tuning
 from edgellm.contract.source import Progress
 from edgellm.errors import UsageError
-from edgellm.sdk.tuning_gate import judged
+from edgellm.sdk.tuning_gate import judge_tuning
 from edgellm.store.holders import holding
 from edgellm.store.library import silent
 from edgellm.types.tuning import TuneEvent, TuneStarted
@@ -153,4 +153,4 @@ def run_planned(plan: TunePlan, on_event: OnEvent, stop: TuneStop, progress: Pro
         control = None if plan.control is None else run_tuning(plan, plan.control, of_control, stop, progress)
         if control is not None and control.finished.end == "asked":
             return None
-        return keep_tuned(plan, outcome, judged(plan, outcome, control, stop, progress))
+        return keep_tuned(plan, outcome, judge_tuning(plan, outcome, control, stop, progress))

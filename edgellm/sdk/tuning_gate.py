@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Question:
+class GateQuestion:
     """`prompt`: of a text that is only continued, for a model without a template."""
 
     messages: tuple[Message, ...]
@@ -45,23 +45,23 @@ class Question:
         return self.answer.content.strip()
 
 
-def questions_of(records: Sequence[TrainingRecord]) -> list[Question]:
+def questions_of(records: Sequence[TrainingRecord]) -> list[GateQuestion]:
     """Conversations up to their last answer. Calls, and texts, are none."""
     return [question for record in records if (question := _question(record)) is not None]
 
 
-def _question(record: TrainingRecord) -> Question | None:
+def _question(record: TrainingRecord) -> GateQuestion | None:
     if isinstance(record, TrainingPair):
         *before, last = record.chat.messages
-        return Question(tuple(before), last, record.prompt)
+        return GateQuestion(tuple(before), last, record.prompt)
     if not isinstance(record, TrainingChat):
         return None
     *before, last = record.messages
     is_answer = last.role == "assistant" and not last.calls and len(record.messages) - 1 not in record.unlearned
-    return Question(tuple(before), last) if is_answer and before and not record.tools else None
+    return GateQuestion(tuple(before), last) if is_answer and before and not record.tools else None
 
 
-def judged(
+def judge_tuning(
     plan: TunePlan, outcome: TuneOutcome, control: TuneOutcome | None, stop: TuneStop, progress: Progress
 ) -> Gate | None:
     """All that is asked of the base and of what came of it. None where there is nothing to ask, or no time is left."""
@@ -112,7 +112,7 @@ def _forgetting(before: _Losses, after: _Losses) -> Forgetting | None:
 
 class _Judge:
     def __init__(
-        self, questions: Sequence[Question], general: Sequence[str], stop: TuneStop, progress: Progress
+        self, questions: Sequence[GateQuestion], general: Sequence[str], stop: TuneStop, progress: Progress
     ) -> None:
         self._questions = questions
         self._general = general
@@ -144,7 +144,7 @@ class _Judge:
             yield item
 
 
-def _answer(llm: EdgeLLM, question: Question, adapter: str | None, shots: Sequence[TrainingChat]) -> str:
+def _answer(llm: EdgeLLM, question: GateQuestion, adapter: str | None, shots: Sequence[TrainingChat]) -> str:
     """As greedy as the model is served."""
     thoughts = question.answer.reasoning
     most = len(llm.tokenize(question.wanted)) + _SPARE_TOKENS
@@ -157,7 +157,7 @@ def _answer(llm: EdgeLLM, question: Question, adapter: str | None, shots: Sequen
     return said.text.strip()
 
 
-def _that_fit(llm: EdgeLLM, shots: Sequence[TrainingChat], questions: Sequence[Question]) -> Sequence[TrainingChat]:
+def _that_fit(llm: EdgeLLM, shots: Sequence[TrainingChat], questions: Sequence[GateQuestion]) -> Sequence[TrainingChat]:
     """As many as the context holds beside the longest question."""
     if not questions or not shots:
         return ()
