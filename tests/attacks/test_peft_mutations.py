@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attacks.safetensors.mutations import Header, recast, rename
 from support.random_lora import random_lora
 from support.safetensors_writer import build
 from support.tiny_models import MODELS
@@ -18,7 +19,6 @@ from edgellm.adaptation.peft_config import CONFIG
 from edgellm.errors import ArtifactError
 from edgellm.formats.gguf import reader
 
-Header = dict[str, Any]
 Files = tuple[Header, bytes, Header]  # the header of the tensors, their bytes, the configuration
 VALUES: tuple[Any, ...] = (None, True, 0, -1, 2**31, 2**63, 1e300, 0.5, "", "8", [], [1], {}, {"a": "b"})
 KEYS = ("r", "lora_alpha", "peft_type", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "target_modules",
@@ -71,17 +71,6 @@ def mutations(header: Header, config: Header) -> dict[str, Callable[[Header, Hea
         for value in ({pattern: size} for pattern in PATTERNS for size in (1, 0, -1, 3, 10**30, "4", None, 0.5)):
             made[f"{key} is {value!r}"] = lambda _, settings, key=key, value=value: settings.update({key: value})
     return made
-
-
-def recast(entry: Header, kind: str) -> None:
-    """As many bytes, read as another type."""
-    n_bytes = entry["data_offsets"][1] - entry["data_offsets"][0]
-    size = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2}.get(kind, 1)
-    entry.update(dtype=kind, shape=[entry["shape"][0], n_bytes // size // entry["shape"][0]])
-
-
-def rename(tensors: Header, name: str, other: str) -> None:
-    tensors[other] = tensors.pop(name)
 
 
 def test_what_is_wrong_in_a_peft_folder_is_refused_or_read(sound: tuple[Any, Files], tmp_path: Path) -> None:
