@@ -11,7 +11,7 @@ SHELL := /bin/sh
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tune serve test same-outputs test-all test-clients clients-latest llama-server-tests test-variants foreign-libraries docs typing slow test-arm64 check bench attack bench-adapters bench-start bench-builds bench-dialects bench-serve bench-answers bench-speed bench-speed-gpu bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine bench-page bench-tuning screenshots onnx-parity onnx-exporters ternary-parity sanitize fuzz fuzz-http soak soak-downloads clean python \
+.PHONY: help setup setup-tune serve test same-outputs test-all test-clients clients-latest llama-server-tests test-variants foreign-libraries docs typing slow test-arm64 check bench attack bench-adapters bench-start bench-builds bench-dialects bench-serve bench-answers bench-speed bench-speed-gpu bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine bench-page bench-tuning bench-usefulness screenshots onnx-parity onnx-exporters ternary-parity sanitize fuzz fuzz-http soak soak-downloads clean python \
   test-tools lint
 
 help: ## show this list
@@ -139,6 +139,10 @@ bench-ternary: setup ## compare the ternary engine with llama.cpp, and with bitn
 bench-tuning: python ## compare tuning with a bare loop over peft, and memory with what is predicted (ARGS="FILE.gguf --pairs 5", ARGS="FILE.gguf --memory")
 	@$(PYTHON) plugins/install.py --extras test --with edgellm-tune
 	PYTHONPATH=tests $(BIN)/python benchmarks/tuning.py $(ARGS)
+
+bench-usefulness: python ## measure what tuning is worth: definitions of WordNet into ten classes, three seeds and a control; an hour (ARGS="WORDNET --threads 1")
+	@$(PYTHON) plugins/install.py --with edgellm-tune
+	$(BIN)/python benchmarks/usefulness.py $(ARGS)
 
 bench-page: test-tools ## measure what a chunk of an answer costs the page, by where it comes in the answer (ARGS="--characters 20000")
 	$(BIN)/python benchmarks/page.py $(ARGS)

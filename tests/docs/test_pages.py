@@ -11,17 +11,10 @@ from pathlib import Path
 
 import pytest
 from support import fake_plugins
+from support.pages import DOCS, block
 
 ROOT = Path(__file__).parents[2]
-DOCS = ROOT / "docs"
 SHOUT = DOCS / "examples" / "edgellm-shout"
-
-
-def block(page: str, marker: str) -> str:
-    """The Python on a page that holds `marker`."""
-    blocks = re.findall(r"^```python\n(.*?)^```", (DOCS / page).read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    (code,) = [code for code in blocks if marker in code]
-    return str(code)
 
 
 def run(home: Path, *arguments: str, path: Path) -> str:
