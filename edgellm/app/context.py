@@ -22,6 +22,7 @@ from edgellm.selection.context import SelectionContext
 from edgellm.selection.rule_result import Rule
 from edgellm.store import local
 from edgellm.store.library import Library
+from edgellm.types.gpu import Gpu
 from edgellm.types.machine import Machine
 from edgellm.types.model import ModelCard, ModelFile
 from edgellm.types.options import SelectionOptions
@@ -53,6 +54,7 @@ def here(models_file: Path | None = None) -> SelectionContext:
         vetoes=run_log.vetoes(machine),
         divergences=divergences(machine),
         rules=rules(),
+        gpus=_gpus(machine),
         load=busy_load(machine),
     )
 
@@ -63,7 +65,13 @@ def of_machine(machine: Machine, cards: Iterable[ModelCard], *, gpu_build: bool 
     `gpu_build`: backends that can use GPUs are assumed to be built for those of the machine; the ordinary build is not.
     """
     backends = assumed_facts(plugins().backends().values(), machine, gpu_build=gpu_build)
-    return SelectionContext(machine, backends, tuple(cards), rules=rules(), is_here=False)
+    return SelectionContext(machine, backends, tuple(cards), rules=rules(), gpus=_gpus(machine), is_here=False)
+
+
+def _gpus(machine: Machine) -> tuple[Gpu | None, ...]:
+    from edgellm.hardware import gpu_table
+
+    return tuple(gpu_table.find(gpu, machine.memory.total_bytes) for gpu in machine.accelerators)
 
 
 def of(profile: str | None, *, gpu_build: bool = False, models_file: Path | None = None) -> SelectionContext:

@@ -92,7 +92,7 @@ def command(
     request = request_for(context, selection, usual_task="embed" if reads_only else "chat")
     if resolved.artifact is not None and context.is_here:
         context = judged(context, resolved.artifact, resolved.card, request)
-    scenario = Scenario.of(context.machine, request)
+    scenario = Scenario.of(context.machine, request, context.gpus)
     adapters_bytes = adapter_bytes(adapters, resolved.card.shape, resolved.artifact)
     fits, refusals = fit_reports(resolved.card, context, scenario, adapter_bytes=adapters_bytes, others=resolved.others)
     chosen = _chosen(resolved.card, context, request)

@@ -22,6 +22,10 @@ from edgellm.types.model import Shape
 from edgellm.types.plan import Rate
 
 MANY_LAUNCHES = 0.3  # of the time: where launches count that much, the host does, too, and nothing is known of it
+_APIS: dict[str, Api] = {
+    "cuda": "cuda", "rocm": "rocm", "hip": "rocm", "metal": "metal", "mtl": "metal", "vulkan": "vulkan",
+    "xe": "vulkan", "sycl": "sycl", "opencl": "opencl", "gpuopencl": "opencl",
+}  # fmt: skip
 _OLD = frozenset({"pascal", "pascal-p100", "maxwell"})
 _MOBILE = frozenset({"qualcomm", "arm", "broadcom"})
 # What not knowing the device adds to both ends: a guess between its variants, and between other ones of its family.
@@ -29,6 +33,12 @@ _WIDER: dict[Known, tuple[float, float]] = {
     "device": (1.0, 1.0), "variant": (0.95, 1.35), "family": (0.85, 1.2), "bandwidth": (0.65, 1.2),
 }  # fmt: skip
 _UNTRIED_BY_NAME = 0.9  # of the newest architecture's speed, where only vendor and bandwidth are known
+
+
+def api_of(device: str) -> Api | None:
+    """The library behind a device as backends name it ("CUDA0", "Vulkan1", "MTL0"), or as a machine's kind of GPU."""
+    name = device.lower().rstrip("0123456789")
+    return _APIS.get(name)
 
 
 def decode(

@@ -221,6 +221,10 @@ def speed(fact: reason.SpeedReason) -> str:
             return f"Threads: {fact.threads} of {fact.most} to decode, as {more}."
         case reason.GpuSpeedUnknown():
             return "That is the speed of the CPU, by which the model was chosen; a GPU's is not predicted yet."
+        case reason.GpuSpeedPredicted():
+            span = f"{show_rate(fact.tok_s)} tok/s ({show_rate(fact.low)} to {show_rate(fact.high)})"
+            of_cpu = "That is the speed of the CPU, by which the model was chosen."
+            return f"{of_cpu} The GPU's is {span}; {basis(fact.basis)}."
         case reason.Slow():
             rate = f"at a predicted {show_rate(fact.tok_s)}"
             return f"Slow: nothing reaches {show_rate(fact.floor_tps)} tok/s here; the fastest is taken, {rate}."

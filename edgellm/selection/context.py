@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from edgellm.history.corrections import Corrections, RunKey
 from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.rule_result import Rule
+from edgellm.types.gpu import Gpu
 from edgellm.types.machine import Machine
 from edgellm.types.model import ModelCard, ModelFile
 from edgellm.types.plan import Candidate
@@ -26,6 +27,7 @@ class SelectionContext:
     divergences: Mapping[RunKey, float] = field(default_factory=dict, repr=False)  # nats from the unquantized model
     rules: tuple[Rule, ...] = field(default=(), repr=False)  # of plugins, after the constraints of our own
     is_here: bool = True  # whether it is this machine
+    gpus: tuple[Gpu | None, ...] = field(default=(), repr=False)  # of machine.accelerators, what is known of each
     load: float | None = None  # processes that want a processor, where they are more than processors; changes no choice
     reachable: tuple[str, ...] | None = None  # schemes of the sources that answer; None = all are taken to
 

@@ -59,7 +59,7 @@ def decide(context: SelectionContext, request: SelectionRequest) -> Decision:
         NothingFits: no candidate satisfies the request; the message names the closest.
         BackendUnavailable: no installed backend runs here.
     """
-    scenario = Scenario.of(context.machine, request)
+    scenario = Scenario.of(context.machine, request, context.gpus)
     usable, backend_reasons = usable_backends(context.backends, request)
     cards = tuple(sorted(context.cards, key=lambda card: card.id))
     options, impossible = expand(replace(context, cards=cards, backends=tuple(usable)), scenario)

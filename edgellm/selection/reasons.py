@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from edgellm.estimate import quality
+from edgellm.estimate import gpu_speed, quality
 from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.choices import better_backend
-from edgellm.selection.offload import unused
+from edgellm.selection.offload import ALL, unused
 from edgellm.selection.option import NEARLY_ALL, Option
 from edgellm.types import reason
 from edgellm.types.backend_reason import BackendPreferred, BackendUnproven, FilesCompared
@@ -79,6 +79,17 @@ def _compared(chosen: Option, o: Option) -> FilesCompared:
     )
 
 
+def _on_gpu(chosen: Option, choice: Candidate) -> reason.GpuSpeedPredicted | reason.GpuSpeedUnknown:
+    """The speed of one GPU that holds all layers, as its data sheet lets expect; nothing is chosen by it."""
+    gpus = chosen.scenario.gpus
+    devices = chosen.offload.devices if chosen.offload is not None else ()
+    if len(gpus) != 1 or gpus[0] is None or len(devices) != 1 or choice.gpu_layers != ALL:
+        return reason.GpuSpeedUnknown()
+    api = gpu_speed.api_of(devices[0].name)
+    rate = api and gpu_speed.decode(gpus[0], api, chosen.shape, chosen.weights, kv_type=chosen.kv_type)
+    return reason.GpuSpeedPredicted(rate.tok_s, rate.low, rate.high, rate.basis) if rate else reason.GpuSpeedUnknown()
+
+
 def unproven(facts: BackendFacts) -> list[BackendUnproven]:
     return [BackendUnproven(facts.name, facts.unproven)] if facts.unproven else []
 
@@ -102,7 +113,7 @@ def about(chosen: Option, choice: Candidate, possible: Sequence[Option]) -> list
         reason.Speed(rate.tok_s, rate.low, rate.high, rate.basis),
     ]
     if placed.gpu_layers:
-        reasons.append(reason.GpuSpeedUnknown())
+        reasons.append(_on_gpu(chosen, choice))
     if not chosen.weights.exact:
         reasons.append(reason.SizeEstimated())
     if chosen.file.trust == "convention":

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from edgellm.types.gpu import Gpu
 from edgellm.types.machine import Machine
 from edgellm.types.reason import BudgetReason, MachineBudget, RequestedBudget
 from edgellm.types.request import SelectionRequest, Task
@@ -50,6 +51,7 @@ class Scenario:
     budget_bytes: int
     budget: BudgetReason  # and where it comes from
     threads: int
+    gpus: tuple[Gpu | None, ...] = ()  # of machine.accelerators, what is known of each
 
     @property
     def needs(self) -> TaskNeeds:
@@ -70,7 +72,7 @@ class Scenario:
         return self.request.ctx if self.request.ctx is not None else usual
 
     @classmethod
-    def of(cls, machine: Machine, request: SelectionRequest) -> Scenario:
+    def of(cls, machine: Machine, request: SelectionRequest, gpus: tuple[Gpu | None, ...] = ()) -> Scenario:
         """The circumstances of a request on a machine, with the memory budget and where it comes from."""
         own = machine.memory_budget_bytes
         memory, limits = machine.memory, machine.limits
@@ -88,4 +90,4 @@ class Scenario:
                     limit_used_bytes=limits.memory_used_bytes,
                     limit_source=limits.source,
                 )
-        return cls(machine, request, budget.budget_bytes - request.adapter_bytes, budget, machine.compute_threads)
+        return cls(machine, request, budget.budget_bytes - request.adapter_bytes, budget, machine.compute_threads, gpus)

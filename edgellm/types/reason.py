@@ -158,6 +158,15 @@ class GpuSpeedUnknown(Fact, frozen=True):
     """The stated speed is the CPU's."""
 
 
+class GpuSpeedPredicted(Fact, frozen=True):
+    """The stated speed is the CPU's, by which the model was chosen; this is the GPU's, which holds all layers."""
+
+    tok_s: float
+    low: float
+    high: float
+    basis: RateBasis
+
+
 class Slow(Fact, frozen=True):
     """Nothing reaches the floor, so the fastest is taken."""
 
@@ -317,7 +326,7 @@ class FilesKept(Fact, frozen=True):
 
 MemoryReason = BudgetReason | MemoryNeeded | WeightsRead | AdaptersBeside
 ContextReason = ContextLength | SlotCount | ContextUnknown | ShorterContext | CacheType
-SpeedReason = Speed | ProcessorsBusy | Threads | Thinks | FewerThreads | Slow | GpuSpeedUnknown
+SpeedReason = Speed | ProcessorsBusy | Threads | Thinks | FewerThreads | Slow | GpuSpeedUnknown | GpuSpeedPredicted
 FileReason = SizeEstimated | NotQuantized | NameConvention | LicenseRestricts
 ModelReason = (
     ModelNamed
