@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from click.testing import CliRunner
 from support.gguf_writer import F32, INT32, STRING, UINT16, UINT32, Gguf, Tensor
 from support.refusals import refuses
 from support.tiny_models import MODELS, Tiny
-from support.waiting import PATIENCE_S
+from support.waiting import PATIENCE_S, wait_until
 from support.words import said
 
 from edgellm import explain
@@ -202,12 +203,19 @@ def test_ctrl_c_leaves_nothing(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_a_worker_that_dies_is_told_of_and_leaves_nothing(tiny: Path, tmp_path: Path) -> None:
-    def kill(_share: float, what: str) -> None:
-        for child in psutil.Process().children():
+    """As soon as it is there: what it says of its progress may be read when it has finished."""
+    before, planned_file = set(psutil.Process().children()), planned(tiny, "Q4_K_M", output=tmp_path / "x.gguf")
+
+    def kill() -> None:
+        wait_until(lambda: set(psutil.Process().children()) - before)
+        for child in set(psutil.Process().children()) - before:
             child.kill()
 
-    with refuses(WorkerCrashed, reason="SIGKILL", varies="(?<=SIGKILL: ).*"):
-        make(planned(tiny, "Q4_K_M", output=tmp_path / "x.gguf"), kill)
+    killer = threading.Thread(target=kill)
+    with refuses(WorkerCrashed, reason="SIGKILL", varies="(?<=SIGKILL).*"):
+        killer.start()
+        make(planned_file)
+    killer.join()
     assert list(tmp_path.iterdir()) == []
 
 
