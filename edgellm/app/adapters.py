@@ -16,7 +16,7 @@ from edgellm.formats.gguf import adapter as gguf_adapter
 from edgellm.formats.gguf.reader import read_model
 from edgellm.store.adapters import AdapterStore, StoredAdapter
 from edgellm.store.content_hash import content_hash
-from edgellm.types.adapter import AdapterFile, AdapterSet
+from edgellm.types.adapter import AdapterFile, AdapterNeed, AdapterSet
 from edgellm.types.model import Artifact, Shape
 from edgellm.types.options import LaunchOptions
 from edgellm.types.plan import Footprint, LaunchPlan
@@ -48,6 +48,26 @@ def asked(texts: Iterable[str]) -> tuple[AskedAdapter, ...]:
         hint = f"give one of them another name: {twice}-2=FILE"
         raise UsageError(f"two adapters are called {twice}", hint=hint, param="adapters")
     return adapters
+
+
+def needs(adapters: Iterable[AskedAdapter]) -> tuple[AdapterNeed, ...]:
+    """What a model must be that answers with these."""
+    return tuple(map(_need, adapters))
+
+
+def _need(one: AskedAdapter) -> AdapterNeed:
+    if one.is_stored:
+        records = [stored.record for stored in AdapterStore().installed() if stored.name == one.file.name]
+        bases = [record for record in records if record is not None and not record.merged_quant]
+        made_for = tuple((record.base_id, record.base_quant, record.base_sha256) for record in bases)
+        return AdapterNeed(one.file.name, made_for)
+    layers, matrices = [0], set()
+    for pair in one.read.pairs:
+        *layer, role = pair.name.removesuffix(".weight").removeprefix("blk.").split(".", 1)
+        layers += [int(number) + 1 for number in layer if number.isdecimal()]
+        if len(pair.base_dims) == 2:
+            matrices.add((role, *pair.base_dims))
+    return AdapterNeed(one.file.name, (), one.read.architecture, max(layers), tuple(sorted(matrices)))
 
 
 def for_model(adapters: Iterable[AskedAdapter], artifact: Artifact, backend: str) -> tuple[AdapterFile, ...]:

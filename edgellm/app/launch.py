@@ -55,6 +55,7 @@ def plan(
     if model is None and own_format.artifact(request.backend) is not None:
         model = request.backend
     if model is None:
+        request = replace(request, adapters=adapters.needs(beside))
         launch_plan, decision = auto_plan(request, progress=progress, approve=approve)
     else:
         launch_plan = model_plan(

@@ -42,13 +42,25 @@ SHOWN_REJECTIONS = 6
 @gpu_layers
 @kv
 @think
+@click.option(
+    "--adapter", "adapters", multiple=True, metavar="NAME|FILE",
+    help="Only models that can answer with this adapter, stored or a GGUF file.",
+)  # fmt: skip
 @click.option("--offline", is_flag=True, help="Only what is on this disk already.")
 @profile("Choose for another machine")
 @models_dir
 @models_file
 @click.option("--explain", is_flag=True, help="Show every candidate that was rejected, and why.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/auto-select-json.md).")
-def command(*, profile: str | None, models_file: Path | None, explain: bool, as_json: bool, **options: Any) -> int:
+def command(
+    *,
+    profile: str | None,
+    models_file: Path | None,
+    explain: bool,
+    as_json: bool,
+    adapters: tuple[str, ...],
+    **options: Any,
+) -> int:
     """Choose the best model that this machine runs well, and say why."""
     from edgellm.app.context import of, request_for
     from edgellm.selection import decision_json
@@ -58,6 +70,12 @@ def command(*, profile: str | None, models_file: Path | None, explain: bool, as_
     selection = SelectionOptions.of(**options)
     context = of(profile, gpu_build=selection.asks_for_gpu, models_file=models_file)
     request = request_for(context, selection)
+    if adapters:
+        from edgellm.app.adapters import asked, needs
+
+        beside = asked(adapters)
+        n_bytes = sum(one.file.bytes for one in beside)
+        request = replace(request, adapters=needs(beside), adapter_bytes=n_bytes)
     decision = decide(context, request)
     if as_json:
         click.echo(_indented(decision_json.to_dict(decision)))

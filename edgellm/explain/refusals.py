@@ -33,6 +33,18 @@ def problem(why: refusals.Refusal) -> str:
     return f"it {refusal(why)}" if isinstance(why, refusals.TrainedForLess) else refusal(why)
 
 
+def _misfit(why: refusals.AdapterMisfit) -> str:
+    match why.what:
+        case "format":
+            return f"is {why.has}, and the adapter {why.adapter} is of a {why.needs} model"
+        case "file":
+            return f"is not what the adapter {why.adapter} was made for: {why.needs}"
+        case "architecture":
+            return f"is of architecture {why.has}, the adapter {why.adapter} is for {why.needs}"
+        case "matrix":
+            return f"has {why.has}, the adapter {why.adapter} changes {why.needs}"
+
+
 def _by_rule(why: refusals.RuleRefusal) -> str:
     match why:
         case refusals.ScoresLess():
@@ -69,6 +81,8 @@ def _by_rule(why: refusals.RuleRefusal) -> str:
 
 def _by_catalog(why: refusals.CatalogRefusal) -> str:
     match why:
+        case refusals.AdapterMisfit():
+            return _misfit(why)
         case refusals.NoBackendOpens():
             return "; ".join(map(_by_backend, why.refusals))
         case refusals.SizeUnknown():

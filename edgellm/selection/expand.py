@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from edgellm.estimate import exports, quality, quants, weights
+from edgellm.selection.adapter_fit import RULE, misfit
 from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.context import SelectionContext
 from edgellm.selection.option import Option
@@ -66,6 +67,10 @@ def _of_file(  # noqa: PLR0917
     rejected: list[Rejection],
 ) -> list[Option]:
     backends = context.backends
+    for need in scenario.request.adapters:
+        if (why := misfit(need, card, file, shape)) is not None:
+            rejected.append(Rejection(card.id, file.quant, RULE, why))
+            return []
     opens_format = any(file.format in backend.formats for backend in backends)
     size = _weights_of(card, shape, file, export_rule(backends, file.format))
     # The rule of another format belongs to its backend: without one, that is what is missing.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from edgellm.types.backend_reason import BackendCannotRun, Faster, OwnKernels
 from edgellm.types.basis import Fact, RateKind
 from edgellm.types.criterion import QuantCriterion, Stated
@@ -181,6 +183,15 @@ BackendRefusal = (
 )
 
 
+class AdapterMisfit(Fact, frozen=True):
+    """It cannot answer with an adapter that was asked for."""
+
+    adapter: str
+    what: Literal["format", "file", "architecture", "matrix"]
+    has: str  # the model
+    needs: str  # the adapter
+
+
 class NoBackendOpens(Fact, frozen=True):
     """What each backend says of the file."""
 
@@ -206,7 +217,7 @@ RuleRefusal = (
     | OtherBackendPreferred
     | OtherFilePreferred
 )
-CatalogRefusal = WrongKind | ShapeUnknown | NoFiles | SizeUnknown | NoBackendOpens | NoBackendRuns
+CatalogRefusal = WrongKind | ShapeUnknown | NoFiles | SizeUnknown | AdapterMisfit | NoBackendOpens | NoBackendRuns
 
 
 class EvenTheSmallest(Fact, frozen=True):

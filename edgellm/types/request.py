@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 import msgspec
 
 from edgellm.errors import ContextOverflow, UsageError
-from edgellm.types.adapter import AdapterSet, AskedAdapters, DropAdapter, LoadAdapter, check_adapters
+from edgellm.types.adapter import AdapterNeed, AdapterSet, AskedAdapters, DropAdapter, LoadAdapter, check_adapters
 from edgellm.types.checks import MAX_COUNT, cannot_be_sent, check_ids, check_range, check_types
 from edgellm.types.grammar import Grammar
 from edgellm.types.logprob import MAX_TOP
@@ -59,6 +59,7 @@ class SelectionRequest:
         None  # one of KV_TYPES; None = f16 (f32 where a backend has no other), lower only where that buys something
     )
     adapter_bytes: int = 0  # that adapters take beside the model, of the memory that it may take
+    adapters: tuple[AdapterNeed, ...] = ()  # that it must be able to answer with
 
     def __post_init__(self) -> None:
         task_of(self.task)

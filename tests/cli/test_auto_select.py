@@ -7,8 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from support.gguf_decoders import Decoder
+from support.loras import write_lora
 from support.refusals import check_refusal
 
 from edgellm.cli.main import cli
@@ -226,3 +229,14 @@ sys.exit(", ".join(sorted(heavy & set(sys.modules))) or 0)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr
+
+
+def test_only_models_that_fit_an_adapter(planner, tmp_path: Path) -> None:
+    any_llama = Decoder().write(tmp_path / "tiny.gguf")
+    pair = np.ones((4, 576), np.float32), np.ones((576, 4), np.float32)
+    adapter = write_lora(tmp_path / "mail.gguf", any_llama, {"blk.29.attn_q.weight": pair})
+    report = choose(planner, *PI, "--adapter", str(adapter))
+
+    assert report["choice"]["model"] == "smollm2-135m-instruct"
+    [other] = [row for row in report["rejected"] if row["model"] == "llama-3.2-1b-instruct"][:1]
+    assert other["rule"] == "fits_adapter"
