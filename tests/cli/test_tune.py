@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -66,7 +67,7 @@ def test_a_signal_ends_it_after_a_step(command: list[str], number: signal.Signal
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         assert process.stdout is not None
-        while "step" not in process.stderr.readline():
+        while not re.match(r"step \d+ of", process.stderr.readline()):
             pass
         process.send_signal(number)
         said = process.stdout.read()
