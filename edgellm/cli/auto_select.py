@@ -71,11 +71,11 @@ def command(
     context = of(profile, gpu_build=selection.asks_for_gpu, models_file=models_file)
     request = request_for(context, selection)
     if adapters:
-        from edgellm.app.adapters import asked, needs
+        from edgellm.app import adapters as app_adapters
 
-        beside = asked(adapters)
+        beside = app_adapters.asked(adapters)
         n_bytes = sum(one.file.bytes for one in beside)
-        request = replace(request, adapters=needs(beside), adapter_bytes=n_bytes)
+        request = replace(request, adapters=app_adapters.needs(beside), adapter_bytes=n_bytes)
     decision = decide(context, request)
     if as_json:
         click.echo(_indented(decision_json.to_dict(decision)))
