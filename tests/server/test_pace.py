@@ -17,7 +17,7 @@ import pytest
 from support.live_server import Servers
 from support.waiting import PATIENCE_S, wait_until
 
-from edgellm.server import pace, trimming
+from edgellm.server import framing, pace, trimming
 from edgellm.server.crowd import Crowd, Deadlines
 from edgellm.server.framing import FREE_PIECES
 from edgellm.server.pace import MOST_SLOW, REST_S, SHARE, Pace
@@ -145,6 +145,20 @@ def test_of_many_connections_with_tiny_chunks_some_end_and_others_are_answered(
     for answer in answers:
         assert answer.startswith(b"HTTP/1.1 503")
         assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "overloaded"
+
+
+@pytest.mark.skipif(not hasattr(select, "POLLRDHUP"), reason="the system does not tell")
+def test_what_a_client_that_hung_up_has_sent_is_not_read_on(serve: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(framing, "EVENTS", 2)
+    live = serve()
+    crowd = live.server.server_state
+    with live.connection() as connection:
+        connection.sendall(CHUNKED + (b"64\r\n" + b" " * 100 + b"\r\n") * 30_000)
+        wait_until(lambda: any(one.conn.in_small_pieces for one in crowd.connections))
+        (reading,) = crowd.connections
+    wait_until(lambda: not crowd.connections)
+
+    assert reading.conn._body < 2_000_000  # of three
 
 
 def answered(connections: list[socket.socket]) -> list[socket.socket]:
