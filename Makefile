@@ -11,7 +11,7 @@ SHELL := /bin/sh
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tune serve test same-outputs test-all test-clients clients-latest llama-server-tests test-variants foreign-libraries docs typing slow test-arm64 check bench attack bench-adapters bench-start bench-builds bench-dialects bench-serve bench-answers bench-speed bench-speed-gpu bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine bench-page bench-tuning bench-usefulness screenshots onnx-parity onnx-exporters ternary-parity sanitize fuzz fuzz-http soak soak-downloads clean python \
+.PHONY: help setup setup-tune serve test same-outputs test-all test-clients clients-latest llama-server-tests test-variants foreign-libraries docs typing slow test-arm64 check bench attack bench-adapters bench-start bench-builds bench-dialects bench-serve bench-answers bench-speed bench-speed-gpu bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine bench-page bench-tuning bench-tuning-memory bench-usefulness screenshots onnx-parity onnx-exporters ternary-parity sanitize fuzz fuzz-http soak soak-downloads clean python \
   test-tools lint
 
 help: ## show this list
@@ -143,6 +143,10 @@ bench-tuning: python ## compare tuning with a bare loop over peft, and memory wi
 bench-usefulness: python ## measure what tuning is worth: definitions of WordNet into ten classes, three seeds and a control; an hour (ARGS="WORDNET --threads 1")
 	@$(PYTHON) plugins/install.py --with edgellm-tune
 	$(BIN)/python benchmarks/usefulness.py $(ARGS)
+
+bench-tuning-memory: python ## compare the memory of tuning with what is predicted, on models that are made (ARGS="--points 48 --seed 7")
+	@$(PYTHON) plugins/install.py --extras test --with edgellm-tune
+	PYTHONPATH=tests $(BIN)/python benchmarks/tuning_memory.py $(ARGS)
 
 bench-page: test-tools ## measure what a chunk of an answer costs the page, by where it comes in the answer (ARGS="--characters 20000")
 	$(BIN)/python benchmarks/page.py $(ARGS)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import weakref
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +29,48 @@ def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
             np.savez(file, **by_name)
 
 
+class ArrayFile(Mapping[str, npt.NDArray[Any]]):
+    """Those whose names begin with `prefix`, by the rest of the name. Each is read when it is asked for: together they
+    may be more than there is memory for."""
+
+    def __init__(self, path: Path, *, hint: str, prefix: str = "") -> None:
+        """Reads each once, and keeps none.
+
+        Raises:
+            BadArtifact: it is missing, damaged, or holds something else.
+        """
+        self._path, self._hint = path, hint
+        with self._whole():
+            file = open(path, "rb", opener=at_once)  # noqa: SIM115 - closed with the last reference
+            weakref.finalize(self, file.close)
+            self._arrays = np.load(file, allow_pickle=False)
+        self._names = {name.removeprefix(prefix): name for name in self._arrays.files if name.startswith(prefix)}
+        for name in self:
+            self[name]
+
+    def __getitem__(self, name: str) -> npt.NDArray[Any]:
+        place = self._names[name]
+        with self._whole():
+            array: npt.NDArray[Any] = self._arrays[place]
+            return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @contextlib.contextmanager
+    def _whole(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+            raise BadArtifact(f"{self._path} cannot be read: {error}", hint=self._hint) from error
+
+
 def read_arrays(path: Path, *, hint: str) -> dict[str, npt.NDArray[Any]]:
     """
     Raises:
         BadArtifact: it is missing, damaged, or holds something else.
     """
-    try:
-        with open(path, "rb", opener=at_once) as file, np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        raise BadArtifact(f"{path} cannot be read: {error}", hint=hint) from error
+    return dict(ArrayFile(path, hint=hint))

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.adaptation.arrays import read_arrays, write_arrays
+from edgellm.adaptation.arrays import ArrayFile, write_arrays
 from edgellm.contract.tuner import Arrays
 from edgellm.errors import BadArtifact
 from edgellm.types.tuning import TuneEvaluation, TuneSettings
@@ -106,12 +106,11 @@ class Checkpoints:
             BadArtifact: it is missing or damaged.
         """
         place = self._place(step)
-        content = read_arrays(place, hint=_REMOVE)
         try:
-            meta = msgspec.json.decode(content.pop(_META).tobytes(), type=_Meta)
+            meta = msgspec.json.decode(ArrayFile(place, hint=_REMOVE, prefix=_META)[""].tobytes(), type=_Meta)
         except (KeyError, msgspec.MsgspecError) as error:
             raise BadArtifact(f"{place} is no checkpoint: {error}", hint=_REMOVE) from error
-        state = {name.removeprefix(_STATE): array for name, array in content.items()}
+        state = ArrayFile(place, hint=_REMOVE, prefix=_STATE)
         return Checkpoint(meta.step, state, meta.evaluations, meta.exact and meta.origin == self._origin)
 
     def clear_parts(self) -> None:

@@ -17,6 +17,7 @@ from edgellm.formats.gguf.decoder import Decoder
 from edgellm_tune import loss
 from edgellm_tune.adapters import Adapter
 from edgellm_tune.base import Base, Matrix
+from edgellm_tune.heap import give_back
 from edgellm_tune.linear import Linear, products
 from edgellm_tune.pieces import Attention, Documents, Norm, Rotate, gated, joined
 
@@ -46,6 +47,11 @@ class Layer:
     attention: Attention
     index: int
     config: Decoder
+
+    @property
+    def is_local(self) -> bool:
+        """Whether a token sees those of a window alone."""
+        return self.attention.window > 0
 
     def __call__(self, x: Tensor, rotation: tuple[Tensor, Tensor], documents: Documents) -> Tensor:
         cfg = self.config
@@ -140,14 +146,14 @@ class Model:
 
     def _hidden(self, tokens: Tokens) -> Tensor:
         """What the layers make of them, (tokens, hidden), without a graph."""
-        x = self._embedded(tokens)
+        x, rotations = self._embedded(tokens), self._rotations_of(tokens)
         for layer in self.layers:
-            x = layer(x, self._rotation(layer, tokens), tokens.documents)
+            x = layer(x, rotations[layer.is_local], tokens.documents)
         return x
 
     def backward(self, tokens: Tokens, share: float, *, checkpointing: bool) -> float:
         """Adds the gradient of `share` times the loss to every trained tensor's `.grad`. Returns the loss."""
-        trains_embedding = self.embedding.held.requires_grad
+        trains_embedding, rotations = self.embedding.held.requires_grad, self._rotations_of(tokens)
         with torch.no_grad():
             x = self._embedded(tokens)
         inputs = []
@@ -155,17 +161,19 @@ class Model:
             with torch.no_grad():
                 for layer in self.layers:
                     inputs.append(x)
-                    x = layer(x, self._rotation(layer, tokens), tokens.documents)
+                    x = layer(x, rotations[layer.is_local], tokens.documents)
             total, grad = self._ending(x, tokens, share)
+            give_back()  # logits
             for layer in reversed(self.layers):
                 x = inputs.pop().requires_grad_(bool(inputs) or trains_embedding)
-                torch.autograd.backward(layer(x, self._rotation(layer, tokens), tokens.documents), grad)
+                torch.autograd.backward(layer(x, rotations[layer.is_local], tokens.documents), grad)
                 grad = x.grad
         else:
             first = x.requires_grad_(trains_embedding)
             for layer in self.layers:
-                x = layer(x, self._rotation(layer, tokens), tokens.documents)
+                x = layer(x, rotations[layer.is_local], tokens.documents)
             total, grad = self._ending(x.detach(), tokens, share)
+            give_back()  # logits
             torch.autograd.backward(x, grad)
             grad = first.grad
         if trains_embedding:
@@ -194,10 +202,12 @@ class Model:
         spread[tokens.predicting] = grad
         return total, spread
 
-    def _rotation(self, layer: Layer, tokens: Tokens) -> tuple[Tensor, Tensor]:
-        """Cosines and sines (tokens, 1, dim / 2) of each token's position."""
-        cosines, sines = self._tables(int(tokens.positions.max()) + 1, local=layer.attention.window > 0)
-        return cosines[tokens.positions], sines[tokens.positions]
+    def _rotations_of(self, tokens: Tokens) -> dict[bool, tuple[Tensor, Tensor]]:
+        """Cosines and sines (tokens, 1, dim / 2) of each token's position, by whether a layer is local."""
+        length, positions = int(tokens.positions.max()) + 1, tokens.positions
+        kinds = {layer.is_local for layer in self.layers}
+        tables = {local: self._tables(length, local=local) for local in kinds}
+        return {local: (cosines[positions], sines[positions]) for local, (cosines, sines) in tables.items()}
 
     def _tables(self, length: int, *, local: bool) -> tuple[Tensor, Tensor]:
         """Of all positions below `length`, at least."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from edgellm.formats.gguf.decoder import Decoder, read_decoder
 from edgellm.formats.gguf.reader import GgufModel, GgufTensor
@@ -18,45 +19,96 @@ from edgellm.types.tuning import TuneFootprint, TuneSettings, TuneSize
 FLOAT = 4
 LOGITS_BYTES = 64 * 1024**2  # most logits that loss.py has at once
 PART_BYTES = 16 * 1024**2  # values of a table that base.py unpacks at once
-# Measured: the interpreter with torch, the core and the header of a file take 187 MiB, and glibc keeps some.
-PROCESS_BYTES = 222 * 1024**2
-_FRAGMENTED = 1.06  # measured: what activations of all layers take, by what they are
-# Values come from blocks through codes of a byte each, and what becomes of those; from these types at once.
-_UNPACKING = 1.5
-_AT_ONCE = frozenset({"F32", "F16", "BF16", "Q8_0"})
+FAULT_BYTES = 64 * 1024  # pages that Linux maps together, of a table of which only some rows are read
+PROCESS_BYTES = 200 * 1024**2  # measured: the interpreter with torch, the core and the header of a file
+# Measured: glibc keeps what was freed between blocks that are not, of activations so much.
+_FRAGMENTED = 1.06
+# Bytes beside its 4 that blocks.py has of a value at once: codes, their high bits, and what is added of those.
+_CODES = {
+    "Q4_0": 0.5, "Q4_1": 0.5, "Q5_0": 9.0, "Q5_1": 9.0, "IQ4_NL": 5.0, "Q2_K": 1.0, "Q3_K": 2.0, "Q4_K": 1.0,
+    "Q5_K": 3.0, "Q6_K": 3.0,
+}  # fmt: skip
 # 1e9 operations per second and thread: measured on a Zen 4 with AVX-512; the others by the width of their vectors.
 _RATES = {"avx512f": 57.0, "avx2": 28.0, "neon": 14.0}
 
 
-def footprint(model: GgufModel, settings: TuneSettings, size: TuneSize) -> TuneFootprint:
-    """At the highest moment, with `settings.batch` of the longest rows.
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """Bytes that are there together beside weights, factors and their moments."""
 
-    Logits and a layer's gradient are not there together, but glibc keeps what is freed within a step: they add up.
-    """
+    activations: float
+    gradients: float = 0.0
+    logits: float = 0.0
+    unpacked: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return self.activations + self.gradients + self.logits + self.unpacked
+
+
+def footprint(model: GgufModel, settings: TuneSettings, size: TuneSize) -> TuneFootprint:
+    """At the highest moment, with `settings.batch` of the longest rows."""
     config = read_decoder(model)
-    n_tokens = settings.batch * min(size.longest, settings.length)
-    n_supervised = min(settings.batch * size.most_supervised, n_tokens)
+    trained, frozen = n_trained(config, settings, _n_steps(settings, size))
     is_full = settings.method == "full"
-    in_blocks = settings.quantized and not is_full
-    trained, frozen = n_trained(config, settings)
-    kept, working = _activations(config, settings, n_tokens)
-    gradients = FLOAT * trained
-    packed = {tensor.name: tensor for tensor in model.tensors if tensor.type.name != "F32"} if in_blocks else {}
-    unpacked = [_unpacked(tensor) for name, tensor in packed.items() if name.startswith("blk.")]
-    head = packed.get("token_embd.weight" if config.tied else "output.weight")
-    logits = _logits(config, n_supervised) + (_part(head) if head else 0)
+    highest = max(_moments(model, config, settings, size), key=lambda moment: moment.total)
     return TuneFootprint(
-        weights_bytes=model.tensor_bytes if in_blocks else FLOAT * n_weights(config),
-        unpacked_bytes=max(unpacked, default=0),
+        weights_bytes=_weights(model, config, settings, size),
+        unpacked_bytes=int(highest.unpacked),
         trained_bytes=FLOAT * (frozen if is_full else trained + frozen),
-        # Of factors they grow where logits and activations were, from the last layer to the first.
-        gradient_bytes=gradients if is_full else max(0, gradients - kept - logits),
+        gradient_bytes=int(highest.gradients),
         optimizer_bytes=2 * FLOAT * trained,
-        activation_bytes=kept + working,
-        logits_bytes=logits,
+        activation_bytes=int(highest.activations),
+        logits_bytes=int(highest.logits),
         data_bytes=size.n_tokens * 13,
         process_bytes=PROCESS_BYTES,
     )
+
+
+def _moments(model: GgufModel, config: Decoder, settings: TuneSettings, size: TuneSize) -> Iterator[_Moment]:
+    """Those of a step, one of which is the highest."""
+    n_tokens = _of_batch(settings, size, size.n_tokens, min(size.longest, settings.length))
+    n_supervised = min(n_tokens, _of_batch(settings, size, size.n_supervised, size.most_supervised))
+    is_full, d, layers = settings.method == "full", config.hidden, config.n_layer
+    packed = _packed(model, settings)
+    unpacked = max((_unpacked(tensor) for name, tensor in packed.items() if name.startswith("blk.")), default=0.0)
+    head = packed.get("token_embd.weight" if config.tied else "output.weight")
+
+    gradients = FLOAT * n_trained(config, settings)[0]
+    of_head = FLOAT * config.vocab * d if is_full else 0
+    of_table = 0 if config.tied else of_head
+    of_layer = (gradients - of_head - of_table) / layers
+
+    token = FLOAT * n_tokens * _FRAGMENTED
+    kept, working = (token * values for values in _layer(config, settings))
+    inputs = token * d if settings.checkpointing else kept
+    again = kept if settings.checkpointing else 0
+    state = token * (d + config.head_dim * len(set(config.local)))  # behind the last layer; and the rotations
+    logits: float = _logits(config, n_supervised)
+    if head:
+        values = FLOAT * math.prod(head.dims)
+        # Aligned memory is not had from a hole of its size; where layers are kept, they have left others.
+        once_more = values if settings.checkpointing else 0
+        logits += (_unpacked(head) + once_more) * min(1.0, PART_BYTES / values)
+    yield _Moment(layers * inputs + state, of_head, logits)
+    for left in (layers, 1):  # from the last layer to the first; of the gradient
+        done = of_head + (layers - left) * of_layer
+        yield _Moment(left * inputs + again + working + state + token * d, done, unpacked=unpacked)
+    yield _Moment(0, gradients)
+
+
+def _weights(model: GgufModel, config: Decoder, settings: TuneSettings, size: TuneSize) -> int:
+    """Of a table that is only read from, the pages of the rows that are needed."""
+    mapped = {name: tensor.n_bytes for name, tensor in _packed(model, settings, plain=True).items()}
+    values = FLOAT * n_weights(config)
+    if settings.method == "full":
+        return values + sum(tensor.n_bytes for tensor in model.tensors if tensor.type.name == "F32")
+    table = mapped.get("token_embd.weight", 0)
+    if not config.tied and table > FAULT_BYTES:
+        pieces = table / FAULT_BYTES
+        mapped["token_embd.weight"] = int(table * (1 - (1 - 1 / pieces) ** size.n_tokens))
+    held = sum(FLOAT * math.prod(tensor.dims) for tensor in model.tensors if tensor.name not in mapped)
+    return sum(mapped.values()) + held
 
 
 def rate(model: GgufModel, settings: TuneSettings, machine: Machine) -> float:
@@ -81,8 +133,8 @@ def n_weights(config: Decoder) -> int:
     return config.n_layer * sum(math.prod(shape) for shape in matrices(config)) + tables * config.vocab * config.hidden
 
 
-def n_trained(config: Decoder, settings: TuneSettings) -> tuple[int, int]:
-    """(values that are trained, values beside them that are drawn or kept)."""
+def n_trained(config: Decoder, settings: TuneSettings, n_steps: int = 0) -> tuple[int, int]:
+    """(values that are trained, values beside them that are drawn, or kept within so many steps)."""
     shapes, layers, rank = list(matrices(config)), config.n_layer, settings.rank
     a, b = (layers * rank * sum(shape[side] for shape in shapes) for side in (1, 0))
     outs = layers * sum(rows for rows, _ in shapes)
@@ -97,33 +149,47 @@ def n_trained(config: Decoder, settings: TuneSettings) -> tuple[int, int]:
         case "dora":
             return a + b + outs, outs
         case "delta-lora":
-            return a + b, a + b
+            return a + b, a + b if n_steps > settings.delta_start else 0
     return a + b, 0
 
 
-def _activations(config: Decoder, settings: TuneSettings, n_tokens: int) -> tuple[int, int]:
-    """(bytes kept until the gradient comes by, bytes of the moment where it is computed)."""
+def _of_batch(settings: TuneSettings, size: TuneSize, total: int, most: int) -> int:
+    """Most of something in one batch. Rows come together at random: what they differ by from the mean adds up as
+    squares do."""
+    mean, rows = total / size.n_rows, min(settings.batch, size.n_rows)
+    return math.ceil(rows * mean + math.sqrt(rows) * max(0.0, most - mean))
+
+
+def _n_steps(settings: TuneSettings, size: TuneSize) -> int:
+    return settings.max_steps or settings.epochs * math.ceil(size.n_rows / (settings.batch * settings.accumulate))
+
+
+def _layer(config: Decoder, settings: TuneSettings) -> tuple[int, int]:
+    """Values for each token: (kept until the gradient comes by, there beside them while it is computed)."""
     d, q, kv, ffn = config.hidden, config.heads * config.head_dim, config.kv_heads * config.head_dim, config.ffn
-    layer = 2 * d + 2 * q + 2 * kv + 2 * ffn + config.heads
-    layer += q + kv if config.qk_norm else 0
-    layer += 2 * d if config.post_norms else 0
-    layer += 7 * settings.rank if settings.method != "full" else 0
-    layer += q + 2 * kv + 2 * d + 2 * ffn if settings.method == "dora" else 0  # before rows are scaled
-    # Backward through the gate: both gradients, what was multiplied, once more with its own steps, and the result's.
-    working = (7 if settings.method == "dora" else 5) * ffn + 2 * d
-    if settings.checkpointing:
-        return FLOAT * n_tokens * d * config.n_layer, FLOAT * n_tokens * (layer + working)
-    return int(FLOAT * n_tokens * layer * config.n_layer * _FRAGMENTED), FLOAT * n_tokens * working
+    kept = 2 * d + 2 * q + 2 * kv + 2 * ffn + config.heads
+    kept += q + kv if config.qk_norm else 0
+    kept += 2 * d if config.post_norms else 0
+    kept += 7 * settings.rank if settings.method != "full" else 0
+    kept += q + 2 * kv + 2 * d + 2 * ffn if settings.method == "dora" else 0  # before rows are scaled
+    # Back through the gate: its two steps again, their product's gradient, and of each factor and of the gate another.
+    # Back through attention: heads joined again, that gradient, and those of queries and of keys and values for each.
+    return kept, max(6 * ffn, 6 * q + 2 * kv - 2 * ffn)
 
 
-def _unpacked(tensor: GgufTensor) -> int:
+def _packed(model: GgufModel, settings: TuneSettings, *, plain: bool = False) -> dict[str, GgufTensor]:
+    """Matrices that stay in the file's pages; with `plain`, also those that need no unpacking."""
+    in_blocks = settings.quantized and settings.method != "full"
+    return {
+        tensor.name: tensor
+        for tensor in model.tensors
+        if len(tensor.dims) > 1 and (plain if tensor.type.name == "F32" else in_blocks)
+    }
+
+
+def _unpacked(tensor: GgufTensor) -> float:
     """Bytes of its values, and of what they come through."""
-    return int(FLOAT * math.prod(tensor.dims) * (1 if tensor.type.name in _AT_ONCE else _UNPACKING))
-
-
-def _part(table: GgufTensor) -> int:
-    """The same of the rows that are unpacked together."""
-    return int(_unpacked(table) * min(1.0, PART_BYTES / (FLOAT * math.prod(table.dims))))
+    return (FLOAT + _CODES.get(tensor.type.name, 0.0)) * math.prod(tensor.dims)
 
 
 def _logits(config: Decoder, n_supervised: int) -> int:

@@ -55,6 +55,7 @@ class _Products(torch.autograd.Function):
             if linear.bias is not None:
                 y += linear.bias
             outs.append(y)
+            del weight  # before the next one is unpacked
         ctx.before, ctx.linears, ctx.counts = before, linears, [len(own) for own in kept]
         ctx.n_inputs = n_inputs
         ctx.save_for_backward(*tensors[:n_inputs], *(tensor for own in kept for tensor in own))
@@ -80,6 +81,8 @@ class _Products(torch.autograd.Function):
                 weight = linear.matrix.values()
                 to_x = inner @ weight if to_x is None else to_x.addmm_(inner, weight)
                 to_x = to_x if extra is None else to_x.add_(extra)
+                del weight
+            del inner, extra
         if to_x is None:
             return None, None, None, *(None for _ in wanted), *to_trained
         to_inputs = iter(torch.autograd.grad(x, [tensor for tensor in again if tensor.requires_grad], to_x))

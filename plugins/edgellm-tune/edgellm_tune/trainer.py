@@ -20,6 +20,7 @@ from edgellm_tune.adamw import AdamW
 from edgellm_tune.adapters import LowRank
 from edgellm_tune.base import Base
 from edgellm_tune.decoder import Model, Tokens
+from edgellm_tune.heap import give_back
 from edgellm_tune.methods import Draw
 
 _COUNT = "steps"
@@ -46,6 +47,7 @@ class TorchTrainer:
         ratio = settings.lora_plus_ratio if settings.method == "lora+" else 1.0
         rates = {name: ratio for name in self.trained if name.endswith(".lora_b")}
         self._optimizer = AdamW(self.trained, rates, settings.weight_decay)
+        give_back()  # what matrices came through
 
     @property
     def build(self) -> str:
@@ -76,6 +78,7 @@ class TorchTrainer:
             )
         most = self.settings.max_grad_norm
         self._optimizer.step(learning_rate, most / norm if 0 < most < norm else 1.0)
+        give_back()  # activations and gradients
         return mean
 
     def loss(self, batch: Batch) -> float:
@@ -102,11 +105,9 @@ class TorchTrainer:
                 linear.adapter.start = None
         if count > self.settings.delta_start:
             self._remember_start()
-        tensors = self._stateful()
-        arrays = {name: _array(state, name, tuple(tensor.shape)) for name, tensor in tensors.items()}
         with torch.no_grad():
-            for name, tensor in tensors.items():
-                tensor.copy_(torch.from_numpy(arrays[name]))
+            for name, tensor in self._stateful().items():  # one at a time is in memory
+                tensor.copy_(torch.from_numpy(_array(state, name, tuple(tensor.shape))))
         self._optimizer.count = count
 
     def factors(self) -> Arrays:
