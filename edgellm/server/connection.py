@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import select
 from typing import Any
 
 import h11
@@ -94,19 +93,9 @@ class Connection(H11Protocol):
     def read_on(self) -> None:
         """It is this connection's turn."""
         self._goes_on = False
-        if self.conn.in_small_pieces and self._hung_up():
-            self.transport.abort()  # as at the end of what it sent, which is read much later
         if not self.transport.is_closing():
             self._read_turn()
             self._look(began=bool(self.conn.trailing_data[0]))
-
-    def _hung_up(self) -> bool:
-        """Whether the client has closed its side, where the system tells it before all is read."""
-        if not hasattr(select, "POLLRDHUP"):
-            return False
-        asked = select.poll()
-        asked.register(self.transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
-        return bool(asked.poll(0))
 
     def _should_upgrade(self) -> bool:
         return False

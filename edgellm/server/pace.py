@@ -68,8 +68,10 @@ class Pace:
             return
         reader = self._next_of(next(iter(self._slow)))
         began = time.perf_counter()
-        reader.read_on()
-        self._rest(max(REST_S, (time.perf_counter() - began) * (1 / SHARE - 1)))
+        try:
+            reader.read_on()
+        finally:  # the others wait for theirs
+            self._rest(max(REST_S, (time.perf_counter() - began) * (1 / SHARE - 1)))
 
     def _next_of(self, address: str) -> TurnTaker:
         """Taken from those that wait; other addresses come before its next one."""
