@@ -67,8 +67,7 @@ def test_a_signal_ends_it_after_a_step(command: list[str], number: signal.Signal
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         assert process.stdout is not None
-        while not re.match(r"step \d+ of", process.stderr.readline()):
-            pass
+        assert any(re.match(r"step \d+ of", line) for line in process.stderr)
         process.send_signal(number)
         said = process.stdout.read()
 
