@@ -23,7 +23,7 @@ from edgellm.formats.gguf import reader
 from edgellm.formats.tokenizer import from_gguf
 from edgellm.formats.tokenizer.kinds import TokenKind
 from edgellm.formats.tokenizer.pretokenizers import PRE_TOKENIZERS
-from edgellm.formats.tokenizer.tokenizer import BYTE_OF, FileTokenizer
+from edgellm.formats.tokenizer.tokenizer import BYTE_OF, FileTokenizer, Vocabulary
 
 pytest.importorskip("tokenizers")
 HERE = Path(__file__).resolve().parents[2]
@@ -361,3 +361,9 @@ def test_a_file_without_a_vocabulary_says_so(tmp_path: Path, model: str | None) 
     path = Gguf(keys).write(tmp_path / "x.gguf")
     with refuses(UnsupportedArtifact):
         read(path)
+
+
+def test_ids_that_only_the_embedding_table_has_are_no_text() -> None:
+    vocabulary = Vocabulary(["a", "<end>"], [TokenKind.NORMAL, TokenKind.CONTROL], str.encode)
+
+    assert vocabulary.spelled([0, 1, 2, 0, 511]) == "aa"

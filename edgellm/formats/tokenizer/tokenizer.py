@@ -46,8 +46,9 @@ class Vocabulary:
         return bytes([int(text[3:5], 16)]) if kind == TokenKind.BYTE else b""
 
     def spelled(self, tokens: Sequence[int]) -> str:
-        """Without control tokens, which are no text."""
-        return b"".join(map(self.token_bytes, tokens)).decode(errors="replace")
+        """Without control tokens, which are no text, and ids that only the embedding table has."""
+        own = (token for token in tokens if token < len(self.texts))
+        return b"".join(map(self.token_bytes, own)).decode(errors="replace")
 
 
 class FileTokenizer:
