@@ -66,7 +66,7 @@ def decide(context: SelectionContext, request: SelectionRequest) -> Decision:
     if not options:
         formats = {file.format for card in cards for file in card.files}
         if "gguf" in formats and not any(formats & backend.formats for backend in usable):
-            raise _nothing_opens(usable, backend_reasons)
+            raise _nothing_opens(usable, backend_reasons, request)
         raise _nothing_runs(impossible, scenario.needs.kind, backend_reasons)
     n_models = len({o.model for o in options})
     opening = (
@@ -159,8 +159,14 @@ def _with(start: Decision, outcome: Outcome, *notes: Reason) -> Decision:
     )
 
 
-def _nothing_opens(usable: Sequence[BackendFacts], broken: Sequence[BackendCannotRun]) -> NothingFits:
+def _nothing_opens(
+    usable: Sequence[BackendFacts], broken: Sequence[BackendCannotRun], request: SelectionRequest
+) -> NothingFits:
     """The error where no backend opens model files: the core alone has only one that repeats what it is told."""
+    if request.backend is not None:
+        formats = " and ".join(sorted(usable[0].formats)) or "no files"
+        hint = f"leave {option('backend')} out, or name a file that it opens"
+        return NothingFits(f"backend {request.backend} opens {formats}, not gguf", hint=hint)
     said = " ".join(("", *map(explain.sentence, broken)))
     names = ", ".join(backend.name for backend in usable)
     return NothingFits(

@@ -201,6 +201,14 @@ def test_the_core_alone_says_what_to_install() -> None:
             decide(context(machine(), SOME, backends), SelectionRequest())
 
 
+def test_a_backend_that_was_named_is_told_from_none_at_all() -> None:
+    with refuses(NothingFits):
+        decide(
+            context(machine(), SOME, [BackendFacts("parrot", frozenset({"parrot"})), GGUF]),
+            SelectionRequest(backend="parrot"),
+        )
+
+
 def test_offline_with_nothing_here_chooses_nothing_and_says_what_it_would() -> None:
     decision = decide(context(machine(), ROWS, [GGUF]), SelectionRequest(offline=True))
 
