@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from edgellm.types.grammar import Grammar
     from edgellm.types.message import Message, NamedTool, TextInput, Tool, ToolCall
     from edgellm.types.sampling import Sampling
-    from edgellm.types.tuning import TuneEvaluation, TuneFinished, TuneProgress, TuneStarted
+    from edgellm.types.tuning import TuneEvaluation, TuneFinished, TuneProgress, TuneSample, TuneStarted
     from edgellm.types.tuning_options import Tuned, TunePreview
 
 _HOMES = {
@@ -75,6 +75,7 @@ _HOMES = {
     "TuneEvaluation": "edgellm.types.tuning",
     "TuneFinished": "edgellm.types.tuning",
     "TuneProgress": "edgellm.types.tuning",
+    "TuneSample": "edgellm.types.tuning",
     "TuneStarted": "edgellm.types.tuning",
     "TuneStop": "edgellm.adaptation.worker",
     "TunePreview": "edgellm.types.tuning_options",
@@ -124,6 +125,7 @@ __all__ = [
     "TuneFinished",
     "TunePreview",
     "TuneProgress",
+    "TuneSample",
     "TuneStarted",
     "TuneStop",
     "Tuned",

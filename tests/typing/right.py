@@ -30,6 +30,7 @@ from edgellm import (
     TuneEvaluation,
     TuneFinished,
     TuneProgress,
+    TuneSample,
     TuneStarted,
     TuneStop,
     WorkerCrashed,
@@ -175,7 +176,7 @@ def mend(llm: EdgeLLM) -> None:
 def tuning() -> None:
     stop = TuneStop()
 
-    def tell(event: TuneStarted | TuneProgress | TuneEvaluation | TuneFinished) -> None:
+    def tell(event: TuneStarted | TuneProgress | TuneEvaluation | TuneSample | TuneFinished) -> None:
         if isinstance(event, TuneProgress):
             assert_type(event.loss, float)
 
