@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from edgellm_tune.footprint import footprint
 from edgellm_tune.trainer import TorchTrainer
+from resident import highest_without_libraries, status
 
 from edgellm.contract.tuner import Batch
 from edgellm.formats.gguf.reader import read_model
@@ -40,13 +41,12 @@ def main() -> None:
         started = time.process_time()
         step()
         seconds.append(time.process_time() - started)
-    status = _status()
     each = batch.supervised.sum(axis=1)
     size = TuneSize(n_rows, n_rows * length, int(each.sum()), int(each.max()), length)
     result = {
         "step_s": min(seconds),
         "step_bytes": _bytes_of(step),
-        "peak": status["VmHWM"] - (status["RssFile"] - _pages_of_model()),
+        "peak": highest_without_libraries(),
         "predicted": footprint(model, settings, size).needed_bytes,
     }
     print(json.dumps(result))
@@ -85,25 +85,9 @@ def _bytes_of(step: Callable[[], object]) -> int:
     """
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # the highest is what there is now
-    before = _status()["VmRSS"]
+    before = status()["VmRSS"]
     step()
-    return _status()["VmHWM"] - before
-
-
-def _status() -> dict[str, int]:
-    """In bytes."""
-    lines = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
-    return {line[0].rstrip(":"): int(line[1]) * 1024 for line in lines if len(line) == 3 and line[2] == "kB"}
-
-
-def _pages_of_model() -> int:
-    total, inside = 0, False
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        if not line.split()[0].endswith(":"):
-            inside = line.endswith(".gguf")
-        elif inside and line.startswith("Rss:"):
-            total += int(line.split()[1]) * 1024
-    return total
+    return status()["VmHWM"] - before
 
 
 if __name__ == "__main__":

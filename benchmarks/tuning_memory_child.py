@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import msgspec
+from resident import highest_without_libraries
 
 from edgellm.adaptation import packed
 from edgellm.adaptation.checkpoint import CheckpointOrigin, Checkpoints
@@ -28,24 +29,7 @@ def main() -> None:
     looks = dataclasses.replace(rows, starts=rows.starts[: job.settings.batch + 1])  # at what one batch holds
     checkpoints = Checkpoints(folder, key_of(job, rows, looks), origin)
     train(Course(job.settings, rows, looks, checkpoints, folder), trainer, lambda event: None)
-    status = _status()
-    print(json.dumps({"peak": status["VmHWM"] - (status["RssFile"] - _pages_of_model())}))
-
-
-def _status() -> dict[str, int]:
-    """In bytes."""
-    lines = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
-    return {line[0].rstrip(":"): int(line[1]) * 1024 for line in lines if len(line) == 3 and line[2] == "kB"}
-
-
-def _pages_of_model() -> int:
-    total, inside = 0, False
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        if not line.split()[0].endswith(":"):
-            inside = line.endswith(".gguf")
-        elif inside and line.startswith("Rss:"):
-            total += int(line.split()[1]) * 1024
-    return total
+    print(json.dumps({"peak": highest_without_libraries()}))
 
 
 if __name__ == "__main__":
