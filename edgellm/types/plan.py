@@ -25,6 +25,8 @@ class Settings:
     gpu_layers: int = 0
     n_batch: int = 512  # most tokens in one step
     mmap: bool = True
+    experts_away: int = 0  # of so many of the first blocks, routed experts stay in RAM whatever `gpu_layers` says
+    devices: tuple[str, ...] = ()  # names as the library calls them, in the order they are filled; empty = all it sees
     options: tuple[tuple[str, str], ...] = ()  # (name, value) that the backend defines, and refuses where it does not
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from edgellm_gguf import library
 from edgellm_gguf.advice import advise
+from edgellm_gguf.pinned import pinned
 from edgellm_gguf.plugin import GgufBackend
 from edgellm_gguf.verdict import Verdict
 from support.contexts import context
@@ -69,7 +70,7 @@ def test_a_foreign_library_with_another_struct_is_refused(
     assert f"needs: {drift.struct}" in problem
     version = library.verdict(probe(measure=False)).version
     assert version in problem
-    assert defaults.pinned().llama_cpp_python in problem
+    assert pinned().llama_cpp_python in problem
     # Another process, with the verdict at hand: refused before anything is opened, and without another probe.
     monkeypatch.setattr(library, "probe_library", None)
     assert refusal(tmp_path, monkeypatch) == problem
@@ -109,7 +110,7 @@ def test_the_recorded_defaults_are_those_of_the_pinned_release() -> None:
         "sys.stdout.buffer.write(msgspec.json.encode(defaults.of_library()))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
-    recorded = defaults.pinned()
+    recorded = pinned()
     if os.environ.get("EDGELLM_UPDATE_GOLDEN"):
         path = Path(defaults.__file__).with_name("pinned.json")
         row = json.loads(path.read_text()) | {"defaults": json.loads(done.stdout)}

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from edgellm_gguf import library
+from edgellm_gguf import device_backends, library
 from edgellm_gguf.plugin import GgufBackend
 from support.refusals import refuses
 
@@ -329,3 +329,34 @@ def test_the_real_library_says_which_tensors_it_opens_and_repacks() -> None:
     here, planned = (GgufBackend().repacking(machine, is_here=is_here) for is_here in (True, False))
     assert here.types - {"F32", "F16", "BF16"} == planned.types
     assert here.row_multiple == planned.row_multiple
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), signal.SIGSEGV)", "sys.exit('libcuda.so.1: no such file')"])
+def test_a_driver_that_ends_the_probe_costs_the_gpus_only(fake_probe: FakeProbe, end: str) -> None:
+    """The processor's part was said before backends for GPUs were loaded."""
+    words = {"system_info": "AVX2 = 1", "backends": ["CPU"], "loading": ["cuda"]}
+    fake_probe(f"print({json.dumps(words)!r}, flush=True)\n{end}")
+    assert GgufBackend().check(WITH_GPU) == []
+    verdict = library.verdict(WITH_GPU)
+    assert set(verdict.unloaded) == {"cuda"}
+    assert "libggml-cuda" in GgufBackend().offload(WITH_GPU).missing
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_backend_that_was_built_is_asked_anew(fake_probe: FakeProbe) -> None:
+    runs = fake_probe(WORKS)
+    library.verdict(MACHINE)
+    path = device_backends.folder() / "vulkan" / device_backends.file_name("vulkan")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"built")
+    library.verdict(MACHINE)
+    library.verdict(MACHINE)
+    assert times(runs) == 2
+
+
+def test_what_a_driver_says_is_the_reason(fake_probe: FakeProbe, folder: Path) -> None:
+    words = "ggml_cuda_init: failed to initialize CUDA: CUDA driver version is insufficient for CUDA runtime version"
+    seen = {"system_info": "", "backends": ["CUDA", "CPU"], "complaints": [words]}
+    fake_probe(f"print({json.dumps(seen)!r})")
+    assert "insufficient for CUDA runtime" in GgufBackend().offload(WITH_GPU).missing

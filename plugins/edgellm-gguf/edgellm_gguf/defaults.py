@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
-from importlib import resources
 from typing import Any
 
 import llama_cpp.llama_cpp as binding
-import msgspec
 
+from edgellm_gguf.pinned import POINTER, Value
 from edgellm_gguf.verdict import Mismatch
 
-POINTER = "a pointer"  # wherever to
-Value = bool | int | float | str | None  # a number, POINTER, or None = no pointer
 STRUCTS = {
     "llama_model_params": "llama_model_default_params",
     "llama_context_params": "llama_context_default_params",
@@ -27,23 +24,6 @@ STRUCTS = {
 
 
 _NUMBERS = (ctypes.c_bool, ctypes.c_int, ctypes.c_uint32, ctypes.c_int32, ctypes.c_size_t, ctypes.c_float)
-
-
-class Pinned(msgspec.Struct, frozen=True):
-    """The release of the binding that this plugin was written for."""
-
-    llama_cpp_python: str
-    llama: str  # llama.cpp's own version
-    commit: str
-    defaults: dict[str, dict[str, Value]]
-
-    @property
-    def version(self) -> str:
-        return f"{self.llama} ({self.commit})"
-
-
-def pinned() -> Pinned:
-    return msgspec.json.decode(resources.files("edgellm_gguf").joinpath("pinned.json").read_bytes(), type=Pinned)
 
 
 def of_library() -> dict[str, dict[str, Value]]:

@@ -6,12 +6,15 @@ Signatures are those of ggml.h, gguf.h, ggml-backend.h, ggml-cpu.h and llama.h.
 from __future__ import annotations
 
 import ctypes
+import importlib.metadata
 import os
 from typing import Any
 
 import llama_cpp.llama_cpp as binding
 
-from edgellm_gguf.library import library_dir
+from edgellm_gguf import device_backends
+from edgellm_gguf.library import is_of_wheel, library_dir
+from edgellm_gguf.pinned import pinned
 
 CPU, GPU, IGPU = 0, 1, 2  # enum ggml_backend_dev_type
 F32, F16 = 0, 1  # enum ggml_type
@@ -41,6 +44,20 @@ class ThreadPoolParams(ctypes.Structure):
         ("poll", ctypes.c_uint32),
         ("strict_cpu", ctypes.c_bool),
         ("paused", ctypes.c_bool),
+    )
+
+
+class DeviceProps(ctypes.Structure):
+    """struct ggml_backend_dev_props"""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("description", ctypes.c_char_p),
+        ("memory_free", ctypes.c_size_t),
+        ("memory_total", ctypes.c_size_t),
+        ("type", ctypes.c_int),
+        ("device_id", ctypes.c_char_p),  # its address on the bus
+        ("caps", ctypes.c_bool * 5),
     )
 
 
@@ -87,6 +104,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "ggml_backend_dev_count": (_SIZE, []),
     "ggml_backend_dev_description": (_TEXT, [_PTR]),
     "ggml_backend_dev_get": (_PTR, [_SIZE]),
+    "ggml_backend_dev_get_props": (None, [_PTR, _PTR]),
     "ggml_backend_dev_init": (_PTR, [_PTR, _TEXT]),
     "ggml_backend_dev_memory": (None, [_PTR] * 3),
     "ggml_backend_dev_name": (_TEXT, [_PTR]),
@@ -94,6 +112,8 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "ggml_backend_dev_type": (_INT, [_PTR]),
     "ggml_backend_free": (None, [_PTR]),
     "ggml_backend_graph_compute": (_INT, [_PTR, _PTR]),
+    "ggml_backend_dev_by_name": (_PTR, [_TEXT]),
+    "ggml_backend_load": (_PTR, [_TEXT]),
     "ggml_backend_load_all_from_path": (None, [_TEXT]),
     "ggml_backend_reg_count": (_SIZE, []),
     "ggml_backend_reg_get": (_PTR, [_SIZE]),
@@ -148,22 +168,74 @@ class _Library:
 library = _Library()
 
 
-def start() -> None:
+def start(*, with_devices: bool = False) -> None:
     """Initialize the library. One whose backends are libraries of their own loads those that this machine can use.
 
     They are looked for in libllama's own folder (GGML_BACKEND_PATH may name one more): by itself ggml looks beside the
     interpreter and in the current folder, where a stranger's may lie.
 
+    Args:
+        with_devices: also those for GPUs that were built here, where they are of this library's commit. Otherwise no
+            driver of a GPU is touched.
+
     Raises:
         RuntimeError: none of them computes on this processor.
     """
     binding.llama_backend_init()
-    if library.ggml_backend_dev_by_type(CPU):
-        return
-    folder = library_dir()
-    library.ggml_backend_load_all_from_path(os.fsencode(folder or ""))
     if not library.ggml_backend_dev_by_type(CPU):
-        raise RuntimeError(f"no library in {folder} computes on this processor")
+        folder = library_dir()
+        library.ggml_backend_load_all_from_path(os.fsencode(folder or ""))
+        if not library.ggml_backend_dev_by_type(CPU):
+            raise RuntimeError(f"no library in {folder} computes on this processor")
+    if with_devices and is_of_pinned_commit():
+        loaded = {name.lower() for name in backends()}
+        for name, path in device_backends.libraries().items():
+            if name not in loaded:
+                library.ggml_backend_load(os.fsencode(path))
+
+
+def backends() -> list[str]:
+    """Names of what the library has: "Vulkan", "CPU"."""
+    registries = map(library.ggml_backend_reg_get, range(library.ggml_backend_reg_count()))
+    return [library.ggml_backend_reg_name(registry).decode(errors="replace") for registry in registries]
+
+
+def devices() -> list[int]:
+    """What the library puts layers on unasked, in its own order: GPUs, and integrated ones only where there are no
+    others. As `llama_prepare_model_devices` chooses (src/llama.cpp): a GPU that two backends see counts once.
+    """
+    gpus: dict[object, int] = {}
+    integrated: list[int] = []
+    for device in map(library.ggml_backend_dev_get, range(library.ggml_backend_dev_count())):
+        kind, props = library.ggml_backend_dev_type(device), DeviceProps()
+        if kind == GPU:
+            library.ggml_backend_dev_get_props(device, ctypes.byref(props))
+            gpus.setdefault(props.device_id or device, device)
+        elif kind == IGPU and _registry(device) == _registry((integrated or [device])[0]):
+            integrated.append(device)
+    return list(gpus.values()) or integrated
+
+
+def _registry(device: int) -> int:
+    registry: int = library.ggml_backend_dev_backend_reg(device)
+    return registry
+
+
+def name_of(device: int) -> str:
+    """Of a device, as "Vulkan0"."""
+    name: bytes = library.ggml_backend_dev_name(device)
+    return name.decode(errors="replace")
+
+
+def is_of_pinned_commit() -> bool:
+    """Whether libllama is of the commit that backends for GPUs are built of: it says so, or came with the binding."""
+    pin = pinned()
+    try:
+        source = binding._lib.edgellm_source
+    except AttributeError:
+        return is_of_wheel() and importlib.metadata.version("llama-cpp-python") == pin.llama_cpp_python
+    source.restype = ctypes.c_char_p
+    return (source() or b"").decode(errors="replace") == pin.commit
 
 
 def missing() -> list[str]:

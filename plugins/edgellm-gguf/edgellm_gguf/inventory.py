@@ -6,12 +6,12 @@ import ctypes
 import struct
 from pathlib import Path
 
+from edgellm_gguf import ggml
 from edgellm_gguf.ggml import (
     ARCH_NAME,
     BUFFER_OFFSET,
     CPU,
     F32,
-    GPU,
     IGPU,
     GgufParams,
     InitParams,
@@ -24,6 +24,7 @@ from edgellm_gguf.kernels import Cpu, Tensors
 TYPES = (1, 2, 8, 12, 14, 20)
 ROWS, COLS = 64, 512
 MOST_ARCHS, MOST_TYPES = 1024, 256  # numbers that are tried
+REGISTERED = {"hip": "rocm", "metal": "mtl"}  # name of a library -> name of its backend, where it is another
 
 
 def compute() -> None:
@@ -74,11 +75,11 @@ def _score(path: Path) -> int:
 
 
 def unloaded(files: list[Path], backends: list[str]) -> dict[str, str]:
-    """Backends beside libllama that ggml did not load -> what the system says of the file."""
+    """Backends in these files that ggml did not load -> what the system says of the file."""
     loaded, failed = {name.lower() for name in backends}, {}
     for path in files:
         kind = path.name.split(".so")[0].partition("ggml-")[2]
-        if not kind or kind == "base" or kind.startswith("cpu") or kind in loaded:
+        if not kind or kind == "base" or kind.startswith("cpu") or REGISTERED.get(kind, kind) in loaded:
             continue
         try:
             ctypes.CDLL(str(path))
@@ -88,32 +89,18 @@ def unloaded(files: list[Path], backends: list[str]) -> dict[str, str]:
 
 
 def devices() -> list[dict[str, object]]:
-    """What the library can put layers on, in its own order: GPUs, and integrated ones only where there are no others.
-
-    As `llama_prepare_model_devices` chooses (src/llama.cpp); a GPU that two backends see counts once there.
-    """
-    devices: dict[int, list[dict[str, object]]] = {GPU: [], IGPU: []}
-    for i in range(library.ggml_backend_dev_count()):
-        device = library.ggml_backend_dev_get(i)
-        kind = library.ggml_backend_dev_type(device)
-        if kind not in devices:
-            continue
+    """What the library can put layers on. What is free now says nothing tomorrow, so it is not kept."""
+    rows: list[dict[str, object]] = []
+    for device in ggml.devices():
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         library.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
-        # What is free now says nothing tomorrow, so it is not kept.
-        devices[kind].append({
-            "name": library.ggml_backend_dev_name(device).decode(errors="replace"),
+        rows.append({
+            "name": ggml.name_of(device),
             "description": library.ggml_backend_dev_description(device).decode(errors="replace"),
             "total_bytes": total.value,
-            "unified": kind == IGPU,
+            "unified": library.ggml_backend_dev_type(device) == IGPU,
         })  # fmt: skip
-    return devices[GPU] or devices[IGPU]
-
-
-def backends() -> list[str]:
-    """Names of what the library was built with: "Vulkan", "CPU"."""
-    backends = map(library.ggml_backend_reg_get, range(library.ggml_backend_reg_count()))
-    return [library.ggml_backend_reg_name(backend).decode(errors="replace") for backend in backends]
+    return rows
 
 
 def architectures() -> list[str] | None:

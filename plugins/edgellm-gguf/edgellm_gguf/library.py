@@ -24,13 +24,14 @@ import msgspec
 
 from edgellm import settings
 from edgellm.contract.probe import kept, probe_library, read_kept
+from edgellm_gguf import device_backends
 from edgellm_gguf.verdict import Mismatch, Verdict
 
 if TYPE_CHECKING:
     from edgellm.types.machine import Machine
 
 PROBE_TIMEOUT_S = 60.0
-PROBE_VERSION = 3  # of the questions: answers to fewer are not used
+PROBE_VERSION = 4  # of the questions: answers to fewer are not used
 # What a user may hide or choose devices with.
 DEVICE_VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
@@ -56,6 +57,7 @@ class Answer(msgspec.Struct):
 
     version: str = ""
     mismatch: Mismatch | None = None
+    loading: tuple[str, ...] = ()  # backends for GPUs that it was about to load, the facts of the rest being complete
 
 
 def library_dir() -> Path | None:
@@ -141,16 +143,22 @@ def _circumstances(machine: Machine) -> str:
     """Digest of what the answer depends on beside the library."""
     gpus = [f"{gpu.kind} {gpu.name} {gpu.vram_bytes}" for gpu in machine.accelerators]
     variables = [f"{name}={os.environ.get(name, '')}" for name in DEVICE_VARIABLES]
-    facts = (f"questions {PROBE_VERSION}", platform.machine(), machine.cpu.model, *machine.cpu.isa, *gpus, *variables)
+    backends = [f"{name} {_digest(_stamps([path]))}" for name, path in device_backends.libraries().items()]
+    cpu = (platform.machine(), machine.cpu.model, *machine.cpu.isa)
+    facts = (f"questions {PROBE_VERSION}", *cpu, *gpus, *variables, *backends)
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
 
 def _files_digest() -> str:
-    stamps = [(path, path.stat()) for path in library_files()]
-    return _digest(tuple((str(path), stamp.st_size, stamp.st_mtime_ns) for path, stamp in stamps))
+    return _digest(_stamps(library_files()))
 
 
-@functools.lru_cache(maxsize=4)
+def _stamps(paths: list[Path]) -> tuple[tuple[str, int, int], ...]:
+    stamps = [(path, path.stat()) for path in paths]
+    return tuple((str(path), stamp.st_size, stamp.st_mtime_ns) for path, stamp in stamps)
+
+
+@functools.lru_cache(maxsize=8)
 def _digest(files: tuple[tuple[str, int, int], ...]) -> str:
     """Of all bytes. Kept while the process lives: libraries with GPU code have gigabytes."""
     whole = hashlib.sha256()
@@ -171,6 +179,11 @@ def _probe(digest: str) -> tuple[Verdict, bool]:
         answer = msgspec.json.decode(probed.answer, type=Answer)
     except (ValueError, TypeError):
         answer = Answer()
+    if answer.loading and probed.problem:
+        # The processor's part was answered in full: only GPUs are left out.
+        rest = msgspec.convert({"problem": "", **msgspec.json.decode(probed.answer)}, Verdict)
+        unloaded = {**rest.unloaded, **dict.fromkeys(answer.loading, probed.problem)}
+        return replace(rest, library_sha256=digest, unloaded=unloaded), False
     if probed.signal:
         reason = "an instruction this CPU does not have" if probed.signal == "SIGILL" else "native code crashed"
         problem = f"{probed.problem} ({reason}): rebuild it on this machine"

@@ -29,7 +29,7 @@ class LoadedModel:
             BackendUnavailable, BadArtifact, UnsupportedArtifact.
         """
         LOG.start()
-        _start()
+        _start(with_devices=plan.settings.gpu_layers != 0)
         self._model = self._ctx = self._threads = None
         try:
             self._model = load(plan)
@@ -56,13 +56,13 @@ class LoadedModel:
             self._model = None
 
 
-def _start() -> None:
+def _start(*, with_devices: bool) -> None:
     """
     Raises:
         BackendUnavailable: the library cannot compute here.
     """
     try:
-        ggml.start()
+        ggml.start(with_devices=with_devices)
     except RuntimeError as error:
         raise BackendUnavailable(str(error), hint="`edgellm doctor` says what the library was built for") from error
 
@@ -81,7 +81,7 @@ def load(plan: LaunchPlan) -> object:
     """
     if plan.settings.gpu_layers and not llama_cpp.llama_supports_gpu_offload():
         raise BackendUnavailable(
-            f"gpu_layers={plan.settings.gpu_layers} cannot be kept: this libllama sees no GPU",
+            f"gpu_layers={plan.settings.gpu_layers} cannot be kept: this libllama sees no GPU{LOG.last()}",
             hint="`edgellm doctor` says what it was built for; gpu_layers=0 computes on the CPU",
         )
     params, paths = model_params(plan.settings), plan.artifact.paths

@@ -8,24 +8,67 @@ from typing import Any
 import llama_cpp
 
 from edgellm.contract.engine import SPARE_LOGITS
-from edgellm.errors import UnsupportedArtifact
+from edgellm.errors import BackendUnavailable, UnsupportedArtifact, option
 from edgellm.types.plan import Settings
+from edgellm_gguf import ggml
 
 # ggml type ids of the cache types we offer (ggml.h).
 KV_TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}
-# An empty list of devices.
-_NO_DEVICES = (ctypes.c_void_p * 1)(None)
+# Of routed experts in one block, with chunks as some models have them (llama.cpp's common.h, LLM_FFN_EXPS_REGEX).
+_EXPERTS = r"blk\.%d\.ffn_(up|down|gate|gate_up)_(ch|)exps"
+
+
+class _Override(ctypes.Structure):
+    """struct llama_model_tensor_buft_override"""
+
+    _fields_ = (("pattern", ctypes.c_char_p), ("kind", ctypes.c_void_p))
 
 
 def model_params(settings: Settings) -> Any:
-    """llama_model_params, with the GPUs that the plan uses."""
+    """llama_model_params, with the GPUs that the plan uses.
+
+    Raises:
+        BackendUnavailable: the library does not see a device that is named.
+    """
     params = llama_cpp.llama_model_default_params()
     params.n_gpu_layers = settings.gpu_layers
-    if settings.gpu_layers == 0:
-        # Otherwise a build for a GPU computes long prompts there, with memory that nobody planned.
-        params.devices = ctypes.addressof(_NO_DEVICES)
+    devices, overrides = _devices(settings), _overrides(settings)
+    if devices is not None:
+        params.devices = ctypes.addressof(devices)
+    if overrides is not None:
+        params.tensor_buft_overrides = ctypes.addressof(overrides)
+    params.beside = (devices, overrides)  # arrays that must live as long
     params.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP if settings.mmap else llama_cpp.LLAMA_LOAD_MODE_NONE
     return params
+
+
+def _devices(settings: Settings) -> Any:
+    """The named devices; None = all that the library sees.
+
+    Without layers for them it is an empty list: a build for a GPU would compute long prompts there, with memory that
+    nobody planned.
+    """
+    if settings.gpu_layers and not settings.devices:
+        return None
+    devices = []
+    for name in settings.devices if settings.gpu_layers else ():
+        device = ggml.library.ggml_backend_dev_by_name(name.encode())
+        if not device:
+            seen = ", ".join(map(ggml.name_of, ggml.devices())) or "none"
+            raise BackendUnavailable(
+                f"this libllama sees no device {name!r}", hint=f"{option('device')} is one of those it sees: {seen}"
+            )
+        devices.append(device)
+    return (ctypes.c_void_p * (len(devices) + 1))(*devices, None)
+
+
+def _overrides(settings: Settings) -> Any:
+    """What keeps routed experts of the first blocks in RAM, as llama.cpp's `--n-cpu-moe`; None = nothing does."""
+    if not (settings.gpu_layers and settings.experts_away):
+        return None
+    kind = ggml.library.ggml_backend_cpu_buffer_type()
+    rows = [_Override((_EXPERTS % block).encode(), kind) for block in range(settings.experts_away)]
+    return (_Override * (len(rows) + 1))(*rows, _Override(None, None))
 
 
 def context_params(settings: Settings) -> Any:

@@ -76,9 +76,7 @@ class GgufBackend:
         if verdict.unloaded:
             return Offload(missing=verdict.missing_backends())
         if verdict.gpu_backends:
-            return Offload(
-                missing=f"this libllama ({', '.join(verdict.gpu_backends)}) sees no GPU: is its driver there?"
-            )
+            return Offload(missing=verdict.no_device())
         return Offload(missing="this libllama has no GPU backend", remedy=_rebuild(machine))
 
     def unproven(self, machine: Machine) -> str:

@@ -2,7 +2,8 @@
 
 First whether it is the library that the binding was written for: its symbols, its own table of structs, its default
 parameters, whether its kernels compute, and what it understands of a context on a tiny model. The first thing that
-differs ends the look. Then it lists what it has. Prints JSON objects, the last of which counts. A signal is an answer.
+differs ends the look. Then it lists what it has, and at last it loads backends for GPUs that were built here: a driver
+that ends the process leaves what was said before. Prints JSON objects, the last of which counts. A signal is an answer.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgellm_gguf import library
+from edgellm_gguf import device_backends, library
+from edgellm_gguf.pinned import pinned
 from edgellm_gguf.verdict import Mismatch
 
 if TYPE_CHECKING:
@@ -45,7 +47,11 @@ def main() -> None:
         _say(facts | {"mismatch": asdict(mismatch)})
         return
     _say(facts)
-    _say(facts | _inventory())
+    facts |= _inventory()
+    _say(facts)
+    if names := list(device_backends.libraries()):
+        _say(facts | {"loading": names})
+        _say(facts | _devices())
 
 
 def _mismatches(handle: ctypes.CDLL, places: dict[str, Place], *, is_of_wheel: bool) -> Iterator[Mismatch]:
@@ -53,16 +59,16 @@ def _mismatches(handle: ctypes.CDLL, places: dict[str, Place], *, is_of_wheel: b
     from edgellm_gguf.loading import LOG
 
     LOG.start()
-    pinned = defaults.pinned()
+    release = pinned()
     binding = importlib.metadata.version("llama-cpp-python")
     yield from layout.differences(places)
-    if binding == pinned.llama_cpp_python:
+    if binding == release.llama_cpp_python:
         # A build of ours names its commit, and no other will do: what a function means may change without its structs.
-        if (commit := _source(handle)) not in ("", pinned.commit):
-            yield Mismatch("the commit of llama.cpp", commit, pinned.commit)
-        yield from defaults.differences(pinned.defaults)
+        if (commit := _source(handle)) not in ("", release.commit):
+            yield Mismatch("the commit of llama.cpp", commit, release.commit)
+        yield from defaults.differences(release.defaults)
     elif not is_of_wheel:
-        yield Mismatch("llama-cpp-python", binding, f"{pinned.llama_cpp_python}, whose structs are known")
+        yield Mismatch("llama-cpp-python", binding, f"{release.llama_cpp_python}, whose structs are known")
     ggml.start()
     yield from (Mismatch(name, "missing") for name in ggml.missing())
     inventory.compute()
@@ -84,7 +90,7 @@ def _inventory() -> dict[str, Any]:
 
     from edgellm_gguf import ggml, inventory
 
-    files, types, backends = library.library_files(), inventory.tensor_types(), inventory.backends()
+    files, types, backends = library.library_files(), inventory.tensor_types(), ggml.backends()
     scores = inventory.scores(files)
     return {
         "system_info": llama_cpp.llama_print_system_info().decode(errors="replace"),
@@ -97,6 +103,29 @@ def _inventory() -> dict[str, Any]:
         "architectures": inventory.architectures(),
         "tensor_types": list(types),
         "repacked": inventory.repacked(types),
+    }
+
+
+def _devices() -> dict[str, Any]:
+    """What the backends for GPUs that were built here add to the inventory."""
+    import llama_cpp
+
+    from edgellm_gguf import ggml, inventory
+    from edgellm_gguf.loading import LOG
+
+    LOG.start()
+    ggml.start(with_devices=True)
+    files, backends = [*library.library_files(), *device_backends.libraries().values()], ggml.backends()
+    unloaded = inventory.unloaded(files, backends)
+    if not ggml.is_of_pinned_commit():
+        own = f"it was built for llama.cpp {pinned().commit}, and this libllama is another"
+        unloaded |= dict.fromkeys(device_backends.libraries(), own)
+    return {
+        "unloaded": unloaded,
+        "offload": bool(llama_cpp.llama_supports_gpu_offload()),
+        "backends": backends,
+        "devices": inventory.devices(),
+        "complaints": LOG.complaints[-3:],
     }
 
 

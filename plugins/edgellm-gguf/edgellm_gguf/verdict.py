@@ -40,6 +40,7 @@ class Verdict:
     offload: bool = False  # the library says that it can put layers on a GPU, here
     backends: tuple[str, ...] = ()  # what it was built with: "CPU", "Vulkan"
     devices: tuple[Device, ...] = ()  # GPUs that it sees; how much of them is free is not kept
+    complaints: tuple[str, ...] = ()  # of backends for GPUs and their drivers, while they were loaded
     architectures: frozenset[str] | None = None  # GGUF architectures that it loads; None = it does not tell
     tensor_types: frozenset[str] = frozenset()  # of the tensors that it opens: "Q4_K"
     # Tensor types that it copies into another layout while loading -> bytes of the copy for a byte of the file.
@@ -61,6 +62,11 @@ class Verdict:
     def missing_backends(self) -> str:
         """Those that are in its folder and do not load, and why."""
         return "; ".join(f"libggml-{name} is there and does not load: {why}" for name, why in self.unloaded.items())
+
+    def no_device(self) -> str:
+        """Why the backends for GPUs that it has see none, in their own words where they have any."""
+        words = "; ".join(self.complaints) or "is its driver there?"
+        return f"this libllama ({', '.join(self.gpu_backends)}) sees no GPU: {words}"
 
     def choice(self) -> str:
         """Which variant computes, and why: "haswell, the highest score (63) of the 6 of 14 that run here"."""
