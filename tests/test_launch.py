@@ -16,7 +16,7 @@ from support.words import said
 
 from edgellm import explain
 from edgellm.app import launch
-from edgellm.app.asked import with_options
+from edgellm.app.asked import with_options, with_threads
 from edgellm.app.file_plan import with_own_footprint
 from edgellm.builtin.echo import EchoBackend
 from edgellm.catalog import lookup
@@ -44,7 +44,7 @@ from edgellm.types.criterion import Stated
 from edgellm.types.machine import Cpu, Limits, Machine, Memory
 from edgellm.types.model import Artifact, ModelFile
 from edgellm.types.plan import Footprint, LaunchPlan, Settings
-from edgellm.types.reason import Threads, WeightsRead
+from edgellm.types.reason import WeightsRead
 from edgellm.types.request import SelectionRequest
 
 SMOLLM2 = "smollm2-135m-instruct"
@@ -357,7 +357,7 @@ def test_an_embedding_model_is_planned_from_the_catalog(minilm: str) -> None:
 @pytest.mark.parametrize("threads", [0, -1, 1025])
 def test_threads_have_bounds(threads: int) -> None:
     with refuses(UsageError):
-        launch.model_plan("echo", SelectionRequest(), threads=threads)
+        launch.model_plan("echo", SelectionRequest(threads=threads))
 
 
 @pytest.mark.model
@@ -365,24 +365,19 @@ def test_a_plan_says_how_long_its_longest_step_takes(smollm2: str) -> None:
     plan = launch.model_plan(smollm2, SelectionRequest())
     assert plan.step_s is not None
     assert 0.0 < plan.step_s < 600.0
-    fewer = launch.with_threads(replace(plan, settings=replace(plan.settings, n_threads_batch=8)), 2)
+    fewer = with_threads(replace(plan, settings=replace(plan.settings, n_threads_batch=8)), 2)
     assert fewer.step_s == 4 * plan.step_s
 
 
-def test_threads_as_asked_are_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
-    plan = launch.model_plan("echo", SelectionRequest(), threads=7)
-    assert (plan.settings.n_threads, plan.settings.n_threads_batch) == (7, 7)
-    assert "Threads: 7, as asked." in said(plan)
+def test_threads_as_asked_are_a_reason() -> None:
+    plan = launch.model_plan("echo", SelectionRequest(threads=1))
+    assert (plan.settings.n_threads, plan.settings.n_threads_batch) == (1, 1)
+    assert "Threads: 1, as asked." in said(plan)
 
 
-def test_threads_beyond_the_processors_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    plan = launch.model_plan("echo", SelectionRequest(), threads=999)
-    assert plan.settings.n_threads == 999
-    (threads,) = (reason for reason in plan.reasons if isinstance(reason, Threads))
-    assert threads.processors == 2
-    assert "Threads: 999, as asked; more than the 2 processors here, so they wait for each other." in said(plan)
+def test_more_threads_than_processors_are_refused() -> None:
+    with refuses(UsageError, param="threads", varies=r"and .*|1 to \d+"):
+        launch.model_plan("echo", SelectionRequest(threads=999))
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

@@ -22,9 +22,8 @@ from edgellm.types.backend_reason import OptionsAsked
 from edgellm.types.options import LaunchOptions
 from edgellm.types.plan import LaunchPlan
 from edgellm.types.reason import Thinks, Threads
+from edgellm.types.request import MAX_THREADS
 from edgellm.types.sampling import Sampling
-
-MAX_THREADS = 1024  # more than any machine that runs models has
 
 
 def as_asked(plan: LaunchPlan, options: LaunchOptions) -> LaunchPlan:
@@ -33,14 +32,12 @@ def as_asked(plan: LaunchPlan, options: LaunchOptions) -> LaunchPlan:
     Raises:
         UsageError: a value is out of range, or has no meaning for the backend. BadArtifact: the file is damaged.
     """
-    if options.threads is not None:
-        plan = with_threads(plan, options.threads)
     plan = with_options(plan, options.options or {})
     return with_answers(plan, options.sampling, thinking=options.thinking)
 
 
 def with_threads(plan: LaunchPlan, threads: int) -> LaunchPlan:
-    """The plan with the number of threads that the user asks for.
+    """The plan with another number of threads, to compare them.
 
     Raises:
         UsageError: none, or more than any machine has.

@@ -108,7 +108,7 @@ def unpredicted_plan(artifact: Artifact, context: SelectionContext, request: Sel
     usable, _ = usable_backends(context.backends, request)
     facts, machine = usable[0], context.machine
     scenario = Scenario.of(machine, request)
-    slots, kv_type, threads = request.slots or 1, request.kv_type or facts.usual_cache, machine.compute_threads
+    slots, kv_type, threads = request.slots or 1, request.kv_type or facts.usual_cache, scenario.threads
 
     def planned(ctx: int) -> LaunchPlan:
         run = Settings(ctx, slots, threads, threads, kv_type, request.gpu_layers or 0)
@@ -129,7 +129,7 @@ def unpredicted_plan(artifact: Artifact, context: SelectionContext, request: Sel
     plan = planned(ctx)
     gpu = unused(machine, facts.name, facts.offload, request.gpu_layers)
     about = (BackendOpens(facts.name, artifact.format), *unproven(facts), why, *([gpu] if gpu is not None else []))
-    return replace(plan, reasons=(*about, reason.Threads(threads), *plan.reasons))
+    return replace(plan, reasons=(*about, reason.Threads(threads, asked=request.threads is not None), *plan.reasons))
 
 
 def _unpredicted_length(

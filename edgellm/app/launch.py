@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from edgellm import settings
 from edgellm.app import adapters, file_card, file_plan, own_format
 from edgellm.app import context as app_context
-from edgellm.app.asked import as_asked, refuse_chat, refuse_options, with_threads
+from edgellm.app.asked import as_asked, refuse_chat, refuse_options
 from edgellm.app.download import Approve, PlannedDownload, approved
 from edgellm.app.resolve import Reference, ReferenceKind, refer, resolve
 from edgellm.app.unavailable import missed, unavailable
@@ -91,7 +91,6 @@ def model_plan(
     request: SelectionRequest,
     *,
     quant: str | None = None,
-    threads: int | None = None,
     to_chat: bool = False,
     to_check: bool = False,
     progress: Progress = silent,
@@ -111,13 +110,11 @@ def model_plan(
         other = request.backend not in (None, "echo")
         options = {"max_memory": request.max_memory_bytes, "gpu_layers": request.gpu_layers, "kv": request.kv_type}
         refuse_options(model, quant=quant, backend=other, **options)
-        plan = own_format.echo_plan(request)
-    elif (artifact := own_format.artifact(model)) is not None:
+        return own_format.echo_plan(request)
+    if (artifact := own_format.artifact(model)) is not None:
         refuse_options(model, quant=quant, backend=request.backend not in (None, model))
-        plan = own_format.plan(artifact, model, request)
-    else:
-        plan = _named_plan(model, request, quant, progress, approve, to_chat=to_chat, to_check=to_check)
-    return plan if threads is None else with_threads(plan, threads)
+        return own_format.plan(artifact, model, request)
+    return _named_plan(model, request, quant, progress, approve, to_chat=to_chat, to_check=to_check)
 
 
 def _named_plan(

@@ -14,9 +14,10 @@ from edgellm.catalog.identify import identify
 from edgellm.contract import answers
 from edgellm.contract.manager import plugins
 from edgellm.errors import BackendUnavailable, BadArtifact, UnknownModel
+from edgellm.selection.scenario import threads_of
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
-from edgellm.types.reason import ModelNamed
+from edgellm.types.reason import ModelNamed, Threads
 from edgellm.types.request import SelectionRequest
 
 ECHO_CTX = 4096
@@ -66,11 +67,14 @@ def plan(artifact: Artifact, backend: str, request: SelectionRequest) -> LaunchP
 def echo_plan(request: SelectionRequest) -> LaunchPlan:
     """
     Raises:
-        BackendUnavailable: a variable of its own means nothing.
+        BackendUnavailable: a variable of its own means nothing. UsageError: more threads than processors.
     """
     from edgellm.hardware.probe import probe
 
-    if problems := answers.check(plugins().backend("echo"), probe(measure=False)):
+    machine, asked = probe(measure=False), request.threads
+    if problems := answers.check(plugins().backend("echo"), machine):
         raise BackendUnavailable(f"the echo backend cannot run: {problems[0]}", hint="mend or unset it")
-    run = Settings(n_ctx=request.ctx or ECHO_CTX, n_slots=request.slots or 1)
-    return LaunchPlan("echo", Artifact("echo", (), "echo"), run, (ModelNamed("echo", "echo"),))
+    threads = 1 if asked is None else threads_of(machine, request)
+    run = Settings(request.ctx or ECHO_CTX, request.slots or 1, threads, threads)
+    told = () if asked is None else (Threads(threads, asked=True),)
+    return LaunchPlan("echo", Artifact("echo", (), "echo"), run, (ModelNamed("echo", "echo"), *told))

@@ -50,6 +50,11 @@ slots = click.option(
 )
 
 
+threads = click.option(
+    "--threads", type=int, metavar="N", help="Threads to compute with, instead of what fits the machine."
+)
+
+
 think = click.option(
     "--think/--no-think",
     "thinking",
@@ -131,7 +136,7 @@ _CHOOSING = (
 )
 _LAUNCHING = (
     click.option("--offline", is_flag=True, callback=_stay_offline, help="Only what is on this disk already."),
-    click.option("--threads", type=int, metavar="N", help="Threads to compute with, instead of what fits here."),
+    threads,
     click.option(
         "--option", "options", multiple=True, metavar="NAME=VALUE", help="A setting of the backend's own (repeat)."
     ),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli._options import gpu_layers, kv, models_dir, models_file, profile, slots, think
+from edgellm.cli._options import gpu_layers, kv, models_dir, models_file, profile, slots, think, threads
 from edgellm.cli.download import max_download
 from edgellm.cli.page import examples, say
 from edgellm.cli.words import BACKEND, TASK, TOKENS
@@ -39,6 +39,7 @@ SHOWN_REJECTIONS = 6
 @max_download
 @click.option("--backend", type=BACKEND, help="Only models for this backend.")
 @slots
+@threads
 @gpu_layers
 @kv
 @think

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli._options import gpu_layers, kv, models_dir, models_file, profile, slots, think
+from edgellm.cli._options import gpu_layers, kv, models_dir, models_file, profile, slots, think, threads
 from edgellm.cli.page import Column, entry, examples, say, say_json, table
 from edgellm.cli.words import BACKEND, MODEL, QUANT, TASK, TOKENS
 from edgellm.errors import EdgeLLMError
@@ -56,6 +56,7 @@ DOES_NOT_FIT = 3  # exit code of errors.NothingFits
 @click.option("--task", type=TASK, help="The task whose speed floor and context count.")
 @click.option("--max-memory", metavar="SIZE", help="Most memory it may take, as 700MiB or 2GiB.")
 @click.option("--backend", type=BACKEND, help="Only this backend.")
+@threads
 @gpu_layers
 @click.option("--offline", is_flag=True, help="Make no requests: the catalog describes an address.")
 @profile("For another machine")

@@ -140,10 +140,10 @@ class Option:
         """Threads to decode with: the fewest that were measured to give nearly all of the speed.
 
         Where memory is the bound more of them gain nothing, and take turns from the rest of the machine. Without a
-        measurement with fewer, all that compute.
+        measurement with fewer, all that compute. Threads that were asked for are kept.
         """
         most, rates = self.scenario.threads, self.facts.calibration
-        if rates is None or not self.weights.streamed_params:
+        if self.scenario.request.threads is not None or rates is None or not self.weights.streamed_params:
             return most
         kind = self.weights.streamed_params[0][0]
         counts = sorted({threads for name, threads in rates.decode if name == kind and threads < most})

@@ -109,6 +109,7 @@ def about(chosen: Option, choice: Candidate, possible: Sequence[Option]) -> list
         *unproven(chosen.facts),
         *([gpu] if gpu is not None else []),
         reason.MemoryNeeded(needed, chosen.scenario.budget_bytes, factor, runs),
+        *([reason.Threads(request.threads, asked=True)] if request.threads is not None else []),
         *([reason.FewerThreads(chosen.threads, most, 1 - NEARLY_ALL)] if chosen.threads < most else []),
         reason.Speed(rate.tok_s, rate.low, rate.high, rate.basis),
     ]

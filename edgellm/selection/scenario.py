@@ -9,10 +9,12 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from edgellm.errors import UsageError
 from edgellm.types.gpu import Gpu
 from edgellm.types.machine import Machine
 from edgellm.types.reason import BudgetReason, MachineBudget, RequestedBudget
 from edgellm.types.request import SelectionRequest, Task
+from edgellm.units import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,11 @@ class Scenario:
 
     @classmethod
     def of(cls, machine: Machine, request: SelectionRequest, gpus: tuple[Gpu | None, ...] = ()) -> Scenario:
-        """The circumstances of a request on a machine, with the memory budget and where it comes from."""
+        """The circumstances of a request on a machine, with the memory budget and where it comes from.
+
+        Raises:
+            UsageError: more threads are asked for than the machine has processors.
+        """
         own = machine.memory_budget_bytes
         memory, limits = machine.memory, machine.limits
         budget: BudgetReason
@@ -90,4 +96,20 @@ class Scenario:
                     limit_used_bytes=limits.memory_used_bytes,
                     limit_source=limits.source,
                 )
-        return cls(machine, request, budget.budget_bytes - request.adapter_bytes, budget, machine.compute_threads, gpus)
+        room = budget.budget_bytes - request.adapter_bytes
+        return cls(machine, request, room, budget, threads_of(machine, request), gpus)
+
+
+def threads_of(machine: Machine, request: SelectionRequest) -> int:
+    """Threads to compute with, as asked or as they fit the machine.
+
+    Raises:
+        UsageError: more are asked for than it has processors; they would wait for each other at every step.
+    """
+    if request.threads is None:
+        return machine.compute_threads
+    most = max(machine.cpu.threads, machine.cpu.cores)
+    if request.threads > most:
+        what = f"threads={request.threads}, and {machine.name} has {counted(most, 'processor')}"
+        raise UsageError(what, hint=f"allowed: 1 to {most}", param="threads")
+    return request.threads

@@ -29,6 +29,7 @@ class SelectionOptions(Struct, frozen=True, kw_only=True):
     max_download: int | str | None = None  # the same for a file that must be fetched; None = as large as it is
     backend: str | None = None
     slots: int | str = 1  # requests answered at the same time, more wait; "auto" = what memory and speed allow, up to 4
+    threads: int | None = None  # to compute with; None = what fits the machine
     gpu_layers: int | str = "auto"  # a number, "all", or "auto" for as many as fit
     kv: str = "auto"  # type of the cache: "f16", "q8_0", "q4_0", or "auto": f16, smaller where that buys something
     offline: bool = False  # only what is on this disk
@@ -70,6 +71,7 @@ class SelectionOptions(Struct, frozen=True, kw_only=True):
             slots=slot_count(self.slots),
             offline=self.offline,
             thinking=self.thinking,
+            threads=self.threads,
             gpu_layers=layers_on_gpu(self.gpu_layers),
             kv_type=cache_type(self.kv),
         )
@@ -83,7 +85,6 @@ class LaunchOptions(SelectionOptions, frozen=True, kw_only=True):
     """What is asked for where a model is also loaded."""
 
     quant: str | None = None  # of a model that is named
-    threads: int | None = None  # None = what fits the machine
     options: Mapping[str, str] | None = None  # settings that the backend defines
     sampling: Sampling | None = None  # for requests that leave it open, before what is recommended for the model
     adapters: tuple[str, ...] = ()  # LoRA adapters to load beside it, as FILE or NAME=FILE; in calls also by name
@@ -99,6 +100,7 @@ class SelectionKeywords(TypedDict, total=False):
     max_download: int | str | None
     backend: str | None
     slots: SlotsChoice
+    threads: int | None
     gpu_layers: LayersChoice
     kv: CacheChoice
     offline: bool
@@ -109,7 +111,6 @@ class LaunchKeywords(SelectionKeywords, total=False):
     """`LaunchOptions` as keyword arguments."""
 
     quant: str | None
-    threads: int | None
     options: Mapping[str, str] | None
     sampling: Sampling | SamplingKeywords | None
     adapters: AskedFiles | None

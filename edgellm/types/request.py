@@ -29,6 +29,7 @@ Task = Literal["chat", "code", "agent", "embed"]
 TASKS: tuple[Task, ...] = ("chat", "code", "agent", "embed")
 KV_TYPES = ("f32", "f16", "q8_0", "q4_0")  # of the cache, the most exact first
 MAX_CTX = 2**24  # 16 times what the catalog's models were trained for at most
+MAX_THREADS = 1024  # more than any machine that runs models has
 MAX_LAYERS = 9999  # the deepest model of the catalog has 80 blocks
 MAX_INPUTS = 2048  # texts of one request to embed or to rerank, as OpenAI's API allows
 MAX_STOPS = 16
@@ -54,6 +55,7 @@ class SelectionRequest:
     slots: int | None = 1  # None = as many conversations at once as memory and the speed floor allow, up to four
     offline: bool = False  # only models that need no network
     thinking: bool = False  # models that can think before they answer, or not, do
+    threads: int | None = None  # to decode and to read prompts with; None = what fits the machine
     gpu_layers: int | None = None  # as in Settings: 0 = none, -1 = all; None = as many as fit
     kv_type: str | None = (
         None  # one of KV_TYPES; None = f16 (f32 where a backend has no other), lower only where that buys something
@@ -69,6 +71,8 @@ class SelectionRequest:
         check_range(self.max_memory_bytes is None or self.max_memory_bytes > 0, "max_memory", "a positive size")
         check_range(self.max_download_bytes is None or self.max_download_bytes >= 0, "max_download", "a size")
         check_range(self.slots is None or 1 <= self.slots <= 256, f"slots={self.slots}", "1 to 256")
+        threads = self.threads
+        check_range(threads is None or 1 <= threads <= MAX_THREADS, f"threads={threads}", f"1 to {MAX_THREADS}")
         layers = self.gpu_layers
         check_range(
             layers is None or -1 <= layers <= MAX_LAYERS, f"gpu_layers={layers}", f"0 to {MAX_LAYERS}, all or auto"

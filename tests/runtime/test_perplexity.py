@@ -132,7 +132,7 @@ def test_a_process_that_dies_is_a_typed_error(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.slow(4)
 def test_the_real_model_reads_english_better_than_noise(smollm2: str) -> None:
-    plan = launch.model_plan(smollm2, SelectionRequest(ctx=256), threads=1)
+    plan = launch.model_plan(smollm2, SelectionRequest(ctx=256, threads=1))
     words = TEXT.split()
     shuffled = " ".join(words[at * 7 % len(words)] for at in range(len(words)))
     english, noise = (perplexity.score(Job(plan, plan, text, 64, 1)) for text in (TEXT, shuffled))

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from support.refusals import refuses
 
 from edgellm import explain
+from edgellm.errors import UsageError
 from edgellm.selection.scenario import Scenario
 from edgellm.types.machine import Limits
 from edgellm.types.model import ModelFile
@@ -75,3 +77,17 @@ def test_more_memory_is_had_where_it_is_bound(machine, limits: Limits, available
     here = machine(16)
     here = replace(here, limits=limits, memory=replace(here.memory, available_bytes=available))
     assert words in explain.more_memory(Scenario.of(here, SelectionRequest()).budget)
+
+
+def test_the_speed_that_is_told_is_that_of_the_threads_asked_for(option) -> None:
+    one, all_cores = option("qwen3-4b", "Q4_K_M", threads=1), option("qwen3-4b", "Q4_K_M")
+
+    assert (one.threads, one.candidate(4096).threads_batch) == (1, 1)
+    assert one.decode.tok_s < all_cores.decode.tok_s / 2
+    assert one.prefill.tok_s < all_cores.prefill.tok_s / 6
+
+
+def test_more_threads_than_processors_are_refused(machine) -> None:
+    assert Scenario.of(machine(cores=8), SelectionRequest(threads=8)).threads == 8
+    with refuses(UsageError, param="threads"):
+        Scenario.of(machine(cores=8), SelectionRequest(threads=9))
