@@ -15,6 +15,7 @@ from edgellm.server.error_form import OPENAI
 from edgellm.server.errors import HttpError
 from edgellm.server.framing import Framing, ReadFlow
 from edgellm.server.intake import MAX_BODY_BYTES
+from edgellm.server.pace import has_hung_up
 
 
 class Connection(H11Protocol):
@@ -93,9 +94,17 @@ class Connection(H11Protocol):
     def read_on(self) -> None:
         """It is this connection's turn."""
         self._goes_on = False
-        if not self.transport.is_closing():
-            self._read_turn()
-            self._look(began=bool(self.conn.trailing_data[0]))
+        if self.transport.is_closing():
+            return
+        if self.conn.in_small_pieces and has_hung_up(self.transport.get_extra_info("socket").fileno()):
+            self.transport.abort()  # whoever closes one side is taken for gone in any case
+            return
+        self._read_turn()
+        self._look(began=bool(self.conn.trailing_data[0]))
+
+    @property
+    def held_bytes(self) -> int:
+        return self.conn.body_bytes
 
     def _should_upgrade(self) -> bool:
         return False

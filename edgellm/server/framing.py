@@ -50,6 +50,11 @@ class Framing(h11.Connection):
         """The request comes in so many that it has to be read slowly."""
         return self._pieces > FREE_PIECES + self._body // SMALL_BYTES
 
+    @property
+    def body_bytes(self) -> int:
+        """Of the body of this request, what was read so far."""
+        return self._body
+
     def begin_turn(self) -> None:
         self.interrupted = False
         self._events = 0

@@ -18,12 +18,14 @@ from support.live_server import Servers
 from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.server import pace, trimming
+from edgellm.server.connection import Connection
 from edgellm.server.crowd import Crowd, Deadlines
 from edgellm.server.framing import FREE_PIECES
-from edgellm.server.pace import MOST_SLOW, REST_S, SHARE, Pace
+from edgellm.server.pace import MOST_HELD, MOST_SLOW, REST_S, SHARE, Pace
 from edgellm.server.trimming import TRIM_BYTES
 
 TINY = b"1\r\n \r\n"
+HUNDRED = b"64\r\n" + b" " * 100 + b"\r\n"
 CHUNKED = (
     b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n"
@@ -33,8 +35,11 @@ CHUNKED = (
 class Reader:
     """Has something to read for so many turns, and writes them down."""
 
-    def __init__(self, address: str, turns: int, told: list[str], take: Callable[[Reader], None]) -> None:
+    def __init__(
+        self, address: str, turns: int, told: list[str], take: Callable[[Reader], None], held_bytes: int = 0
+    ) -> None:
         self.address = address
+        self.held_bytes = held_bytes
         self.n_turns = turns
         self._told = told
         self._take = take
@@ -100,6 +105,18 @@ async def test_of_many_addresses_with_one_each_one_ends() -> None:
     assert sorted(told) == sorted(["0 ends", *map(str, range(1, MOST_SLOW + 1))])
 
 
+async def test_where_all_hold_too_much_the_one_that_holds_most_ends() -> None:
+    told: list[str] = []
+    twelfths = [("a", 1), ("a", 5), ("a", 1), ("b", 4), ("c", 2)]
+    paced = Pace()
+    for address, part in twelfths:
+        assert told == []
+        paced.take_slow_turn(Reader(address, 1, told, paced.take_slow_turn, MOST_HELD // 12 * part))
+
+    assert told == ["a ends"]
+    assert [reader.held_bytes for reader in paced._slow["a"]] == [MOST_HELD // 12] * 2
+
+
 async def test_a_turn_that_fails_keeps_nobody_from_theirs() -> None:
     class Failing(Reader):
         def read_on(self) -> None:
@@ -161,6 +178,22 @@ def test_of_many_connections_with_tiny_chunks_some_end_and_others_are_answered(
     for answer in answers:
         assert answer.startswith(b"HTTP/1.1 503")
         assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "overloaded"
+
+
+@pytest.mark.skipif(not hasattr(select, "POLLRDHUP"), reason="does not apply: only Linux tells")
+def test_what_a_client_left_that_went_away_is_not_read(serve: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns: list[Connection] = []
+    turn = Connection._read_turn
+    # 40 turns would be needed for all of it.
+    monkeypatch.setattr(Connection, "_read_turn", lambda self: (turns.append(self), turn(self)))
+    monkeypatch.setattr(pace, "REST_S", 0.1)
+    live = serve()
+    with live.connection() as sender:
+        sender.sendall(CHUNKED + HUNDRED * (FREE_PIECES * 10))
+    members = live.server.server_state._members
+    wait_until(lambda: turns and not members)
+
+    assert len(turns) < 20
 
 
 def answered(connections: list[socket.socket]) -> list[socket.socket]:
