@@ -2,7 +2,8 @@
 
     PYTHONPATH=tests .venv/bin/python -m support.client_models FOLDER
 
-The ternary and the ONNX model know nothing: what a client reads does not depend on what a model knows.
+The ternary and the ONNX model know nothing: what a client reads does not depend on what a model knows. What they draw
+must not end before its first character, as chance would have it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def models(folder: Path) -> dict[str, str]:
     """What to serve, by backend. SmolLM2 is a catalog id, and has to be in the store."""
     ternary = folder / "ternary.gguf"
     ternary.write_bytes(_lengthened(Path(TINY_TERNARY.files[0].source.removeprefix("file:")).read_bytes()))
-    made = onnx_models.shared(folder / "onnx", onnx_models.Tiny(positions=CTX))
+    made = onnx_models.shared(folder / "onnx", onnx_models.Tiny(positions=CTX, ends=False))
     return {"echo": "echo", "gguf": "smollm2-135m-instruct", "bitnet": str(ternary), "onnx": str(made)}
 
 

@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 OPSET, IR = 17, 9
 TYPES = {"float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16}
 BLOCK = 32
+END = 1  # the token that ends a text
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Tiny:
     num_logits: bool = False
     external: bool = False
     seed: int = 0
+    ends: bool = True  # False = only where nothing else is allowed
 
     @property
     def dim(self) -> int:
@@ -62,6 +64,12 @@ class Tiny:
             norm = "norm" in name
             value = 1 + 0.1 * rng.standard_normal(shape) if norm else rng.standard_normal(shape) / np.sqrt(shape[0])
             made[name] = (value if name != "embed" else rng.standard_normal(shape)).astype(np.float32)
+        if not self.ends:  # the first number is the same in each token, no layer changes it, and END reads nothing else
+            made["embed"][:, 0] = 2
+            for n in range(self.layers):
+                made[f"{n}.o"][:, 0] = made[f"{n}.down"][:, 0] = 0
+            made["head"][:, END] = 0
+            made["head"][0, END] = -40
         if self.bits:
             matrices = [name for name in made if made[name].ndim == 2 and name != "embed"]
             made |= {name: dequantized(*quantized(made[name])) for name in matrices}
@@ -326,7 +334,7 @@ def write(folder: Path, models: dict[str, onnx.ModelProto], tiny: Tiny, *, genai
         "model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_hidden_layers": tiny.layers,
         "hidden_size": tiny.hidden, "intermediate_size": tiny.ffn, "num_attention_heads": tiny.heads,
         "num_key_value_heads": tiny.kv_heads, "vocab_size": tiny.vocab, "max_position_embeddings": tiny.positions,
-        "eos_token_id": 1,
+        "eos_token_id": END,
     }  # fmt: skip
     if genai:
         (folder / "genai_config.json").write_text(json.dumps(_genai_config(tiny, next(iter(models)))))
@@ -349,7 +357,7 @@ def _genai_config(tiny: Tiny, graph: str) -> dict[str, Any]:
     }  # fmt: skip
     return {
         "model": {"type": "llama", "context_length": tiny.positions, "vocab_size": tiny.vocab, "bos_token_id": 0,
-                  "eos_token_id": [1], "pad_token_id": 1, "decoder": decoder},
+                  "eos_token_id": [END], "pad_token_id": END, "decoder": decoder},
         "search": {"past_present_share_buffer": True},
     }  # fmt: skip
 
