@@ -24,6 +24,7 @@ COMMANDS = {
     "convert": "Convert a model file or folder to another format.",
     "doctor": "Say what is used, what is not, why, and how to mend it.",
     "estimate": "Predict memory, speed and quality of a model without fetching it.",
+    "gpu": "Build what computes on this machine's GPU.",
     "help": "List the commands, or explain one.",
     "list": "List the models on this disk.",
     "models": "List the catalog and what is on this disk.",

@@ -141,10 +141,10 @@ def _answer(planned: Plan, result: Made | None) -> dict[str, Any]:
 
 
 @contextmanager
-def quantizing(what: str) -> Iterator[WriteProgress]:
+def quantizing(what: str, line_every_s: float = PLAIN_INTERVAL_S) -> Iterator[WriteProgress]:
     """Percent and time left: a bar on a terminal, a line now and then elsewhere."""
     if not sys.stderr.isatty():
-        yield _Lines(what)
+        yield _Lines(what, line_every_s)
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -158,15 +158,15 @@ def quantizing(what: str) -> Iterator[WriteProgress]:
 class _Lines:
     """Progress as plain lines."""
 
-    def __init__(self, what: str) -> None:
-        self._what = what
+    def __init__(self, what: str, every_s: float) -> None:
+        self._what, self._every_s = what, every_s
         self._started = time.monotonic()
-        self._next = self._started + PLAIN_INTERVAL_S
+        self._next = self._started + every_s
 
     def __call__(self, share: float, what: str) -> None:
         now = time.monotonic()
         if now < self._next:
             return
-        self._next = now + PLAIN_INTERVAL_S
+        self._next = now + self._every_s
         remaining = f", {(now - self._started) * (1 - share) / share:.0f} s left" if share > 0 else ""
         click.echo(f"{self._what}: {share:.0%}{remaining}, {what}", err=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from edgellm_gguf import device_backends, library
-from edgellm_gguf.plugin import GgufBackend
+from edgellm_gguf.plugin import SETUP, GgufBackend
 from support.refusals import refuses
 
 from edgellm import settings
@@ -233,12 +233,7 @@ def test_a_gpu_build_without_a_gpu_is_asked_again(fake_probe: FakeProbe) -> None
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize(
     ("kind", "remedy"),
-    [
-        ("cuda", 'CMAKE_ARGS="-DGGML_CUDA=ON" make setup (needs the CUDA toolkit)'),
-        ("rocm", 'CMAKE_ARGS="-DGGML_HIP=ON" make setup (needs ROCm)'),
-        ("xe", 'CMAKE_ARGS="-DGGML_VULKAN=ON" make setup (needs the Vulkan SDK)'),
-        ("npu", ""),
-    ],
+    [("cuda", SETUP), ("rocm", SETUP), ("xe", SETUP), ("npu", "")],
 )
 def test_a_build_for_the_cpu_says_how_to_build_for_the_gpu(fake_probe: FakeProbe, kind: str, remedy: str) -> None:
     fake_probe(says())

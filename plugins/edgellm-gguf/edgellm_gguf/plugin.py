@@ -11,9 +11,10 @@ from edgellm.contract.engine import Engine
 from edgellm.contract.hookspecs import hookimpl
 from edgellm.errors import UnsupportedArtifact
 from edgellm.formats.gguf.ggml_types import FILE_TYPES
-from edgellm_gguf import library
+from edgellm_gguf import device_backends, library
 
 if TYPE_CHECKING:
+    from edgellm.contract.device_build import BuildApi, BuiltDevices, DeviceBuild, StepProgress
     from edgellm.contract.quantizer import Quantization, TensorProgress
     from edgellm.types.calibration import Calibration
     from edgellm.types.machine import Machine
@@ -21,16 +22,9 @@ if TYPE_CHECKING:
     from edgellm.types.plan import Footprint, LaunchPlan, Settings
     from edgellm.types.priors import Repacking
 
-# Accelerator kind -> the setting of llama.cpp's build that uses it, and what that needs.
-BUILDS = {
-    "cuda": ("GGML_CUDA", "the CUDA toolkit"),
-    "rocm": ("GGML_HIP", "ROCm"),
-    "xe": ("GGML_VULKAN", "the Vulkan SDK"),
-    "vulkan": ("GGML_VULKAN", "the Vulkan SDK"),
-    "metal": ("GGML_METAL", "Xcode"),
-}
-
-
+# Kinds of accelerators that a backend can be built for.
+BUILT_FOR = frozenset({"cuda", "rocm", "xe", "vulkan", "metal"})
+SETUP = "`edgellm gpu setup` builds one beside it"
 # How `edgellm doctor` calls what shows that the library is the right one.
 PROOFS = {
     "wheel": "from the binding's own wheel",
@@ -77,7 +71,8 @@ class GgufBackend:
             return Offload(missing=verdict.missing_backends())
         if verdict.gpu_backends:
             return Offload(missing=verdict.no_device())
-        return Offload(missing="this libllama has no GPU backend", remedy=_rebuild(machine))
+        buildable = any(gpu.kind in BUILT_FOR for gpu in machine.accelerators)
+        return Offload(missing="this libllama has no GPU backend", remedy=SETUP if buildable else "")
 
     def unproven(self, machine: Machine) -> str:
         return "" if self.check(machine) else library.verdict(machine).doubt()
@@ -136,6 +131,16 @@ class GgufBackend:
             from edgellm_gguf import quantize
         quantize.run(job, progress)
 
+    def plan_devices(self, machine: Machine, api: BuildApi | None, architectures: tuple[str, ...]) -> DeviceBuild:
+        from edgellm_gguf.device_build.plan import plan
+
+        return plan(machine, api, architectures)
+
+    def build_devices(self, build: DeviceBuild, progress: StepProgress) -> BuiltDevices:
+        from edgellm_gguf.device_build.builder import compile_devices
+
+        return compile_devices(build, progress)
+
     def build(self) -> str:
         return library.build()
 
@@ -148,18 +153,14 @@ class GgufBackend:
         about = {"library": str(library.library_dir() or "not installed")}
         if not library.missing():
             about["build"] = library.build()
+        if built := device_backends.libraries():
+            about["GPU backends"] = ", ".join(f"{name} ({path})" for name, path in built.items())
         verdict = library.last_verdict()
         if verdict is not None and not verdict.problem:
             about["llama.cpp"] = f"{verdict.version}, {PROOFS[verdict.proof]}"
             if verdict.variant:
                 about["variant"] = verdict.choice()
         return about
-
-
-def _rebuild(machine: Machine) -> str:
-    """How to build a libllama for the first GPU of the machine; "" where there is none that it could use."""
-    setting, needs = next((BUILDS[gpu.kind] for gpu in machine.accelerators if gpu.kind in BUILDS), ("", ""))
-    return f'CMAKE_ARGS="-D{setting}=ON" make setup (needs {needs})' if setting else ""
 
 
 @hookimpl

@@ -1,0 +1,190 @@
+"""`edgellm gpu setup`: what is missing is said before anything is done, and whatever goes wrong, what was there stays.
+
+Sources are small ones of our own, compiled by the real tools; the real backend is for tests/gguf/test_lavapipe.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from edgellm_gguf import device_backends
+from edgellm_gguf.device_build import builder, cuda, packages, plan, source
+from edgellm_gguf.pinned import pinned
+from edgellm_gguf.plugin import GgufBackend
+from support.refusals import refuses
+from support.waiting import wait_until
+
+from edgellm.contract.device_build import DeviceBuild, DeviceBuilder
+from edgellm.errors import BackendUnavailable, DiskFull, UsageError
+from edgellm.types.machine import Accelerator, Cpu, Machine, Memory
+
+MACHINE = Machine("test", "Test", Cpu("x86_64"), Memory(2**33))
+PLANNED = DeviceBuild("vulkan", (), "toy", (), disk_bytes=10**6)
+MODULE = """
+add_library(ggml-vulkan MODULE backend.c)
+set_target_properties(ggml-vulkan PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_RUNTIME_OUTPUT_DIRECTORY})
+"""
+
+
+def nothing(_done: int, _steps: int, _what: str) -> None:
+    """Progress that nobody looks at."""
+
+
+@pytest.fixture
+def toy(request: pytest.FixtureRequest) -> Path:
+    """Sources in the place of ggml's: a library that is no backend."""
+    for name in ("cmake", "ninja", "cc"):
+        if shutil.which(name) is None:
+            pytest.skip(f"compiler: no {name}")
+    return toy_sources(MODULE, "int nothing(void) { return 1; }\n")
+
+
+def toy_sources(cmake: str, code: str) -> Path:
+    pin = pinned()
+    top = plan.work_dir() / f"{source.PACKAGE}-{pin.llama_cpp_python}-{pin.commit}" / "toy"
+    folder = top / "vendor" / "llama.cpp" / "ggml"
+    folder.mkdir(parents=True)
+    (folder / "CMakeLists.txt").write_text(cmake)
+    (folder / "backend.c").write_text(code)
+    return folder
+
+
+@pytest.fixture
+def former() -> Path:
+    """A backend that was built before."""
+    path = device_backends.folder() / "vulkan" / device_backends.file_name("vulkan")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"former")
+    return path
+
+
+def test_the_backend_builds_its_code_for_gpus() -> None:
+    assert isinstance(GgufBackend(), DeviceBuilder)
+
+
+def test_what_is_missing_is_said_before_anything_is_fetched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "apt-get").write_text("#!/bin/sh\n")
+    (tmp_path / "apt-get").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CXX", "")
+    planned = plan.plan(MACHINE, "vulkan", ())
+    assert len(planned.missing) >= 2
+    assert planned.get[0].startswith("apt-get install g++")
+    with pytest.raises(BackendUnavailable) as caught:
+        builder.compile_devices(planned, nothing)
+    assert all(text in caught.value.message for text in planned.missing)
+    assert not plan.work_dir().exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "api"),
+    [("rocm", "vulkan"), ("xe", "vulkan"), ("vulkan", "vulkan"), ("metal", "metal"), ("cuda", "vulkan")],
+)
+def test_what_fits_the_gpu_is_built_unasked(monkeypatch: pytest.MonkeyPatch, kind: str, api: str) -> None:
+    """With the vendor's own compiler where it is here; none is."""
+    monkeypatch.setattr(shutil, "which", lambda name, **_: None)
+    for name in ("CUDACXX", "CUDA_HOME", "CUDA_PATH", "CUDAToolkit_ROOT"):
+        monkeypatch.delenv(name, raising=False)
+    machine = Machine("test", "Test", Cpu("x86_64"), Memory(2**33), accelerators=(Accelerator(kind, "a GPU"),))
+    assert plan.usual_api(machine) == api
+
+
+def test_without_a_gpu_nothing_says_what_to_build() -> None:
+    with refuses(UsageError):
+        plan.plan(MACHINE, None, ())
+
+
+@pytest.mark.parametrize("name", ["rtx", "1", "8.6.1.2"])
+def test_an_architecture_is_a_compute_capability(name: str) -> None:
+    with refuses(UsageError, param="arch"):
+        plan.plan(MACHINE, "cuda", (name,))
+
+
+@pytest.mark.parametrize(
+    ("version", "driver", "capability", "words"),
+    [
+        ((13, 0), cuda.Driver(), 61, ["CUDA 12"]),  # Pascal
+        ((13, 0), cuda.Driver(), 70, ["CUDA 12"]),  # Volta
+        ((13, 0), cuda.Driver("595.10", (13, 1)), 86, []),
+        ((12, 4), cuda.Driver("580.1", (13, 0)), 61, []),
+        ((12, 4), cuda.Driver("580.1", (13, 0)), 120, ["CUDA 12.8"]),  # Blackwell
+        ((13, 0), cuda.Driver("550.54", (12, 4)), 89, ["550.54"]),
+    ],
+)
+def test_toolkit_driver_and_gpu_must_fit(
+    version: tuple[int, int], driver: cuda.Driver, capability: int, words: list[str]
+) -> None:
+    needs = cuda.misfits(version, driver, (capability,))
+    assert len(needs) == len(words)
+    assert all(word in need.text for need, word in zip(needs, words, strict=True))
+    assert bool(packages.commands(needs)) == bool(words)
+
+
+def test_a_failing_compiler_leaves_the_former_build(toy: Path, former: Path) -> None:
+    (toy / "backend.c").write_text("#error no such thing\n")
+    with refuses(BackendUnavailable, varies=r"/[^ ]+backend\.c:\d+:\d+: "):
+        builder.compile_devices(PLANNED, nothing)
+    assert former.read_bytes() == b"former"
+    assert "no such thing" in (plan.work_dir() / "vulkan.log").read_text()
+
+
+def test_a_library_that_does_not_load_leaves_the_former_build(toy: Path, former: Path) -> None:
+    with refuses(BackendUnavailable, varies=r"/[^ ]+libggml-vulkan\.so"):
+        builder.compile_devices(PLANNED, nothing)
+    assert former.read_bytes() == b"former"
+
+
+def test_a_full_disk_is_told_as_one(toy: Path, former: Path) -> None:
+    (toy / "CMakeLists.txt").write_text('message(FATAL_ERROR "write error: No space left on device")\n')
+    with refuses(DiskFull):
+        builder.compile_devices(PLANNED, nothing)
+    assert former.read_bytes() == b"former"
+
+
+def test_too_little_room_is_refused_before(toy: Path) -> None:
+    with refuses(DiskFull, varies=r"[\d.]+ \w+ are free"):
+        builder.compile_devices(DeviceBuild("vulkan", (), "toy", (), disk_bytes=10**18), nothing)
+
+
+def test_two_at_once_and_an_interrupt(toy: Path, former: Path, tmp_path: Path) -> None:
+    """The second is refused. Ctrl-C ends the first with all that it started, and the next goes on from there."""
+    begun = tmp_path / "begun"
+    (toy / "CMakeLists.txt").write_text(
+        f"{MODULE}\nadd_custom_command(OUTPUT long.c COMMAND touch {begun} COMMAND sleep 3599 COMMAND false)\n"
+        "target_sources(ggml-vulkan PRIVATE long.c)\n"
+    )
+    script = (
+        "from edgellm_gguf.device_build import builder\n"
+        "from edgellm.contract.device_build import DeviceBuild\n"
+        "builder.compile_devices(DeviceBuild('vulkan', (), 'toy', (), disk_bytes=1), lambda *_: None)\n"
+    )
+    first = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
+    wait_until(begun.exists)
+    with refuses(UsageError):
+        builder.compile_devices(PLANNED, nothing)
+    first.send_signal(signal.SIGINT)
+    _, words = first.communicate()
+    assert "KeyboardInterrupt" in words
+    assert not _running(f"sleep {3599}")
+    assert former.read_bytes() == b"former"
+    assert list(plan.work_dir().glob("vulkan-*"))
+
+
+def _running(command: str) -> bool:
+    lines = (Path(f"/proc/{pid}/cmdline") for pid in os.listdir("/proc") if pid.isdecimal())
+    return any(command.replace(" ", "\0") in line.read_text(errors="replace") for line in lines if line.exists())
+
+
+def test_a_plan_says_everything_as_json() -> None:
+    command = [sys.executable, "-m", "edgellm", "gpu", "setup", "--vulkan", "--dry-run", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    answer = json.loads(done.stdout)
+    assert (answer["schema"], answer["api"], answer["built"]) == (1, "vulkan", None)
+    assert "-DGGML_VULKAN=ON" in answer["configure"]
