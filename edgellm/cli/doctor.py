@@ -103,6 +103,7 @@ def _probe() -> Machine:
 
 
 def examine_machine(report: Report, machine: Machine) -> None:
+    from edgellm import explain
     from edgellm.hardware.host_checks import hindrances
 
     limit, total = machine.limits.memory_bytes, machine.memory.total_bytes
@@ -121,6 +122,8 @@ def examine_machine(report: Report, machine: Machine) -> None:
         report.note(hindrance.text, hindrance.fix)
     for text in machine.notes:
         report.note(text)
+    for problem in machine.gpu_problems:
+        report.note(explain.gpu_problem(problem), explain.gpu_remedy(problem))
 
 
 def examine_history(report: Report, machine: Machine) -> None:
@@ -215,6 +218,8 @@ def examine_accelerators(report: Report, machine: Machine, offloads: list[Offloa
     if any(offload.devices for offload in offloads):
         return
     for accelerator in machine.accelerators:
+        if not accelerator.usable:
+            continue  # for a reason that no build mends, told with its remedy
         why = "; ".join(offload.missing for offload in offloads) or "no installed backend puts layers on a GPU"
         cure = next((offload.remedy for offload in offloads if offload.remedy), "")
         report.note(f"{accelerator.name} is not used: {why}", cure)

@@ -15,7 +15,8 @@ from edgellm.files import write_atomic
 from edgellm.units import counted, show_memory
 
 if TYPE_CHECKING:
-    from edgellm.types.machine import Machine
+    from edgellm.types.gpu import Gpu
+    from edgellm.types.machine import Accelerator, Machine
 
 
 @click.command(
@@ -95,13 +96,24 @@ def _write(text: str, out: str, force: bool) -> None:
 def _as_json(machine: Machine) -> dict[str, object]:
     import msgspec
 
+    from edgellm.hardware import gpu_table
+
+    ram_bytes = machine.memory.total_bytes
     return {
         "schema": 1,
         "machine": msgspec.to_builtins(machine),
+        "gpus": [msgspec.to_builtins(gpu_table.find(gpu, ram_bytes)) for gpu in machine.accelerators],
         "memory_budget_bytes": machine.memory_budget_bytes,
         "compute_threads": machine.compute_threads,
         "source_trust": machine.source_trust,
     }
+
+
+_GUESSES = {
+    "variant": "the slowest of that name",
+    "family": "as others of its family",
+    "bandwidth": "as the newest of its vendor for its bandwidth",
+}
 
 
 def _show(machine: Machine) -> None:
@@ -111,6 +123,9 @@ def _show(machine: Machine) -> None:
 
 
 def _rows(machine: Machine) -> list[tuple[str, str]]:
+    from edgellm import explain
+    from edgellm.hardware import gpu_table
+
     cpu, ram = machine.cpu, machine.memory
     available = "not stated" if ram.available_bytes is None else show_memory(ram.available_bytes)
     bandwidth = "unknown" if ram.bandwidth_gb_s is None else f"{ram.bandwidth_gb_s:g} GB/s ({ram.bandwidth_basis})"
@@ -125,11 +140,7 @@ def _rows(machine: Machine) -> list[tuple[str, str]]:
         ("bandwidth", bandwidth),
     ]
     for gpu in machine.accelerators:
-        own = "shares the machine's memory" if gpu.unified else "memory unknown"
-        size = own if gpu.vram_bytes is None else show_memory(gpu.vram_bytes)
-        free = "" if gpu.free_bytes is None else f", free {show_memory(gpu.free_bytes)}"
-        speed = "" if gpu.bandwidth_gb_s is None else f", {gpu.bandwidth_gb_s:g} GB/s"
-        rows.append(("accelerator", f"{gpu.name} ({gpu.kind}), {size}{free}{speed}"))
+        rows += [("accelerator", _accelerator(gpu)), ("", _facts(gpu_table.find(gpu, ram.total_bytes)))]
     rows.append(("limits", _limits(machine)))
     if machine.disk is not None:
         rows.append(("disk", f"{show_memory(machine.disk.free_bytes)} free at {machine.disk.path}"))
@@ -141,7 +152,35 @@ def _rows(machine: Machine) -> list[tuple[str, str]]:
     threads = counted(machine.compute_threads, "thread")
     rows.append(("for a model", f"{show_memory(machine.memory_budget_bytes)}, {threads}"))
     rows.extend(("note", note) for note in machine.notes)
+    for problem in machine.gpu_problems:
+        rows.append(("note", explain.gpu_problem(problem)))
+        if remedy := explain.gpu_remedy(problem):
+            rows.append(("", f"fix: {remedy}"))
     return rows
+
+
+def _accelerator(gpu: Accelerator) -> str:
+    size = "memory unknown" if gpu.vram_bytes is None else show_memory(gpu.vram_bytes)
+    if gpu.unified:
+        size = "shares the machine's memory" if gpu.vram_bytes is None else f"up to {size} of the machine's memory"
+    free = "" if gpu.free_bytes is None else f", free {show_memory(gpu.free_bytes)}"
+    draws = ", draws a screen" if gpu.display else ""
+    barred = "" if gpu.usable else "; cannot be used"
+    return f"{gpu.name} ({gpu.kind}), {size}{free}{draws}{barred}"
+
+
+def _facts(gpu: Gpu | None) -> str:
+    """What its speed follows from, and how far that is to be trusted."""
+    if gpu is None:
+        return "not in the table of GPUs: its speed is not predicted"
+    if gpu.bandwidth_range is None:
+        speed = f"{gpu.bandwidth_gb_s:g} GB/s"
+    else:
+        speed = "{:g} to {:g} GB/s".format(*gpu.bandwidth_range)
+    rates = f"{gpu.fp32_tflops:.3g} TFLOPS, {gpu.matrix_tflops:.3g} in FP16"
+    guess = "" if gpu.known == "device" else f", {_GUESSES[gpu.known]}"
+    trust = "looked up" if gpu.trust == "verified" else "from memory, not looked up"
+    return f"{gpu.group}: {speed}, {rates}{guess} ({trust})"
 
 
 def _cluster(cores: int, kind: str, max_mhz: int | None) -> str:

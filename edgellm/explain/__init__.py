@@ -2,15 +2,16 @@
 
 `sentence` is for reasons, `refusal` for why something was not taken, `basis` for where a number comes from, `verdict`
 for whether a model fits, `drift` for what was measured otherwise, `stored` for why a stored model is not used,
-`drawn_by` for how answers are drawn, `unused_key` for what a file says of that in vain; `plain` makes JSON of what
-holds such facts. The facts themselves: `edgellm.types.reason`, `.refusal`, `.basis`, `.verdict`, `.quantize_note`,
-`.drift`, `.store_problem`, `.sampling_defaults`.
+`drawn_by` for how answers are drawn, `unused_key` for what a file says of that in vain, `gpu_problem` for why a GPU is
+not used or not known; `plain` makes JSON of what holds such facts. The facts themselves: `edgellm.types.reason`,
+`.refusal`, `.basis`, `.verdict`, `.quantize_note`, `.drift`, `.store_problem`, `.sampling_defaults`, `.gpu_problem`.
 """
 
 from __future__ import annotations
 
 from edgellm.explain.bases import basis
 from edgellm.explain.choice import could_be_made, own_types, second_best, trained_length
+from edgellm.explain.gpus import gpu_problem, gpu_remedy
 from edgellm.explain.plain import facts, fields, plain
 from edgellm.explain.plan import budget, gpu, more_memory
 from edgellm.explain.quantizing import quantized_twice
@@ -21,7 +22,7 @@ from edgellm.explain.stored import stored, stored_remedy
 from edgellm.explain.verdicts import drift, drift_remedy, verdict
 
 __all__ = [
-    "basis", "budget", "could_be_made", "drawn_by", "drift", "drift_remedy", "facts", "fields", "gpu", "more_memory",
-    "own_types", "plain", "problem", "quantized_twice", "refusal", "second_best", "sentence", "stored", "stored_remedy",
-    "trained_length", "unused_key", "verdict",
+    "basis", "budget", "could_be_made", "drawn_by", "drift", "drift_remedy", "facts", "fields", "gpu",
+    "gpu_problem", "gpu_remedy", "more_memory", "own_types", "plain", "problem", "quantized_twice", "refusal",
+    "second_best", "sentence", "stored", "stored_remedy", "trained_length", "unused_key", "verdict",
 ]  # fmt: skip

@@ -65,7 +65,7 @@ def _linux(tree: SysRoot) -> Machine:
     processor, topology, cpu_notes = cpu.read(tree)
     ram, memory_notes = memory.read(tree)
     allowed, limit_notes = limits.read(tree, topology, affinity.read(tree))
-    accelerators, gpu_notes = gpu.read(tree)
+    accelerators, gpu_problems = gpu.read(tree)
     board = tree.line("/proc/device-tree/model")
     recorded = Provenance("measured", "recorded /proc and /sys", version=__version__)
     return identity.machine(
@@ -75,7 +75,8 @@ def _linux(tree: SysRoot) -> Machine:
         accelerators=accelerators,
         limits=allowed,
         provenance=identity.measured() if tree.live else recorded,
-        notes=(*cpu_notes, *memory_notes, *limit_notes, *gpu_notes),
+        notes=(*cpu_notes, *memory_notes, *limit_notes),
+        gpu_problems=tuple(gpu_problems),
     )
 
 

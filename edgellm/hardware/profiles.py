@@ -40,6 +40,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "cpuset_cores": (1, 65536),
     "capacity": (0, 1024),
     "max_mhz": (1, 100_000),
+    "group": (0, 2**32 - 1),
     "schema": (SCHEMA, SCHEMA),
 }
 

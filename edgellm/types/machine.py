@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from edgellm.types.gpu_problem import GpuProblem
+
 JETSON_OWN_BYTES = 2_800_000_000  # what system and CUDA keep of a memory that the GPU shares
 
 
@@ -60,6 +62,8 @@ class Accelerator:
     free_bytes: int | None = None
     bandwidth_gb_s: float | None = None
     unified: bool = False  # shares the machine's RAM
+    usable: bool = True  # False: no program of this user reaches it; `Machine.gpu_problems` says why
+    display: bool | None = None  # a screen is drawn by it; None = not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,7 @@ class Machine:
     disk: Disk | None = None
     provenance: Provenance | None = None
     notes: tuple[str, ...] = ()  # what is unknown and why, in words
+    gpu_problems: tuple[GpuProblem, ...] = ()  # of GPUs, whether they are in `accelerators` or not
     schema: int = 1
 
     @property

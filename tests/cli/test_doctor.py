@@ -21,6 +21,7 @@ from edgellm.cli import doctor
 from edgellm.cli.main import cli
 from edgellm.contract.manager import Plugins
 from edgellm.store.adapters import AdapterOrigin, AdapterStore
+from edgellm.types.gpu_problem import GpuProblem
 from edgellm.types.machine import Accelerator, Cpu, Limits, Machine, Memory
 
 GIB = 1024**3
@@ -154,7 +155,10 @@ def test_limits_and_unused_accelerators_are_noted(monkeypatch, with_plugins) -> 
     machine = Machine(
         "boxed", "a container", Cpu("x86_64", cores=64), Memory(256 * GIB),
         limits=Limits(memory_bytes=700 * 1024**2, memory_used_bytes=0, cpus=1.5, source="cgroup v2 /app"),
-        accelerators=(Accelerator("cuda", "NVIDIA H100", 80 * GIB),),
+        accelerators=(
+            Accelerator("cuda", "NVIDIA H100", 80 * GIB), Accelerator("xe", "Arc A380", 6 * GIB, usable=False),
+        ),
+        gpu_problems=(GpuProblem("node_missing", "Arc A380", "/dev/dri/renderD128", container=True),),
         notes=("the caches are unknown: no sysfs",),
     )  # fmt: skip
     notes = texts(examine(monkeypatch, machine), "note")
@@ -163,6 +167,11 @@ def test_limits_and_unused_accelerators_are_noted(monkeypatch, with_plugins) -> 
     assert any("a quota of 1.5 of 64 cores gives 2 threads" in text for text in notes)
     assert any("NVIDIA H100 is not used" in text and "-DGGML_CUDA=ON" in text for text in notes)
     assert any("the caches are unknown" in text for text in notes)
+    # No build mends what keeps programs from it.
+    assert [text for text in notes if "A380" in text] == [
+        "Arc A380 cannot be reached: there is no /dev/dri/renderD128 | start the container with it: "
+        "docker run --device /dev/dri/renderD128"
+    ]
 
 
 def test_what_set_up_could_not_install_is_told_with_its_cure(tmp_path: Path, monkeypatch, with_plugins) -> None:

@@ -11,10 +11,14 @@ import pytest
 from click.testing import CliRunner, Result
 from support.refusals import refuses
 
+from edgellm import explain
 from edgellm.cli.main import cli
 from edgellm.cli.profile import command
 from edgellm.errors import EdgeLLMError, UnknownProfile, UsageError
 from edgellm.hardware import profiles
+from edgellm.types.gpu_problem import GpuProblem
+from edgellm.types.machine import Accelerator, Cpu, Machine, Memory
+from edgellm.units import GIB
 
 
 @pytest.fixture
@@ -55,11 +59,36 @@ def test_shows_a_profile(run) -> None:
 
 def test_shows_limits_and_accelerators(run) -> None:
     assert "2.00 GiB memory, 0 B used, 2 CPUs (profile)" in run("--profile", "container-2cpu-2gb").stdout
-    assert "RTX 4090 (cuda), 24.00 GiB, 1008 GB/s" in run("--profile", "desktop-rtx-4090").stdout
+    assert "RTX 4090 (cuda), 24.00 GiB" in run("--profile", "desktop-rtx-4090").stdout
     assert (
         "GB10, Blackwell, sm_121 (cuda), shares the machine's memory"
         in run("--profile", "nvidia-dgx-spark-128gb").stdout
     )
+
+
+def test_what_is_known_of_a_gpu_and_what_is_wrong_with_it_are_shown(run, tmp_path: Path) -> None:
+    problem = GpuProblem("node_closed", "Radeon RX 7900 XT", "/dev/dri/renderD128", group=105)
+    machine = Machine(
+        "x", "X", Cpu("x86_64"), Memory(GIB),
+        accelerators=(
+            Accelerator("vulkan", "Radeon RX 7900 XT", 20 * GIB, 19 * GIB, None, usable=False, display=True),
+            Accelerator("cuda", "NVIDIA GeForce RTX 5090 SUPER", 32 * GIB), Accelerator("vulkan", "Stick 2000"),
+        ),
+        gpu_problems=(problem,),
+    )  # fmt: skip
+    path = tmp_path / "x.toml"
+    path.write_text(profiles.dump(machine))
+
+    output = run("--profile", str(path)).stdout
+
+    assert "(vulkan), 20.00 GiB, free 19.00 GiB, draws a screen; cannot be used" in output
+    assert "rdna3: 800 GB/s, 25.8 TFLOPS, 103 in FP16 (looked up)" in output
+    assert "as others of its family" in output
+    assert "not in the table of GPUs" in output
+    assert explain.gpu_problem(problem) in output
+    assert explain.gpu_remedy(problem) in output
+    gpus = json.loads(run("--profile", str(path), "--json").stdout)["gpus"]
+    assert [gpu and gpu["group"] for gpu in gpus] == ["rdna3", "blackwell", None]
 
 
 def test_caches_are_shown_to_the_byte(run, tmp_path: Path) -> None:

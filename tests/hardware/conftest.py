@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support import gpu_machine
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT / "tests" / "data" / "hardware"
@@ -29,31 +29,10 @@ def machine_at(tmp_path: Path) -> Callable[..., Path]:
         root = tmp_path / (name or "bare")
         root.mkdir()
         text = (DATA / f"{name}.tree").read_text("utf-8") if name else ""
-        for path, content in (
-            parse_tree(text) | {key.replace("__", "/"): value for key, value in files.items()}
-        ).items():
-            target = root / path.lstrip("/")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(content, "utf-8")
-        return root
+        files = {key.replace("__", "/"): value for key, value in files.items()}
+        return gpu_machine.unpack(gpu_machine.parse_tree(text) | files, root)
 
     return unpack
-
-
-def parse_tree(text: str) -> dict[str, str]:
-    """Path -> content of the format described in tests/data/hardware/README.md."""
-    files: dict[str, str] = {}
-    current = ""
-    for line in text.splitlines(keepends=True):
-        if line.startswith("== "):
-            current = line[3:].strip()
-            files[current] = ""
-        elif one_line := re.fullmatch(r"(/\S+) = (.*)\n?", line):
-            files[one_line[1]] = one_line[2] + "\n"
-            current = ""
-        elif current:
-            files[current] += line
-    return files
 
 
 def recorded_folder() -> Path:

@@ -114,7 +114,7 @@ def test_recorded_gpus_of_unknown_memory(recorded: Callable[[str], Path]) -> Non
     machine = probe(root=recorded("nvidiagpunumanodes"))
 
     assert [(gpu.kind, gpu.vram_bytes) for gpu in machine.accelerators] == [("cuda", None)] * 6
-    assert "6 NVIDIA GPUs in a recorded tree: their memory is not in /proc" in machine.notes
+    assert [problem.kind for problem in machine.gpu_problems] == ["not_recorded"]
 
 
 def test_offline_processors_are_named(recorded: Callable[[str], Path]) -> None:

@@ -2,51 +2,96 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import importlib
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from edgellm.hardware import gpu_table
 from edgellm.hardware.linux.cpu import clean
+from edgellm.types.gpu_problem import GpuProblem, GpuProblemKind
 from edgellm.types.machine import Accelerator
 
+LIBRARY = "libnvidia-ml.so.1"
 
-def read(notes: list[str]) -> list[Accelerator]:
+
+@dataclass(frozen=True, slots=True)
+class NvmlDevice:
+    """A GPU, or one that is divided into instances (MIG): then nothing runs on the whole of it."""
+
+    uuid: str
+    whole: Accelerator
+    instances: tuple[tuple[str, Accelerator], ...] = ()  # with their UUIDs
+    divided: bool = False
+
+
+def read(problems: list[GpuProblem], *, beside: Sequence[str] = ()) -> list[NvmlDevice] | None:
+    """The GPUs in the order of their slots; None where the library cannot be asked.
+
+    `beside`: files to take the library from where they are, before the loader's own choice.
+    """
     try:
         nvml: Any = importlib.import_module("pynvml")
     except ImportError:
-        notes.append("an NVIDIA driver is loaded, but the Python package nvidia-ml-py is missing: GPUs unknown")
-        return []
+        problems.append(GpuProblem("package_missing"))
+        return None
+    for path in beside:
+        with contextlib.suppress(OSError):
+            ctypes.CDLL(path)  # which the loader then finds by its name
     try:
         nvml.nvmlInit()
     except nvml.NVMLError as error:
-        notes.append(f"an NVIDIA driver is loaded, but NVML does not answer ({error}): GPUs unknown")
-        return []
+        problems.append(_silent(nvml, error))
+        return None
     try:
-        return [gpu for index in range(nvml.nvmlDeviceGetCount()) for gpu in _devices(nvml, index, notes)]
+        return [device for index in range(nvml.nvmlDeviceGetCount()) for device in _device(nvml, index, problems)]
     except nvml.NVMLError as error:
-        notes.append(f"NVML failed while listing GPUs ({error})")
-        return []
+        problems.append(_silent(nvml, error))
+        return None
     finally:
         nvml.nvmlShutdown()
 
 
-def _devices(nvml: Any, index: int, notes: list[str]) -> list[Accelerator]:
-    """The device, or the instances that it is divided into: then nothing runs on the whole of it."""
-    handle = nvml.nvmlDeviceGetHandleByIndex(index)
-    whole = _device(nvml, handle, notes)
-    instances = [_device(nvml, instance, notes) for instance in _instances(nvml, handle)]
-    return [_slice(part, whole) for part in instances] or [whole]
+def _silent(nvml: Any, error: Any) -> GpuProblem:
+    """Why the library gave no answer."""
+    if error.value == nvml.NVML_ERROR_LIBRARY_NOT_FOUND:
+        return GpuProblem("library_missing", path=LIBRARY)
+    kinds: dict[int, GpuProblemKind] = {nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: "driver_mismatch"}
+    library = ""
+    with contextlib.suppress(nvml.NVMLError):
+        library = _text(nvml.nvmlSystemGetNVMLVersion())  # answers without the driver, too
+    return GpuProblem(kinds.get(error.value, "driver_silent"), detail=clean(str(error)), library=library)
+
+
+def _device(nvml: Any, index: int, problems: list[GpuProblem]) -> Iterator[NvmlDevice]:
+    try:
+        handle = nvml.nvmlDeviceGetHandleByIndex(index)
+        name, uuid = _text(nvml.nvmlDeviceGetName(handle)), _text(nvml.nvmlDeviceGetUUID(handle))
+    except nvml.NVMLError as error:  # it fell off the bus, or waits to be reset; the others go on
+        problems.append(GpuProblem("lost", f"NVIDIA GPU {index}", detail=clean(str(error)), vendor="nvidia"))
+        return
+    whole = _described(nvml, handle, name, problems)
+    if not _is_divided(nvml, handle):
+        yield NvmlDevice(uuid, whole)
+        return
+    parts = [
+        (_text(nvml.nvmlDeviceGetUUID(part)), _described(nvml, part, _text(nvml.nvmlDeviceGetName(part)), problems))
+        for part in _instances(nvml, handle)
+    ]
+    yield NvmlDevice(uuid, whole, tuple((name, _slice(part, whole)) for name, part in parts), divided=True)
+
+
+def _is_divided(nvml: Any, handle: Any) -> bool:
+    try:
+        return bool(nvml.nvmlDeviceGetMigMode(handle)[0] == nvml.NVML_DEVICE_MIG_ENABLE)
+    except nvml.NVMLError:
+        return False  # most devices cannot be divided, and say so by an error
 
 
 def _instances(nvml: Any, handle: Any) -> Iterator[Any]:
-    try:
-        if nvml.nvmlDeviceGetMigMode(handle)[0] != nvml.NVML_DEVICE_MIG_ENABLE:
-            return
-        most = nvml.nvmlDeviceGetMaxMigDeviceCount(handle)
-    except nvml.NVMLError:
-        return  # most devices cannot be divided, and say so by an error
-    for place in range(most):
+    for place in range(nvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
         try:
             yield nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, place)
         except nvml.NVMLError:
@@ -60,17 +105,28 @@ def _slice(part: Accelerator, whole: Accelerator) -> Accelerator:
     return replace(part, bandwidth_gb_s=round(whole.bandwidth_gb_s * part.vram_bytes / whole.vram_bytes, 1))
 
 
-def _device(nvml: Any, handle: Any, notes: list[str]) -> Accelerator:
-    name = nvml.nvmlDeviceGetName(handle)
-    name = clean(name.decode("utf-8", "replace") if isinstance(name, bytes) else name)
+def _described(nvml: Any, handle: Any, name: str, problems: list[GpuProblem]) -> Accelerator:
+    gpu = Accelerator("cuda", name, display=_draws(nvml, handle))
     try:
         memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-        total, free = int(memory.total), int(memory.free)
     except nvml.NVMLError as error:
         # GB10 and Tegra share the machine's RAM and have no memory of their own to report.
-        notes.append(f"{name}: NVML reports no memory of its own ({error}): taken as sharing the machine's RAM")
-        return Accelerator("cuda", name, unified=True)
-    return Accelerator("cuda", name, total, free, _bandwidth(nvml, handle))
+        facts = gpu_table.find(gpu)
+        if facts is not None and not facts.unified:
+            problems.append(GpuProblem("memory_not_told", name, detail=clean(str(error)), vendor="nvidia"))
+            return replace(gpu, bandwidth_gb_s=_bandwidth(nvml, handle))
+        if facts is None:
+            problems.append(GpuProblem("taken_as_shared", name, detail=clean(str(error)), vendor="nvidia"))
+        return replace(gpu, unified=True)
+    total, free = int(memory.total), int(memory.free)
+    return replace(gpu, vram_bytes=total, free_bytes=free, bandwidth_gb_s=_bandwidth(nvml, handle))
+
+
+def _draws(nvml: Any, handle: Any) -> bool | None:
+    try:
+        return bool(nvml.nvmlDeviceGetDisplayActive(handle))
+    except nvml.NVMLError:
+        return None
 
 
 def _bandwidth(nvml: Any, handle: Any) -> float | None:
@@ -81,3 +137,7 @@ def _bandwidth(nvml: Any, handle: Any) -> float | None:
     except nvml.NVMLError:
         return None
     return round(mhz * 1e6 * 2 * bits / 8 / 1e9, 1) or None
+
+
+def _text(name: Any) -> str:
+    return clean(name.decode("utf-8", "replace") if isinstance(name, bytes) else name)

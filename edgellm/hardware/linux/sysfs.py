@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 MAX_BYTES = 8 * 1024**2  # /proc/cpuinfo of 2,048 processors is about 3 MiB
@@ -18,11 +19,16 @@ _RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 
 
 class SysRoot:
-    """Reads files by their path on the machine, e.g. `tree.text("/proc/meminfo")`."""
+    """Reads files by their path on the machine, e.g. `tree.text("/proc/meminfo")`.
 
-    def __init__(self, root: Path = Path("/")) -> None:
+    `live`: the machine that this process runs on, whose libraries and variables count, too. What lies below another
+    root is a record, unless it is said to be live, as a test does with a machine that it wrote.
+    """
+
+    def __init__(self, root: Path = Path("/"), *, live: bool | None = None) -> None:
         self.root = root
-        self.live = root == Path("/")
+        self.live = root == Path("/") if live is None else live
+        self.variables: Mapping[str, str] = os.environ if self.live else {}
         self._resolved = os.path.realpath(root)
 
     def text(self, path: str) -> str | None:
@@ -63,7 +69,7 @@ class SysRoot:
 
     def locate(self, path: str) -> str | None:
         """Where `path` lies on this disk; None where it leads out of a recorded tree."""
-        if self.live:
+        if self.root == Path("/"):
             return path
         try:
             real = os.path.realpath(os.path.join(self.root, path.lstrip("/")))

@@ -1,0 +1,24 @@
+"""NVIDIA's boards whose GPU is a part of the processor: Jetson and DRIVE."""
+
+from __future__ import annotations
+
+from edgellm.hardware.linux import device_nodes
+from edgellm.hardware.linux.cpu import clean
+from edgellm.hardware.linux.sysfs import SysRoot
+from edgellm.types.gpu_problem import GpuProblem
+from edgellm.types.machine import Accelerator
+
+_MEMORY_NODE = "/dev/nvmap"  # through which CUDA takes the shared memory
+
+
+def is_tegra(tree: SysRoot) -> bool:
+    return "nvidia,tegra" in (tree.text("/proc/device-tree/compatible") or "")
+
+
+def read(tree: SysRoot, problems: list[GpuProblem]) -> Accelerator:
+    """Which of its kind the Tegra is, only the board tells: `"NVIDIA Jetson AGX Orin Developer Kit"`."""
+    board = clean(tree.line("/proc/device-tree/model") or "") or "NVIDIA Tegra"
+    barred = device_nodes.problem(tree, _MEMORY_NODE, board) if tree.live else None
+    if barred is not None:
+        problems.append(barred)
+    return Accelerator("cuda", board, unified=True, usable=barred is None)
