@@ -15,8 +15,7 @@ from edgellm.files import write_atomic
 from edgellm.units import counted, show_memory
 
 if TYPE_CHECKING:
-    from edgellm.types.gpu import Gpu
-    from edgellm.types.machine import Accelerator, Machine
+    from edgellm.types.machine import Machine
 
 
 @click.command(
@@ -109,13 +108,6 @@ def _as_json(machine: Machine) -> dict[str, object]:
     }
 
 
-_GUESSES = {
-    "variant": "the slowest of that name",
-    "family": "as others of its family",
-    "bandwidth": "as the newest of its vendor for its bandwidth",
-}
-
-
 def _show(machine: Machine) -> None:
     say(machine.name, bold=True)
     for label, text in _rows(machine):
@@ -140,7 +132,8 @@ def _rows(machine: Machine) -> list[tuple[str, str]]:
         ("bandwidth", bandwidth),
     ]
     for gpu in machine.accelerators:
-        rows += [("accelerator", _accelerator(gpu)), ("", _facts(gpu_table.find(gpu, ram.total_bytes)))]
+        facts = gpu_table.find(gpu, ram.total_bytes)
+        rows += [("accelerator", explain.accelerator(gpu)), ("", explain.gpu_facts(facts))]
     rows.append(("limits", _limits(machine)))
     if machine.disk is not None:
         rows.append(("disk", f"{show_memory(machine.disk.free_bytes)} free at {machine.disk.path}"))
@@ -157,30 +150,6 @@ def _rows(machine: Machine) -> list[tuple[str, str]]:
         if remedy := explain.gpu_remedy(problem):
             rows.append(("", f"fix: {remedy}"))
     return rows
-
-
-def _accelerator(gpu: Accelerator) -> str:
-    size = "memory unknown" if gpu.vram_bytes is None else show_memory(gpu.vram_bytes)
-    if gpu.unified:
-        size = "shares the machine's memory" if gpu.vram_bytes is None else f"up to {size} of the machine's memory"
-    free = "" if gpu.free_bytes is None else f", free {show_memory(gpu.free_bytes)}"
-    draws = ", draws a screen" if gpu.display else ""
-    barred = "" if gpu.usable else "; cannot be used"
-    return f"{gpu.name} ({gpu.kind}), {size}{free}{draws}{barred}"
-
-
-def _facts(gpu: Gpu | None) -> str:
-    """What its speed follows from, and how far that is to be trusted."""
-    if gpu is None:
-        return "not in the table of GPUs: its speed is not predicted"
-    if gpu.bandwidth_range is None:
-        speed = f"{gpu.bandwidth_gb_s:g} GB/s"
-    else:
-        speed = "{:g} to {:g} GB/s".format(*gpu.bandwidth_range)
-    rates = f"{gpu.fp32_tflops:.3g} TFLOPS, {gpu.matrix_tflops:.3g} in FP16"
-    guess = "" if gpu.known == "device" else f", {_GUESSES[gpu.known]}"
-    trust = "looked up" if gpu.trust == "verified" else "from memory, not looked up"
-    return f"{gpu.group}: {speed}, {rates}{guess} ({trust})"
 
 
 def _cluster(cores: int, kind: str, max_mhz: int | None) -> str:

@@ -45,11 +45,15 @@ class Report:
 
 
 def render(report: Report) -> str:
+    from edgellm import explain
+    from edgellm.types.machine import Accelerator
+
     numbers = report.versions
     lines = [f"EdgeLLM {numbers['edgellm']}, Python {numbers['python']}, {numbers['platform']}"]
     lines += ["  " + ", ".join(f"{name} {numbers[name]}" for name in LIBRARIES)]
     if report.machine:
         lines += ["", "Machine", f"  {report.machine['name']}", f"  {' '.join(report.machine['cpu']['isa'])}"]
+        lines += [f"  {explain.accelerator(Accelerator(**row))}" for row in report.machine["accelerators"]]
     lines += ["", "Backends"]
     for row in report.backends:
         lines.append(f"  {row['name']:<8} {'can run' if row['can_run'] else 'cannot run'}")

@@ -1,4 +1,4 @@
-"""What keeps a GPU from being used or known, and what to do about it, in sentences.
+"""GPUs in words: what is known of one, what keeps one from being used or known, and what to do about it.
 
 `{device}`, `{path}`, ... are fields of the problem. Where it was met in a container, the remedy is the host's.
 """
@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from edgellm.types.gpu import Gpu
 from edgellm.types.gpu_problem import GpuProblem, GpuProblemKind
+from edgellm.types.machine import Accelerator
+from edgellm.units import show_memory
 
 _SENTENCES: dict[GpuProblemKind, str] = {
     "none": "no GPU: none on the PCI bus or in /sys/class/drm that NVIDIA, AMD or Intel made",
@@ -25,6 +28,7 @@ _SENTENCES: dict[GpuProblemKind, str] = {
     "mig_one": "{device} stays idle: a CUDA program sees one instance of a divided GPU (MIG)",
     "node_missing": "{subject} cannot be reached: there is no {path}",
     "node_closed": "{subject} cannot be reached: {path} belongs to group {group}, and this user is not in it",
+    "node_denied": "{subject} cannot be reached: the container forbids {path} ({detail})",
     "no_vulkan_driver": "{device} has no Vulkan driver, so Vulkan builds do not see it",
     "wsl_no_device": "WSL shows no GPU: there is no /dev/dxg",
     "wsl_no_library": "WSL shows a GPU without a library of NVIDIA's: it is of another vendor, or its driver is old",
@@ -74,6 +78,7 @@ _REMEDIES: dict[GpuProblemKind, str] = {
     "mig_one": "CUDA_VISIBLE_DEVICES=MIG-... chooses another (nvidia-smi -L lists them)",
     "node_missing": "its kernel driver makes the file: sudo modprobe it, or look for its errors in sudo dmesg",
     "node_closed": "sudo usermod -aG {group} $USER, then log in again",
+    "node_denied": "give the container the device, not a volume: docker run --device {path}",
     "wsl_no_device": "wsl --update and wsl --shutdown in Windows, with WSL 2 and a current driver of the GPU's vendor",
     "wsl_no_library": "for NVIDIA update its driver in Windows; another vendor's GPU computes under Windows, not here",
     "wsl_own_driver": "remove it (sudo apt purge 'nvidia-driver-*' 'libnvidia-compute-*'): Windows' driver serves WSL",
@@ -81,6 +86,38 @@ _REMEDIES: dict[GpuProblemKind, str] = {
     "hidden": "unset {path} where it should be used",
     "order_guessed": "set CUDA_DEVICE_ORDER=PCI_BUS_ID, or name them by UUID (nvidia-smi -L lists them)",
 }  # fmt: skip
+
+
+_GUESSES = {
+    "variant": "the slowest of that name",
+    "family": "as others of its family",
+    "bandwidth": "as the newest of its vendor for its bandwidth",
+}
+
+
+def accelerator(gpu: Accelerator) -> str:
+    """Its name, and its memory as far as that is known: `"Arc B580 (xe), 11.93 GiB, free 10.20 GiB"`."""
+    size = "memory unknown" if gpu.vram_bytes is None else show_memory(gpu.vram_bytes)
+    if gpu.unified:
+        size = "shares the machine's memory" if gpu.vram_bytes is None else f"up to {size} of the machine's memory"
+    free = "" if gpu.free_bytes is None else f", free {show_memory(gpu.free_bytes)}"
+    draws = ", draws a screen" if gpu.display else ""
+    barred = "" if gpu.usable else "; cannot be used"
+    return f"{gpu.name} ({gpu.kind}), {size}{free}{draws}{barred}"
+
+
+def gpu_facts(gpu: Gpu | None) -> str:
+    """What its speed follows from, and how far that is to be trusted."""
+    if gpu is None:
+        return "not in the table of GPUs: its speed is not predicted"
+    if gpu.bandwidth_range is None:
+        speed = f"{gpu.bandwidth_gb_s:g} GB/s"
+    else:
+        speed = "{:g} to {:g} GB/s".format(*gpu.bandwidth_range)
+    rates = f"{gpu.fp32_tflops:.3g} TFLOPS, {gpu.matrix_tflops:.3g} in FP16"
+    guess = "" if gpu.known == "device" else f", {_GUESSES[gpu.known]}"
+    trust = "looked up" if gpu.trust == "verified" else "from memory, not looked up"
+    return f"{gpu.group}: {speed}, {rates}{guess} ({trust})"
 
 
 def gpu_problem(of: GpuProblem) -> str:
@@ -91,6 +128,8 @@ def gpu_problem(of: GpuProblem) -> str:
 def gpu_remedy(of: GpuProblem) -> str:
     """What to do about it; "" = nothing, or nothing to be done."""
     inside = _IN_CONTAINER.get(of.kind, "") if of.container else ""
+    if of.kind == "node_closed" and of.group == 0:  # root's, which nobody should join
+        return f"{'on the host: ' if of.container else ''}sudo chgrp render {of.path}; sudo chmod 660 {of.path}"
     text = _OF_VENDOR.get((of.kind, of.vendor)) or inside or _REMEDIES.get(of.kind, "")
     return text.format_map(_words(of))
 

@@ -1,4 +1,4 @@
-"""A Mac, by `sysctl` and psutil. Written from Apple's documentation and not tested on a Mac; the parsing is tested.
+"""A Mac, by `sysctl`, `ioreg` and psutil. Written from Apple's documentation, and only its parsing is tested.
 
 Apple silicon shares its RAM with the GPU. macOS has no cgroups and no affinity, so there are no limits to read.
 """
@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import importlib
 import platform
+import re
 import subprocess
 from typing import Any
 
 from edgellm.hardware import identity
+from edgellm.types.gpu_problem import GpuProblem
 from edgellm.types.machine import Accelerator, Cluster, Cpu, Machine, Memory, metal_bytes
 from edgellm.units import MIB
 
+_SYSCTL = ("/usr/sbin/sysctl", "hw", "machdep.cpu", "iogpu.wired_limit_mb")
+_IOREG = ("/usr/sbin/ioreg", "-r", "-d", "1", "-c", "AGXAccelerator")
 # hw.optional key -> name; "Determining Instruction Set Characteristics" in Apple's documentation.
 _ARM = {
     "hw.optional.AdvSIMD": "neon",
@@ -45,36 +49,43 @@ def read() -> Machine:
     """This Mac. The kernel's answers in hw.optional are what programs may use, XCR0 included."""
     psutil: Any = importlib.import_module("psutil")
 
-    values, notes = _sysctl()
+    sysctl, notes = _printed(*_SYSCTL)
+    gpu, gpu_notes = _printed(*_IOREG)
     ram, swap = psutil.virtual_memory(), psutil.swap_memory()
-    arch = "aarch64" if platform.machine() == "arm64" else "x86_64"
+    memory = Memory(int(ram.total), int(ram.available), int(swap.total))
+    return described(sysctl, gpu, memory, platform.machine(), (*notes, *gpu_notes))
+
+
+def described(sysctl: str, ioreg: str, memory: Memory, machine: str, notes: tuple[str, ...] = ()) -> Machine:
+    """The Mac on which the two commands print that. `machine` is "arm64" or "x86_64"."""
+    values, arch = parse_sysctl(sysctl), "aarch64" if machine == "arm64" else "x86_64"
     processor = cpu(values, arch)
     if not processor.isa:
-        notes.append("instruction sets unknown: sysctl hw.optional names none")
-    memory = Memory(int(ram.total), int(ram.available), int(swap.total))
-    accelerators: tuple[Accelerator, ...] = ()
+        notes += ("instruction sets unknown: sysctl hw.optional names none",)
+    gpus: tuple[Accelerator, ...] = ()
+    problems: tuple[GpuProblem, ...] = ()
     if arch == "aarch64":
-        accelerators = (metal(values, memory.total_bytes, processor.model),)
+        gpus = (metal(values, memory.total_bytes, processor.model, ioreg),)
     else:
-        notes.append("no GPU looked for: Metal on Intel Macs is not probed")
+        problems = (GpuProblem("not_looked", detail="Metal on Intel Macs"),)
     return identity.machine(
         processor,
         memory,
         os="darwin",
-        accelerators=accelerators,
+        accelerators=gpus,
         provenance=identity.measured(),
-        notes=tuple(notes),
+        notes=notes,
+        gpu_problems=problems,
     )
 
 
-def _sysctl() -> tuple[dict[str, str], list[str]]:
-    command = ["/usr/sbin/sysctl", "hw", "machdep.cpu", "iogpu.wired_limit_mb"]
+def _printed(*command: str) -> tuple[str, list[str]]:
     try:
         # A key that this macOS lacks makes sysctl fail and still print the others.
         process = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return {}, [f"processor unknown: sysctl failed ({error})"]
-    return parse_sysctl(process.stdout), []
+        return "", [f"unknown what {command[0]} tells: it failed ({error})"]
+    return process.stdout, []
 
 
 def parse_sysctl(text: str) -> dict[str, str]:
@@ -105,10 +116,15 @@ def cpu(values: dict[str, str], arch: str) -> Cpu:
     )
 
 
-def metal(values: dict[str, str], total_bytes: int, model: str) -> Accelerator:
-    """The GPU may wire what iogpu.wired_limit_mb says; where that is 0, the system's own share."""
+def metal(values: dict[str, str], total_bytes: int, model: str, ioreg: str = "") -> Accelerator:
+    """The GPU may wire what iogpu.wired_limit_mb says; where that is 0, the system's own share.
+
+    The number of its cores, which `ioreg` tells, is part of its name: they tell an M3 Max from another.
+    """
     limit = (_number(values, "iogpu.wired_limit_mb") or 0) * MIB
-    return Accelerator("metal", f"{model} GPU", min(limit or metal_bytes(total_bytes), total_bytes), unified=True)
+    cores = re.search(r'"gpu-core-count" = (\d{1,4})\b', ioreg)
+    name = f"{model} ({cores[1]}c)" if cores else f"{model} GPU"
+    return Accelerator("metal", name, min(limit or metal_bytes(total_bytes), total_bytes), unified=True)
 
 
 def _number(values: dict[str, str], key: str) -> int | None:

@@ -20,7 +20,7 @@ _BY_KIND: dict[str, Vendor] = {"cuda": "nvidia", "rocm": "amd", "xe": "intel", "
 # Where only vendor and bandwidth are known, it is taken as one of the newest of its vendor.
 _NEWEST = {"nvidia": "blackwell", "amd": "rdna4", "intel": "battlemage", "apple": "m5", "qualcomm": "adreno-8"}
 _ALIKE = 0.12  # sizes and bandwidths that differ by less are the same: drivers keep some of both
-_PCI_VENDOR = {"nvidia": "10de", "amd": "1002", "intel": "8086"}
+_PCI_VENDOR: dict[Vendor, str] = {"nvidia": "10de", "amd": "1002", "intel": "8086"}
 
 
 class GpuSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -29,12 +29,14 @@ class GpuSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class GpuGroup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An architecture. `match` finds its devices by their names, the first group that matches counts."""
+    """An architecture. `match` finds its devices by their names, `pci` by the numbers of the nameless; the first group
+    that matches counts."""
 
     name: str
     vendor: Vendor
     match: str
     overhead_mib: tuple[int, int]
+    pci: str = ""
     dual_issue: bool = False  # the data sheet counts two instructions at once, which these kernels do not reach
 
 
@@ -50,7 +52,7 @@ class GpuRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     source: str
     link_gb_s: float | None = None
     unified: bool = False
-    pci: str = ""
+    pci: str = ""  # "10de:2684", several with blanks between them
     also: tuple[str, ...] = ()  # other names of it
 
 
@@ -82,13 +84,15 @@ def find(accelerator: Accelerator, ram_bytes: int | None = None) -> Gpu | None:
 def _find(kind: str, text: str, vram_bytes: int | None, gb_s: float | None) -> Gpu | None:
     name = gpu_names.read(text)
     gib = vram_bytes / GIB if vram_bytes else name.gib
-    if rows := _by_pci(text) or _by_name(name):
+    number = re.fullmatch(r"(?:nvidia|amd|intel) gpu ([\da-f]{4})", text.strip().lower())
+    if rows := _by_pci(text, number[1]) if number else _by_name(name):
         row, sure = _choose(rows, name, gib, gb_s)
         return _gpu(row, "device" if sure else "variant", gb_s)
     brand = gpu_names.vendor(text)
     vendor = _BY_KIND.get(kind, "unknown") if brand == "unknown" else brand
     for group in table().groups:
-        if vendor in (group.vendor, "unknown") and re.search(group.match, name.text):
+        matching = re.fullmatch(group.pci, number[1]) if number else re.search(group.match, name.text)
+        if vendor in (group.vendor, "unknown") and matching:
             return _relative(group, name, text, gb_s, "family")
     if gb_s is None or vendor not in _NEWEST:
         return None
@@ -96,11 +100,10 @@ def _find(kind: str, text: str, vram_bytes: int | None, gb_s: float | None) -> G
     return _relative(newest, name, text, gb_s, "bandwidth")
 
 
-def _by_pci(text: str) -> list[GpuRow]:
+def _by_pci(text: str, number: str) -> list[GpuRow]:
     """Of a name that only gives the vendor and the number: `"AMD GPU 744c"`."""
-    match = re.fullmatch(r"(nvidia|amd|intel) gpu ([\da-f]{4})", text.strip().lower())
-    number = f"{_PCI_VENDOR[match[1]]}:{match[2]}" if match else ""
-    return [row for row in table().rows if row.pci == number] if number else []
+    wanted = f"{_PCI_VENDOR[gpu_names.vendor(text)]}:{number}"
+    return [row for row in table().rows if wanted in row.pci.split()]
 
 
 @lru_cache(maxsize=1)

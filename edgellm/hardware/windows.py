@@ -1,6 +1,7 @@
 """A Windows machine, by kernel32 and psutil. Written from Microsoft's documentation and not tested on Windows.
 
-Not read: job object limits, hybrid cores (Windows' scheduler places threads itself), caches. Each is a note.
+Not read: job object limits, hybrid cores (Windows' scheduler places threads itself), caches, and GPUs of AMD
+and Intel. Each is said.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from collections.abc import Callable
 from typing import Any
 
 from edgellm.hardware import identity
-from edgellm.types.machine import Cpu, Limits, Machine, Memory
+from edgellm.hardware.linux import nvidia, nvml
+from edgellm.types.gpu_problem import GpuProblem
+from edgellm.types.machine import Accelerator, Cpu, Limits, Machine, Memory
 
 # IsProcessorFeaturePresent(number) -> name, winnt.h. The call answers for the operating system too, XCR0 included.
 _X86 = {13: "sse3", 36: "ssse3", 37: "sse41", 38: "sse42", 39: "avx", 40: "avx2", 41: "avx512f"}
@@ -26,7 +29,6 @@ def read() -> Machine:
     arch = {"AMD64": "x86_64", "ARM64": "aarch64", "x86": "i686"}.get(platform.machine(), platform.machine().lower())
     notes = [
         "caches, hybrid cores and job object limits are not read on Windows",
-        "no GPU looked for on Windows",
     ]
     kernel32 = getattr(ctypes, "windll").kernel32  # noqa: B009  (absent from the type stubs of other systems)
     ram, swap = psutil.virtual_memory(), psutil.swap_memory()
@@ -41,14 +43,27 @@ def read() -> Machine:
     memory = Memory(int(ram.total), int(ram.available), int(swap.total))
     allowed = len(psutil.Process().cpu_affinity())
     limits = Limits(cpuset=allowed, source="affinity") if allowed < threads else Limits()
+    gpus, problems = _gpus()
     return identity.machine(
         processor,
         memory,
         os="windows",
         limits=limits,
+        accelerators=gpus,
+        gpu_problems=problems,
         provenance=identity.measured(),
         notes=tuple(notes),
     )
+
+
+def _gpus() -> tuple[tuple[Accelerator, ...], tuple[GpuProblem, ...]]:
+    """NVIDIA's, by the same library as on Linux."""
+    problems: list[GpuProblem] = []
+    devices = nvml.read(problems)
+    # Without NVIDIA's driver there is no library of its, as on any machine without such a GPU.
+    problems = [problem for problem in problems if problem.kind != "library_missing"]
+    gpus = [named.gpu for named in nvidia.shown(os.environ, devices or (), problems)]
+    return tuple(gpus), (*problems, GpuProblem("not_looked", detail="those of AMD and Intel, under Windows"))
 
 
 def isa_names(arch: str, present: Callable[[int], bool], notes: list[str]) -> tuple[str, ...]:

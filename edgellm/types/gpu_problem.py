@@ -24,6 +24,7 @@ GpuProblemKind = Literal[
     # Device nodes, `path`; `group` is whose it is.
     "node_missing",
     "node_closed",
+    "node_denied",  # open to this user, and the container's rules forbid it
     "no_vulkan_driver",  # the loader's list has none of its vendor
     # WSL.
     "wsl_no_device",  # no /dev/dxg

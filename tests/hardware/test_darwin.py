@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from edgellm.hardware import darwin
-from edgellm.types.machine import Cluster
+from support.gpu_machine import DATA, parse_tree
+
+from edgellm.hardware import darwin, gpu_table
+from edgellm.types.machine import Accelerator, Cluster, Memory
 from edgellm.units import GIB
 
 M2 = """\
@@ -47,3 +49,21 @@ def test_nothing_known_is_one_core() -> None:
     cpu = darwin.cpu({"hw.physicalcpu": "many"}, "x86_64")
 
     assert (cpu.model, cpu.cores, cpu.isa, cpu.clusters) == ("unknown", 1, (), ())
+
+
+def test_a_macs_gpu_is_known_by_its_cores() -> None:
+    printed = parse_tree((DATA / "apple-m3-max.mac").read_text("utf-8"))
+
+    machine = darwin.described(printed["sysctl"], printed["ioreg"], Memory(36 * GIB, 20 * GIB), "arm64")
+
+    assert machine.accelerators == (Accelerator("metal", "Apple M3 Max (30c)", 24 * GIB, unified=True),)
+    facts = gpu_table.find(machine.accelerators[0], machine.memory.total_bytes)
+    assert facts is not None
+    assert (facts.group, facts.known, facts.bandwidth_gb_s) == ("m3", "device", 300.0)
+    assert (machine.gpu_problems, machine.notes) == ((), ())
+
+
+def test_an_intel_macs_gpu_is_not_looked_for() -> None:
+    machine = darwin.described("hw.optional.sse3: 1", "", Memory(16 * GIB), "x86_64")
+
+    assert (machine.accelerators, [problem.kind for problem in machine.gpu_problems]) == ((), ["not_looked"])

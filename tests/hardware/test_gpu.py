@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,3 +95,40 @@ def test_rocm_needs_its_own_device_beside(machine_at: Callable[..., Path]) -> No
 
     assert [(card.kind, card.usable) for card in gpus] == [("rocm", True)]  # as Vulkan does without it
     assert [(problem.kind, problem.path) for problem in problems] == [("node_missing", "/dev/kfd")]
+
+
+def test_a_container_may_forbid_what_the_files_mode_allows(
+    machine_at: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str, flags: int) -> int:
+        raise PermissionError(errno.EPERM, "Operation not permitted", path)
+
+    node = "/sys/class/drm/card0/device/drm/renderD128/dev"
+    root = machine_at(None, **_card(**{node: "226:128", "/dev/dri/renderD128": "", "/.dockerenv": ""}))
+    monkeypatch.setattr("os.open", refuse)
+
+    gpus, problems = gpu.read(SysRoot(root, live=True))
+
+    assert [card.usable for card in gpus] == [False]
+    assert [(problem.kind, problem.detail) for problem in problems] == [("node_denied", "Operation not permitted")]
+
+
+@pytest.mark.parametrize(
+    ("revision", "firmware", "name"),
+    [
+        ("0xc1", "", "AMD Radeon RX 6800 XT"),
+        ("0xc1", "Navi 21 [Sapphire Nitro+]", "AMD Radeon RX 6800 XT"),
+        ("0xc1", "AMD Radeon RX 6900 XT", "AMD Radeon RX 6900 XT"),
+        ("0xff", "", "AMD GPU 73bf"),
+    ],
+)
+def test_a_card_without_a_name_has_that_of_libdrms_list(
+    machine_at: Callable[..., Path], revision: str, firmware: str, name: str
+) -> None:
+    device = "/sys/class/drm/card0/device"
+    listed = "# List of AMDGPU IDs\n1.0.0\n73BF,\tC0,\tAMD Radeon RX 6900 XT\n73BF,\tC1,\tAMD Radeon RX 6800 XT\n"
+    card = {f"{device}/device": "0x73bf\n", f"{device}/revision": f"{revision}\n", f"{device}/product_name": firmware}
+
+    gpus = gpu.read(SysRoot(machine_at(None, **_card(**card, **{"/usr/share/libdrm/amdgpu.ids": listed}))))[0]
+
+    assert [card.name for card in gpus] == [name]

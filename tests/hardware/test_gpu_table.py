@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from edgellm.hardware import gpu_table, profiles
@@ -140,3 +142,33 @@ def test_two_instructions_at_once_are_not_counted() -> None:
     assert rdna3 is not None
     assert ada is not None
     assert (rdna3.fp32_tflops, ada.fp32_tflops) == (30.7, 82.6)
+
+
+@pytest.mark.parametrize(
+    ("name", "group", "known"),
+    [
+        ("Intel GPU 9a49", "xe-lp", "device"),
+        ("Intel GPU a7a8", "xe-lp", "family"),
+        ("Intel GPU b640", "arrow-lake", "family"),  # not Battlemage, whose names are B570 and the like
+        ("Intel GPU e223", "battlemage", "family"),
+        ("AMD GPU 7484", "rdna3", "family"),
+        ("AMD GPU 7408", None, None),
+        ("Intel GPU 0166", None, None),
+    ],
+)
+def test_a_number_alone_gives_the_architecture(name: str, group: str | None, known: str | None) -> None:
+    facts = _find(name)
+    assert (facts and facts.group, facts and facts.known) == (group, known)
+
+
+def test_the_numbers_of_a_device_are_of_its_group() -> None:
+    groups = gpu_table.table().groups
+    vendors = {group.name: group.vendor for group in groups}
+    wrong = [
+        (row.name, group.name)
+        for row in gpu_table.table().rows
+        for number in row.pci.split()
+        for group in groups
+        if group.vendor == vendors[row.group] and group.name != row.group and re.fullmatch(group.pci, number[5:])
+    ]
+    assert wrong == []

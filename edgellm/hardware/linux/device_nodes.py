@@ -21,7 +21,12 @@ def problem(tree: SysRoot, path: str, device: str) -> GpuProblem | None:
     """Why this user cannot open `path`; None where nothing bars it."""
     if not tree.exists(path):
         return GpuProblem("node_missing", device, path, container=in_container(tree))
-    real = tree.locate(path) or path
-    if os.access(real, os.R_OK | os.W_OK):
-        return None
-    return GpuProblem("node_closed", device, path, group=os.stat(real).st_gid, container=in_container(tree))
+    real, container = tree.locate(path) or path, in_container(tree)
+    if not os.access(real, os.R_OK | os.W_OK):
+        return GpuProblem("node_closed", device, path, group=os.stat(real).st_gid, container=container)
+    if container:  # whose rules may deny what the file's mode allows. Elsewhere, opening would wake the GPU in vain.
+        try:
+            os.close(os.open(real, os.O_RDWR | os.O_CLOEXEC))
+        except OSError as error:
+            return GpuProblem("node_denied", device, path, detail=error.strerror or "", container=True)
+    return None

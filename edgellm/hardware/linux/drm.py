@@ -6,13 +6,16 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from edgellm.hardware import gpu_table
 from edgellm.hardware.linux import device_nodes, pci
 from edgellm.hardware.linux.cpu import clean
 from edgellm.hardware.linux.sysfs import SysRoot
 from edgellm.types.gpu import Vendor
 from edgellm.types.gpu_problem import GpuProblem
+from edgellm.types.machine import Accelerator
 
 _DRM = "/sys/class/drm"
+_AMD_NAMES = "/usr/share/libdrm/amdgpu.ids"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +38,24 @@ def cards(tree: SysRoot) -> Iterator[Card]:
         path = f"{_DRM}/{entry}"
         vendor = pci.VENDORS.get(tree.line(f"{path}/device/vendor") or "") if re.fullmatch(r"card\d+", entry) else None
         if vendor is not None:
-            name = clean(tree.line(f"{path}/device/product_name") or "") or pci.numbered(tree, f"{path}/device", vendor)
+            name = _name(tree, f"{path}/device", vendor)
             slot = re.search(r"^PCI_SLOT_NAME=(\S+)$", tree.text(f"{path}/device/uevent") or "", re.MULTILINE)
             screens = [tree.line(f"{_DRM}/{other}/status") for other in entries if other.startswith(f"{entry}-")]
             told = [state == "connected" for state in screens if state is not None]
             driver = pci.driver(tree, f"{path}/device") or ""
             yield Card(path, vendor, name, slot[1] if slot else "", driver, any(told) if told else None)
+
+
+def _name(tree: SysRoot, device: str, vendor: Vendor) -> str:
+    """The first of its names that the table of GPUs knows: firmware's, that of libdrm's list, its number."""
+    names = [clean(tree.line(f"{device}/product_name") or ""), pci.numbered(tree, device, vendor)]
+    if vendor == "amd":
+        number, revision = (tree.line(f"{device}/{what}") or "0x?" for what in ("device", "revision"))
+        line = rf"^{re.escape(number[2:])},\s*{re.escape(revision[2:])},\s*(\S.*)$"
+        listed = re.search(line, tree.text(_AMD_NAMES) or "", re.MULTILINE | re.IGNORECASE)
+        names.insert(1, clean(listed[1]) if listed else "")
+    named = list(filter(None, names))
+    return next((name for name in named if gpu_table.find(Accelerator("vulkan", name)) is not None), named[0])
 
 
 def render_nodes(tree: SysRoot, card: Card) -> list[str]:

@@ -7,7 +7,6 @@ GPU was at hand: the calls are tested against the headers only.
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import os
 import struct
 
@@ -48,7 +47,7 @@ def _i915(fd: int) -> tuple[int, int | None] | None:
         data = ctypes.create_string_buffer(min(max(0, length), _MOST_BYTES))
         address = ctypes.addressof(data) if length else 0
         item = ctypes.create_string_buffer(struct.pack(I915_ITEM_FORMAT, I915_MEMORY_REGIONS, len(data), 0, address))
-        fcntl.ioctl(fd, I915_QUERY, struct.pack(I915_QUERY_FORMAT, 1, 0, ctypes.addressof(item)))
+        _ioctl(fd, I915_QUERY, struct.pack(I915_QUERY_FORMAT, 1, 0, ctypes.addressof(item)))
         length = struct.unpack_from(I915_ITEM_FORMAT, item)[1]
         if length < 0:
             return None
@@ -62,11 +61,17 @@ def _xe(fd: int) -> tuple[int, int | None] | None:
     for _ in range(2):
         data = ctypes.create_string_buffer(min(size, _MOST_BYTES))
         address = ctypes.addressof(data) if size else 0
-        query = fcntl.ioctl(fd, XE_QUERY, struct.pack(XE_QUERY_FORMAT, 0, XE_MEMORY_REGIONS, len(data), address))
+        query = _ioctl(fd, XE_QUERY, struct.pack(XE_QUERY_FORMAT, 0, XE_MEMORY_REGIONS, len(data), address))
         size = struct.unpack(XE_QUERY_FORMAT, query)[2]
     regions = _regions(data.raw, XE_HEADER_BYTES)
     total, used = (sum(region[which] for region in regions) for which in (0, 1))
     return (total, total - used if 0 < used <= total else None) if total else None
+
+
+def _ioctl(fd: int, request: int, argument: bytes) -> bytes:
+    import fcntl  # which Windows has not
+
+    return fcntl.ioctl(fd, request, argument)
 
 
 def _regions(answer: bytes, header_bytes: int) -> list[tuple[int, int]]:

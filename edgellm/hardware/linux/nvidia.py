@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from edgellm.hardware.linux import device_nodes, nvml, pci, visible
@@ -37,7 +37,7 @@ def read(tree: SysRoot, problems: list[GpuProblem]) -> list[Accelerator]:
     devices = nvml.read(silence, beside=[library] if library else [])
     if devices is not None:
         problems += silence + _own_driver(tree, wsl)
-        return [named.gpu for named in _shown(tree, devices, problems)]
+        return [named.gpu for named in shown(tree.variables, devices, problems)]
     problems += [_cause(tree, problem, wsl) for problem in silence]
     present = [_proc_name(tree, slot) for slot in listed]
     names = present or [gpu.name for gpu in pci.controllers(tree) if gpu.vendor == "nvidia" and gpu.driver == "nvidia"]
@@ -68,9 +68,9 @@ def _own_driver(tree: SysRoot, wsl: bool) -> list[GpuProblem]:
     return [GpuProblem("wsl_own_driver", path=path) for path in _OWN_LIBRARIES if tree.exists(path)]
 
 
-def _shown(tree: SysRoot, devices: Sequence[nvml.NvmlDevice], problems: list[GpuProblem]) -> list[Named]:
+def shown(variables: Mapping[str, str], devices: Sequence[nvml.NvmlDevice], problems: list[GpuProblem]) -> list[Named]:
     """What a CUDA program is shown: of the instances of divided GPUs one, the named or else the first."""
-    asked = [name.strip() for name in tree.variables.get(visible.CUDA, "").split(",")]
+    asked = [name.strip() for name in variables.get(visible.CUDA, "").split(",")]
     named, parts = [], dict[str, Accelerator]()
     for device in devices:
         if not device.divided:
@@ -83,7 +83,7 @@ def _shown(tree: SysRoot, devices: Sequence[nvml.NvmlDevice], problems: list[Gpu
         uuid = next(wanted, device.instances[0][0])
         parts |= device.instances
         named.append(Named(parts[uuid], (device.uuid, uuid)))
-    shown = visible.cuda(named, tree.variables, problems)
+    shown = visible.cuda(named, variables, problems)
     divided = [part for part in shown if parts.keys() & set(part.uuids)]
     left = [part for part in shown if part not in divided[1:]]
     kept = {uuid for part in divided[:1] for uuid in part.uuids}
