@@ -53,7 +53,14 @@ def steady(machine: Machine) -> Machine:
     if allowed.memory_bytes is not None and allowed.memory_used_bytes is not None:
         free = _whole_steps(max(0, allowed.memory_bytes - allowed.memory_used_bytes), allowed.memory_bytes)
         allowed = replace(allowed, memory_used_bytes=allowed.memory_bytes - free)
-    return replace(machine, memory=ram, limits=allowed)
+    gpus = tuple(map(_steady_device, machine.accelerators))
+    return replace(machine, memory=ram, limits=allowed, accelerators=gpus)
+
+
+def _steady_device(device: Accelerator) -> Accelerator:
+    if device.free_bytes is None or device.vram_bytes is None:
+        return device
+    return replace(device, free_bytes=_whole_steps(device.free_bytes, device.vram_bytes))
 
 
 def _whole_steps(n_bytes: int, of_bytes: int) -> int:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import errno
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.gpu_machine import DATA, parse_tree, unpack
 
 from edgellm.hardware import gpu_table
 from edgellm.hardware.linux import gpu
@@ -132,3 +134,24 @@ def test_a_card_without_a_name_has_that_of_libdrms_list(
     gpus = gpu.read(SysRoot(machine_at(None, **_card(**card, **{"/usr/share/libdrm/amdgpu.ids": listed}))))[0]
 
     assert [card.name for card in gpus] == [name]
+
+
+def test_a_tegra_in_a_container_is_known_by_its_chip(machine_at: Callable[..., Path]) -> None:
+    soc = {"/sys/devices/soc0/family": "Tegra\n", "/sys/devices/soc0/machine": "NVIDIA Jetson AGX Orin\n"}
+
+    assert gpu.read(SysRoot(machine_at(None, **soc)))[0] == (
+        Accelerator("cuda", "NVIDIA Jetson AGX Orin", unified=True),
+    )
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in DATA.glob("gpu-*.tree")))
+def test_garbage_in_any_file_is_no_error(tmp_path: Path, name: str) -> None:
+    files = parse_tree((DATA / f"{name}.tree").read_text("utf-8"))
+    for at, (path, garbage) in enumerate(
+        itertools.product(files, ("", "-1\n", "9" * 20, "\0\x1b[31m" * 99, "DRIVER=../../x"))
+    ):
+        root = unpack(files | {path: garbage}, tmp_path / str(at))
+        for live in (False, True):
+            gpus, problems = gpu.read(SysRoot(root, live=live))
+            words = [*(card.name for card in gpus), *(problem.device + problem.driver for problem in problems)]
+            assert all(word.isprintable() and len(word) <= 160 for word in words)

@@ -61,10 +61,17 @@ def unpack(files: dict[str, str], root: Path) -> Path:
     return root
 
 
+def _folder() -> Path:
+    """A new one, gone when this process ends."""
+    folder = tempfile.mkdtemp(prefix="gpu-machine-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
 @functools.cache
 def stub() -> Path:
     """The compiled library."""
-    folder = Path(tempfile.mkdtemp(prefix="nvml-stub-"))
+    folder = _folder()
     source = DATA / "nvml_stub.c"
     command = [COMPILER or "cc", "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", f"-Wl,-soname,{LIBRARY}"]
     subprocess.run([*command, "-o", folder / LIBRARY, source], check=True)
@@ -74,7 +81,7 @@ def stub() -> Path:
 @functools.cache
 def _reader() -> subprocess.Popen[bytes]:
     """A process that has imported what reads machines, and reads each in a child of its own."""
-    environment = {"PATH": os.environ["PATH"], "EDGELLM_HOME": tempfile.mkdtemp(prefix="home-")}
+    environment = {"PATH": os.environ["PATH"], "EDGELLM_HOME": str(_folder())}
     environment |= {"EDGELLM_PLUGINS": "echo", "PYTHONPATH": str(Path(__file__).parents[1])}
     process = subprocess.Popen(
         [sys.executable, "-m", "support.gpu_machine"],
@@ -139,7 +146,7 @@ def _read_all() -> None:
 def _show(name: str, command: str) -> None:
     from edgellm.cli.main import main
 
-    root = unpack(parse_tree((DATA / f"{name}.tree").read_text("utf-8")), Path(tempfile.mkdtemp()))
+    root = unpack(parse_tree((DATA / f"{name}.tree").read_text("utf-8")), _folder())
     _become(root, _library(root))
     sys.argv = ["edgellm", command, *(["--no-measure"] if command == "profile" else [])]
     main()

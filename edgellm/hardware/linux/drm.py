@@ -61,7 +61,7 @@ def _name(tree: SysRoot, device: str, vendor: Vendor) -> str:
 def render_nodes(tree: SysRoot, card: Card) -> list[str]:
     """Files by which programs compute on it; those of every card where its own are not recorded."""
     entries = tree.names(f"{card.device}/drm") or tree.names("/dev/dri")
-    return [f"/dev/dri/{entry}" for entry in entries if entry.startswith("renderD")]
+    return [f"/dev/dri/{entry}" for entry in entries if re.fullmatch(r"renderD\d{1,4}", entry)]
 
 
 def barred(tree: SysRoot, card: Card) -> GpuProblem | None:

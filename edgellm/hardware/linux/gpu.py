@@ -11,7 +11,6 @@ from dataclasses import replace
 
 from edgellm.hardware import gpu_table
 from edgellm.hardware.linux import amd_gpu, device_nodes, drm, intel_gpu, nvidia, pci, tegra, visible
-from edgellm.hardware.linux.cpu import clean
 from edgellm.hardware.linux.drm import Card
 from edgellm.hardware.linux.sysfs import SysRoot
 from edgellm.hardware.linux.visible import Named
@@ -87,9 +86,9 @@ def _unserved(tree: SysRoot, problems: list[GpuProblem]) -> Iterable[Accelerator
         if kind is not None:
             if kind == "no_driver" and barred and gpu.vendor != "nvidia":
                 kind = "no_modeset"
-            problems.append(GpuProblem(kind, clean(gpu.name), driver=gpu.driver or "", vendor=gpu.vendor))
+            problems.append(GpuProblem(kind, gpu.name, driver=gpu.driver or "", vendor=gpu.vendor))
             unified = gpu.slot == intel_gpu.INTEGRATED
-            yield Accelerator(kinds[gpu.vendor], clean(gpu.name), unified=unified, usable=False)
+            yield Accelerator(kinds[gpu.vendor], gpu.name, unified=unified, usable=False)
 
 
 def _known(gpu: Accelerator) -> Accelerator:

@@ -34,8 +34,8 @@ def controllers(tree: SysRoot) -> Iterator[Controller]:
 
 
 def numbered(tree: SysRoot, device: str, vendor: Vendor) -> str:
-    number = (tree.line(f"{device}/device") or "0x????").removeprefix("0x")
-    return f"{WRITTEN[vendor]} GPU {number}"
+    number = re.fullmatch(r"0x([\da-f]{4})", tree.line(f"{device}/device") or "")
+    return f"{WRITTEN[vendor]} GPU {number[1] if number else '????'}"
 
 
 def driver(tree: SysRoot, device: str) -> str | None:

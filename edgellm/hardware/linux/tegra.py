@@ -8,16 +8,19 @@ from edgellm.hardware.linux.sysfs import SysRoot
 from edgellm.types.gpu_problem import GpuProblem
 from edgellm.types.machine import Accelerator
 
+_SOC = "/sys/devices/soc0"  # docker shows containers no device tree
 _MEMORY_NODE = "/dev/nvmap"  # through which CUDA takes the shared memory
 
 
 def is_tegra(tree: SysRoot) -> bool:
-    return "nvidia,tegra" in (tree.text("/proc/device-tree/compatible") or "")
+    compatible = tree.text("/proc/device-tree/compatible") or ""
+    return "nvidia,tegra" in compatible or tree.line(f"{_SOC}/family") == "Tegra"
 
 
 def read(tree: SysRoot, problems: list[GpuProblem]) -> Accelerator:
     """Which of its kind the Tegra is, only the board tells: `"NVIDIA Jetson AGX Orin Developer Kit"`."""
-    board = clean(tree.line("/proc/device-tree/model") or "") or "NVIDIA Tegra"
+    model = tree.line("/proc/device-tree/model") or tree.line(f"{_SOC}/machine") or ""
+    board = clean(model) or "NVIDIA Tegra"
     barred = device_nodes.problem(tree, _MEMORY_NODE, board) if tree.live else None
     if barred is not None:
         problems.append(barred)
