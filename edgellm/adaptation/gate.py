@@ -127,19 +127,35 @@ def _bootstrap(differences: Scores, counts: Scores, seed: int, level: float) -> 
 
 
 def shuffled_control(
-    answers: Sequence[str], truths: Sequence[str], *, seed: int = 0, level: float = LEVEL
+    answers: Sequence[str],
+    dealt: Sequence[str],
+    classes: Sequence[str] | None = None,
+    *,
+    seed: int = 0,
+    level: float = LEVEL,
 ) -> ShuffledControl:
-    """By a permutation test: the same answers, dealt out to the rows at random, are right as often as chance is."""
-    codes = {label: code for code, label in enumerate(dict.fromkeys((*truths, *answers)))}
-    said, right = (np.array([codes[label] for label in labels]) for labels in (answers, truths))
+    """A permutation test: how often would the same answers be those that were dealt, had these been dealt otherwise?
+
+    Args:
+        answers: of a model that learned shuffled answers, to questions that it did not learn.
+        dealt: what was dealt to these questions. Who has not seen them with it cannot tell it.
+        classes: of the questions, each of which got even shares of all answers; None = they were dealt among all.
+    """
+    labels = (answers, dealt, classes or [""] * len(dealt))
+    said, wanted, strata = np.unique(labels, return_inverse=True)[1].reshape(3, -1)
     random = np.random.Generator(np.random.PCG64(seed))
-    dealt = [float((random.permutation(said) == right).mean()) for _ in range(_DRAWS // 5)]
-    low, high = np.quantile(dealt, [(1 - level) / 2, (1 + level) / 2])
-    shares = (np.bincount(labels, minlength=len(codes)) / len(labels) for labels in (said, right))
+    by_class = np.argsort(strata, kind="stable")
+    said, wanted, strata = said[by_class], wanted[by_class], strata[by_class]
+
+    def dealt_otherwise() -> float:
+        return float((said == wanted[np.lexsort((random.random(len(wanted)), strata))]).mean())
+
+    shares = [dealt_otherwise() for _ in range(_DRAWS // 5)]
+    low, high = np.quantile(shares, [(1 - level) / 2, (1 + level) / 2])
     return ShuffledControl(
-        n_rows=len(right),
-        accuracy=float((said == right).mean()),
-        chance=float(np.multiply(*shares).sum()),
+        n_rows=len(wanted),
+        accuracy=float((said == wanted).mean()),
+        chance=float(np.mean(shares)),
         low=float(low),
         high=float(high),
     )

@@ -11,6 +11,15 @@ _BELOW_NORMAL = 10  # on Windows, from which niceness on the idle class is taken
 _OOM_SCORE = 500  # of 1000 that are added, so that the kernel ends a tuning before a server
 
 
+def least_share(nice: int, load: float, processors: int) -> float:
+    """Of a processor, for a thread among the others that want it: by the kernel's weights, at worst.
+
+    Where the kernel groups by session, or the others wait now and then, it is more.
+    """
+    weight = 1.25**-nice
+    return min(1.0, weight / (weight + load / processors))
+
+
 def yield_to_others(nice: int = LAST) -> None:
     """For a worker, before it starts its threads, which inherit it. A machine without others is still used whole.
 

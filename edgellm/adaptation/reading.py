@@ -32,6 +32,11 @@ _PARQUET_ROWS = 256  # that are held at a time
 _NUMBERED = tuple[int, object]
 
 
+def is_data(path: Path) -> bool:
+    """Whether a file is there of a kind that is read here."""
+    return path.suffix.lower() in _READERS and path.is_file()
+
+
 def read_records(path: Path, findings: Findings) -> list[TrainingRecord]:
     """All that can be learned. What cannot is among the findings.
 

@@ -5,6 +5,7 @@
               token about 1 (Thinking Machines, LoRA Without Regret, 2025)
     length    the shortest that keeps every example whole
     rows      about 8 examples a step: small data want many small steps
+    rate      2e-4 for a model 4,096 wide, more for a narrower one, by the square root
     memory    of what fits the fastest; then, one after the other: rank 8, rank 4, shorter rows
     time      at least 100 steps within 3 epochs; a time that is asked for ends it earlier
 
@@ -23,9 +24,11 @@ import msgspec
 
 from edgellm.adaptation.example import Example
 from edgellm.adaptation.packing import pack
+from edgellm.adaptation.priority import LAST, least_share
 from edgellm.adaptation.schedule import count_steps, steps_of_epoch
 from edgellm.types.tune_reason import (
     TuneAlternative,
+    TuneBusy,
     TuneChoice,
     TuneLengthChosen,
     TuneMemoryChosen,
@@ -43,11 +46,14 @@ EXAMPLES_PER_STEP = 8
 LEAST_STEPS, MOST_EPOCHS = 100, 3
 _BITS_OF_VALUE, _BITS_OF_TOKEN = 2, 1
 _USED_TIME = 0.9  # of that which is asked for: loading, looks at held-out rows and saving take the rest
+# Of the predicted time on a quiet machine. Measured 0.8 to 1.2 on a Zen 4 (docs/benchmarks/log/tuning.md); rates of
+# other processors are by the width of their vectors, and were not measured.
+_SPAN = 0.8, 2.0
 _LOOKS = 5  # at the held-out rows
 _PATIENCE = 3
 _SAVED_EVERY_S = 60.0
 _RATES: dict[Method, float] = {"vera": 1e-3, "full": 1e-5}
-_USUAL_RATE = 2e-4
+_USUAL_RATE, USUAL_WIDTH = 2e-4, 4096
 _MEMORY = frozenset({"method", "rank", "length", "batch", "accumulate", "checkpointing", "quantized"})
 _RANKLESS: frozenset[Method] = frozenset({"full"})
 
@@ -62,6 +68,10 @@ class TuneQuestion:
     n_threads: int = 1
     seed: int = 0
     seconds: float | None = None
+    width: int = USUAL_WIDTH  # of the base: values of a token
+    nice: int = LAST
+    load: float | None = None  # of a machine whose processors others want, too
+    processors: int = 1
     asked: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -167,7 +177,7 @@ class _Rules:
             "rank": rank,
             "alpha": 2.0 * rank,
             "length": length,
-            "learning_rate": _RATES.get(method, _USUAL_RATE),
+            "learning_rate": _RATES.get(method) or _rate(self._question.width),
             "n_threads": self._question.n_threads,
             "seed": self._question.seed,
         }
@@ -232,7 +242,12 @@ class _Rules:
             saves_memory=settings.rank < usual[0],
         )
         return (
-            TuneMethodChosen(settings.method, "method" in asked, settings.learning_rate),
+            TuneMethodChosen(
+                settings.method,
+                "method" in asked,
+                settings.learning_rate,
+                0 if "learning_rate" in asked or settings.method in _RATES else self._question.width,
+            ),
             *([] if rankless else [rank]),
             TuneLengthChosen(
                 settings.length,
@@ -251,8 +266,24 @@ class _Rules:
                 self._question.budget_bytes,
                 way.tok_s,
             ),
-            TuneTimeChosen(settings.epochs, n_steps, wall_s, self._question.seconds, is_cut),
+            TuneTimeChosen(
+                settings.epochs, n_steps, wall_s, _SPAN[0] * wall_s, _SPAN[1] * wall_s, self._question.seconds, is_cut
+            ),
+            *self._busy(wall_s),
         )
+
+    def _busy(self, wall_s: float) -> Iterator[TuneBusy]:
+        question = self._question
+        if question.load is not None:
+            asked, equal = (
+                wall_s / least_share(nice, question.load, question.processors) for nice in (question.nice, 0)
+            )
+            yield TuneBusy(question.load, question.processors, question.nice, asked, equal)
+
+
+def _rate(width: int) -> float:
+    """Of low-rank factors, in two digits: exponents that others fitted are 0.08 (Qwen) to 0.78 (Llama)."""
+    return float(f"{_USUAL_RATE * math.sqrt(USUAL_WIDTH / width):.1e}")
 
 
 def _speed(way: _Way) -> tuple[float, bool, bool, int]:

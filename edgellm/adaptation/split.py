@@ -41,9 +41,11 @@ def split(
     classes = count_classes(records)
     parts: tuple[list[TrainingRecord], ...] = [], [], []
     shares = tuple(min(share, most_held_out / max(1, len(records))) for share in (validation, test))
+    n_before = 0
     for group in _strata(records, classes, seed):
-        n = sum(map(len, group))
-        wanted = [round(share * n) for share in shares]
+        n_behind = n_before + sum(map(len, group))
+        wanted = [round(share * n_behind) - round(share * n_before) for share in shares]  # whole, in sum too
+        n_before = n_behind
         taken = [0, 0]
         for same in group:
             part = next((at for at in (0, 1) if taken[at] + len(same) <= wanted[at]), 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,6 +83,7 @@ def command(
         click.echo(_indented(decision_json.to_dict(decision)))
     else:
         _show(decision, context, request, explain=explain)
+        _show_scores(adapters)
     return 0 if decision.choice is not None else NOTHING_TO_BE_HAD
 
 
@@ -119,6 +121,20 @@ def _show(decision: Decision, context: SelectionContext, request: SelectionReque
     _show_rejected(decision, explain=explain)
     if machine.source_trust == "unverified":
         say("\nThe numbers of this profile are unverified: written from memory, not looked up.")
+
+
+def _show_scores(adapters: Sequence[str]) -> None:
+    """What was measured of those that are stored."""
+    from edgellm.explain.tuning import scores
+    from edgellm.store.adapters import AdapterStore
+
+    stored = [one for one in AdapterStore().installed() if one.name in adapters] if adapters else []
+    records = [(one.label, one.record) for one in stored if one.record is not None]
+    lines = filter(None, (scores(label, record.figures, record.against) for label, record in records))
+    for number, line in enumerate(lines):
+        if not number:
+            say("\nMeasured when it was tuned", bold=True)
+        say(line, lead="     ")
 
 
 def _show_choice(c: Candidate, machine: Machine, *, reads_only: bool) -> None:

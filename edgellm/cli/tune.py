@@ -54,6 +54,7 @@ SCHEMA = 1
 @click.option("--to", type=QUANT, metavar="QUANT", help="Of dora and full, which make a model: in what it is written.")
 @click.option("--general", metavar="FILE|none", help="Text that shows what was forgotten; unset = one that ships.")
 @click.option("--control", is_flag=True, help="Tune on shuffled answers, too, which must not help.")
+@click.option("--against", metavar="MODEL", help="Another model, not tuned, that answers the same held-out questions.")
 @click.option("--threads", type=int, metavar="N", help="Threads to compute with, instead of what fits here.")
 @yes
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/cli.md).")
@@ -63,6 +64,8 @@ def command(*, base: str, data: Path, only_plan: bool, as_json: bool, **flags: A
     DATA has an example a line: conversations, questions with answers, or texts. What is learned becomes an adapter of
     BASE, or a model of its own. Ctrl-C ends it after a step; the same command goes on from there.
     """
+    import threading
+
     from edgellm.adaptation.worker import TuneStop
     from edgellm.cli.download import Question
     from edgellm.cli.progress import progress
@@ -80,7 +83,13 @@ def command(*, base: str, data: Path, only_plan: bool, as_json: bool, **flags: A
             say_json(_answer(planned, None))
         return
     stop = TuneStop()
-    with asks_to_stop(stop.ask) as asked, tune_progress() as shown:
+
+    def ask() -> None:
+        stop.ask()
+        # Not in this thread: what it was about to say when the signal came may be half written.
+        threading.Thread(target=say, args=("Stopping after this step.",), kwargs={"err": True}).start()
+
+    with asks_to_stop(ask) as asked, tune_progress() as shown:
         tuned = tuning.run_planned(planned, shown, stop, shown.waiting)
     if as_json:
         say_json(_answer(planned, tuned))

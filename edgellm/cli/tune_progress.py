@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self
 
 from edgellm.cli.page import say
 from edgellm.cli.progress import on_terminal
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 PLAIN_INTERVAL_S = 10.0
+SILENCE_S = 20.0  # after which a line says that what was begun still lasts
+_LOADING, _FIRST_STEP = "loading the model", "the first step"
 
 
 class Shown(Protocol):
@@ -26,9 +30,10 @@ class Shown(Protocol):
 
 
 @contextmanager
-def tune_progress() -> Iterator[Shown]:
+def tune_progress(silence_s: float = SILENCE_S) -> Iterator[Shown]:
     if not on_terminal():
-        yield _Lines()
+        with _Lines(silence_s) as lines:
+            yield lines
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -67,12 +72,14 @@ class _Words:
 class _Bar:
     def __init__(self, bar: Progress) -> None:
         self._bar = bar
-        self._task = bar.add_task("loading the model", total=None)
+        self._task = bar.add_task(_LOADING, total=None)
         self._words = _Words()
 
     def __call__(self, event: TuneEvent) -> None:
         if note := self._words.note(event):
             self._bar.console.print(note, markup=False)
+        if isinstance(event, TuneStarted):
+            self._bar.update(self._task, completed=event.first_step, total=event.n_steps, description=_FIRST_STEP)
         if isinstance(event, TuneProgress):
             text = self._words.of(event)
             self._bar.update(self._task, completed=event.step, total=event.n_steps, description=text)
@@ -82,24 +89,66 @@ class _Bar:
 
 
 class _Lines:
-    def __init__(self) -> None:
+    """Nothing is silent for longer than `silence_s`: a thread says then what lasts."""
+
+    def __init__(self, silence_s: float) -> None:
         self._words = _Words()
+        self._silence_s = silence_s
         self._next = 0.0
-        self._what = ""
+        self._what = ""  # is being done
+        self._since = self._last = time.monotonic()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="edgellm-tune-lines", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._begin(_LOADING)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
 
     def __call__(self, event: TuneEvent) -> None:
         from edgellm.explain import tuning as words
 
         if note := self._words.note(event):
-            say(note, err=True)
-        if isinstance(event, TuneProgress) and self._is_time(last=event.step == event.n_steps):
-            left = f", {words.duration(event.left_s)} left" if event.left_s else ""
-            say(f"step {event.step} of {event.n_steps}: {self._words.of(event)}{left}", err=True)
+            self._say(note)
+        match event:
+            case TuneStarted():
+                self._begin(_FIRST_STEP)
+            case TuneProgress():
+                self._what = f"step {min(event.step + 1, event.n_steps)} of {event.n_steps}"
+                self._since = time.monotonic()
+                if self._is_time(last=event.step == event.n_steps):
+                    left = f", {words.duration(event.left_s)} left" if event.left_s else ""
+                    self._say(f"step {event.step} of {event.n_steps}: {self._words.of(event)}{left}")
+            case TuneFinished():
+                self._what = ""
 
     def waiting(self, done: int, total: int | None, what: str) -> None:
         if what != self._what:
-            self._what = what
-            say(f"{what}: {total}" if total else what, err=True)
+            self._begin(what, f"{what}: {total}" if total else what)
+
+    def _begin(self, what: str, line: str = "") -> None:
+        self._what, self._since = what, time.monotonic()
+        self._say(line or what)
+
+    def _say(self, line: str) -> None:
+        self._last = time.monotonic()
+        say(line, err=True)
+
+    def _watch(self) -> None:
+        from edgellm.explain import tuning as words
+
+        while not self._ended.wait(max(0.0, self._last + self._silence_s - time.monotonic())):
+            now = time.monotonic()
+            if now - self._last >= self._silence_s:
+                self._last = now
+                if self._what:
+                    self._say(f"{self._what}, for {words.duration(now - self._since)}")
 
     def _is_time(self, *, last: bool) -> bool:
         now = time.monotonic()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
+from edgellm.errors import option
 from edgellm.types.tune_reason import (
+    TuneBusy,
     TuneLengthChosen,
     TuneMemoryChosen,
     TuneMethodChosen,
@@ -102,7 +104,10 @@ def reason(of: TuneReason) -> str:
     """Why it is tuned so."""
     match of:
         case TuneMethodChosen():
-            return f"{of.method}, {'as asked' if of.asked else 'as usual here'}, learning rate {of.learning_rate:g}"
+            wide = f", as tokens have {of.width:,} values" if of.width else ""
+            return (
+                f"{of.method}, {'as asked' if of.asked else 'as usual here'}, learning rate {of.learning_rate:g}{wide}"
+            )
         case TuneRankChosen():
             holds = f": room for about {of.capacity:,} tokens, {of.n_supervised:,} are learned" if of.capacity else ""
             return f"rank {of.rank}{_why(asked=of.asked, saves_memory=of.saves_memory)}{holds}"
@@ -120,8 +125,14 @@ def reason(of: TuneReason) -> str:
         case TuneTimeChosen():
             most = f" of the {duration(of.asked_s)} that it may take" if of.asked_s is not None else ""
             ends = ", which ends it before all epochs are made" if of.cut else ""
+            if of.asked_s is not None and of.wall_s > of.asked_s:
+                most = f", more than the {duration(of.asked_s)} that it may take, as one step takes that"
             steps = f"{counted(of.epochs, 'epoch')}, {counted(of.n_steps, 'step')}"
-            return f"{steps}: about {duration(of.wall_s)}{most}{ends}"
+            return f"{steps}: {duration(of.low_s)} to {duration(of.high_s)} (predicted){most}{ends}"
+        case TuneBusy():
+            who = f"other programs keep the {counted(of.processors, 'processor')} busy (a load of {of.load:.1f})"
+            cure = f"; with {option('nice', 0)}, which yields to nobody, {duration(of.equal_s)}" if of.nice else ""
+            return f"Busy: {who}; until they are done it may come to {duration(of.wall_s)}{cure}"
 
 
 def _why(*, asked: bool, saves_memory: bool) -> str:
@@ -172,6 +183,10 @@ def result(tuned: Tuned) -> list[str]:
         rows.append((f"right answers of {gain.n_rows}", f"{gain.before:.1%}", f"{gain.after:.1%}"))
     if (few := gate.few_shot) is not None:
         rows.append((f"before: with {counted(gate.n_shots, 'example')}", f"{few.before:.1%}", f"{few.after:.1%}"))
+    if (other := gate.against) is not None:
+        rows.append((f"{other.model[:24]}:", f"{other.zero_shot.before:.1%}", f"{other.zero_shot.after:.1%}"))
+        if (few := other.few_shot) is not None:
+            rows.append((f"  with {counted(other.n_shots, 'example')}", f"{few.before:.1%}", f"{few.after:.1%}"))
     if (text := gate.forgetting) is not None:
         rows.append(("perplexity, other text", f"{text.before:.2f}", f"{text.after:.2f}"))
     if len(rows) == 1:
@@ -193,16 +208,44 @@ def _conclusions(gate: Gate) -> Iterator[str]:
     if gate.few_shot is not None:
         against = f"Against the base with {counted(gate.n_shots, 'example')} in its prompt"
         yield f"{against}: {_VERDICTS[gate.few_shot.verdict].lower()}, {_points(gate.few_shot)}."
+    if (other := gate.against) is not None:
+        gains = [(other.zero_shot, ""), (other.few_shot, f" with {counted(other.n_shots, 'example')} in its prompt")]
+        for gain, how in gains:
+            if gain is not None:
+                yield f"Against {other.model}, not tuned{how}: {_VERDICTS[gain.verdict].lower()}, {_points(gain)}."
     if (text := gate.forgetting) is not None:
         ratio = f"{text.after / text.before:.3f} times the perplexity, {text.low:.3f} to {text.high:.3f}"
         word = "It forgets" if text.forgets else "It does not forget, as far as this text tells"
         yield f"{word}: other text has {ratio} ({text.allowed:g} is let pass)."
     if (control := gate.shuffled) is not None:
-        chance = f"{control.chance:.1%} is chance, {control.low:.1%} to {control.high:.1%}"
-        said = f"A model that learned shuffled answers is right in {control.accuracy:.1%}; {chance}"
-        leak = "something tells it the answers, so no gain above counts" if control.leaks else "as it should be"
+        chance = f"chance is {control.chance:.1%}, {control.low:.1%} to {control.high:.1%}"
+        said = (
+            f"A model that learned shuffled answers gives {control.accuracy:.1%} of those that were held out; {chance}"
+        )
+        leak = "it has seen what judges, so no gain above counts" if control.leaks else "nothing leaks"
         yield f"{said}: {leak}."
+    if (over := gate.over_shuffled) is not None:
+        said = f"Of the true ones it gives {over.before:.1%}, with what the base knew and the form of an answer"
+        taught = f"against that the right answers taught {_points(over)}"
+        if over.verdict != "better":
+            taught = f"no better than that, so no gain above is due to right answers: {_points(over)}"
+        yield f"{said}; {taught}."
 
 
 def _points(gain: PairedGain) -> str:
     return f"{gain.gain * 100:+.1f} points, {gain.low * 100:+.1f} to {gain.high * 100:+.1f} with {gain.level:.0%}"
+
+
+def scores(label: str, figures: Mapping[str, float], against: str) -> str:
+    """What the gate measured of a stored adapter, beside the models that were not tuned; "" where it did not."""
+    if "accuracy_after" not in figures:
+        return ""
+    said = [f"{figures['accuracy_before']:.1%} as its base was"]
+    who = (
+        ("few_shot", "its base with examples"),
+        ("against", against),
+        ("against_few_shot", f"{against} with examples"),
+    )
+    said += [f"{figures[f'{key}_before']:.1%} {name}" for key, name in who if f"{key}_before" in figures]
+    n_rows = f"{figures['accuracy_n_rows']:.0f} held-out questions"
+    return f"{label} was right in {figures['accuracy_after']:.1%} of {n_rows}; not tuned: {', '.join(said)}."

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Unpack
 import msgspec
 
 from edgellm import settings
+from edgellm.adaptation.reading import is_data
 from edgellm.adaptation.worker import TuneStop
 from edgellm.app.tune.plan import TunePlan, planned_tuning
 from edgellm.app.tune.run import keep_tuned, run_tuning
@@ -130,6 +131,9 @@ def planned(
     name = os.fspath(base)
     if not isinstance(name, str) or not name:
         raise UsageError(f"{base!r} names no model", hint="name one", param="base")
+    if is_data(Path(name)):
+        what = f"{name} holds examples, and was given as the model; {os.fspath(data)} was given as the examples"
+        raise UsageError(what, hint="name the model first, then the examples", param="base")
     from edgellm.app.download import approved
 
     def reading(_done: int, _of: int) -> None:

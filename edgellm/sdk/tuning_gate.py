@@ -18,7 +18,7 @@ from edgellm.types.message import Message
 from edgellm.types.request import GenerationRequest
 from edgellm.types.sampling import Sampling
 from edgellm.types.tuning_data import TrainingChat, TrainingPair, TrainingRecord
-from edgellm.types.tuning_gate import Forgetting, Gate, PairedGain
+from edgellm.types.tuning_gate import Forgetting, Gate, OtherModel, PairedGain, ShuffledControl
 
 if TYPE_CHECKING:
     from edgellm.app.tune.plan import TunePlan
@@ -28,6 +28,7 @@ _MOST_ASKED = 200  # held-out questions: more would take longer than many tuning
 _SPARE_TOKENS = 16  # of an answer, beyond what the example says
 _MOST_READ = 512  # tokens of a piece of general text
 _GREEDY = Sampling(temperature=0)
+_Untuned = tuple[list[str], list[str], int]  # answers, those with examples in the prompt, how many examples
 _Losses = dict[int, tuple[float, int]]  # by piece: nats, and tokens that have some
 T = TypeVar("T")
 
@@ -72,14 +73,16 @@ def judge_tuning(
 
     judge = _Judge(questions, plan.general, stop, progress)
     with EdgeLLM(plan.served) as llm:
-        zero_shot = judge.answers(llm, None, "asking the base")
-        shots = _that_fit(llm, plan.shots, questions)
-        few_shot = judge.answers(llm, None, f"asking the base with {len(shots)} examples", shots) if shots else []
+        zero_shot, few_shot, n_shots = judge.untuned(llm, plan.shots, "the base")
         general_before = judge.losses(llm, None)
     served, adapter = to_serve(plan, outcome)
     with EdgeLLM(served) as llm:
         tuned = judge.answers(llm, adapter, "asking the tuned model")
         general_after = judge.losses(llm, adapter)
+    other: _Untuned | None = None
+    if plan.against is not None and questions:
+        with EdgeLLM(plan.against) as llm:
+            other = judge.untuned(llm, plan.shots, plan.against.artifact.name)
     shuffled: list[str] = []
     if control is not None:
         served, adapter = to_serve(plan, control)
@@ -92,13 +95,27 @@ def judge_tuning(
         right = [[said == wanted for said, wanted in zip(of, truths, strict=False)][:n] for of in (before, tuned)]
         return gate.accuracy_gain(*right) if n else None
 
+    def against() -> OtherModel | None:
+        zero = gain(other[0]) if other is not None else None
+        if plan.against is None or other is None or zero is None:
+            return None
+        return OtherModel(plan.against.artifact.name, zero, gain(other[1]), other[2])
+
     return Gate(
         zero_shot=gain(zero_shot),
         few_shot=gain(few_shot),
-        n_shots=len(shots) if few_shot else 0,
-        shuffled=gate.shuffled_control(shuffled, truths[: len(shuffled)]) if shuffled else None,
+        n_shots=n_shots,
+        shuffled=judge_control(plan, shuffled) if shuffled else None,
+        over_shuffled=gain(shuffled),
+        against=against(),
         forgetting=_forgetting(general_before, general_after),
     )
+
+
+def judge_control(plan: TunePlan, answers: Sequence[str]) -> ShuffledControl:
+    """`answers`: to the first held-out questions, by the model that learned shuffled ones."""
+    truths, dealt = ([one.wanted for one in questions_of(of)[: len(answers)]] for of in (plan.test, plan.dealt))
+    return gate.shuffled_control(answers, dealt, truths if plan.preview.classes else None)
 
 
 def _forgetting(before: _Losses, after: _Losses) -> Forgetting | None:
@@ -118,6 +135,12 @@ class _Judge:
         self._general = general
         self._stop = stop
         self._progress = progress
+
+    def untuned(self, llm: EdgeLLM, shots: Sequence[TrainingChat], who: str) -> _Untuned:
+        zero_shot = self.answers(llm, None, f"asking {who}")
+        fitting = _that_fit(llm, shots, self._questions)
+        said = self.answers(llm, None, f"asking {who} with {len(fitting)} examples", fitting) if fitting else []
+        return zero_shot, said, len(fitting) if said else 0
 
     def answers(self, llm: EdgeLLM, adapter: str | None, what: str, shots: Sequence[TrainingChat] = ()) -> list[str]:
         """One for each question, until it is asked to stop; "" where the model refuses it."""

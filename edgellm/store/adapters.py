@@ -60,6 +60,7 @@ class AdapterRecord(msgspec.Struct, frozen=True, kw_only=True):
     source: str = ""  # where it came from, for people
     made_at: str = ""  # ISO 8601, UTC
     figures: dict[str, float] = msgspec.field(default_factory=dict)  # of the gate; empty = it was not measured
+    against: str = ""  # the model, not tuned, whose scores are among the figures; "" = none was asked
     merged_quant: str = ""  # of a merged model, which needs no base; "" = it is an adapter
     schema: int = SCHEMA
 
@@ -134,6 +135,7 @@ class AdapterOrigin:
     method: str = ""
     source: str = ""
     merged_quant: str = ""
+    against: str = ""
     figures: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -236,7 +238,7 @@ def _record(origin: AdapterOrigin, file: Path) -> AdapterRecord:
         base_path=origin.base_path, architecture=architecture, rank=rank, alpha=alpha, tensor_bytes=tensor_bytes,
         bytes=status.st_size, mtime_ns=status.st_mtime_ns, sha256=sha256, method=origin.method, source=origin.source,
         made_at=datetime.now(UTC).isoformat(timespec="seconds"), figures=dict(origin.figures),
-        merged_quant=origin.merged_quant,
+        merged_quant=origin.merged_quant, against=origin.against,
     )  # fmt: skip
 
 

@@ -11,7 +11,8 @@ from edgellm.types.tuning import Method, TuneFootprint, TuneSettings
 class TuneMethodChosen(Fact, frozen=True):
     method: Method
     asked: bool  # by the user
-    learning_rate: float  # usual for it
+    learning_rate: float  # at its highest
+    width: int = 0  # of the base, that the rate follows from; 0 = it does not
 
 
 class TuneRankChosen(Fact, frozen=True):
@@ -51,12 +52,26 @@ class TuneMemoryChosen(Fact, frozen=True):
 class TuneTimeChosen(Fact, frozen=True):
     epochs: int
     n_steps: int
-    wall_s: float  # as predicted
+    wall_s: float  # as predicted, on a quiet machine
+    low_s: float  # what that may come to on machines whose rate was not measured
+    high_s: float
     asked_s: float | None = None
     cut: bool = False  # the time asked for ends it before the data do
 
 
-TuneReason = TuneMethodChosen | TuneRankChosen | TuneLengthChosen | TuneRowsChosen | TuneMemoryChosen | TuneTimeChosen
+class TuneBusy(Fact, frozen=True):
+    """Other programs want the processors, too. No choice is made by it, as they may be done at any time."""
+
+    load: float  # processes that compute or wait to, on average over a minute
+    processors: int
+    nice: int  # how far it yields to them
+    wall_s: float  # that it may take until they are done
+    equal_s: float  # the same if it yields to nobody
+
+
+TuneReason = (
+    TuneMethodChosen | TuneRankChosen | TuneLengthChosen | TuneRowsChosen | TuneMemoryChosen | TuneTimeChosen | TuneBusy
+)
 
 
 class TuneAlternative(Fact, frozen=True):

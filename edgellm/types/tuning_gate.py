@@ -30,11 +30,14 @@ class PairedGain(msgspec.Struct, frozen=True):
 
 
 class ShuffledControl(msgspec.Struct, frozen=True):
-    """Of a model that was tuned on answers that were dealt out anew: what it knows can only come from a leak."""
+    """Of a model that learned answers that were dealt out anew, asked for those that were dealt to held-out questions.
+
+    Whatever it knows of the task, it can know those only where it has seen the questions.
+    """
 
     n_rows: int
     accuracy: float
-    chance: float  # of answers as frequent as its own, that know nothing of the row
+    chance: float  # of the same answers, had others been dealt
     low: float  # of the interval of chance
     high: float
 
@@ -58,21 +61,41 @@ class Forgetting(msgspec.Struct, frozen=True):
         return self.low > self.allowed
 
 
+class OtherModel(msgspec.Struct, frozen=True):
+    """Another model, not tuned, on the same held-out rows: `before` is its share of right answers."""
+
+    model: str
+    zero_shot: PairedGain
+    few_shot: PairedGain | None = None  # with examples in its prompt
+    n_shots: int = 0
+
+
 class Gate(msgspec.Struct, frozen=True):
-    """All that was measured of a tuned model. `few_shot`: against the base with examples in the prompt."""
+    """All that was measured of a tuned model.
+
+    `few_shot`: against the base with examples in the prompt. `over_shuffled`: against the model that learned shuffled
+    answers, so what the right ones taught beyond the form of an answer.
+    """
 
     zero_shot: PairedGain | None = None  # None = no held-out example is a question
     few_shot: PairedGain | None = None
     n_shots: int = 0
     shuffled: ShuffledControl | None = None
+    over_shuffled: PairedGain | None = None
+    against: OtherModel | None = None
     forgetting: Forgetting | None = None
 
     @property
     def verdict(self) -> GateVerdict | None:
-        """Against the base as it is asked without tuning; a leak is no gain. None = no answers were compared."""
+        """Against the base as it is asked without tuning. None = no answers were compared.
+
+        No gain is one that leaks, or that shuffled answers bring as well.
+        """
         if self.zero_shot is None:
             return None
-        if self.shuffled is not None and self.shuffled.leaks and self.zero_shot.verdict == "better":
+        is_gain = self.zero_shot.verdict == "better"
+        leaks = self.shuffled is not None and self.shuffled.leaks
+        if is_gain and (leaks or (self.over_shuffled is not None and self.over_shuffled.verdict != "better")):
             return "no_different"
         return self.zero_shot.verdict
 
@@ -80,7 +103,14 @@ class Gate(msgspec.Struct, frozen=True):
     def figures(self) -> dict[str, float]:
         """By name, for the record of what was tuned."""
         figures: dict[str, float] = {}
-        for measure, gain in (("accuracy", self.zero_shot), ("few_shot", self.few_shot)):
+        other = self.against
+        for measure, gain in (
+            ("accuracy", self.zero_shot),
+            ("few_shot", self.few_shot),
+            ("over_shuffled", self.over_shuffled),
+            ("against", other and other.zero_shot),
+            ("against_few_shot", other and other.few_shot),
+        ):
             if gain is not None:
                 names = ("before", "after", "low", "high", "n_rows")
                 figures |= {f"{measure}_{name}": float(getattr(gain, name)) for name in names}

@@ -39,6 +39,7 @@ class TuneOptions(Struct, frozen=True, kw_only=True):
     shots: int | None = None  # examples in the prompt of the base that it is compared with; None = one of each class
     general: str | None = None  # a file of text that shows what is forgotten; None = one that ships, "none" = no look
     control: bool = False  # also tune on answers that were dealt out anew: that must not help
+    against: str | None = None  # another model, not tuned, that answers the same held-out questions
     nice: int = 19  # how far it yields to other programs: 19 = whatever they do, 0 = it takes its share
     to: str | None = None  # of dora and full, which make a model and no adapter: its quantization; None = Q8_0
 
@@ -110,6 +111,7 @@ class TuneKeywords(TypedDict, total=False):
     shots: int | None
     general: str | None
     control: bool
+    against: str | None
     nice: int
     to: str | None
 

@@ -7,8 +7,11 @@ import math
 import numpy as np
 import pytest
 
+from edgellm.adaptation.controls import shuffled
 from edgellm.adaptation.gate import accuracy_gain, forgetting, loss_gain, mcnemar, shuffled_control, wilson
-from edgellm.types.tuning_gate import Gate, PairedGain
+from edgellm.adaptation.split import answer_of
+from edgellm.types.tuning_data import TrainingPair
+from edgellm.types.tuning_gate import Gate, PairedGain, ShuffledControl
 
 
 def paired(both: int, won: int, lost: int, neither: int) -> PairedGain:
@@ -111,17 +114,57 @@ def test_general_text_that_became_less_likely_is_forgetting() -> None:
     assert kept.n_tokens == 10_000
 
 
-@pytest.mark.parametrize(("knows", "leaks"), [(0.0, False), (0.2, True)])
-def test_a_control_that_is_right_more_often_than_chance_is_a_leak(knows: float, leaks: bool) -> None:
+def control_of(*, knows: float, has_seen: float) -> ShuffledControl:
+    """Of a model that is right of so many questions, and has seen so many of them with what was dealt to them."""
     random = np.random.Generator(np.random.PCG64(4))
-    truths = random.choice(["plant", "animal", "food"], 900, p=[0.5, 0.3, 0.2])
+    truths = np.repeat(["plant", "animal", "food"], (450, 270, 180))
+    pairs = [TrainingPair(line, f"question {line}", truth) for line, truth in enumerate(truths.tolist())]
+    dealt = np.array([answer_of(record) for record in shuffled(pairs)])
     guesses = random.choice(["plant", "animal", "nothing"], 900, p=[0.8, 0.1, 0.1])
     answers = np.where(random.random(900) < knows, truths, guesses)
-    control = shuffled_control(answers.tolist(), truths.tolist())
+    answers = np.where(random.random(900) < has_seen, dealt, answers)
+    return shuffled_control(answers.tolist(), dealt.tolist(), truths.tolist())
 
-    assert control.leaks is leaks
-    assert control.low < control.chance < control.high
+
+@pytest.mark.parametrize("knows", [0.0, 0.2, 1.0])
+def test_what_a_control_knows_of_the_task_is_no_leak(knows: float) -> None:
+    control = control_of(knows=knows, has_seen=0.0)
+
+    assert not control.leaks
+    assert control.low <= control.accuracy <= control.high
     if not knows:
         assert control.chance == pytest.approx(0.8 * 0.5 + 0.1 * 0.3, abs=0.04)
-    gate = Gate(paired(60, 240, 5, 20), shuffled=control)
-    assert gate.verdict == ("no_different" if leaks else "better")
+    assert Gate(paired(60, 240, 5, 20), shuffled=control).verdict == "better"
+
+
+@pytest.mark.parametrize("knows", [0.0, 0.2, 1.0])
+def test_a_control_that_has_seen_what_judges_is_a_leak(knows: float) -> None:
+    control = control_of(knows=knows, has_seen=0.2)
+
+    assert control.leaks
+    assert Gate(paired(60, 240, 5, 20), shuffled=control).verdict == "no_different"
+
+
+def test_the_intervals_of_a_control_keep_their_promise() -> None:
+    """Of small sets with classes that are not equally frequent, by a model that knows half of them."""
+    random = np.random.Generator(np.random.PCG64(5))
+    truths = np.repeat(["a", "b", "c"], (30, 20, 10))
+    n_leaks = 0
+    for seed in range(80):
+        pairs = [TrainingPair(line, f"question {line}", truth) for line, truth in enumerate(truths.tolist())]
+        dealt = [answer_of(record) for record in shuffled(pairs, seed)]
+        answers = np.where(random.random(60) < 0.5, truths, random.choice(["a", "b", "c"], 60))
+        n_leaks += shuffled_control(answers.tolist(), dealt, truths.tolist(), seed=seed).leaks
+
+    assert n_leaks <= 6, "2.5 % are 2"
+
+
+@pytest.mark.parametrize(
+    ("over", "verdict"), [((60, 240, 5, 20), "better"), ((60, 10, 9, 20), "no_different"), (None, "better")]
+)
+def test_a_gain_is_what_right_answers_taught(over: tuple[int, int, int, int] | None, verdict: str) -> None:
+    gate = Gate(paired(60, 240, 5, 20), over_shuffled=None if over is None else paired(*over))
+
+    assert gate.verdict == verdict
+    assert Gate(paired(60, 5, 240, 20), over_shuffled=gate.over_shuffled).verdict == "worse"
+    assert ("over_shuffled_low" in gate.figures) == (over is not None)

@@ -13,6 +13,7 @@ from edgellm.adaptation.example import Example
 from edgellm.adaptation.rules import TuneQuestion, TunerFormulas, decide
 from edgellm.errors import UsageError
 from edgellm.types.tune_reason import (
+    TuneBusy,
     TuneChoice,
     TuneLengthChosen,
     TuneMemoryChosen,
@@ -74,12 +75,12 @@ def test_where_all_fits_the_usual_is_chosen_and_each_choice_has_its_numbers() ->
     assert (settings.checkpointing, settings.quantized) == (False, False)
     assert (settings.epochs, settings.n_threads, settings.seed) == (1, 2, 5)
     assert verdict.reasons == (
-        TuneMethodChosen("lora+", False, 2e-4),
+        TuneMethodChosen("lora+", False, 2e-4, 4096),
         TuneRankChosen(16, False, 24_000, 6_400_000),
         TuneLengthChosen(64, False, 60, 1.0),
         TuneRowsChosen(8, 1, 8.0),
         TuneMemoryChosen(False, False, verdict.footprint.needed_bytes, PLENTY, 100.0),
-        TuneTimeChosen(1, 100, 480.0),
+        TuneTimeChosen(1, 100, 480.0, 384.0, 960.0),
     )
     assert (verdict.wall_s, verdict.tok_s, verdict.budget_bytes) == (480.0, 100.0, PLENTY)
     assert all(way.fits and way.tok_s <= 100.0 for way in verdict.rejected)
@@ -212,6 +213,30 @@ def test_a_time_that_is_asked_for_ends_it(seconds: float, epochs: int, max_steps
     assert verdict.wall_s == time.wall_s <= max(0.9 * seconds, 4.7)
     assert time.cut is cut
     assert bool(verdict.settings.max_steps) == cut
+
+
+@pytest.mark.parametrize(("nice", "times"), [(0, 6.0), (10, 47.57), (19, 347.9)])
+def test_a_busy_machine_changes_no_choice_and_is_told(nice: int, times: float) -> None:
+    quiet = decided(nice=nice, processors=2)
+    busy = decided(nice=nice, processors=2, load=10.0)
+    told = reason(busy, TuneBusy)
+
+    assert busy.settings == quiet.settings
+    assert busy.reasons[:-1] == quiet.reasons
+    assert (told.load, told.processors, told.nice) == (10.0, 2, nice)
+    assert told.wall_s == pytest.approx(times * busy.wall_s, rel=1e-3)
+    assert told.equal_s == pytest.approx(6.0 * busy.wall_s)
+
+
+@pytest.mark.parametrize(("width", "rate"), [(576, 5.3e-4), (1024, 4e-4), (4096, 2e-4), (8192, 1.4e-4)])
+def test_a_narrow_model_learns_at_a_higher_rate(width: int, rate: float) -> None:
+    usual = reason(decided(width=width), TuneMethodChosen)
+
+    assert (usual.learning_rate, usual.width) == (rate, width)
+    for asked in ({"method": "full"}, {"method": "vera"}, {"learning_rate": 2e-4}):
+        other = reason(decided(width=width, asked=asked), TuneMethodChosen)
+        assert other == reason(decided(width=2 * width, asked=asked), TuneMethodChosen)
+        assert other.width == 0
 
 
 def test_rows_are_no_longer_than_the_model_reads() -> None:

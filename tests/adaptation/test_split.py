@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+import msgspec
 import pytest
 
 from edgellm.adaptation import near_duplicates as module
@@ -40,7 +41,7 @@ def test_parts_have_no_record_together_and_every_class() -> None:
 
     assert sum(map(len, lines)) == 400
     assert len(set.union(*lines)) == 400
-    assert [len(part) for part in parts] == pytest.approx([280, 40, 80], abs=4)
+    assert [len(part) for part in parts] == [280, 40, 80], "as many as were asked for, of all classes together"
     assert made.classes == dict(Counter(map(answer_of, records(400))).most_common())
     for part in parts:
         counts = Counter(map(answer_of, part))
@@ -164,6 +165,27 @@ def test_dealt_out_answers_are_the_same_ones_elsewhere() -> None:
     assert same < 60
     assert dealt[-1] == given[-1]
     assert shuffled(given, seed=1) == dealt != shuffled(given, seed=2)
+
+
+def test_of_dealt_out_answers_each_class_gets_its_even_share() -> None:
+    classes = ["rare"] * 30 + ["usual"] * 60 + ["frequent"] * 210
+    given = [TrainingPair(line, f"question {line}", label) for line, label in enumerate(classes, 1)]
+    pairs = Counter(zip(classes, map(answer_of, shuffled(given)), strict=True))
+
+    sizes = Counter(classes)
+    for of, n_of in sizes.items():
+        for label, n_label in sizes.items():
+            assert abs(pairs[of, label] - n_of * n_label / len(classes)) <= 1, (of, label)
+    assert len({answer_of(record) for record in shuffled(given)[:3]}) > 1, "and not one after another"
+
+
+def test_equal_questions_get_equal_answers_in_whatever_form() -> None:
+    pairs = [TrainingPair(line, f"question {line}", "even" if line % 2 else "odd") for line in range(40)]
+    chats = [msgspec.structs.replace(pair.chat, line=100 + pair.line) for pair in pairs]
+    dealt = list(map(answer_of, shuffled([*pairs, *chats])))
+
+    assert dealt[:40] == dealt[40:]
+    assert dealt[:40] != list(map(answer_of, pairs))
 
 
 def test_shots_are_one_of_each_class_before_the_second_of_any() -> None:

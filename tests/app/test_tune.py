@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from support import toy_tuner
 from support.gguf_decoders import Decoder, byte_level
 from support.refusals import refuses
 
+from edgellm.adaptation import split
 from edgellm.adaptation.worker import LOCK, TuneStop
 from edgellm.app import stored_adapters
 from edgellm.app.tune import jobs
@@ -22,14 +24,17 @@ from edgellm.errors import (
     DiskFull,
     EdgeLLMError,
     NothingFits,
+    UnknownModel,
     UnsupportedArtifact,
     UsageError,
     WorkerCrashed,
 )
 from edgellm.files import locked
-from edgellm.formats.gguf.reader import quant_name, read_model
+from edgellm.formats.gguf.reader import quant_name, read_header, read_model
+from edgellm.formats.tokenizer.from_gguf import read_vocabulary
 from edgellm.sdk.client import EdgeLLM
 from edgellm.sdk.tuning import plan_tuning, planned, tune
+from edgellm.sdk.tuning_gate import judge_control, questions_of
 from edgellm.store.adapters import AdapterStore
 from edgellm.store.holders import holders
 from edgellm.types.tuning import TuneEvaluation, TuneEvent, TuneFinished, TuneFootprint, TuneProgress, TuneStarted
@@ -114,6 +119,26 @@ def test_the_gate_asks_with_examples_and_for_what_was_forgotten(
     assert figures["general_high"] == gate.forgetting.high
 
 
+def test_another_model_answers_the_same_questions(
+    base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path], tmp_path: Path
+) -> None:
+    other = tmp_path / "other.gguf"
+    other.write_bytes(base.read_bytes())
+    with refuses(UnknownModel):
+        plan_tuning(base, data(), against="no such model", **OPTIONS)
+    tuned = tune(base, data(), against=str(other), **OPTIONS | {"shots": 2})
+
+    assert tuned is not None
+    gate = tuned.gate
+    assert gate is not None
+    assert gate.against is not None
+    assert gate.against.model == "other"
+    assert gate.against.zero_shot == gate.zero_shot
+    assert (gate.against.few_shot, gate.against.n_shots) == (gate.few_shot, 2)
+    record = AdapterStore().installed()[0].sound()
+    assert (record.against, record.figures["against_before"]) == ("other", gate.zero_shot.before)
+
+
 def test_what_the_gate_asks_is_up_to_the_user(
     base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -151,6 +176,27 @@ def test_a_control_learns_shuffled_answers(base: Path, toy: toy_tuner.ToyTuner, 
     assert tuned.gate.shuffled.n_rows == 12
     assert "shuffled_chance" in AdapterStore().installed()[0].sound().figures
     assert not list(Path(tuned.path).parents[3].glob("tuning/*/*"))
+
+
+@pytest.mark.parametrize("leaks", [True, False])
+def test_held_out_questions_that_are_learned_are_a_leak(
+    base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, leaks: bool
+) -> None:
+    """By a model that remembers each question that it learned, and gives true answers to others."""
+    monkeypatch.setattr(split, "near_duplicates", lambda texts, others: {})
+    again = [
+        {"messages": [{"role": role, "content": row[of]} for role, of in zip(("user", "assistant"), row, strict=True)]}
+        for row in ROWS
+    ]
+    plan = planned(base, data([*ROWS, *(again if leaks else [])]), control=True, **OPTIONS)
+    assert plan.control is not None
+    text = read_vocabulary(read_header(os.fspath(base))).spelled(plan.control.rows.tokens.tolist())
+    memory = dict(re.findall(r"user: (.*?)\nassistant: (the|in)", text))
+    questions = questions_of(plan.test)
+    control = judge_control(plan, [memory.get(one.messages[-1].content, one.wanted) for one in questions])
+
+    assert bool(memory.keys() & {one.messages[-1].content for one in questions}) is leaks
+    assert control.leaks is leaks
 
 
 @pytest.mark.parametrize(("rows", "held_out"), [([{**row, "completion": "the"} for row in ROWS], 0.4), (ROWS, 0)])
@@ -217,6 +263,27 @@ def test_what_was_ended_goes_on(
 
     assert tuned is not None
     assert tuned.loss_before is not None, "of the first run"
+
+
+def test_one_that_runs_is_left_alone(
+    base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOY", "killed")
+    with refuses(WorkerCrashed, varies=JOB_FILE):
+        tune(base, data(), **OPTIONS)
+    [job] = jobs.unfinished()
+
+    with locked(job.folder / LOCK, lambda: None):
+        assert plan_tuning(base, data(), **OPTIONS).resumes
+        with refuses(UsageError, param="name", varies=JOB_FILE):
+            tune(base, data(), **OPTIONS)
+
+
+def test_data_in_the_models_place_is_told(base: Path, data: Callable[..., Path], tmp_path: Path) -> None:
+    with refuses(UsageError, param="base"):
+        plan_tuning(data(), base)
+    with refuses(UsageError, param="base"):
+        plan_tuning(data(), "smollm2-135m-instruct")
 
 
 def test_asked_to_end(base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +15,11 @@ from support.gguf_decoders import Decoder
 from support.loras import write_lora
 from support.refusals import check_refusal
 
+from edgellm.adaptation.gate import accuracy_gain
 from edgellm.cli.main import cli
 from edgellm.errors import BackendUnavailable, UsageError
+from edgellm.store.adapters import AdapterOrigin, AdapterStore
+from edgellm.types.tuning_gate import Gate, OtherModel
 
 PI = ("--profile", "raspberry-pi-5-8gb")
 ROW = """
@@ -240,3 +244,24 @@ def test_only_models_that_fit_an_adapter(planner, tmp_path: Path) -> None:
     assert report["choice"]["model"] == "smollm2-135m-instruct"
     [other] = [row for row in report["rejected"] if row["model"] == "llama-3.2-1b-instruct"][:1]
     assert other["rule"] == "fits_adapter"
+
+
+def test_what_was_measured_of_an_adapter_is_shown(planner, planner_home: Path, tmp_path: Path) -> None:
+    any_llama = Decoder().write(tmp_path / "tiny.gguf")
+    pair = np.ones((4, 576), np.float32), np.ones((576, 4), np.float32)
+    adapter = write_lora(tmp_path / "mail.gguf", any_llama, {"blk.29.attn_q.weight": pair})
+    gain = accuracy_gain([False] * 30 + [True] * 10, [True] * 35 + [False] * 5)
+    figures = Gate(zero_shot=gain, against=OtherModel("llama-3.2-1b-instruct", gain, gain, 4)).figures
+    store = AdapterStore(planner_home / "data" / "adapters")
+    for name, of in (("mail", figures), ("post", {})):
+        origin = AdapterOrigin(
+            name, "smollm2-135m-instruct", "Q4_1", "", "/b.gguf", against="llama-3.2-1b-instruct", figures=of
+        )
+        store.add(origin, lambda path: shutil.copy(adapter, path))
+    shown, bare = (" ".join(planner("auto-select", *PI, "--adapter", name).stdout.split()) for name in ("mail", "post"))
+    for stored in store.installed():
+        store.remove(stored)
+
+    assert "smollm2-135m-instruct:mail was right in 87.5% of 40 held-out questions" in shown
+    assert "25.0% llama-3.2-1b-instruct, 25.0% llama-3.2-1b-instruct with examples" in shown
+    assert "was right" not in bare

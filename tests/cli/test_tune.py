@@ -69,9 +69,10 @@ def test_a_signal_ends_it_after_a_step(command: list[str], number: signal.Signal
         assert process.stdout is not None
         assert any(re.match(r"step \d+ of", line) for line in process.stderr)
         process.send_signal(number)
-        said = process.stdout.read()
+        said, told = process.stdout.read(), process.stderr.read()
 
     assert process.returncode == 128 + number
+    assert "Stopping after this step." in told
     assert "The same command goes on from here." in said
     assert "an earlier run" in subprocess.run([*command, "--plan"], capture_output=True, text=True, check=True).stdout
     jobs = [sys.executable, "-m", "edgellm", "adapters", "jobs"]

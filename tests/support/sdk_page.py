@@ -25,7 +25,7 @@ from edgellm.types.sampling import Sampling
 from edgellm.types.sampling_defaults import SamplingDefaults, SamplingPart
 from edgellm.types.tool_use import ToolResult, ToolUse
 from edgellm.types.tuning import TuneEvaluation, TuneFinished, TuneProgress, TuneSample, TuneSettings, TuneStarted
-from edgellm.types.tuning_gate import Forgetting, Gate, PairedGain, ShuffledControl
+from edgellm.types.tuning_gate import Forgetting, Gate, OtherModel, PairedGain, ShuffledControl
 from edgellm.types.tuning_options import Tuned, TuneOptions, TunePreview
 
 PAGE = Path(__file__).parents[2] / "docs" / "sdk.md"
@@ -102,6 +102,7 @@ GROUPS: tuple[tuple[str, tuple[type, ...]], ...] = (
             Gate,
             PairedGain,
             ShuffledControl,
+            OtherModel,
             Forgetting,
             TuneStarted,
             TuneProgress,

@@ -46,13 +46,15 @@ class TuneExamples:
 class TuneData:
     """Examples in tokens, and the records that judge.
 
-    `control`: the same with answers that were dealt out anew, None = not wanted. `shots`: for the prompt of the base.
+    `control`: the same with answers that were dealt out anew, None = not wanted; `dealt`: what judges, with those.
+    `shots`: for the prompt of the base.
     """
 
     examples: TuneExamples
     control: TuneExamples | None
     validation: tuple[TrainingRecord, ...]
     test: tuple[TrainingRecord, ...]
+    dealt: tuple[TrainingRecord, ...]
     shots: tuple[TrainingChat, ...]
     report: DataReport
     split: Split
@@ -101,9 +103,12 @@ def prepare(path: Path, base: ServedBase, options: TuneOptions, progress: TuneDa
     prompts = base.prompts()
     renderer = Renderer(base.info, base.encode, prompts, length=length)
     wanted: list[Sequence[TrainingRecord]] = [parts.train, parts.validation]
+    dealt: tuple[TrainingRecord, ...] = ()
     if options.control:
-        dealt = controls.shuffled([*parts.train, *parts.validation], options.seed)
-        wanted += [dealt[: len(parts.train)], dealt[len(parts.train) :]]
+        learned, judged = len(parts.train), len(parts.train) + len(parts.validation)
+        shuffled = controls.shuffled([*parts.train, *parts.validation, *parts.test], options.seed)
+        wanted += [shuffled[:learned], shuffled[learned:judged]]
+        dealt = tuple(shuffled[judged:])
     n_all, n_done = sum(map(len, wanted)), 0
     rendered: list[tuple[Example, ...]] = []
     for records_of_part in wanted:
@@ -119,6 +124,7 @@ def prepare(path: Path, base: ServedBase, options: TuneOptions, progress: TuneDa
         TuneExamples(*rendered[2:]) if options.control else None,
         parts.validation,
         parts.test,
+        dealt,
         tuple(_shots(parts, options)) if prompts else (),
         findings.report,
         parts,

@@ -92,6 +92,16 @@ def find(name: str) -> UnfinishedTuning:
     return chosen[0]
 
 
+def check_idle(folder: Path) -> None:
+    """
+    Raises:
+        UsageError: another process works there.
+    """
+    if _is_running(folder):
+        hint = "wait for it, or choose another name"
+        raise UsageError(f"another process does this very tuning, in {folder}", hint=hint, param="name")
+
+
 def remove(job: UnfinishedTuning) -> int:
     """Delete its folder, with all that is in it of the data; return the bytes freed.
 

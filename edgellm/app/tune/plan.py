@@ -31,6 +31,7 @@ from edgellm.errors import BackendUnavailable, NothingFits, UnsupportedArtifact,
 from edgellm.estimate import quants
 from edgellm.files import read_regular, require_room
 from edgellm.formats.gguf.reader import read_model
+from edgellm.hardware.host_checks import busy_load
 from edgellm.hardware.probe import probe
 from edgellm.store.adapters import AdapterStore
 from edgellm.store.content_hash import content_hash
@@ -68,7 +69,10 @@ class TuneWork:
 
 @dataclass(frozen=True)
 class TunePlan:
-    """`control`: the work that must not help, None = it is not wanted. The rest is for the gate."""
+    """`control`: the work that must not help, None = it is not wanted. The rest is for the gate.
+
+    `dealt`: `test` with the answers that the control would have learned of it. `against`: a model that answers, too.
+    """
 
     preview: TunePreview
     served: LaunchPlan
@@ -76,10 +80,12 @@ class TunePlan:
     work: TuneWork
     control: TuneWork | None
     test: tuple[TrainingRecord, ...]
+    dealt: tuple[TrainingRecord, ...]
     shots: tuple[TrainingChat, ...]
     general: tuple[str, ...]
     machine: Machine
     record: TuneJobRecord
+    against: LaunchPlan | None = None
 
     @property
     def base(self) -> Artifact:
@@ -119,6 +125,11 @@ def planned_tuning(
         model, LaunchOptions(threads=options.threads), to_chat=True, progress=progress, approve=approve
     )
     base = served.artifact
+    against = None
+    if options.against is not None:
+        against, _ = launch.plan(
+            options.against, LaunchOptions(threads=options.threads), to_chat=True, progress=progress, approve=approve
+        )
     if served.adapters:
         hint = f"tune {base.model_id} itself, or merge the adapter into it first: edgellm adapters merge {model}"
         raise UsageError(f"{model} is a model with an adapter", hint=hint, param="base")
@@ -132,6 +143,8 @@ def planned_tuning(
     merged_quant = _merged_quant(options, machine)
     choice = _choice(tuner, base, prepared, machine, options)
     earlier = _earlier(folder)
+    if earlier is not None and to_run:
+        jobs.check_idle(folder)
     if earlier is not None:
         choice = replace(choice, settings=replace(earlier, n_threads=choice.settings.n_threads))
     length = choice.settings.length
@@ -170,6 +183,7 @@ def planned_tuning(
         work,
         control,
         prepared.test,
+        prepared.dealt,
         prepared.shots,
         general,
         machine,
@@ -181,6 +195,7 @@ def planned_tuning(
             options=options,
             n_steps=n_steps,
         ),
+        against,
     )
 
 
@@ -201,6 +216,10 @@ def _choice(tuner: Tuner, base: Artifact, data: TuneData, machine: Machine, opti
         options.threads or machine.compute_threads,
         options.seed,
         seconds / 2 if seconds and options.control else seconds,  # the control takes the other half
+        base.shape.n_embd if base.shape else rules.USUAL_WIDTH,
+        options.nice,
+        busy_load(machine),
+        machine.cpu.threads,
         options.asked(),
     )
     choice = rules.decide(question, formulas)
@@ -288,7 +307,7 @@ def _folder(
     base: Artifact, name: str, tuner: Tuner, options: TuneOptions, *, base_sha256: str, data_sha256: str
 ) -> Path:
     """One for each job: what is equal goes on where it was ended, however it is judged then."""
-    same = replace(options, name=name, threads=None, shots=None, general=None, nice=19)
+    same = replace(options, name=name, threads=None, shots=None, general=None, against=None, nice=19)
     asked = msgspec.json.encode(same, order="sorted")
     job = hashlib.sha256(f"{base_sha256} {data_sha256} {tuner.name} ".encode() + asked).hexdigest()
     return jobs.root() / safe_name(base.model_id) / f"{name}.{job[:16]}"

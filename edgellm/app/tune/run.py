@@ -141,6 +141,7 @@ def keep_tuned(planned: TunePlan, outcome: TuneOutcome, gate: Gate | None) -> Tu
         method=planned.settings.method,
         source="edgellm tune",
         merged_quant=preview.merged_quant,
+        against=gate.against.model if gate and gate.against else "",
         figures={name: value for name, value in figures.items() if value is not None},
     )
 
