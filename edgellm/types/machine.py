@@ -64,6 +64,7 @@ class Accelerator:
     unified: bool = False  # shares the machine's RAM
     usable: bool = True  # False: no program of this user reaches it; `Machine.gpu_problems` says why
     display: bool | None = None  # a screen is drawn by it; None = not known
+    slot: str = ""  # on the PCI bus, "0000:01:00.0", as libraries name devices, too; "" = none, or not told
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,18 @@ def test_discrete_and_integrated_cards(machine_at: Callable[..., Path]) -> None:
     accelerators, problems = gpu.read(SysRoot(machine_at("graphics")))
 
     assert accelerators == (
-        Accelerator("rocm", "Radeon RX 7900 XTX", 25753026560, 25753026560 - 1073741824, 960.0, display=True),
-        Accelerator("rocm", "AMD GPU 15bf", unified=True),
-        Accelerator("xe", "Arc B580", 12 * GIB, None, 456.0),
-        Accelerator("xe", "Iris Xe 96EU (Tiger/Alder/Raptor Lake-P)", unified=True),
+        Accelerator(
+            "rocm",
+            "Radeon RX 7900 XTX",
+            25753026560,
+            25753026560 - 1073741824,
+            960.0,
+            display=True,
+            slot="0000:03:00.0",
+        ),
+        Accelerator("rocm", "AMD GPU 15bf", unified=True, slot="0000:c1:00.0"),
+        Accelerator("xe", "Arc B580", 12 * GIB, None, 456.0, slot="0000:04:00.0"),
+        Accelerator("xe", "Iris Xe 96EU (Tiger/Alder/Raptor Lake-P)", 24 * GIB, unified=True, slot="0000:00:02.0"),
     )
     assert problems == [GpuProblem("memory_from_bar", "Arc B580", vendor="intel")]
 
@@ -155,3 +163,16 @@ def test_garbage_in_any_file_is_no_error(tmp_path: Path, name: str) -> None:
             gpus, problems = gpu.read(SysRoot(root, live=live))
             words = [*(card.name for card in gpus), *(problem.device + problem.driver for problem in problems)]
             assert all(word.isprintable() and len(word) <= 160 for word in words)
+
+
+@pytest.mark.parametrize(("ram", "shared"), [(4 * GIB, 2 * GIB), (16 * GIB, 12 * GIB), (None, None)])
+def test_what_a_processors_own_graphics_may_take(machine_at: Callable[..., Path], ram: int, shared: int) -> None:
+    device = "/sys/class/drm/card0/device"
+    tree = {f"{device}/vendor": "0x8086\n", f"{device}/device": "0x46d1\n"}
+    tree[f"{device}/uevent"] = "PCI_SLOT_NAME=0000:00:02.0\n"
+    if ram:
+        tree["/proc/meminfo"] = f"MemTotal: {ram // 1024} kB\n"
+
+    gpus = gpu.read(SysRoot(machine_at(None, **tree)))[0]
+
+    assert [(card.name, card.vram_bytes, card.unified) for card in gpus] == [("UHD (N100, 24EU)", shared, True)]

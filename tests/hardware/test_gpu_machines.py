@@ -22,40 +22,50 @@ pytestmark = [
     pytest.mark.skipif(gpu_machine.COMPILER is None, reason="no C compiler for the stub of NVIDIA's library"),
 ]
 
-H100_40 = Accelerator("cuda", "NVIDIA H100 80GB HBM3 MIG 3g.40gb", 40448 * MIB, 40400 * MIB, 1662.5, display=None)
-CARD_3060 = Accelerator("cuda", "NVIDIA GeForce RTX 3060", 12288 * MIB, 11700 * MIB, 360.0, display=False)
-CARD_4090 = Accelerator("cuda", "NVIDIA GeForce RTX 4090", 24564 * MIB, 22000 * MIB, 1008.1, display=True)
+H100_40 = Accelerator(
+    "cuda", "NVIDIA H100 80GB HBM3 MIG 3g.40gb", 40448 * MIB, 40400 * MIB, 1662.5, slot="0000:01:00.0"
+)
+CARD_3060 = Accelerator(
+    "cuda", "NVIDIA GeForce RTX 3060", 12288 * MIB, 11700 * MIB, 360.0, display=False, slot="0000:01:00.0"
+)
+CARD_4090 = Accelerator(
+    "cuda", "NVIDIA GeForce RTX 4090", 24564 * MIB, 22000 * MIB, 1008.1, display=True, slot="0000:02:00.0"
+)
 MACHINES: dict[str, tuple[list[Accelerator], list[GpuProblem]]] = {
     "gpu-amd-discrete": (
-        [Accelerator("rocm", "Radeon RX 7900 XTX", 25753026560, 25753026560 - 1294123008, 960.0, display=True)],
+        [Accelerator("rocm", "Radeon RX 7900 XTX", 25753026560, 25753026560 - 1294123008, 960.0, display=True,
+                     slot="0000:03:00.0")],
         [GpuProblem("small_bar", "Radeon RX 7900 XTX", detail="256 MiB", vendor="amd")],
     ),
     "gpu-amd-apu": (  # firmware's part and the 32 GiB that the kernel lets a driver map, of the 56 that amdgpu would
         [Accelerator("vulkan", "AMD Radeon 780M", 32 * GIB + 512 * MIB, 32 * GIB + 512 * MIB - 700000000, None, True,
-                     display=True)],
+                     display=True, slot="0000:c1:00.0")],
         [GpuProblem("no_vulkan_driver", "AMD Radeon 780M", vendor="amd")],
     ),
     "gpu-intel-i915": (
-        [Accelerator("xe", "Arc A770", 16 * GIB, None, 560.0)],
+        [Accelerator("xe", "Arc A770", 16 * GIB, None, 560.0, slot="0000:03:00.0")],
         [GpuProblem("memory_from_bar", "Arc A770", vendor="intel")],
     ),
     "gpu-intel-xe": (
-        [Accelerator("xe", "Arc B580", 12809404416, None, 456.0, display=False)],
+        [Accelerator("xe", "Arc B580", 12809404416, None, 456.0, display=False, slot="0000:03:00.0")],
         [GpuProblem("free_not_told", "Arc B580", driver="xe", vendor="intel")],
     ),
     "gpu-nvidia-two": ([CARD_3060, CARD_4090], []),
     "gpu-nvidia-mig": ([H100_40], [GpuProblem("mig_one", "NVIDIA H100 80GB HBM3 MIG 1g.10gb")]),
-    "gpu-nvidia-gb10": ([Accelerator("cuda", "NVIDIA GB10", unified=True, display=False)], []),
+    "gpu-nvidia-gb10": ([Accelerator("cuda", "NVIDIA GB10", unified=True, display=False, slot="0000:01:00.0")], []),
     "gpu-nvidia-jetson": ([Accelerator("cuda", "NVIDIA Jetson AGX Orin Developer Kit", unified=True)], []),
     "gpu-wsl": (
-        [Accelerator("cuda", "NVIDIA GeForce RTX 4070 Laptop GPU", 8188 * MIB, 7000 * MIB, 256.0, display=True)], [],
+        [Accelerator("cuda", "NVIDIA GeForce RTX 4070 Laptop GPU", 8188 * MIB, 7000 * MIB, 256.0, display=True,
+                     slot="0000:01:00.0")], [],
     ),
     "gpu-container-no-group": (
-        [Accelerator("vulkan", "Radeon RX 7900 XT", 21458059264, 21358059264, 800.0, usable=False)],
+        [Accelerator("vulkan", "Radeon RX 7900 XT", 21458059264, 21358059264, 800.0, usable=False,
+                     slot="0000:03:00.0")],
         [GpuProblem("node_closed", "Radeon RX 7900 XT", "/dev/dri/renderD128", group=105, container=True)],
     ),
     "gpu-container-no-devices": (
-        [Accelerator("xe", "Iris Xe 96EU (Tiger/Alder/Raptor Lake-P)", unified=True, usable=False)],
+        [Accelerator("xe", "Iris Xe 96EU (Tiger/Alder/Raptor Lake-P)", 12288000000, unified=True, usable=False,
+                     slot="0000:00:02.0")],
         [GpuProblem("node_missing", "Iris Xe 96EU (Tiger/Alder/Raptor Lake-P)", "/dev/dri/renderD128", container=True)],
     ),
     "gpu-container-no-runtime": (
@@ -69,9 +79,9 @@ MACHINES: dict[str, tuple[list[Accelerator], list[GpuProblem]]] = {
     ),
     "gpu-no-driver": (
         [
-            Accelerator("cuda", "GeForce RTX 3060", None, None, 360.0, usable=False),
-            Accelerator("cuda", "GeForce RTX 4090", None, None, 1008.0, usable=False),
-            Accelerator("xe", "Arc A380", None, None, 186.0, usable=False),
+            Accelerator("cuda", "GeForce RTX 3060", None, None, 360.0, usable=False, slot="0000:01:00.0"),
+            Accelerator("cuda", "GeForce RTX 4090", None, None, 1008.0, usable=False, slot="0000:02:00.0"),
+            Accelerator("xe", "Arc A380", None, None, 186.0, usable=False, slot="0000:03:00.0"),
         ],
         [
             GpuProblem("nouveau", "GeForce RTX 3060", driver="nouveau", vendor="nvidia"),

@@ -19,7 +19,7 @@ _PAGE_BYTES = 4096
 def read(tree: SysRoot, card: Card, problems: list[GpuProblem]) -> Accelerator:
     total, used = (_memory(tree, card, f"vram_{what}") for what in ("total", "used"))
     kind = "rocm" if tree.exists(_NODES) else "vulkan"
-    gpu = Accelerator(kind, card.name, display=card.display)
+    gpu = Accelerator(kind, card.name, display=card.display, slot=card.slot)
     if kind == "rocm" and tree.live and (barred := device_nodes.problem(tree, "/dev/kfd", card.name)):
         problems.append(barred)
     if total is None:

@@ -14,6 +14,7 @@ from edgellm.types.gpu import Vendor
 from edgellm.types.gpu_problem import GpuProblem
 from edgellm.types.machine import Accelerator
 
+_SLOT = re.compile(r"^PCI_SLOT_NAME=([\da-f]{4}:[\da-f]{2}:[\da-f]{2}\.[\da-f])$", re.MULTILINE)
 _DRM = "/sys/class/drm"
 _AMD_NAMES = "/usr/share/libdrm/amdgpu.ids"
 
@@ -39,7 +40,11 @@ def cards(tree: SysRoot) -> Iterator[Card]:
         vendor = pci.VENDORS.get(tree.line(f"{path}/device/vendor") or "") if re.fullmatch(r"card\d+", entry) else None
         if vendor is not None:
             name = _name(tree, f"{path}/device", vendor)
-            slot = re.search(r"^PCI_SLOT_NAME=(\S+)$", tree.text(f"{path}/device/uevent") or "", re.MULTILINE)
+            slot = re.search(
+                r"^PCI_SLOT_NAME=([\da-f]{4}:[\da-f]{2}:[\da-f]{2}\.[\da-f])$",
+                tree.text(f"{path}/device/uevent") or "",
+                re.MULTILINE,
+            )
             screens = [tree.line(f"{_DRM}/{other}/status") for other in entries if other.startswith(f"{entry}-")]
             told = [state == "connected" for state in screens if state is not None]
             driver = pci.driver(tree, f"{path}/device") or ""

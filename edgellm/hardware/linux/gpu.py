@@ -88,7 +88,7 @@ def _unserved(tree: SysRoot, problems: list[GpuProblem]) -> Iterable[Accelerator
                 kind = "no_modeset"
             problems.append(GpuProblem(kind, gpu.name, driver=gpu.driver or "", vendor=gpu.vendor))
             unified = gpu.slot == intel_gpu.INTEGRATED
-            yield Accelerator(kinds[gpu.vendor], gpu.name, unified=unified, usable=False)
+            yield Accelerator(kinds[gpu.vendor], gpu.name, unified=unified, usable=False, slot=gpu.slot)
 
 
 def _known(gpu: Accelerator) -> Accelerator:

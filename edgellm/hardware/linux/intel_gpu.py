@@ -6,20 +6,22 @@ import os
 import re
 from dataclasses import replace
 
-from edgellm.hardware.linux import drm, drm_query
+from edgellm.hardware.linux import drm, drm_query, memory
 from edgellm.hardware.linux.drm import Card
 from edgellm.hardware.linux.sysfs import SysRoot
 from edgellm.types.gpu_problem import GpuProblem
 from edgellm.types.machine import Accelerator
+from edgellm.units import GIB
 
 # Where Intel puts the graphics that is a part of the processor, on every platform since 2004.
 INTEGRATED = "0000:00:02.0"
 
 
 def read(tree: SysRoot, card: Card, problems: list[GpuProblem]) -> Accelerator:
-    gpu = Accelerator("xe", card.name, display=card.display)
+    gpu = Accelerator("xe", card.name, display=card.display, slot=card.slot)
     if card.slot == INTEGRATED:
-        return replace(gpu, unified=True)
+        ram_bytes = memory.parse_meminfo(tree.text("/proc/meminfo")).get("MemTotal")
+        return replace(gpu, vram_bytes=ram_bytes and shared_bytes(ram_bytes), unified=True)
     total, free = tree.integer(f"{card.path}/lmem_total_bytes"), tree.integer(f"{card.path}/lmem_avail_bytes")
     if total is None:
         total = _of_tiles(tree, card.device)
@@ -33,6 +35,14 @@ def read(tree: SysRoot, card: Card, problems: list[GpuProblem]) -> Accelerator:
     elif free is None:
         problems.append(GpuProblem("free_not_told", card.name, driver=card.driver, vendor="intel"))
     return replace(gpu, vram_bytes=total, free_bytes=free)
+
+
+def shared_bytes(ram_bytes: int) -> int:
+    """What Mesa's driver gives an integrated GPU of the machine's memory: half of up to 4 GiB, else three quarters.
+
+    Source: anv_compute_sys_heap_size in src/intel/vulkan of Mesa.
+    """
+    return ram_bytes // 2 if ram_bytes <= 4 * GIB else ram_bytes * 3 // 4
 
 
 def _of_tiles(tree: SysRoot, device: str) -> int | None:

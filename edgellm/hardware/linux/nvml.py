@@ -100,13 +100,14 @@ def _instances(nvml: Any, handle: Any) -> Iterator[Any]:
 
 def _slice(part: Accelerator, whole: Accelerator) -> Accelerator:
     """An instance has memory controllers in proportion to its memory; NVML gives it the whole device's."""
+    part = replace(part, bandwidth_gb_s=None, slot=whole.slot)
     if not (part.vram_bytes and whole.vram_bytes and whole.bandwidth_gb_s):
-        return replace(part, bandwidth_gb_s=None)
+        return part
     return replace(part, bandwidth_gb_s=round(whole.bandwidth_gb_s * part.vram_bytes / whole.vram_bytes, 1))
 
 
 def _described(nvml: Any, handle: Any, name: str, problems: list[GpuProblem]) -> Accelerator:
-    gpu = Accelerator("cuda", name, display=_draws(nvml, handle))
+    gpu = Accelerator("cuda", name, display=_draws(nvml, handle), slot=_slot(nvml, handle))
     try:
         memory = nvml.nvmlDeviceGetMemoryInfo(handle)
     except nvml.NVMLError as error:
@@ -127,6 +128,14 @@ def _draws(nvml: Any, handle: Any) -> bool | None:
         return bool(nvml.nvmlDeviceGetDisplayActive(handle))
     except nvml.NVMLError:
         return None
+
+
+def _slot(nvml: Any, handle: Any) -> str:
+    try:
+        at = nvml.nvmlDeviceGetPciInfo(handle)
+    except nvml.NVMLError:
+        return ""
+    return f"{at.domain:04x}:{at.bus:02x}:{at.device:02x}.0"
 
 
 def _bandwidth(nvml: Any, handle: Any) -> float | None:

@@ -12,6 +12,7 @@ from edgellm.types.gpu import Vendor
 
 VENDORS: dict[str, Vendor] = {"0x10de": "nvidia", "0x1002": "amd", "0x8086": "intel"}
 WRITTEN = {"nvidia": "NVIDIA", "amd": "AMD", "intel": "Intel"}  # as names of what has none of its own begin
+_SLOT = re.compile(r"[\da-f]{4}:[\da-f]{2}:[\da-f]{2}\.[\da-f]")
 _DEVICES = "/sys/bus/pci/devices"
 
 
@@ -25,7 +26,7 @@ class Controller:
 
 def controllers(tree: SysRoot) -> Iterator[Controller]:
     """Of vendors whose GPUs compute. Class 03 only: sound and network functions of a vendor are no GPUs."""
-    for slot in tree.names(_DEVICES):
+    for slot in filter(_SLOT.fullmatch, tree.names(_DEVICES)):
         device = f"{_DEVICES}/{slot}"
         if (tree.line(f"{device}/class") or "").startswith("0x03"):
             vendor = VENDORS.get(tree.line(f"{device}/vendor") or "")

@@ -97,6 +97,20 @@ int nvmlDeviceGetMemoryInfo(Device *device, Memory *memory) {
     return SUCCESS;
 }
 
+typedef struct {
+    char legacy[16];
+    unsigned domain, bus, device, id, subsystem;
+    char name[32];
+} Slot;
+
+/* The first of them is in 0000:01:00.0, the next in 0000:02:00.0, ... */
+int nvmlDeviceGetPciInfo_v3(Device *device, Slot *slot) {
+    memset(slot, 0, sizeof *slot);
+    for (int at = 0; at < n_gpus; at++)
+        if (gpus[at] == device) slot->bus = (unsigned)at + 1;
+    return slot->bus ? SUCCESS : NOT_SUPPORTED;
+}
+
 int nvmlDeviceGetDisplayActive(Device *device, unsigned *is_active) { return number(device->display, is_active); }
 int nvmlDeviceGetMemoryBusWidth(Device *device, unsigned *bits) { return number(device->bits, bits); }
 
