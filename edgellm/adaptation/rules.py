@@ -5,7 +5,6 @@
               token about 1 (Thinking Machines, LoRA Without Regret, 2025)
     length    the shortest that keeps every example whole
     rows      about 8 examples a step: small data want many small steps
-    rate      2e-4 for a model 4,096 wide, more for a narrower one, by the square root
     memory    of what fits the fastest; then, one after the other: rank 8, rank 4, shorter rows
     time      at least 100 steps within 3 epochs; a time that is asked for ends it earlier
 
@@ -53,7 +52,7 @@ _LOOKS = 5  # at the held-out rows
 _PATIENCE = 3
 _SAVED_EVERY_S = 60.0
 _RATES: dict[Method, float] = {"vera": 1e-3, "full": 1e-5}
-_USUAL_RATE, USUAL_WIDTH = 2e-4, 4096
+_USUAL_RATE = 2e-4
 _MEMORY = frozenset({"method", "rank", "length", "batch", "accumulate", "checkpointing", "quantized"})
 _RANKLESS: frozenset[Method] = frozenset({"full"})
 
@@ -68,7 +67,6 @@ class TuneQuestion:
     n_threads: int = 1
     seed: int = 0
     seconds: float | None = None
-    width: int = USUAL_WIDTH  # of the base: values of a token
     nice: int = LAST
     load: float | None = None  # of a machine whose processors others want, too
     processors: int = 1
@@ -177,7 +175,7 @@ class _Rules:
             "rank": rank,
             "alpha": 2.0 * rank,
             "length": length,
-            "learning_rate": _RATES.get(method) or _rate(self._question.width),
+            "learning_rate": _RATES.get(method, _USUAL_RATE),
             "n_threads": self._question.n_threads,
             "seed": self._question.seed,
         }
@@ -242,12 +240,7 @@ class _Rules:
             saves_memory=settings.rank < usual[0],
         )
         return (
-            TuneMethodChosen(
-                settings.method,
-                "method" in asked,
-                settings.learning_rate,
-                0 if "learning_rate" in asked or settings.method in _RATES else self._question.width,
-            ),
+            TuneMethodChosen(settings.method, "method" in asked, settings.learning_rate),
             *([] if rankless else [rank]),
             TuneLengthChosen(
                 settings.length,
@@ -279,11 +272,6 @@ class _Rules:
                 wall_s / least_share(nice, question.load, question.processors) for nice in (question.nice, 0)
             )
             yield TuneBusy(question.load, question.processors, question.nice, asked, equal)
-
-
-def _rate(width: int) -> float:
-    """Of low-rank factors, in two digits: exponents that others fitted are 0.08 (Qwen) to 0.78 (Llama)."""
-    return float(f"{_USUAL_RATE * math.sqrt(USUAL_WIDTH / width):.1e}")
 
 
 def _speed(way: _Way) -> tuple[float, bool, bool, int]:

@@ -104,10 +104,7 @@ def reason(of: TuneReason) -> str:
     """Why it is tuned so."""
     match of:
         case TuneMethodChosen():
-            wide = f", as tokens have {of.width:,} values" if of.width else ""
-            return (
-                f"{of.method}, {'as asked' if of.asked else 'as usual here'}, learning rate {of.learning_rate:g}{wide}"
-            )
+            return f"{of.method}, {'as asked' if of.asked else 'as usual here'}, learning rate {of.learning_rate:g}"
         case TuneRankChosen():
             holds = f": room for about {of.capacity:,} tokens, {of.n_supervised:,} are learned" if of.capacity else ""
             return f"rank {of.rank}{_why(asked=of.asked, saves_memory=of.saves_memory)}{holds}"

@@ -12,7 +12,6 @@ class TuneMethodChosen(Fact, frozen=True):
     method: Method
     asked: bool  # by the user
     learning_rate: float  # at its highest
-    width: int = 0  # of the base, that the rate follows from; 0 = it does not
 
 
 class TuneRankChosen(Fact, frozen=True):

@@ -75,7 +75,7 @@ def test_where_all_fits_the_usual_is_chosen_and_each_choice_has_its_numbers() ->
     assert (settings.checkpointing, settings.quantized) == (False, False)
     assert (settings.epochs, settings.n_threads, settings.seed) == (1, 2, 5)
     assert verdict.reasons == (
-        TuneMethodChosen("lora+", False, 2e-4, 4096),
+        TuneMethodChosen("lora+", False, 2e-4),
         TuneRankChosen(16, False, 24_000, 6_400_000),
         TuneLengthChosen(64, False, 60, 1.0),
         TuneRowsChosen(8, 1, 8.0),
@@ -226,17 +226,6 @@ def test_a_busy_machine_changes_no_choice_and_is_told(nice: int, times: float) -
     assert (told.load, told.processors, told.nice) == (10.0, 2, nice)
     assert told.wall_s == pytest.approx(times * busy.wall_s, rel=1e-3)
     assert told.equal_s == pytest.approx(6.0 * busy.wall_s)
-
-
-@pytest.mark.parametrize(("width", "rate"), [(576, 5.3e-4), (1024, 4e-4), (4096, 2e-4), (8192, 1.4e-4)])
-def test_a_narrow_model_learns_at_a_higher_rate(width: int, rate: float) -> None:
-    usual = reason(decided(width=width), TuneMethodChosen)
-
-    assert (usual.learning_rate, usual.width) == (rate, width)
-    for asked in ({"method": "full"}, {"method": "vera"}, {"learning_rate": 2e-4}):
-        other = reason(decided(width=width, asked=asked), TuneMethodChosen)
-        assert other == reason(decided(width=2 * width, asked=asked), TuneMethodChosen)
-        assert other.width == 0
 
 
 def test_rows_are_no_longer_than_the_model_reads() -> None:

@@ -255,7 +255,7 @@ def test_what_was_measured_of_an_adapter_is_shown(planner, planner_home: Path, t
     store = AdapterStore(planner_home / "data" / "adapters")
     for name, of in (("mail", figures), ("post", {})):
         origin = AdapterOrigin(
-            name, "smollm2-135m-instruct", "Q4_1", "", "/b.gguf", against="llama-3.2-1b-instruct", figures=of
+            name, "smollm2-135m-instruct", "Q8_0", "", "/b.gguf", against="llama-3.2-1b-instruct", figures=of
         )
         store.add(origin, lambda path: shutil.copy(adapter, path))
     shown, bare = (" ".join(planner("auto-select", *PI, "--adapter", name).stdout.split()) for name in ("mail", "post"))

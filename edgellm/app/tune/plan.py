@@ -216,7 +216,6 @@ def _choice(tuner: Tuner, base: Artifact, data: TuneData, machine: Machine, opti
         options.threads or machine.compute_threads,
         options.seed,
         seconds / 2 if seconds and options.control else seconds,  # the control takes the other half
-        base.shape.n_embd if base.shape else rules.USUAL_WIDTH,
         options.nice,
         busy_load(machine),
         machine.cpu.threads,
