@@ -1,4 +1,4 @@
-"""Points for tuning_memory.py: a model that is made, rows, and settings, drawn at random from a seed.
+"""Points for tuning_memory.py: a model that is made or given, rows, and settings, drawn at random from a seed.
 
 No constant of the formula was found on what a new seed draws. PYTHONPATH=tests.
 """
@@ -10,7 +10,7 @@ import math
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,18 @@ from typing import Any
 import msgspec
 import numpy as np
 from bitnet import ggml
+from edgellm_tune.footprint import matrices
 from support.gguf_decoders import Decoder
 
 from edgellm.adaptation import packed
 from edgellm.adaptation.example import Example
 from edgellm.adaptation.packed import Packed
 from edgellm.adaptation.packing import pack
-from edgellm.adaptation.worker import ROWS, TuneJob
+from edgellm.adaptation.worker import HELD_OUT, ROWS, TuneJob
 from edgellm.contract.manager import plugins
+from edgellm.formats.gguf.decoder import read_decoder
 from edgellm.formats.gguf.ggml_types import BY_NAME
+from edgellm.formats.gguf.reader import read_model
 from edgellm.formats.gguf.writer import TensorInfo
 from edgellm.types.model import Artifact
 from edgellm.types.tuning import METHODS, TuneSettings
@@ -65,39 +68,59 @@ class Made(Decoder):
 
 @dataclass(frozen=True)
 class Point:
-    decoder: Decoder
+    model: Decoder | Path
     rows: Packed
     settings: TuneSettings
 
     def __str__(self) -> str:
-        d, s = self.decoder, self.settings
-        flags = f"{', again' * s.checkpointing}{', unpacked' * (not s.quantized)}"
+        s, flags = self.settings, f"{', again' * self.settings.checkpointing}"
+        flags += f"{', unpacked' * (not s.quantized)}{f', {s.n_threads} threads' * (s.n_threads > 1)}"
+        return f"{self._model()}; {s.batch} x {s.length}, {s.method} r{s.rank}{flags}"
+
+    def _model(self) -> str:
+        if isinstance(self.model, Path):
+            return self.model.name
+        d = self.model
         return (
             f"{d.arch} {d.kind} {d.layers} x {d.hidden}/{d.ffn}, {d.heads}/{d.kv_heads} heads of {d.head_dim}, "
-            f"vocabulary {d.vocab}{'' if d.tied else ' twice'}; {s.batch} x {s.length}, {s.method} r{s.rank}{flags}"
+            f"vocabulary {d.vocab}{'' if d.tied else ' twice'}"
         )
 
 
-def draw(seed: int, count: int) -> Iterator[Point]:
+def draw(seed: int, count: int, files: Sequence[Path] = ()) -> Iterator[Point]:
+    """Each fourth is of one of `files`, in turns, where there are some."""
     rng = np.random.default_rng(seed)
-    for _ in range(count):
+    for number in range(count):
+        given = files[number // 4 % len(files)] if files and number % 4 == 3 else None
         while True:
-            decoder = _decoder(rng)
             length = int(rng.choice([64, 96, 128, 192, 256, 384, 512, 768, 1024]))
             batch = int(rng.choice([1, 2, 4, 8]))
-            weights = decoder.layers * sum(rows * columns for rows, columns in decoder.matrices().values())
-            operations = 8 * length * batch * (weights + decoder.vocab * decoder.hidden / 2)
-            each = BY_NAME[decoder.kind].block_elems
-            whole = all(columns % each == 0 for _, columns in decoder.matrices().values())
-            if whole and length * batch >= 128 and operations < _MOST_OPERATIONS:
+            if given:
+                model: Decoder | Path = given
+                vocab, per_token = _of_file(given)
+            else:
+                model = _decoder(rng)
+                weights = model.layers * sum(rows * columns for rows, columns in model.matrices().values())
+                vocab, per_token = model.vocab, weights + model.vocab * model.hidden / 2
+                each = BY_NAME[model.kind].block_elems
+                if any(columns % each for _, columns in model.matrices().values()):
+                    continue
+            if length * batch >= 128 and 8 * length * batch * per_token < _MOST_OPERATIONS * (4 if given else 1):
                 break
         method = METHODS[rng.integers(len(METHODS))]
         settings = TuneSettings(
             method=method, rank=int(rng.choice([4, 8, 16, 32, 64])), length=length, batch=batch,
             checkpointing=bool(rng.random() < 0.5), quantized=bool(rng.random() < 0.6) and method != "full",
-            max_steps=2, epochs=9,
+            max_steps=2, epochs=9, n_threads=int(rng.choice([1, 2])),
         )  # fmt: skip
-        yield Point(decoder, _rows(rng, settings, decoder.vocab), settings)
+        yield Point(model, _rows(rng, settings, vocab), settings)
+
+
+def _of_file(path: Path) -> tuple[int, float]:
+    """(its vocabulary, weights that a token meets, of the head half as often)."""
+    config = read_decoder(read_model(path))
+    weights = config.n_layer * sum(rows * columns for rows, columns in matrices(config))
+    return config.vocab, weights + config.vocab * config.hidden / 2
 
 
 def _decoder(rng: np.random.Generator) -> Decoder:
@@ -134,13 +157,20 @@ def _rows(rng: np.random.Generator, settings: TuneSettings, vocab: int) -> Packe
     return pack(examples, settings.length)
 
 
+def _first(rows: Packed, count: int) -> Packed:
+    starts = rows.starts[: count + 1]
+    return Packed(rows.tokens[: starts[-1]], rows.supervised[: starts[-1]], rows.documents[: starts[-1]], starts)
+
+
 def measure(point: Point) -> tuple[int, int]:
     """(bytes predicted, bytes taken). The first is asked before anything runs."""
     with tempfile.TemporaryDirectory() as folder:
-        path = point.decoder.write(Path(folder) / "model.gguf")
+        model = point.model
+        path = model if isinstance(model, Path) else model.write(Path(folder) / "model.gguf")
         base = Artifact("gguf", (str(path),), "made")
         predicted = plugins().tuners()["torch"].footprint(base, point.settings, point.rows.size).needed_bytes
         packed.write(Path(folder) / ROWS, point.rows)
+        packed.write(Path(folder) / HELD_OUT, _first(point.rows, point.settings.batch))
         job = TuneJob("torch", base, "made", point.settings, folder, "here")
         command = [sys.executable, str(CHILD), msgspec.json.encode(job).decode()]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

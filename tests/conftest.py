@@ -29,6 +29,7 @@ if hasattr(signal, "SIGHUP"):
 
 pytest_plugins = [
     "support.browser",
+    "support.control_groups",
     "support.groups",
     "support.json_schema_suite",
     "support.llama_cpp_source",

@@ -209,7 +209,7 @@ def main() -> None:
         tell(event)
 
     try:
-        _tune(order.job, tell_steps, asked.event)
+        tune_here(order.job, tell_steps, asked.event)
     except MemoryError:
         hint = f"use a smaller {option('batch')} or {option('length')}"
         tell(Failed.of(BackendError("not enough memory to tune", hint=hint)))
@@ -217,7 +217,8 @@ def main() -> None:
         tell(Failed.of(error))
 
 
-def _tune(job: TuneJob, tell: Tell, asked: threading.Event) -> None:
+def tune_here(job: TuneJob, tell: Tell, asked: threading.Event) -> None:
+    """What the process of its own does: `tune_apart` is for everybody else."""
     folder = Path(job.folder)
     rows = packed.read(folder / ROWS)
     held_out = packed.read(folder / HELD_OUT) if (folder / HELD_OUT).exists() else None

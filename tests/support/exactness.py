@@ -65,6 +65,7 @@ def tuned(trainer, documents: Documents, target: Path, *, adapted: bool = True) 
     """By a trainer. Without `adapted`: as if nothing had been learned."""
     import torch
     from edgellm_tune.decoder import Tokens
+    from edgellm_tune.loss import logits_of
     from edgellm_tune.pieces import Norm
 
     model, nothing = trainer.model, torch.empty(0, dtype=torch.int64)
@@ -78,8 +79,7 @@ def tuned(trainer, documents: Documents, target: Path, *, adapted: bool = True) 
             count = len(ids)
             tokens = Tokens(torch.tensor(list(ids)), torch.arange(count), ((0, count),), nothing, nothing)
             x = Norm.apply(model._hidden(tokens), model.vectors["output_norm.weight"], model.config.eps)
-            for start, stop in model.head.parts():
-                rows[at : at + count, start:stop] = (x @ model.head.part(start, stop).T).numpy()
+            rows[at : at + count] = logits_of(x, model.head).numpy()
             at += count
     for linear, scale in zip(model.linears, scales, strict=True):
         linear.adapter.scale = scale

@@ -94,7 +94,7 @@ def test_parts_of_the_vocabulary_and_of_the_tokens_make_the_same_loss(tmp_path, 
     monkeypatch.setattr(base, "PART_BYTES", 50 * 64 * 4)  # of the 288 rows
     monkeypatch.setattr(loss, "LOGITS_BYTES", 5 * 288 * 4)  # of the 15 tokens
     parts = trainer(path)
-    assert len(parts.model.head.parts()) == 6
+    assert len(list(parts.model.head.parts())) == 6
     assert parts.step([BATCH], 1e-2) == pytest.approx(first, rel=1e-12)
     assert parts.loss(BATCH) == pytest.approx(then, rel=1e-12)
 

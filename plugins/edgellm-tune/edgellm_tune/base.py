@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ from edgellm.formats.mapped import map_file
 from edgellm_tune.blocks import unpack
 
 PART_BYTES = 16 * 1024**2  # of float32 values: a table's rows are unpacked so many at a time
+_AT_ONCE = 256 * 1024  # values; what they come through stays small, and in the processor's caches
 
 
 @dataclass(slots=True)
@@ -27,30 +29,47 @@ class Matrix:
     held: Tensor
     tensor: GgufTensor
     dtype: torch.dtype
+    file: mmap.mmap
 
     def values(self) -> Tensor:
         """All of it. Not a copy where it is held as values."""
-        return self.part(0, self.rows)
-
-    def part(self, start: int, stop: int) -> Tensor:
-        """Rows `start` to `stop`."""
-        return self._unpacked(self.held[start:stop])
+        if self.is_unpacked:
+            return self.held
+        return self._unpack(torch.empty(self.rows, self.columns, dtype=self.dtype), self.held)
 
     def at(self, indices: Tensor) -> Tensor:
         """Rows by number, (numbers, columns)."""
-        return self._unpacked(self.held[indices])
+        held = self.held[indices]
+        return held if self.is_unpacked else unpack(held, self.tensor.type, self.dtype)
 
-    def parts(self) -> list[tuple[int, int]]:
-        """Rows that are unpacked together: all where they are held as values."""
-        each = self.rows if self.is_unpacked else max(1, PART_BYTES // (4 * self.columns))
-        return [(start, min(start + each, self.rows)) for start in range(0, self.rows, each)]
+    def parts(self) -> Iterator[tuple[slice, Tensor]]:
+        """Some rows after the others, and their values: all at once where it is held as values, and until the next ones
+        come where not."""
+        if self.is_unpacked:
+            yield slice(0, self.rows), self.held
+            return
+        each = min(self.rows, max(1, PART_BYTES // (4 * self.columns)))
+        # A mapping of its own: between blocks of the heap, holes of this size would stay.
+        room = torch.frombuffer(mmap.mmap(-1, each * self.columns * self.dtype.itemsize), dtype=self.dtype)
+        for start in range(0, self.rows, each):
+            part = slice(start, min(start + each, self.rows))
+            yield part, self._unpack(room.view(each, -1)[: part.stop - start], self.held[part])
 
     @property
     def is_unpacked(self) -> bool:
         return self.held.dtype == self.dtype
 
-    def _unpacked(self, held: Tensor) -> Tensor:
-        return held if self.is_unpacked else unpack(held, self.tensor.type, self.dtype)
+    def let_go(self) -> None:
+        """Its pages of the file, where nothing reads them again soon: they are memory beside its values otherwise."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            start = self.tensor.offset // mmap.PAGESIZE * mmap.PAGESIZE
+            self.file.madvise(mmap.MADV_DONTNEED, start, self.tensor.offset + self.tensor.n_bytes - start)
+
+    def _unpack(self, values: Tensor, held: Tensor) -> Tensor:
+        each = max(1, _AT_ONCE // self.columns)
+        for start in range(0, len(held), each):
+            values[start : start + each] = unpack(held[start : start + each], self.tensor.type, self.dtype)
+        return values
 
 
 class Base:
@@ -76,21 +95,24 @@ class Base:
         """Tensors that nothing was made of."""
         return sorted(self._tensors.keys() - self._asked)
 
+    def let_go(self) -> None:
+        """The file's pages: those that are read again come back."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            for file in self._files.values():
+                file.madvise(mmap.MADV_DONTNEED)
+
     def matrix(self, name: str, rows: int, columns: int) -> Matrix:
         """
         Raises:
             BadArtifact: there is none, or it has another shape.
         """
         tensor, held = self._find(name, (columns, rows))
-        matrix = Matrix(name, rows, columns, held.view(rows, -1), tensor, self._dtype)
+        matrix = Matrix(name, rows, columns, held.view(rows, -1), tensor, self._dtype, self._files[name])
         if tensor.type.name == "F32" and self._dtype == torch.float32:
             matrix.held = matrix.held.view(torch.float32)
         elif not self._quantized:
-            values = torch.empty(rows, columns, dtype=self._dtype)
-            for start, stop in matrix.parts():
-                values[start:stop] = matrix.part(start, stop)
-            matrix.held = values
-            self._let_go(tensor)
+            matrix.held = matrix.values()
+            matrix.let_go()
         return matrix
 
     def vector(self, name: str, size: int) -> Tensor:
@@ -101,12 +123,6 @@ class Base:
         """
         tensor, held = self._find(name, (size,))
         return unpack(held.view(1, -1), tensor.type, self._dtype)[0].clone()
-
-    def _let_go(self, tensor: GgufTensor) -> None:
-        """Its pages, which nothing reads again, are memory beside its values otherwise."""
-        if hasattr(mmap, "MADV_DONTNEED"):
-            start = tensor.offset // mmap.PAGESIZE * mmap.PAGESIZE
-            self._files[tensor.name].madvise(mmap.MADV_DONTNEED, start, tensor.offset + tensor.n_bytes - start)
 
     def _find(self, name: str, dims: tuple[int, ...]) -> tuple[GgufTensor, Tensor]:
         if name not in self._tensors:

@@ -100,6 +100,7 @@ class Model:
                 f"{base.where}: nothing of a {config.arch} model is made of {', '.join(unused[:3])}",
                 hint="tune another file of this model",
             )
+        base.let_go()
         self._rotations: dict[bool, tuple[Tensor, Tensor]] = {}  # by whether the layer has a window
 
     def _layer(self, base: Base, index: int, adapt: Adapt) -> Layer:
@@ -141,8 +142,7 @@ class Model:
         with torch.no_grad():
             x = self._hidden(tokens)[-1:]
             x = Norm.apply(x, self.vectors["output_norm.weight"], self.config.eps)
-            logits = [x @ self.head.part(start, stop).T for start, stop in self.head.parts()]
-            return int(torch.cat(logits, 1).argmax())
+            return int(loss.logits_of(x, self.head).argmax())
 
     def _hidden(self, tokens: Tokens) -> Tensor:
         """What the layers make of them, (tokens, hidden), without a graph."""
@@ -162,6 +162,7 @@ class Model:
                 for layer in self.layers:
                     inputs.append(x)
                     x = layer(x, rotations[layer.is_local], tokens.documents)
+            give_back()  # what layers left between what is kept
             total, grad = self._ending(x, tokens, share)
             give_back()  # logits
             for layer in reversed(self.layers):
@@ -172,8 +173,9 @@ class Model:
             first = x.requires_grad_(trains_embedding)
             for layer in self.layers:
                 x = layer(x, rotations[layer.is_local], tokens.documents)
+            give_back()
             total, grad = self._ending(x.detach(), tokens, share)
-            give_back()  # logits
+            give_back()
             torch.autograd.backward(x, grad)
             grad = first.grad
         if trains_embedding:
@@ -182,7 +184,10 @@ class Model:
         return total
 
     def _embedded(self, tokens: Tokens) -> Tensor:
-        return self.embedding.at(tokens.ids).mul_(self.config.embedding_scale)
+        x = self.embedding.at(tokens.ids).mul_(self.config.embedding_scale)
+        if self.head is not self.embedding:
+            self.embedding.let_go()
+        return x
 
     def _grad_of_embedding(self) -> Tensor:
         if self.embedding.held.grad is None:

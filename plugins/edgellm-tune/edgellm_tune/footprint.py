@@ -12,22 +12,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgellm.formats.gguf.decoder import Decoder, read_decoder
-from edgellm.formats.gguf.reader import GgufModel, GgufTensor
+from edgellm.formats.gguf.reader import GgufModel, GgufTensor, LongArray
 from edgellm.types.machine import Machine
 from edgellm.types.tuning import TuneFootprint, TuneSettings, TuneSize
 
 FLOAT = 4
 LOGITS_BYTES = 64 * 1024**2  # most logits that loss.py has at once
 PART_BYTES = 16 * 1024**2  # values of a table that base.py unpacks at once
-FAULT_BYTES = 64 * 1024  # pages that Linux maps together, of a table of which only some rows are read
+AT_ONCE_BYTES = 4 * 1024**2  # what base.py unpacks at once: 256 Ki values, at most 13 bytes each with their codes
 PROCESS_BYTES = 200 * 1024**2  # measured: the interpreter with torch, the core and the header of a file
+THREAD_BYTES = 6 * 1024**2  # measured: of each but the first
+TOKEN_BYTES = 128  # measured: a token of the vocabulary as Python's text, for sample answers
 # Measured: glibc keeps what was freed between blocks that are not, of activations so much.
 _FRAGMENTED = 1.06
-# Bytes beside its 4 that blocks.py has of a value at once: codes, their high bits, and what is added of those.
-_CODES = {
-    "Q4_0": 0.5, "Q4_1": 0.5, "Q5_0": 9.0, "Q5_1": 9.0, "IQ4_NL": 5.0, "Q2_K": 1.0, "Q3_K": 2.0, "Q4_K": 1.0,
-    "Q5_K": 3.0, "Q6_K": 3.0,
-}  # fmt: skip
 # 1e9 operations per second and thread: measured on a Zen 4 with AVX-512; the others by the width of their vectors.
 _RATES = {"avx512f": 57.0, "avx2": 28.0, "neon": 14.0}
 
@@ -53,7 +50,7 @@ def footprint(model: GgufModel, settings: TuneSettings, size: TuneSize) -> TuneF
     is_full = settings.method == "full"
     highest = max(_moments(model, config, settings, size), key=lambda moment: moment.total)
     return TuneFootprint(
-        weights_bytes=_weights(model, config, settings, size),
+        weights_bytes=_weights(model, config, settings),
         unpacked_bytes=int(highest.unpacked),
         trained_bytes=FLOAT * (frozen if is_full else trained + frozen),
         gradient_bytes=int(highest.gradients),
@@ -61,7 +58,7 @@ def footprint(model: GgufModel, settings: TuneSettings, size: TuneSize) -> TuneF
         activation_bytes=int(highest.activations),
         logits_bytes=int(highest.logits),
         data_bytes=size.n_tokens * 13,
-        process_bytes=PROCESS_BYTES,
+        process_bytes=PROCESS_BYTES + THREAD_BYTES * (settings.n_threads - 1) + TOKEN_BYTES * _n_spelled(model),
     )
 
 
@@ -86,10 +83,10 @@ def _moments(model: GgufModel, config: Decoder, settings: TuneSettings, size: Tu
     state = token * (d + config.head_dim * len(set(config.local)))  # behind the last layer; and the rotations
     logits: float = _logits(config, n_supervised)
     if head:
-        values = FLOAT * math.prod(head.dims)
-        # Aligned memory is not had from a hole of its size; where layers are kept, they have left others.
-        once_more = values if settings.checkpointing else 0
-        logits += (_unpacked(head) + once_more) * min(1.0, PART_BYTES / values)
+        logits += min(PART_BYTES, FLOAT * math.prod(head.dims)) + AT_ONCE_BYTES
+    # A table that only its rows are read of: Linux maps up to all of it with them, and it is let go then.
+    table = packed.get("token_embd.weight")
+    yield _Moment(token * d, unpacked=table.n_bytes if table and not config.tied else 0)
     yield _Moment(layers * inputs + state, of_head, logits)
     for left in (layers, 1):  # from the last layer to the first; of the gradient
         done = of_head + (layers - left) * of_layer
@@ -97,18 +94,22 @@ def _moments(model: GgufModel, config: Decoder, settings: TuneSettings, size: Tu
     yield _Moment(0, gradients)
 
 
-def _weights(model: GgufModel, config: Decoder, settings: TuneSettings, size: TuneSize) -> int:
-    """Of a table that is only read from, the pages of the rows that are needed."""
+def _weights(model: GgufModel, config: Decoder, settings: TuneSettings) -> int:
+    """Without a table that only rows are read of, which is let go then."""
     mapped = {name: tensor.n_bytes for name, tensor in _packed(model, settings, plain=True).items()}
     values = FLOAT * n_weights(config)
     if settings.method == "full":
         return values + sum(tensor.n_bytes for tensor in model.tensors if tensor.type.name == "F32")
-    table = mapped.get("token_embd.weight", 0)
-    if not config.tied and table > FAULT_BYTES:
-        pieces = table / FAULT_BYTES
-        mapped["token_embd.weight"] = int(table * (1 - (1 - 1 / pieces) ** size.n_tokens))
+    in_pages = sum(n_bytes for name, n_bytes in mapped.items() if config.tied or name != "token_embd.weight")
     held = sum(FLOAT * math.prod(tensor.dims) for tensor in model.tensors if tensor.name not in mapped)
-    return sum(mapped.values()) + held
+    return in_pages + held
+
+
+def _n_spelled(model: GgufModel) -> int:
+    tokens = model.header.metadata.get("tokenizer.ggml.tokens", ())
+    if isinstance(tokens, LongArray):
+        return tokens.length
+    return len(tokens) if isinstance(tokens, tuple) else 0
 
 
 def rate(model: GgufModel, settings: TuneSettings, machine: Machine) -> float:
@@ -189,7 +190,7 @@ def _packed(model: GgufModel, settings: TuneSettings, *, plain: bool = False) ->
 
 def _unpacked(tensor: GgufTensor) -> float:
     """Bytes of its values, and of what they come through."""
-    return (FLOAT + _CODES.get(tensor.type.name, 0.0)) * math.prod(tensor.dims)
+    return FLOAT * math.prod(tensor.dims) + AT_ONCE_BYTES
 
 
 def _logits(config: Decoder, n_supervised: int) -> int:

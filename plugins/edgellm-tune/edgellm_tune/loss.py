@@ -43,27 +43,30 @@ def cross_entropy(
 
 
 @torch.no_grad()
+def logits_of(x: Tensor, head: Matrix) -> Tensor:
+    """(tokens, vocabulary) of what the last norm gives."""
+    logits = torch.empty(len(x), head.rows, dtype=x.dtype)
+    for part, values in head.parts():
+        torch.mm(x, values.T, out=logits[:, part])
+    return logits
+
+
+@torch.no_grad()
 def _of_part(x: Tensor, targets: Tensor, head: Matrix, share: float | None) -> tuple[float, Tensor | None]:
-    tiles = head.parts()
-    logits = [x @ head.part(start, stop).T for start, stop in tiles]
-    highest = torch.stack([tile.amax(1) for tile in logits]).amax(0)
-    rows = torch.arange(len(x))
-    wanted = torch.empty_like(highest)
-    inside = [(targets >= start) & (targets < stop) for start, stop in tiles]
-    for tile, here, (start, _) in zip(logits, inside, tiles, strict=True):
-        wanted[here] = tile[rows[here], targets[here] - start]
-    sums = torch.stack([tile.sub_(highest[:, None]).exp_().sum(1) for tile in logits]).sum(0)
+    logits = logits_of(x, head)
+    rows, highest = torch.arange(len(x)), logits.amax(1)
+    wanted = logits[rows, targets]
+    sums = logits.sub_(highest[:, None]).exp_().sum(1)
     total = float((highest + sums.log() - wanted).sum())
     if share is None:
         return total, None
+    logits.mul_((share / sums)[:, None])
+    logits[rows, targets] -= share
     to_x = torch.zeros_like(x)
-    for tile, here, (start, stop) in zip(logits, inside, tiles, strict=True):
-        tile.mul_((share / sums)[:, None])
-        tile[rows[here], targets[here] - start] -= share
-        to_x.addmm_(tile, head.part(start, stop))
-        if head.held.requires_grad:
-            grad = _grad_of(head)
-            grad[start:stop].addmm_(tile.T, x)
+    for part, values in head.parts():
+        to_x.addmm_(logits[:, part], values)
+    if head.held.requires_grad:
+        _grad_of(head).addmm_(logits.T, x)
     return total, to_x
 
 
