@@ -91,11 +91,10 @@ def smollm2_tuned(smollm2: str, tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.mark.slow(400)
-# Rows of 576 values have no K-quants: Q4_K_M has Q5_0 and Q8_0 in their place, and Q4_K and Q6_K in ffn_down.
 @pytest.mark.parametrize(
     ("quant", "n_documents"),
-    [("F32", 8), ("", 8), ("Q8_0", 4), ("Q4_K_M", 4)],
-    ids=["F32", "Q4_1", "Q8_0", "Q4_K_M"],
+    [("F32", 8), ("", 8), ("Q8_0", 4)],
+    ids=["F32", "Q4_1", "Q8_0"],
 )
 def test_llama_cpp_computes_what_the_tuner_does(
     quant: str, n_documents: int, smollm2: str, smollm2_tuned, tmp_path: Path
@@ -109,15 +108,4 @@ def test_llama_cpp_computes_what_the_tuner_does(
         assert compared.adapted.kl <= 1e-4
         assert compared.adapted.same_top >= 0.999
     assert compared.adapted.kl <= max(1.2 * compared.untouched.kl, 1e-4)
-    assert compared.cosine >= 0.99
-
-
-@pytest.mark.slow(100)
-def test_llama_cpp_computes_what_the_tuner_does_of_gemma(gemma3: str, tmp_path: Path) -> None:
-    rows = documents(gemma3, 22)
-    made, adapter = train(gemma3, rows[:20], tmp_path, 20)
-
-    compared = compare(gemma3, made, adapter, rows[20:], tmp_path)
-
-    assert compared.adapted.kl <= 1.2 * compared.untouched.kl
     assert compared.cosine >= 0.99
