@@ -40,7 +40,8 @@ def require_room(folder: Path, n_bytes: int, what: str, *, hint: str) -> None:
     place = nearest_existing(folder)
     needed, free = n_bytes + SPARE_BYTES, shutil.disk_usage(place).free
     if needed > free:
-        raise DiskFull(f"{what} needs {show_size(needed)} in {place}, {show_size(free)} are free", hint=hint)
+        need = f"{what} needs {show_size(needed)} in {place}, of which {show_size(SPARE_BYTES)} stay free"
+        raise DiskFull(f"{need}; {show_size(free)} are free", hint=hint)
 
 
 def reserve(file: BinaryIO, n_bytes: int) -> None:

@@ -105,5 +105,6 @@ def show_params(n_params: float) -> str:
 
 
 def show_rate(per_second: float) -> str:
-    """Three significant digits: `10.4`, `212`, `2,710`."""
-    return f"{per_second:.3g}" if per_second < 999.5 else f"{float(f'{per_second:.3g}'):,.0f}"
+    """Three significant digits, below 1 one: `0.07`, `10.4`, `212`, `2,710`."""
+    digits = 1 if per_second < 0.95 else 3
+    return f"{per_second:.{digits}g}" if per_second < 999.5 else f"{float(f'{per_second:.3g}'):,.0f}"

@@ -89,6 +89,7 @@ def test_documents_are_scored_in_order(llm: EdgeLLM) -> None:
         pytest.param(lambda llm: llm.rerank("", ["a"]), "query", id="an empty query"),
         pytest.param(lambda llm: llm.rerank("a", []), "documents", id="no documents"),
         pytest.param(lambda llm: llm.rerank("a", ["b", ""]), "documents", id="an empty document"),
+        pytest.param(lambda llm: llm.embed(["a", None]), "input", id="nothing among texts"),
     ],
 )
 def test_what_cannot_be_asked_is_a_usage_error(llm: EdgeLLM, ask, param: str) -> None:

@@ -89,6 +89,7 @@ def install(monkeypatch: pytest.MonkeyPatch, *fakes: FakeSource) -> None:
     monkeypatch.setattr(store_sources, "sources", lambda: table)
     monkeypatch.setattr(launch, "sources", lambda: table)
     monkeypatch.setattr("edgellm.hardware.probe.probe", lambda *_, **__: MACHINE)
+    monkeypatch.setattr("edgellm.hardware.host_checks.busy_load", lambda *_, **__: None)
 
 
 def pypi_file() -> ModelFile:

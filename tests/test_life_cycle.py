@@ -36,7 +36,7 @@ llm = EdgeLLM.load("echo", isolate=sys.argv[1] == "process")
 child = os.fork()
 if not child:
     calls = [lambda: llm.chat("hi"), lambda: llm.embed("hi"), lambda: llm.info]
-    refused = 0
+    refused = llm.state == "closed"
     for call in calls:
         try:
             call()
@@ -45,7 +45,7 @@ if not child:
     llm.close()  # the model of the parent goes on
     os._exit(refused)
 _, status = os.waitpid(child, 0)
-print(os.waitstatus_to_exitcode(status), llm.chat("hello").text)
+print(os.waitstatus_to_exitcode(status), llm.state, llm.chat("hello").text)
 llm.close()
 """
 
@@ -55,7 +55,7 @@ llm.close()
 def test_a_fork_is_told_to_load_its_own(isolate: bool) -> None:
     text = FORK.replace("sys.argv[1]", repr("process" if isolate else "thread"))
     ran = program(text)
-    assert (ran.stdout.split(), ran.stderr) == (["3", "hello"], "")
+    assert (ran.stdout.split(), ran.stderr) == (["4", "ready", "hello"], "")
 
 
 def test_an_object_that_nobody_holds_ends_its_worker() -> None:

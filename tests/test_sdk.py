@@ -622,3 +622,9 @@ def test_a_stream_that_another_thread_reads_is_not_closed_and_says_so(open_llm: 
         events.close()
     reader.join(PATIENCE_S)
     events.close()
+
+
+def test_progress_that_nobody_can_call_is_refused_before_anything_is_fetched() -> None:
+    for call in (lambda: EdgeLLM.load("echo", progress=None), lambda: EdgeLLM.auto(progress=None)):  # type: ignore
+        with refuses(UsageError, param="progress"):
+            call()

@@ -346,7 +346,7 @@ def test_an_optional_part_is_installed_where_it_is_named(
     status, asked = repository.run("--with", "edgellm-more", "--extras", "test")
     assert status == 0
     assert asked[-1] == f"install --editable {repository.folder}/plugins/edgellm-more[large,test]"
-    assert "edgellm-more needs 2 packages of 4 MB: torch, sympy" in capsys.readouterr().out
+    assert "edgellm-more needs 2 packages of 4 MB (about 16 MB on the disk): torch, sympy" in capsys.readouterr().out
     assert repository.run("--with", "edgellm-more")[1] == []
 
 
@@ -357,7 +357,10 @@ def test_gigabytes_for_gpus_are_fetched_only_where_that_is_asked(repository: Rep
 
     assert not any(line.startswith("install --editable") and "edgellm-more" in line for line in asked)
     assert row["status"] == "failed"
-    assert "2 packages of 8 MB would be installed, 1 of them for GPUs, as nvidia-cudnn" in row["note"]
+    assert (
+        "2 packages of 8 MB (about 32 MB on the disk) would be installed, 1 of them for GPUs, as nvidia-cudnn"
+        in row["note"]
+    )
     assert "`make setup-more ARGS=--gpu`" in row["hint"]
     assert "pip install torch --index-url INDEX" in row["hint"]
 

@@ -81,7 +81,7 @@ def test_whole_numbers_are_exact(number: int, suffix: str) -> None:
         (show_params(134515008), "135M"), (show_params(8030261248), "8.0B"),
         (show_params(999885952), "1.0B"), (show_params(999499999), "999M"),
         (show_rate(10.44), "10.4"), (show_rate(999.4), "999"), (show_rate(999.6), "1,000"),
-        (show_rate(2714.0), "2,710"),
+        (show_rate(2714.0), "2,710"), (show_rate(0.0665), "0.07"), (show_rate(0.96), "0.96"), (show_rate(0.775), "0.8"),
     ],
 )  # fmt: skip
 def test_show(shown: str, expected: str) -> None:

@@ -56,6 +56,7 @@ def here(models_file: Path | None = None) -> SelectionContext:
         rules=rules(),
         gpus=_gpus(machine),
         load=busy_load(machine),
+        load_lasts=busy_load(machine, minutes=5) is not None,
     )
 
 

@@ -31,6 +31,8 @@ def unavailable(
     causes = [*dict.fromkeys((*failures, asked)), *(f"what is stored of it is {problem}" for problem in problems)]
     chosen = "" if named else ", which would be chosen,"
     message = f"{wish.model} {wish.quant}{chosen} cannot be had: {'; '.join(causes)}"
+    if offline and named and not entries:  # which quantization it would be is not what is missing
+        message = f"{wish.model} is not on this disk, and {asked}; {wish.quant} would be fetched"
     others = _on_this_disk(wish.model, [entry for entry in entries if entry.problem is None])
     if others:
         are = "is" if len(others) == 1 else "are"

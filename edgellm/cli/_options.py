@@ -13,7 +13,7 @@ from edgellm.cli.collector import look_as_usual
 from edgellm.cli.download import Question, max_download, yes
 from edgellm.cli.page import say
 from edgellm.cli.progress import progress
-from edgellm.cli.words import BACKEND, KV, MODEL, PROFILE, QUANT, TASK, TOKENS
+from edgellm.cli.words import BACKEND, KV, MODEL, PROFILE, QUANT, TASK, TOKENS, WRITING_TASK, Words
 from edgellm.errors import UsageError
 from edgellm.units import counted, parse_rate
 
@@ -119,8 +119,6 @@ max_rate = click.option(
 
 
 _CHOOSING = (
-    click.argument("model", required=False, type=MODEL),
-    click.option("--task", default="chat", show_default=True, type=TASK, help="What the model is for."),
     click.option("--ctx", type=TOKENS, metavar="TOKENS", help="Context per slot that it must hold, as 8192 or 32k."),
     click.option("--min-tps", type=float, metavar="RATE", help="Slowest acceptable rate, tokens per second."),
     click.option("--max-memory", metavar="SIZE", help="Most memory it may take, as 700MiB or 2GiB."),
@@ -175,18 +173,24 @@ def samples(command: F) -> F:
     return command
 
 
-def chooses(command: F) -> F:
+def chooses(command: F, tasks: Words = TASK) -> F:
     """The flags of `launch_options` that choose a model and its file, and the argument MODEL."""
-    for option in reversed(_CHOOSING):
+    task = click.option("--task", default="chat", show_default=True, type=tasks, help="What the model is for.")
+    for option in reversed((click.argument("model", required=False, type=MODEL), task, *_CHOOSING)):
         command = option(command)
     return command
 
 
-def launches(command: F) -> F:
+def launches(command: F, tasks: Words = TASK) -> F:
     """All flags of `launch_options`, and the argument MODEL."""
     for option in reversed(_LAUNCHING):
         command = option(command)
-    return chooses(command)
+    return chooses(command, tasks)
+
+
+def launches_to_chat(command: F) -> F:
+    """The same, and the tasks of models that write are named."""
+    return launches(command, WRITING_TASK)
 
 
 def make_plan(
@@ -236,14 +240,14 @@ def _pairs(options: Sequence[str]) -> dict[str, str]:
     return dict(text.split("=", 1) for text in options)
 
 
-def say_taken(plan: LaunchPlan, decision: Decision | None = None) -> None:
-    """Tell that a model was taken for a name that none has, or for a better one that cannot be had now, and that other
-    programs slow it down."""
+def say_taken(plan: LaunchPlan, decision: Decision | None = None, *, to_run: bool = True) -> None:
+    """Tell that a model was taken for a name that none has, or for a better one that cannot be had now, and, where it
+    runs, that other programs slow it down."""
     from edgellm import explain
     from edgellm.types.reason import NameTaken, ProcessorsBusy
 
     for reason in plan.reasons:
-        if isinstance(reason, NameTaken | ProcessorsBusy):
+        if isinstance(reason, NameTaken) or (to_run and isinstance(reason, ProcessorsBusy)):
             say(explain.sentence(reason), err=True)
     if decision is not None and (why := explain.second_best(decision)):
         say(why, err=True)

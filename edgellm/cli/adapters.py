@@ -9,7 +9,7 @@ import click
 
 from edgellm.cli import tune_jobs
 from edgellm.cli.page import examples, say, say_json
-from edgellm.cli.words import ADAPTER, MODEL, QUANT, STORED_ADAPTER
+from edgellm.cli.words import ADAPTER, MODEL, QUANT, STORED_ADAPTER, WholeNumber
 from edgellm.units import show_size
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def export_adapter(
 @click.option("--to", default="F16", type=QUANT, metavar="NAME", help="Quantization to write (default: F16).")
 @click.option("--scale", default=1.0, help="How much of the adapter is added (default: 1).")
 @click.option("--imatrix", default="", metavar="FILE", help="Importance matrix (GGUF), as llama-imatrix makes it.")
-@click.option("--threads", type=click.IntRange(1, 1024), metavar="N", help="Threads to quantize with.")
+@click.option("--threads", type=WholeNumber(1, 1024), metavar="N", help="Threads to quantize with.")
 @force_flag
 @as_json_flag
 def merge_command(

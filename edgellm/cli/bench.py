@@ -12,7 +12,7 @@ from edgellm import settings
 from edgellm.cli._options import kv, max_rate
 from edgellm.cli.download import Question, max_download, yes
 from edgellm.cli.page import examples, say, say_json, say_lines
-from edgellm.cli.words import BACKEND, MODEL
+from edgellm.cli.words import BACKEND, MODEL, WholeNumber
 from edgellm.errors import UsageError
 from edgellm.units import counted, parse_bytes, show_memory, show_rate
 
@@ -59,7 +59,7 @@ def counts(least: int) -> Callable[[click.Context, click.Parameter, str | None],
     show_default=True,
     help="Lengths of prompts, tokens.",
 )
-@click.option("--gen", type=click.IntRange(0, MAX_TOKENS), default=64, show_default=True, help="Tokens to generate.")
+@click.option("--gen", type=WholeNumber(0, MAX_TOKENS), default=64, show_default=True, help="Tokens to generate.")
 @click.option(
     "--ctx",
     "depths",
@@ -70,7 +70,7 @@ def counts(least: int) -> Callable[[click.Context, click.Parameter, str | None],
     help="Tokens in the cache before.",
 )
 @click.option("--threads", callback=counts(1), metavar="N,..", help="Thread counts to compare; unset = what fits here.")
-@click.option("--repeat", type=click.IntRange(0, 100), default=3, show_default=True, help="Rounds; 0 = quality only.")
+@click.option("--repeat", type=WholeNumber(0, 100), default=3, show_default=True, help="Rounds; 0 = quality only.")
 @kv
 @click.option("--backend", type=BACKEND, help="Only this backend.")
 @click.option("--offline", is_flag=True, help="Only what is on this disk already.")
@@ -85,10 +85,8 @@ def counts(least: int) -> Callable[[click.Context, click.Parameter, str | None],
     metavar="MODEL|FILE",
     help="A better quantization of the same model to compare answers with.",
 )
-@click.option("--chunk", type=click.IntRange(32, 8192), default=512, show_default=True, help="Tokens scored at a time.")
-@click.option(
-    "--chunks", type=click.IntRange(1, 10_000), default=8, show_default=True, help="Chunks of the text at most."
-)
+@click.option("--chunk", type=WholeNumber(32, 8192), default=512, show_default=True, help="Tokens scored at a time.")
+@click.option("--chunks", type=WholeNumber(1, 10_000), default=8, show_default=True, help="Chunks of the text at most.")
 @click.option(
     "--max-kl",
     type=click.FloatRange(0),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgellm.cli.page import Column, examples, say, say_json, table
-from edgellm.cli.words import BACKEND
+from edgellm.cli.words import BACKEND, WholeNumber
 from edgellm.errors import BackendUnavailable, UsageError
 from edgellm.units import counted
 
@@ -20,9 +20,7 @@ SCHEMA = 1
 
 @click.command(epilog=examples("edgellm calibrate", "edgellm calibrate --backend gguf --threads 4"))
 @click.option("--backend", type=BACKEND, help="Measure this backend only. Default: every one that can.")
-@click.option(
-    "--threads", type=click.IntRange(1, 1024), help="Measure this many beside one. Default: as selection uses."
-)
+@click.option("--threads", type=WholeNumber(1, 1024), help="Measure this many beside one. Default: as selection uses.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/cli.md).")
 def command(*, backend: str | None, threads: int | None, as_json: bool) -> None:
     """Measure how fast this CPU runs each quantization."""

@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from edgellm.cli.page import examples, say
+from edgellm.cli.words import WholeNumber
 from edgellm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class _Client(_Choice):
 @click.argument("client", type=_Client(CLIENTS), metavar="CLIENT")
 @click.option("--url", default=URL, show_default=True, help="Where `edgellm serve` listens.")
 @click.option("--model", default=MODEL, show_default=True, help="The name to ask for; edgellm means what is served.")
-@click.option("--ctx", type=click.IntRange(1), help="Length of the context; asked of the server where it runs.")
+@click.option("--ctx", type=WholeNumber(1), help="Length of the context; asked of the server where it runs.")
 def command(*, client: str, url: str, model: str, ctx: int | None) -> None:
     """Write the lines that make a program use `edgellm serve`.
 

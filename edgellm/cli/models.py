@@ -64,7 +64,8 @@ def command(
 
         show(as_json)
         return
-    context = of(profile, models_file=models_file)
+    # What the machine can do, whatever else it does in this minute.
+    context = replace(of(profile, models_file=models_file), load=None, load_lasts=False)
     tasks: dict[str, Task] = {"chat": asked or "chat", "embedding": "embed"}  # by kind
     if asked is not None or fits:
         from edgellm.selection.scenario import TASK_NEEDS

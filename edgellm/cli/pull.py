@@ -25,7 +25,7 @@ def command(*, model: str | None, as_json: bool, **options: Any) -> None:
 
     with ended_with_us():
         plan, decision = make_plan(model, launch_options(**options))
-    say_taken(plan, decision)
+    say_taken(plan, decision, to_run=False)
     artifact = plan.artifact
     if as_json:
         row = {"id": artifact.model_id, "quant": artifact.quant, "bytes": artifact.bytes, "paths": artifact.paths}

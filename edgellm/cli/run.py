@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli._options import headline, launch_options, launches, make_plan, samples, say_taken
+from edgellm.cli._options import headline, launch_options, launches_to_chat, make_plan, samples, say_taken
 from edgellm.cli.page import examples, say, say_error
 from edgellm.cli.progress import waiting
 from edgellm.cli.talk import Talk, thoughtless
@@ -28,6 +28,7 @@ HELP = {
     "/help": "this text",
     "/reset": "forget the conversation",
     "/explain": "what runs here and why",
+    "/set": "as /set temperature 0.2: how answers are drawn from now on; without the number, as before",
     "/stats": "tokens and speed of the last answer",
     "/bye": "leave, as Ctrl-D, quit and exit do",
     "": 'Ctrl-C stops an answer. Text between two lines of """ is one message.',
@@ -43,7 +44,7 @@ HELP = {
         "edgellm run --schema order.json < letter.txt",
     )
 )
-@launches
+@launches_to_chat
 @click.argument("prompt", required=False)
 @click.option("--raw", is_flag=True, help="Continue the text as it stands, without a chat template.")
 @click.option("--system", metavar="TEXT", help="Instructions that stand before the conversation.")
@@ -99,7 +100,7 @@ def command(
         with ended_with_us():
             plan, decision = make_plan(model, options, to_chat=True)
     except UnknownModel as error:
-        raise _as_prompt(error, model) from None
+        raise _as_prompt(error, model, prompt) from None
     from edgellm.sdk.client import EdgeLLM
 
     plan = answering_with_all(plan)
@@ -119,9 +120,14 @@ def command(
     return 0
 
 
-def _as_prompt(error: UnknownModel, model: str | None) -> UnknownModel:
+def _as_prompt(error: UnknownModel, model: str | None, prompt: str | None) -> UnknownModel:
     """The same error, where a question was written in the place of the model: no model's name has blanks."""
-    if model is None or not re.search(r"\s", model.strip()):
+    if model is None:
+        return error
+    if not re.search(r"\s", model.strip()):
+        if prompt is None and model.isalpha():  # a question of one word, perhaps
+            behind = f'the first argument is the model, and a question comes behind it: edgellm run MODEL "{model}"'
+            error.hint = "; ".join(filter(None, (error.hint, behind)))
         return error
     return UnknownModel(
         f"the first argument is the model, and none is called {model[:60]!r}",
@@ -232,6 +238,12 @@ def _read() -> str | None:
 def _obey(text: str, talk: Talk) -> None:
     from edgellm import explain
 
+    match text.split():
+        case ["/set", *what] if len(what) < 3:
+            if what:
+                talk.draw_by(*what)
+            say(explain.sentence(talk.sampling))
+            return
     match text:
         case "/help":
             _say_help()
@@ -243,7 +255,7 @@ def _obey(text: str, talk: Talk) -> None:
                 say(line)
         case "/stats":
             click.echo(_stats(talk))
-            say(explain.sentence(talk.llm.plan.sampling))
+            say(explain.sentence(talk.sampling))
             for line in _drifts(talk.llm):
                 click.echo(line)
         case _:

@@ -18,6 +18,7 @@ from edgellm.cli.log_lines import EnvOption
 from edgellm.cli.page import examples
 from edgellm.cli.stopping import Say, ends_clean, hangups_refused, stop_on_hangup
 from edgellm.cli.talk import thoughtless
+from edgellm.cli.words import WholeNumber
 from edgellm.units import counted
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ GOOD_KEY = 16  # characters; of hexadecimal digits that is 64 bits
 )
 @click.option(
     "--port",
-    type=click.IntRange(0, 65535),
+    type=WholeNumber(0, 65535),
     default=PORT,
     cls=EnvOption,
     envvar="EDGELLM_PORT",
@@ -66,7 +67,7 @@ GOOD_KEY = 16  # characters; of hexadecimal digits that is 64 bits
 )
 @click.option(
     "--ollama-port",
-    type=click.IntRange(0, 65535),
+    type=WholeNumber(0, 65535),
     cls=EnvOption,
     envvar="EDGELLM_OLLAMA_PORT",
     show_envvar=True,

@@ -7,12 +7,14 @@ from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgellm.cli.screen import Screen
+from edgellm.errors import UsageError
 
 if TYPE_CHECKING:
     from edgellm.sdk.client import EdgeLLM
     from edgellm.types.event import Done, Event
     from edgellm.types.grammar import Grammar
     from edgellm.types.message import Message
+    from edgellm.types.sampling_defaults import SamplingDefaults
     from edgellm.types.tool_use import ToolResult
 
 
@@ -32,6 +34,7 @@ class Talk:
     ) -> None:
         """`schema`: answers are this JSON. `tools`: functions that the model may call."""
         from edgellm.types.message import Message
+        from edgellm.types.sampling import Sampling
 
         self.llm = llm
         self.last: Done | None = None  # of the last answer; None = none yet, or it was cut off
@@ -41,12 +44,42 @@ class Talk:
         self._tools = tools
         self._start = [] if system is None else [Message("system", system)]
         self._messages: list[Message] = list(self._start)
+        self._drawn_by = Sampling()
         self._options: dict[str, Any] = {"max_tokens": max_tokens, "stop": stop, "grammar": schema}
         if raw:
             _require_text(llm)
         else:
             # A model without a template is refused before anyone types a question.
             llm.request("hello", tools=tools)
+
+    @property
+    def sampling(self) -> SamplingDefaults:
+        """What answers are drawn by."""
+        from edgellm.types.sampling_defaults import SamplingDefaults, SamplingPart, by_rank
+
+        planned = self.llm.plan.sampling
+        return SamplingDefaults(by_rank([SamplingPart("operator", self._drawn_by), *planned.parts]), planned.unused)
+
+    def draw_by(self, name: str, value: str | None = None) -> None:
+        """Draw answers by this from now on; None = as the plan says.
+
+        Raises:
+            UsageError: there is no such parameter, or it is no number in its range.
+        """
+        import msgspec
+
+        from edgellm.types.checks import check_names
+        from edgellm.types.sampling import ALLOWED
+
+        check_names([name], ALLOWED)
+        try:
+            number = None if value is None else float(value)
+        except ValueError:
+            raise UsageError(f"{name}={value} is no number", hint=f"allowed: {ALLOWED[name]}", param=name) from None
+        if number is not None and number.is_integer():
+            number = int(number)
+        self._drawn_by = msgspec.structs.replace(self._drawn_by, **{name: number})
+        self._options["sampling"] = self._drawn_by
 
     def reset(self) -> None:
         self._messages = list(self._start)

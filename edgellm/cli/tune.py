@@ -10,7 +10,7 @@ import click
 
 from edgellm.cli.download import yes
 from edgellm.cli.page import examples, say, say_json
-from edgellm.cli.words import METHOD, MODEL, QUANT, TOKENS
+from edgellm.cli.words import METHOD, MODEL, QUANT, TOKENS, WholeNumber
 
 if TYPE_CHECKING:
     from edgellm.app.tune.plan import TunePlan
@@ -44,11 +44,11 @@ SCHEMA = 1
     help="Examples that are not learned, but show what was: a share, or how many.",
 )  # fmt: skip
 @click.option(
-    "--shots", type=click.IntRange(0, 64), metavar="N",
+    "--shots", type=WholeNumber(0, 64), metavar="N",
     help="Examples in the prompt of the base that it is compared with; unset = one of each class.",
 )  # fmt: skip
 @click.option(
-    "--nice", type=click.IntRange(0, 19), default=19, show_default=True, metavar="N",
+    "--nice", type=WholeNumber(0, 19), default=19, show_default=True, metavar="N",
     help="How far it yields to other programs: 19 whatever they do, 0 not at all.",
 )  # fmt: skip
 @click.option("--to", type=QUANT, metavar="QUANT", help="Of dora and full, which make a model: in what it is written.")

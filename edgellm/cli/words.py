@@ -46,6 +46,12 @@ class Words(_ParamType):
         return [CompletionItem(word) for word in words]
 
 
+class WholeNumber(click.IntRange):
+    """A whole number within bounds."""
+
+    name = "whole number"  # as in "'0x' is not a valid whole number"
+
+
 class TokenCount(_ParamType):
     """A number of tokens, as 8192 or 32k."""
 
@@ -116,6 +122,7 @@ def _methods(_incomplete: str) -> Iterable[str]:
 
 
 TASK = Words("task", _tasks, few=True)
+WRITING_TASK = Words("task", lambda incomplete: [task for task in _tasks(incomplete) if task != "embed"], few=True)
 METHOD = Words("method", _methods, few=True)
 KV = Words("kv", _caches, few=True)
 BACKEND = Words("backend", _backends, few=True)

@@ -198,7 +198,14 @@ def _preferred(why: backend_reason.Faster | backend_reason.OwnKernels | backend_
 
 def busy(fact: reason.ProcessorsBusy) -> str:
     """What other programs may make of the speed."""
-    who = f"other programs keep the {counted(fact.processors, 'processor')} busy (a load of {fact.load:.1f})"
+    processors, load = counted(fact.processors, "processor"), f"(a load of {fact.load:.1f})"
+    if (most := fact.instead_of) is not None:
+        return (
+            f"Busy: other programs have kept the {processors} busy for five minutes {load}, so one thread computes, as "
+            f"several would wait for each other; it may be as slow as {show_rate(fact.least_tok_s)} tok/s until they "
+            f"are done; {option('threads', most)} asks for {'both' if most == 2 else 'all'}."
+        )
+    who = f"other programs keep the {processors} busy {load}"
     cure = f"; {option('threads', 1)} is often many times faster then" if fact.threads > 1 else ""
     return f"Busy: {who}; it may be as slow as {show_rate(fact.least_tok_s)} tok/s until they are done{cure}."
 

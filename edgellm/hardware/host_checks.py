@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from edgellm.hardware.linux.sysfs import SysRoot
 from edgellm.types.machine import Machine
@@ -53,11 +54,11 @@ def _pages(tree: SysRoot) -> Iterator[Hindrance]:
         )
 
 
-def busy_load(machine: Machine, tree: SysRoot | None = None) -> float | None:
-    """Processes that compute or wait to, on average over the last minute; None where each has a processor, or where
+def busy_load(machine: Machine, tree: SysRoot | None = None, *, minutes: Literal[1, 5] = 1) -> float | None:
+    """Processes that compute or wait to, on average over the last minutes; None where each has a processor, or where
     nothing tells."""
     try:
-        load = float(((tree or SysRoot()).line("/proc/loadavg") or "").split()[0])
+        load = float(((tree or SysRoot()).line("/proc/loadavg") or "").split()[(1, 5).index(minutes)])
     except (IndexError, ValueError):
         return None
     return load if load > BUSY_LOAD * machine.cpu.threads else None

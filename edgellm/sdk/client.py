@@ -88,6 +88,7 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods, TokenMethods, Adap
             NothingFits, SourceError, BackendError, UsageError.
         """
         settings.check(os.environ)
+        _check_progress(progress)
         plan, decision = launch.plan(None, LaunchOptions.of(**options), progress=progress, approve=_announced)
         return cls(plan, decision=decision, isolate=isolate)._loaded()
 
@@ -113,6 +114,7 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods, TokenMethods, Adap
             what = f"{model!r} names no model"
             raise UsageError(what, hint="name one, or let EdgeLLM.auto() choose", param="model")
         settings.check(os.environ)
+        _check_progress(progress)
         plan, _ = launch.plan(name, LaunchOptions.of(**options), progress=progress, approve=_announced)
         return cls(plan, isolate=isolate)._loaded()
 
@@ -135,8 +137,8 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods, TokenMethods, Adap
     @property
     def state(self) -> SessionState:
         """Only a model that is "ready" answers. Requests wait while it is "loading", and while it is "reloading" after
-        its process died; they are refused while it is "hung", "failed" or "closed"."""
-        return self._session.state
+        its process died; they are refused while it is "hung", "failed" or "closed". A fork has none that is ready."""
+        return self._session.state if self._session.is_ours else "closed"
 
     @property
     def outage(self) -> EdgeLLMError | None:
@@ -226,3 +228,13 @@ def _abandon(verification: Verification, session: Session, templates: TemplatePr
     verification.abandon()
     session.abandon()
     templates.abandon()
+
+
+def _check_progress(progress: object) -> None:
+    """
+    Raises:
+        UsageError: it would only be called, and fail, once something is fetched.
+    """
+    if not callable(progress):
+        hint = "pass a function of bytes so far, bytes in all and what is fetched, or leave it out"
+        raise UsageError(f"progress={progress!r:.60} is no function", hint=hint, param="progress")

@@ -88,10 +88,19 @@ def requests(texts: Texts, dimensions: int | None) -> list[EmbeddingRequest]:
     """
     try:
         many = [texts] if isinstance(texts, str) else list(texts)
-        inputs = [text if isinstance(text, str) else tuple(text) for text in many]
     except TypeError:
-        raise UsageError("a text is neither text nor a list of token ids", param="input") from None
+        raise _no_text("texts", texts) from None
+    inputs: list[str | tuple[int, ...]] = []
+    for at, text in enumerate(many):
+        try:
+            inputs.append(text if isinstance(text, str) else tuple(text))
+        except TypeError:
+            raise _no_text(f"texts[{at}]", text) from None
     return [EmbeddingRequest(tuple(inputs[at : at + MAX_INPUTS]), dimensions) for at in range(0, len(many), MAX_INPUTS)]
+
+
+def _no_text(name: str, value: object) -> UsageError:
+    return UsageError(f"{name}={value!r:.60} is neither text nor a list of token ids", param="input")
 
 
 def _ranking(query: str, documents: Sequence[str]) -> RerankRequest:

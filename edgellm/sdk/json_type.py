@@ -68,6 +68,8 @@ def _described(kind: Any) -> JsonType[Any]:
     if not isinstance(adapter, type) and hasattr(adapter, "validate_json"):
         return JsonType(closed(adapter.json_schema()), adapter.validate_json)
     (schema,), definitions = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
+    if '"contentEncoding": "base64"' in json.dumps([schema, definitions]):
+        raise TypeError("JSON has no bytes, and an answer is not held to their encoding")
     decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(kind)
     return JsonType(closed({**schema, "$defs": definitions} if definitions else schema), decoder.decode)
 

@@ -13,7 +13,7 @@ from edgellm.selection.rule_result import RuleResult, lowering, split
 from edgellm.selection.scenario import SHORTEST_CTX, Scenario
 from edgellm.types import criterion, refusal
 from edgellm.types.basis import rate_kind
-from edgellm.types.reason import FewerBitsTaken, ShorterContext, Slow
+from edgellm.types.reason import FewerBitsTaken, RequestedBudget, ShorterContext, Slow
 from edgellm.units import counted, show_memory, show_rate, show_size
 
 LOW_SHARE = 1 / 3  # a file is a 2- or 3-bit file if more of its weights than this are; 4-bit mixes have none
@@ -211,8 +211,11 @@ def _nothing_fits(options: Sequence[Option], scenario: Scenario) -> NothingFits:
             hint=f"{option('gpu_layers', 'auto')} puts as many there as fit; {option('ctx')} and {option('slots')} "
             "ask for less",
         )
-    hint = explain.more_memory(scenario.budget)
-    if scenario.request.max_memory_bytes is not None:
+    budget = scenario.budget
+    hint = explain.more_memory(budget)
+    if isinstance(budget, RequestedBudget) and needed(closest) > budget.machine_bytes:
+        hint = "no size is enough here: take a machine with more memory, or a smaller model"
+    elif scenario.request.max_memory_bytes is not None:
         hint = f"try `{option('max_memory', f'{needed(closest) // 1024**2 + 1}MiB')}`"
     elif scenario.request.ctx is not None or scenario.slots > 1:
         hint = f"ask for less with {option('ctx')} or {option('slots')}"

@@ -29,6 +29,7 @@ class SelectionContext:
     is_here: bool = True  # whether it is this machine
     gpus: tuple[Gpu | None, ...] = field(default=(), repr=False)  # of machine.accelerators, what is known of each
     load: float | None = None  # processes that want a processor, where they are more than processors; changes no choice
+    load_lasts: bool = False  # and were more on average over five minutes
     reachable: tuple[str, ...] | None = None  # schemes of the sources that answer; None = all are taken to
 
     def chosen(self, choice: Candidate) -> tuple[ModelCard, ModelFile]:

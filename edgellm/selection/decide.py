@@ -16,7 +16,7 @@ from msgspec import Struct, structs
 from edgellm import explain
 from edgellm.errors import BackendUnavailable, NothingFits, option
 from edgellm.selection.backend_facts import BackendFacts
-from edgellm.selection.busy import under_load
+from edgellm.selection.busy import threads_beside, under_load
 from edgellm.selection.choices import quant_for_size, rank_models
 from edgellm.selection.constraints import coherent_bits
 from edgellm.selection.context import SelectionContext
@@ -60,6 +60,7 @@ def decide(context: SelectionContext, request: SelectionRequest) -> Decision:
         BackendUnavailable: no installed backend runs here.
     """
     scenario = Scenario.of(context.machine, request, context.gpus)
+    scenario = replace(scenario, threads_beside=threads_beside(scenario, context))
     usable, backend_reasons = usable_backends(context.backends, request)
     cards = tuple(sorted(context.cards, key=lambda card: card.id))
     options, impossible = expand(replace(context, cards=cards, backends=tuple(usable)), scenario)
@@ -81,14 +82,19 @@ def decide(context: SelectionContext, request: SelectionRequest) -> Decision:
         budget_bytes=scenario.budget_bytes,
         inputs=_inputs(context, scenario, usable),
     )
-    return under_load(_decided(start, options, scenario, context), context)
+    return under_load(_decided(start, options, scenario, context), context, scenario)
 
 
 def _decided(start: Decision, options: Sequence[Option], scenario: Scenario, context: SelectionContext) -> Decision:
     """The decision among files that can run, as if nothing else did."""
     request = scenario.request
-    best = _choose_or_make(options, scenario, context.rules)
     reachable = [o for o in options if is_reachable(o, context.reachable, offline=request.offline)]
+    try:
+        best = _choose_or_make(options, scenario, context.rules)
+    except NothingFits:
+        if reachable:  # what they need is of more use than what others do
+            _choose_or_make(reachable, scenario, context.rules)
+        raise
     if len(reachable) == len(options):
         return _with(start, best, *_proposal(best.chosen, reachable, scenario, context.rules))
     kinds = {scheme(part) for option in options for part in option.file.source.split()}
@@ -171,7 +177,7 @@ def _nothing_opens(
     names = ", ".join(backend.name for backend in usable)
     return NothingFits(
         f"no backend that runs here opens model files (there is {names}).{said}",
-        hint="pip install edgellm-gguf; `edgellm doctor` says what is installed, and what is wrong with it",
+        hint="`make setup`, or pip install edgellm-gguf; `edgellm doctor` says what is installed and what is wrong",
     )
 
 
@@ -239,13 +245,13 @@ def choose(options: Sequence[Option], scenario: Scenario, extra_rules: Sequence[
     slots = choose_slots(chosen, length.ctx)
     choice = _candidate(chosen, length, slots)
     reasons += [length, *([slots] if slots is not None else [])]
-    reasons += [*evidence(chosen, low), *about(chosen, choice, possible)]
+    reasons += [*evidence(chosen, low), *about(chosen.beside(), choice, possible)]
     runners_up = _runners_up(possible, chosen, scenario)
     return Outcome(chosen, choice, length, tuple(reasons), runners_up, tuple(rejected))
 
 
 def _candidate(option: Option, length: ContextLength, slots: SlotCount | None) -> Candidate:
-    return (option if slots is None else option.with_slots(slots.n_slots)).candidate(length.ctx)
+    return (option if slots is None else option.with_slots(slots.n_slots)).beside().candidate(length.ctx)
 
 
 def _apply(

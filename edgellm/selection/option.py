@@ -274,6 +274,13 @@ class Option:
             tps = min(tps, replace(self, kv_type="f16").useful_tps)
         return round((mid - RISK * (mid - low)) * speed_worth(tps, self.scenario), 4)
 
+    def beside(self) -> Option:
+        """This option with the threads that it gets beside other programs: the same where nothing is said of them."""
+        threads = self.scenario.threads_beside
+        if threads is None:
+            return self
+        return replace(self, scenario=replace(self.scenario, threads=threads, threads_beside=None))
+
     def candidate(self, ctx: int) -> Candidate:
         """This option with a context, as the plan that everyone else sees."""
         scenario, placed = self.scenario, self.placed_at(ctx)

@@ -53,6 +53,7 @@ class Scenario:
     budget_bytes: int
     budget: BudgetReason  # and where it comes from
     threads: int
+    threads_beside: int | None = None  # to run with beside other programs, if not with `threads`
     gpus: tuple[Gpu | None, ...] = ()  # of machine.accelerators, what is known of each
 
     @property
@@ -97,7 +98,7 @@ class Scenario:
                     limit_source=limits.source,
                 )
         room = budget.budget_bytes - request.adapter_bytes
-        return cls(machine, request, room, budget, threads_of(machine, request), gpus)
+        return cls(machine, request, room, budget, threads_of(machine, request), gpus=gpus)
 
 
 def threads_of(machine: Machine, request: SelectionRequest) -> int:

@@ -44,6 +44,7 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.flow = ReadFlow(transport)
+        transport.set_write_buffer_limits(high=0)  # what a client does not take has a deadline, however little it is
         self.address = self.client[0] if self.client else ""
         if self.server_state.enter(self):
             self._await("headers")

@@ -45,6 +45,7 @@ from edgellm.store.sources import asking
 from edgellm.store.sources.registry import source_for
 from edgellm.types.model import Artifact, ModelCard, ModelFile
 from edgellm.types.store_problem import RecordOfNewer
+from edgellm.units import show_size
 
 MADE = "made:"  # begins the source of what was made here, and cannot be fetched
 TWICE = "made:twice-"  # the same, of what was quantized already: worse than the quantization's name says
@@ -316,7 +317,9 @@ def _check_space(source: Source, folder: Path, file: ModelFile) -> None:
     for where, taken in asking.needs(source, folder, file.bytes):
         begun = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
         hint = "free space, or set EDGELLM_HOME to a folder on another disk"
-        require_room(where, max(0, taken - begun), f"fetching {file.quant}", hint=hint)
+        unpacked = " and the package that it is unpacked from" if taken > file.bytes else ""
+        what = f"fetching {file.quant}, {show_size(file.bytes)}{unpacked},"
+        require_room(where, max(0, taken - begun), what, hint=hint)
 
 
 def _disk_error(error: OSError, folder: Path) -> EdgeLLMError:

@@ -146,12 +146,13 @@ class FewerThreads(Fact, frozen=True):
 
 
 class ProcessorsBusy(Fact, frozen=True):
-    """Other programs want the processors, too. No choice is made by it, as they may be done at any time."""
+    """Other programs want the processors, too. No model is chosen by it, as they may be done at any time."""
 
     load: float  # processes that compute or wait to, on average over a minute
     processors: int
     threads: int  # that the choice decodes with
     least_tok_s: float  # that it may fall to
+    instead_of: int | None = None  # threads, where it takes fewer as the others have been there for five minutes
 
 
 class GpuSpeedUnknown(Fact, frozen=True):

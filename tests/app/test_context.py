@@ -86,7 +86,7 @@ class Stopped(Exception):
 def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Call]]:
     """What is passed to `decide`, which then ends the face."""
     monkeypatch.setattr("edgellm.hardware.probe.probe", lambda *_, **__: MACHINE)
-    monkeypatch.setattr("edgellm.hardware.host_checks.busy_load", lambda _: 9.5)
+    monkeypatch.setattr("edgellm.hardware.host_checks.busy_load", lambda _, minutes=1: 9.5)
     monkeypatch.setattr("sys.stdin", io.StringIO("a prompt"))
     manager = plugins()._manager
     manager.register(_Rules(), "free")

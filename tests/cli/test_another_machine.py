@@ -87,7 +87,7 @@ def test_nothing_of_this_machine_is_asked_for(
 def test_the_machine_itself_would_say_the_same(tell: Tell, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     there = json.loads(tell("auto-select", "--profile", name, "--json"))
     monkeypatch.setattr(probe, "probe", lambda **_: profiles.load(name))
-    monkeypatch.setattr(host_checks, "busy_load", lambda machine: None)
+    monkeypatch.setattr(host_checks, "busy_load", lambda machine, minutes=1: None)
     itself = json.loads(tell("auto-select", "--json"))
 
     assert itself == there

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from edgellm import errors
 from edgellm.builtin.commands import COMMANDS
@@ -90,6 +91,12 @@ def test_a_reader_that_leaves_is_no_error_to_tell() -> None:
 def test_an_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert status("no-such-command") == 2
     assert "no-such-command" in capsys.readouterr().err
+
+
+def test_a_port_that_is_no_number_is_told_in_plain_words() -> None:
+    refused = CliRunner().invoke(cli, ["serve", "--port", "0x"])
+    assert refused.exit_code == 2
+    assert "'0x' is not a valid whole number" in refused.output
 
 
 @pytest.mark.parametrize(

@@ -25,14 +25,15 @@ from edgellm.cli import pull
 from edgellm.cli import run as module
 from edgellm.cli.main import cli
 from edgellm.cli.run import command
-from edgellm.cli.talk import thoughtless
+from edgellm.cli.talk import Talk, thoughtless
 from edgellm.errors import BadTemplate, UnknownModel, UnsupportedTask, UsageError
 from edgellm.hardware import profiles
 from edgellm.sdk.client import EdgeLLM
 from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.decide import decide
 from edgellm.types.drift import Drift
-from edgellm.types.request import SelectionRequest
+from edgellm.types.reason import ProcessorsBusy
+from edgellm.types.request import GenerationRequest, SelectionRequest
 from edgellm.types.sampling import Sampling
 from edgellm.types.sampling_defaults import SamplingPart
 
@@ -94,6 +95,57 @@ def test_a_smaller_model_is_taken_with_a_word_of_why(asks: click.Command, monkey
     assert decision.would_choose is not None
     for model in (decision.would_choose.model, small.id, "offline was asked for"):
         assert model in result.stderr
+
+
+@pytest.mark.parametrize("asks", [command, pull.command], ids=["run", "pull"])
+def test_who_only_fetches_is_not_told_how_busy_the_machine_is(
+    asks: click.Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = launch.model_plan("echo", SelectionRequest())
+    plan = replace(plan, reasons=(*plan.reasons, ProcessorsBusy(9.5, 2, 2, 0.1)))
+    for command_module in (module, pull):
+        monkeypatch.setattr(command_module, "make_plan", lambda *_, **__: (plan, None))
+
+    told = CliRunner().invoke(asks, [], input="hello", standalone_mode=False).stderr
+    assert ("Busy:" in told) == (asks is command)
+
+
+def test_tasks_of_models_that_do_not_chat_are_not_offered() -> None:
+    line = next(line for line in CliRunner().invoke(command, ["--help"]).output.splitlines() if "--task" in line)
+    assert "agent" in line
+    assert "embed" not in line
+
+
+def test_a_question_of_one_word_is_told_from_a_model() -> None:
+    check_refusal(_on_a_terminal("hello"), UnknownModel)
+    check_refusal(_on_a_terminal("no-such-model-7b"), UnknownModel)
+
+
+def _on_a_terminal(*arguments: str) -> BaseException | None:
+    """The error of `edgellm run` where standard input has no text, which a terminal's has not either."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_question", lambda prompt: prompt)
+        return CliRunner().invoke(command, arguments, standalone_mode=False).exception
+
+
+def test_answers_are_drawn_as_is_said_in_the_conversation() -> None:
+    with EdgeLLM.load("echo", isolate=False, sampling={"top_k": 7}) as llm:
+        talk = Talk(llm)
+        requests: list[GenerationRequest] = []
+        generate = llm.generate
+        llm.generate = lambda request: requests.append(request) or generate(request)  # type: ignore
+        talk.draw_by("temperature", "0.25")
+        talk.draw_by("seed", "5")
+        talk.say("hello")
+        assert (requests[-1].sampling.temperature, requests[-1].sampling.seed) == (0.25, 5)
+        assert (talk.sampling.values.temperature, talk.sampling.values.top_k) == (0.25, 7)
+        talk.draw_by("temperature")
+        talk.say("hello")
+        assert requests[-1].sampling.temperature is None
+        for name, value in (("warmth", "1"), ("temperature", "hot"), ("temperature", "-1"), ("top_k", "0.5")):
+            with refuses(UsageError):
+                talk.draw_by(name, value)
+        assert talk.sampling.values.temperature == llm.plan.sampling.values.temperature
 
 
 def test_a_pipe_is_answered_once() -> None:
@@ -218,6 +270,10 @@ def test_a_conversation(terminal: Terminal) -> None:
     terminal.expect("hello\r\nhello\r\n>>> ")
     terminal.type("/stats\n")
     terminal.expect("answer: 5 tokens")
+    terminal.type("/set temperature 0.25\n")
+    terminal.expect("temperature 0.25 (as asked)")
+    terminal.type("/set warmth 1\n")
+    terminal.expect("warmth")
     terminal.type("/explain\n")
     terminal.expect("Model: echo")
     terminal.type("/reset\n")

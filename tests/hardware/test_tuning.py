@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgellm.hardware.host_checks import hindrances
+from edgellm.hardware.host_checks import busy_load, hindrances
 from edgellm.hardware.linux.sysfs import SysRoot
 from edgellm.types.machine import Cpu, Limits, Machine, Memory
 
@@ -54,6 +54,14 @@ def test_pages(tmp_path: Path, pages: str, told: int) -> None:
 @pytest.mark.parametrize(("load", "told"), [("4.1 1 1 2/300 99", 1), ("3.9 9 9 2/300 99", 0), ("x", 0), ("", 0)])
 def test_load(tmp_path: Path, load: str, told: int) -> None:
     assert ["--threads 1" in text for text in found(tmp_path, load=load)] == [True] * told
+
+
+def test_load_over_one_minute_and_over_five(tmp_path: Path) -> None:
+    found(tmp_path, load="9.5 4.1 1 2/300 99")
+    tree = SysRoot(tmp_path)
+    assert (busy_load(MACHINE, tree), busy_load(MACHINE, tree, minutes=5)) == (9.5, 4.1)
+    found(tmp_path, load="9.5 3.9 1 2/300 99")
+    assert (busy_load(MACHINE, tree), busy_load(MACHINE, tree, minutes=5)) == (9.5, None)
 
 
 def test_no_swap_is_told_where_no_limit_ends_a_program_first(tmp_path: Path) -> None:

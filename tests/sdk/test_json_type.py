@@ -60,6 +60,12 @@ def test_json_is_read_into_the_type(kind: Any, text: str, value: object) -> None
         json_type(kind).read("[")
 
 
+@pytest.mark.parametrize("kind", [bytes, list[bytes], dict[str, bytearray]])
+def test_bytes_are_no_json(kind: Any) -> None:
+    with refuses(UsageError, param="schema"):
+        json_type(kind)
+
+
 def test_pydantic_checks_what_is_annotated_with_it() -> None:
     kind: Any = Annotated[int, pydantic.Field(ge=0)]
     assert json_type(kind).schema == {"type": "integer", "minimum": 0}

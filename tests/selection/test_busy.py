@@ -66,5 +66,44 @@ def test_threads_that_are_asked_for_are_what_is_told(machine) -> None:
     assert with_threads([speed], 1) == (speed,)
 
 
+def test_beside_programs_that_stay_one_thread_computes_and_its_speed_is_told(machine) -> None:
+    here, card = machine(16, cores=2), [CARDS[1]]
+    quiet = replace(context(here, card, [GGUF]))
+    busy = replace(quiet, load=7.5, load_lasts=True)
+    both, one, beside, asked = (
+        decide(quiet, SelectionRequest()),
+        decide(quiet, SelectionRequest(threads=1)),
+        decide(busy, SelectionRequest()),
+        decide(busy, SelectionRequest(threads=2)),
+    )
+    choices = [decision.choice for decision in (both, one, beside, asked)]
+    assert [choice and (choice.threads, choice.threads_batch) for choice in choices] == [(2, 2), (1, 1), (1, 1), (2, 2)]
+    assert [choice and choice.decode.tok_s for choice in choices] == [
+        choice and choice.decode.tok_s for choice in (choices[0], choices[1], choices[1], choices[0])
+    ]
+    told, not_told = (
+        next(reason for reason in decision.reasons if isinstance(reason, ProcessorsBusy))
+        for decision in (beside, asked)
+    )
+    (speed,) = (reason for reason in beside.reasons if isinstance(reason, Speed))
+    assert choices[2] is not None
+    assert (speed.tok_s, told.threads, told.instead_of) == (choices[2].decode.tok_s, 1, 2)
+    assert "one thread" in explain.sentence(told)
+    assert (not_told.threads, not_told.instead_of) == (2, None)
+    assert "one thread" not in explain.sentence(not_told)
+
+
+def test_the_model_is_chosen_as_if_the_others_were_not_there(machine) -> None:
+    here = context(machine(16, cores=16), CARDS, [GGUF])
+    quiet, beside = (decide(on, SelectionRequest()).choice for on in (here, replace(here, load=20.0, load_lasts=True)))
+
+    assert quiet is not None
+    assert beside is not None
+    assert (quiet.threads, beside.threads) == (16, 1)
+    assert (beside.model, beside.quant, beside.ctx, beside.slots, beside.kv_type) == (
+        quiet.model, quiet.quant, quiet.ctx, quiet.slots, quiet.kv_type,
+    )  # fmt: skip
+
+
 def test_nothing_is_said_of_another_machine(machine) -> None:
     assert of_machine(machine(16), CARDS).load is None

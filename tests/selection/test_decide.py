@@ -193,6 +193,23 @@ def test_offline_takes_what_is_here_and_names_what_it_would_take() -> None:
     assert decision.would_choose.model != "qwen3-0.6b"
 
 
+def test_offline_the_memory_that_is_asked_for_is_that_of_what_is_here() -> None:
+    """And not of the smallest file there is, with which nothing would fit either."""
+    card = catalog()["smollm2-135m-instruct"]
+    (largest,) = (file for file in card.files if file.quant == "Q8_0")
+    here = context(machine(), [card], [GGUF], stored={largest.source})
+    with refuses(NothingFits):
+        decide(here, SelectionRequest(offline=True, max_memory_bytes=50_000_000))
+    with refuses(NothingFits):
+        decide(here, SelectionRequest(max_memory_bytes=50_000_000))
+
+
+def test_no_size_is_named_that_the_machine_does_not_have() -> None:
+    here = context(machine(16), [catalog()["qwen2.5-72b-instruct"]], [GGUF])
+    with refuses(NothingFits):
+        decide(here, SelectionRequest(max_memory_bytes=50_000_000))
+
+
 def test_the_core_alone_says_what_to_install() -> None:
     echo = BackendFacts("echo", frozenset({"echo"}))
     broken = BackendFacts("gguf", frozenset({"gguf"}), problems=("needs avx2",))

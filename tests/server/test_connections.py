@@ -88,6 +88,26 @@ def test_whoever_takes_nothing_is_cut_off(serve: Servers) -> None:
         wait_until(lambda: not live.server.server_state.connections)
 
 
+def test_little_that_is_not_taken_has_its_deadline_too(serve: Servers) -> None:
+    """Less than a buffer of the event loop: of as many short answers as the system's own buffers do not hold."""
+    live = serve(isolate=False, deadlines=Deadlines(take_s=NEVER))
+    untaken = live.server.server_state._untaken
+    ask = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    asks, sent = ask * 1000, 0
+    with live.connection() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.setblocking(False)
+
+        def ask_on() -> bool:
+            nonlocal sent
+            with contextlib.suppress(BlockingIOError):
+                sent += connection.send(asks[sent % len(ask) :])
+            return bool(untaken)
+
+        wait_until(ask_on)
+        assert sum(member.untaken_bytes for member in list(untaken)) < 65536
+
+
 def test_whoever_takes_nothing_is_cut_off_soon_where_too_much_waits(serve: Servers) -> None:
     live = serve(isolate=False, deadlines=Deadlines(take_s=NEVER, hurry_s=0.1, untaken_bytes=0))
     with live.connection() as connection:
