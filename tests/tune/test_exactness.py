@@ -109,3 +109,14 @@ def test_llama_cpp_computes_what_the_tuner_does(
         assert compared.adapted.same_top >= 0.999
     assert compared.adapted.kl <= max(1.2 * compared.untouched.kl, 1e-4)
     assert compared.cosine >= 0.99
+
+
+@pytest.mark.slow(100)
+def test_llama_cpp_computes_what_the_tuner_does_of_gemma(gemma3: str, tmp_path: Path) -> None:
+    rows = documents(gemma3, 22)
+    made, adapter = train(gemma3, rows[:20], tmp_path, 20)
+
+    compared = compare(gemma3, made, adapter, rows[20:], tmp_path)
+
+    assert compared.adapted.kl <= 1.2 * compared.untouched.kl
+    assert compared.cosine >= 0.99
