@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import struct
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from edgellm_gguf.ggml import (
     library,
 )
 from edgellm_gguf.kernels import Cpu, Tensors
+from edgellm_gguf.library import DEVICE_VARIABLES, VULKAN_VARIABLES
 
 # ggml type ids (ggml.h): F16, Q4_0, Q8_0, Q4_K, Q6_K, IQ4_NL: floats, legacy, K-quants, codebook.
 TYPES = (1, 2, 8, 12, 14, 20)
@@ -81,11 +83,34 @@ def unloaded(files: list[Path], backends: list[str]) -> dict[str, str]:
         kind = path.name.split(".so")[0].partition("ggml-")[2]
         if not kind or kind == "base" or kind.startswith("cpu") or REGISTERED.get(kind, kind) in loaded:
             continue
-        try:
-            ctypes.CDLL(str(path))
-        except OSError as error:
-            failed[kind] = str(error)
+        failed[kind] = why_not(path)
     return failed
+
+
+def why_not(path: Path) -> str:
+    """Why ggml did not take a backend: what the system says of the file, or that it starts without a driver."""
+    try:
+        handle = ctypes.CDLL(str(path))
+    except OSError as error:
+        return str(error)
+    if not hasattr(handle, "ggml_backend_init"):
+        return "it is no backend of ggml"
+    if "vulkan" in path.name:
+        return f"no Vulkan driver answers, or not with the devices that were chosen{_set(VULKAN_VARIABLES)}"
+    return f"its driver does not start{_set(DEVICE_VARIABLES)}"
+
+
+def is_backend(path: Path) -> bool:
+    """Whether the system loads a library, and it is one of ggml's backends, with a driver or without."""
+    try:
+        return hasattr(ctypes.CDLL(str(path)), "ggml_backend_init")
+    except OSError:
+        return False
+
+
+def _set(names: tuple[str, ...]) -> str:
+    values = [f"{name}={os.environ[name]}" for name in names if name in os.environ]
+    return f" ({', '.join(values)})" if values else ""
 
 
 def devices() -> list[dict[str, object]]:

@@ -33,14 +33,13 @@ if TYPE_CHECKING:
 PROBE_TIMEOUT_S = 60.0
 PROBE_VERSION = 4  # of the questions: answers to fewer are not used
 # What a user may hide or choose devices with.
+VULKAN_VARIABLES = ("GGML_VK_VISIBLE_DEVICES", "VK_DRIVER_FILES", "VK_ICD_FILENAMES")
 DEVICE_VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
-    "GGML_VK_VISIBLE_DEVICES",
     "HIP_VISIBLE_DEVICES",
     "ROCR_VISIBLE_DEVICES",
     "ONEAPI_DEVICE_SELECTOR",
-    "VK_DRIVER_FILES",
-    "VK_ICD_FILENAMES",
+    *VULKAN_VARIABLES,
 )
 # By the libraries' digest and the folder of verdicts, the one that this process asked for: others share the folder.
 _asked: dict[tuple[str, Path], Path] = {}

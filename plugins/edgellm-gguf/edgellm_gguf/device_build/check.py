@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import sys
+from pathlib import Path
 
 
 def main() -> None:
@@ -23,9 +24,13 @@ def main() -> None:
         raise SystemExit(
             "this libllama is of another commit than the backend: `make setup`, or unset LLAMA_CPP_LIB_PATH"
         )
-    if not ggml.library.ggml_backend_load(os.fsencode(sys.argv[1])):
-        raise SystemExit(LOG.last().removeprefix(": ") or "it is no backend of ggml")
-    print(json.dumps({"devices": inventory.devices(), "complaints": LOG.complaints[-3:]}))
+    path = Path(sys.argv[1])
+    complaints: list[str] = LOG.complaints
+    if not ggml.library.ggml_backend_load(os.fsencode(path)):
+        complaints = [inventory.why_not(path)]
+        if not inventory.is_backend(path):
+            raise SystemExit(complaints[0])
+    print(json.dumps({"devices": inventory.devices(), "complaints": complaints[-3:]}))
 
 
 if __name__ == "__main__":
