@@ -11,7 +11,7 @@ SHELL := /bin/sh
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tune serve test same-outputs test-all test-clients clients-latest llama-server-tests test-variants foreign-libraries docs typing slow test-arm64 check bench attack bench-adapters bench-start bench-builds bench-dialects bench-serve bench-answers bench-speed bench-speed-gpu bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine bench-page bench-tuning bench-tuning-memory bench-usefulness screenshots onnx-parity onnx-exporters ternary-parity sanitize fuzz fuzz-http soak soak-downloads clean python \
+.PHONY: help setup setup-tune serve test same-outputs test-all test-clients clients-latest llama-server-tests test-variants vulkan foreign-libraries docs typing slow test-arm64 check bench attack bench-adapters bench-start bench-builds bench-dialects bench-serve bench-answers bench-speed bench-speed-gpu bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine bench-page bench-tuning bench-tuning-memory bench-usefulness screenshots onnx-parity onnx-exporters ternary-parity sanitize fuzz fuzz-http soak soak-downloads clean python \
   test-tools lint
 
 help: ## show this list
@@ -50,9 +50,13 @@ test: lint ## lint, types, import layers, then every test that is not slow (ARGS
 setup-tune: setup ## install the tuner and torch too: says what that takes, and fetches nothing for GPUs (ARGS=--gpu does)
 	@$(PYTHON) plugins/install.py --with edgellm-tune $(ARGS)
 
-test-all: python ## run the slow tests, which `make test` leaves out
+test-all: python ## run the slow tests, which `make test` leaves out; builds for Vulkan first, where that can be built
 	@$(PYTHON) plugins/install.py --extras test,check,typing --with edgellm-tune
+	PYTHONPATH=tests $(BIN)/python tests/support/vulkan_build.py
 	$(BIN)/pytest $(TOGETHER) -m slow $(ARGS)
+
+vulkan: test-tools ## build the Vulkan backend that tests use, in build/vulkan, unless it is there
+	PYTHONPATH=tests $(BIN)/python tests/support/vulkan_build.py
 
 test-clients: test-tools ## run official clients, for Python and Node, against `edgellm serve`: pinned releases, in .venv-clients
 	EDGELLM=$(CURDIR)/$(BIN)/edgellm $(PYTHON) tests/clients/run.py .venv-clients $(ARGS)

@@ -14,6 +14,7 @@ EDGELLM_LOG_FORMAT how log lines look: text, json
 EDGELLM_HOST       address and
 EDGELLM_PORT       port that `edgellm serve` listens on
 EDGELLM_OLLAMA_PORT  a second port, where clients of Ollama look
+EDGELLM_DEVICE     GPUs to use, by the names that `edgellm doctor` shows, separated by commas; unset = all
 EDGELLM_LLAMA_BUILD  what set-up builds of llama.cpp: native, variants
 
 Backends read variables of their own, which begin with EDGELLM_ and their name; any other means nothing (`strangers`).
@@ -55,7 +56,7 @@ _SECRET = re.compile(
 PREFIX = "EDGELLM_"
 _NAMES = (
     "HOME", "PLUGINS", "OFFLINE", "MODELS", "MODELS_DIR", "MAX_RATE", "ALLOW_HTTP", "API_KEY", "LOG", "LOG_FORMAT",
-    "HUNG_AFTER", "HOST", "PORT", "OLLAMA_PORT", "LLAMA_BUILD",
+    "HUNG_AFTER", "HOST", "PORT", "OLLAMA_PORT", "LLAMA_BUILD", "DEVICE",
 )  # fmt: skip
 NAMES = frozenset(PREFIX + name for name in _NAMES)
 
@@ -75,6 +76,7 @@ class Environment:
     log: str = "ERROR"  # as the user wrote it
     hung_after: str = ""  # as the user wrote it; "" = by the predicted speed
     log_format: str = "text"  # as the user wrote it
+    devices: tuple[str, ...] = ()  # GPUs to use, as backends name them; empty = all
 
     @classmethod
     def of(cls, values: Mapping[str, str]) -> Environment:
@@ -94,6 +96,7 @@ class Environment:
             log=values.get("EDGELLM_LOG") or "ERROR",
             hung_after=values.get("EDGELLM_HUNG_AFTER", ""),
             log_format=values.get("EDGELLM_LOG_FORMAT") or "text",
+            devices=tuple(name.strip() for name in values.get("EDGELLM_DEVICE", "").split(",") if name.strip()),
         )
 
     @property
@@ -236,6 +239,7 @@ def variables() -> dict[str, str]:
         "offline": lambda on: ("EDGELLM_OFFLINE", "1" if on else "0"),
         "models_dirs": lambda folders: ("EDGELLM_MODELS_DIR", os.pathsep.join(map(str, folders))),
         "max_rate": lambda rate: ("EDGELLM_MAX_RATE", rate),
+        "devices": lambda names: ("EDGELLM_DEVICE", ",".join(names)),
         "log": lambda level: ("EDGELLM_LOG", level),
         "log_format": lambda form: ("EDGELLM_LOG_FORMAT", form),
     }

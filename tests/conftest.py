@@ -32,6 +32,7 @@ pytest_plugins = [
     "support.control_groups",
     "support.groups",
     "support.json_schema_suite",
+    "support.lavapipe",
     "support.llama_cpp_source",
     "support.refusals",
     "support.slow",

@@ -110,8 +110,10 @@ def unpredicted_plan(artifact: Artifact, context: SelectionContext, request: Sel
     scenario = Scenario.of(machine, request)
     slots, kv_type, threads = request.slots or 1, request.kv_type or facts.usual_cache, scenario.threads
 
+    on = tuple(device.name for device in facts.offload.devices) if facts.offload and request.gpu_layers else ()
+
     def planned(ctx: int) -> LaunchPlan:
-        run = Settings(ctx, slots, threads, threads, kv_type, request.gpu_layers or 0)
+        run = Settings(ctx, slots, threads, threads, kv_type, request.gpu_layers or 0, devices=on)
         return with_own_footprint(LaunchPlan(facts.name, artifact, run))
 
     def needed(ctx: int) -> int:

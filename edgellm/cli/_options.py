@@ -32,6 +32,22 @@ gpu_layers = click.option(
 )
 
 
+def _only_on(ctx: click.Context, param: click.Parameter, names: Sequence[str]) -> None:
+    """While the command runs, these are the GPUs that are seen."""
+    if names:
+        ctx.with_resource(settings.override(devices=tuple(names)))
+
+
+device = click.option(
+    "--device",
+    multiple=True,
+    metavar="NAME",
+    expose_value=False,
+    callback=_only_on,
+    help="GPU to use, as `edgellm doctor` names it, instead of all (repeat).",
+)
+
+
 kv = click.option(
     "--kv",
     default="auto",
@@ -129,6 +145,7 @@ _CHOOSING = (
     yes,
     click.option("--quant", type=QUANT, metavar="NAME", help="The quantization of MODEL, such as Q4_K_M."),
     gpu_layers,
+    device,
     kv,
     models_dir,
 )

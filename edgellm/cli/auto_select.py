@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli._options import gpu_layers, kv, models_dir, models_file, profile, slots, think, threads
+from edgellm.cli._options import device, gpu_layers, kv, models_dir, models_file, profile, slots, think, threads
 from edgellm.cli.download import max_download
 from edgellm.cli.page import examples, say
 from edgellm.cli.words import BACKEND, TASK, TOKENS
@@ -42,6 +42,7 @@ SHOWN_REJECTIONS = 6
 @slots
 @threads
 @gpu_layers
+@device
 @kv
 @think
 @click.option(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli._options import gpu_layers, kv, models_dir, models_file, profile, slots, think, threads
+from edgellm.cli._options import device, gpu_layers, kv, models_dir, models_file, profile, slots, think, threads
 from edgellm.cli.page import Column, entry, examples, say, say_json, table
 from edgellm.cli.words import BACKEND, MODEL, QUANT, TASK, TOKENS
 from edgellm.errors import EdgeLLMError
@@ -58,6 +58,7 @@ DOES_NOT_FIT = 3  # exit code of errors.NothingFits
 @click.option("--backend", type=BACKEND, help="Only this backend.")
 @threads
 @gpu_layers
+@device
 @click.option("--offline", is_flag=True, help="Make no requests: the catalog describes an address.")
 @profile("For another machine")
 @models_dir

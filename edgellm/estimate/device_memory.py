@@ -2,15 +2,16 @@
 
 Where things lie (llama.cpp b11434, `load_tensors`): the input embedding on the host; the output table first, then
 blocks from the last one on, each with its cache; routed experts of the first blocks may stay on the host. Each device
-has scratch for one batch, which grows with the micro-batch, and the context of its driver. Sources: research notes on
-GPUs, section 3; the context's range is of gpus.json.
+has scratch for one batch (`device_scratch`), and the context of its driver. Sources: research notes on GPUs, section 3;
+the context's range is of gpus.json. tests/gguf/test_device_reservation.py compares with what the library reserves.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgellm.estimate.footprint import UBATCH, compute_bytes, kv_bytes
+from edgellm.estimate.device_scratch import block_caches, scratch_bytes
+from edgellm.estimate.footprint import UBATCH, kv_bytes
 from edgellm.estimate.layer_bytes import Layers
 from edgellm.types.gpu import Api, Gpu
 from edgellm.types.model import Shape
@@ -73,11 +74,12 @@ def device_bytes(
     first = len(layers.blocks) - n_blocks
     blocks = sum(layers.blocks[first:])
     away = sum(layers.experts[first : max(first, placed.experts_away)])
-    # Blocks without a cache count like those with one, so that what is planned does not depend on which they are.
-    cached = kv_bytes(shape, ctx, slots, kv_type, ubatch)
-    kv = -(-cached * n_blocks // max(1, len(layers.blocks)))
-    scratch, _ = compute_bytes(shape, ctx, slots, batch=ubatch, flash_attention=flash_attention)
-    return DeviceBytes(layers.output + blocks - away, kv, scratch, context_bytes(gpu, api))
+    caches = block_caches(shape, kv_bytes(shape, ctx, slots, kv_type, ubatch), ctx, ubatch)
+    scratch = scratch_bytes(
+        shape, layers, caches, first, placed.experts_away,
+        ctx=ctx, slots=slots, ubatch=ubatch, flash_attention=flash_attention,
+    )  # fmt: skip
+    return DeviceBytes(layers.output + blocks - away, sum(caches[first:]), scratch, context_bytes(gpu, api))
 
 
 def context_bytes(gpu: Gpu, api: Api) -> int:

@@ -42,14 +42,15 @@ COMPUTE_TOUCHED_BYTES = 24 * MIB  # where only embeddings are computed on the CP
 COMPUTE_MARGIN_BYTES = MIB  # graph inputs and views beyond the largest tensors: 0.01 to 0.9 MiB measured
 
 
-def _padded(cells: int) -> int:
+def padded(cells: int) -> int:
+    """As many cells as are reserved for so many."""
     return -(-cells // CELL_PAD) * CELL_PAD
 
 
-def _local_cells(shape: Shape, ctx: int, batch: int) -> int:
+def local_cells(shape: Shape, ctx: int, batch: int) -> int:
     """Cells of a sliding-window layer for one slot: the window and one batch, padded (B3)."""
-    cells = _padded(ctx)
-    return _padded(min(cells, shape.sliding_window + batch)) if shape.sliding_window else cells
+    cells = padded(ctx)
+    return padded(min(cells, shape.sliding_window + batch)) if shape.sliding_window else cells
 
 
 def kv_bytes(shape: Shape, ctx: int, slots: int = 1, kv_type: str = "f16", batch: int = UBATCH) -> int:
@@ -60,7 +61,7 @@ def kv_bytes(shape: Shape, ctx: int, slots: int = 1, kv_type: str = "f16", batch
     Raises:
         KeyError: unknown cache type.
     """
-    f16 = shape.kv_full_bytes * _padded(ctx) + shape.kv_swa_bytes * _local_cells(shape, ctx, batch)
+    f16 = shape.kv_full_bytes * padded(ctx) + shape.kv_swa_bytes * local_cells(shape, ctx, batch)
     num, den = KV_TYPES[kv_type]
     return (f16 * num // (2 * den) + shape.recurrent_bytes) * slots
 
@@ -80,11 +81,11 @@ def compute_bytes(
     Buffers are reused, so the larger of two moments counts: a layer, with the masks that live through all of them, and
     the logits. Logits are reserved for `slots + SPARE_LOGITS` rows and touched for one a slot.
     """
-    n_tok, cells = min(ctx, batch), _padded(ctx)
+    n_tok, cells = min(ctx, batch), padded(ctx)
     dense = 3 * max(shape.n_ff, architecture.delta_width(shape))
     experts = shape.n_expert_used * (3 * shape.n_ff_expert + shape.n_embd)
     layer = n_tok * 4 * (max(dense, experts) + 4 * shape.n_embd)
-    masked = cells + (_local_cells(shape, ctx, batch) if shape.sliding_window else 0)
+    masked = cells + (local_cells(shape, ctx, batch) if shape.sliding_window else 0)
     if flash_attention:
         layer += n_tok * masked * 2
     else:

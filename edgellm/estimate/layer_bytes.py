@@ -19,6 +19,8 @@ class Layers(Struct, frozen=True):
     blocks: tuple[int, ...]
     tied: bool  # the output table is a copy: what is on the GPU is not missing in RAM
     experts: tuple[int, ...]  # of each block, the routed experts; zeros where they are not known apart
+    matrices: tuple[int, ...] = ()  # of each block, its largest matrix beside routed experts
+    expert_matrices: tuple[int, ...] = ()  # of each block, the largest of the routed experts' (all experts in one)
 
 
 @lru_cache(maxsize=4096)
@@ -34,10 +36,13 @@ def layers_of(shape: Shape, tensor_bytes: int, quant: str) -> Layers:
     n_layer = shape.n_layer
     if parts is None or recipe_name not in recipe.BASE_TYPE:
         block = tensor_bytes // max(1, n_layer)
-        return Layers(shape.n_vocab * shape.n_embd, (block,) * n_layer, shape.tied_embeddings, (0,) * n_layer)
+        none, alike = (0,) * n_layer, (block,) * n_layer
+        # A block has three matrices of its feed-forward network at least.
+        largest = (block // 3,) * n_layer
+        return Layers(shape.n_vocab * shape.n_embd, alike, shape.tied_embeddings, none, largest, none)
     model_traits = traits(shape)
     n_attn_v = sum(len(t.layers) for t in parts if t.role in ("attn_v", "attn_qkv"))
-    blocks, experts = [0] * n_layer, [0] * n_layer
+    blocks, experts, matrices, expert_matrices = ([0] * n_layer for _ in range(4))
     tables = {"output": 0, "token_embd": 0, "per_layer_token_embd": 0}
     for part in parts:
         n_counted = n_attn_v if part.role in ("attn_v", "attn_qkv") else n_layer
@@ -48,8 +53,12 @@ def layers_of(shape: Shape, tensor_bytes: int, quant: str) -> Layers:
                 tables[part.role] += size
             else:
                 blocks[layer] += size
-                experts[layer] += size if part.role.endswith("_exps") else 0
+                routed = part.role.endswith("_exps")
+                experts[layer] += size if routed else 0
+                own = expert_matrices if routed else matrices
+                own[layer] = max(own[layer], size)
     scale = tensor_bytes / max(1, sum(blocks) + sum(tables.values()))
     output = tables["token_embd" if shape.tied_embeddings else "output"]
-    own = (tuple(round(size * scale) for size in sizes) for sizes in (blocks, experts))
-    return Layers(round(output * scale), next(own), shape.tied_embeddings, next(own))
+    rows = (blocks, experts, matrices, expert_matrices)
+    scaled = [tuple(round(size * scale) for size in sizes) for sizes in rows]
+    return Layers(round(output * scale), scaled[0], shape.tied_embeddings, *scaled[1:])

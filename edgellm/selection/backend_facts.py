@@ -21,6 +21,7 @@ from edgellm.contract.backend import (
 from edgellm.errors import BackendError
 from edgellm.estimate import quants
 from edgellm.history import calibrations
+from edgellm.selection.named_devices import only_named
 from edgellm.selection.offload import assumed, live
 from edgellm.types import refusal
 from edgellm.types.calibration import Calibration
@@ -110,7 +111,7 @@ def _guarded(backend: Backend, state: Callable[[], BackendFacts]) -> BackendFact
 
 def offload_facts(backend: Backend, machine: Machine) -> Offload | None:
     """Where the backend can put layers here, with the memory that is free now; None = it puts none anywhere."""
-    return live(answer(backend, "offload", machine), machine) if isinstance(backend, Offloader) else None
+    return only_named(live(answer(backend, "offload", machine), machine)) if isinstance(backend, Offloader) else None
 
 
 def assumed_facts(

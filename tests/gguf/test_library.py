@@ -20,7 +20,7 @@ from edgellm import settings
 from edgellm.app.launch import model_plan
 from edgellm.catalog.lookup import catalog
 from edgellm.contract.backend import Device, Offload
-from edgellm.errors import BackendUnavailable
+from edgellm.errors import BackendUnavailable, UsageError
 from edgellm.hardware.probe import probe
 from edgellm.selection.backend_facts import offload_facts
 from edgellm.types.machine import Accelerator, Cpu, Machine, Memory
@@ -355,3 +355,19 @@ def test_what_a_driver_says_is_the_reason(fake_probe: FakeProbe, folder: Path) -
     seen = {"system_info": "", "backends": ["CUDA", "CPU"], "complaints": [words]}
     fake_probe(f"print({json.dumps(seen)!r})")
     assert "insufficient for CUDA runtime" in GgufBackend().offload(WITH_GPU).missing
+
+
+@pytest.mark.usefixtures("folder")
+def test_devices_that_are_named_are_the_only_ones(fake_probe: FakeProbe) -> None:
+    """GPU0 and GPU1 are seen."""
+    fake_probe(says("Vulkan", devices=("A card", "Another card")))
+    with settings.override(devices=("gpu1",)):
+        offload = offload_facts(GgufBackend(), MACHINE)
+        assert offload is not None
+        assert [device.description for device in offload.devices] == ["Another card"]
+    with settings.override(devices=("GPU1", "GPU0")):
+        offload = offload_facts(GgufBackend(), MACHINE)
+        assert offload is not None
+        assert [device.name for device in offload.devices] == ["GPU1", "GPU0"]
+    with settings.override(devices=("GPU7",)), refuses(UsageError, param="device"):
+        offload_facts(GgufBackend(), MACHINE)

@@ -1,0 +1,86 @@
+"""Scratch of one batch on a GPU, and which block has how much of the cache.
+
+Of a model that is whole on the device, scratch is what one layer computes. Of one that is not, llama.cpp still computes
+prompts there, op by op (`op_offload`, from 32 tokens on): what an op reads of the host is copied first, a weight matrix
+or the cache of a block. Fitted to what llama.cpp 0.5.0-dev (0c1e57098) reserves for six architectures in 624 settings
+(docs/benchmarks/log/gpu-memory.md).
+"""
+
+from __future__ import annotations
+
+from edgellm.contract.engine import SPARE_LOGITS
+from edgellm.estimate import architecture
+from edgellm.estimate.footprint import COMPUTE_MARGIN_BYTES, local_cells, padded
+from edgellm.estimate.layer_bytes import Layers
+from edgellm.types.model import Shape
+
+LEAST_OFFLOADED = 32  # tokens (GGML_OP_OFFLOAD_MIN_BATCH)
+
+
+def block_caches(shape: Shape, cached_bytes: int, ctx: int, batch: int) -> tuple[int, ...]:
+    """Of all `cached_bytes`, those of each block.
+
+    Of layers of two kinds those that cache everything (beside a sliding window) or anything (beside recurrent state)
+    are the last of each group of equal size, as in Gemma 2 and 3, gpt-oss, Qwen 3.5 and most others.
+    """
+    n_layer = max(1, shape.n_layer)
+    full, local = shape.kv_full_bytes * padded(ctx), shape.kv_swa_bytes * local_cells(shape, ctx, batch)
+    if shape.recurrent_bytes and shape.n_attn:
+        n_full, rest = shape.n_attn, float(shape.recurrent_bytes)
+    elif shape.kv_full_bytes and shape.kv_swa_bytes:
+        n_full = round(n_layer * shape.kv_full_bytes / (shape.kv_full_bytes + shape.kv_swa_bytes))
+        rest = float(local)
+    else:
+        n_full, rest = n_layer, 0.0
+    n_full = min(max(n_full, 1), n_layer)
+    group = n_layer // n_full
+    is_full = [(layer + 1) % group == 0 and (layer + 1) // group <= n_full for layer in range(n_layer)]
+    weights = [full / n_full if at else rest / max(1, n_layer - n_full) for at in is_full]
+    scale = cached_bytes / (sum(weights) or 1.0)
+    return tuple(round(weight * scale) for weight in weights)
+
+
+def scratch_bytes(
+    shape: Shape,
+    layers: Layers,
+    caches: tuple[int, ...],
+    first: int,
+    experts_away: int,
+    *,
+    ctx: int,
+    slots: int,
+    ubatch: int,
+    flash_attention: bool,
+) -> int:
+    """Bytes reserved on a device that holds the output table and all blocks from `first` on.
+
+    Args:
+        caches: of each block, for all slots.
+        experts_away: of how many of the first blocks the routed experts are on the host.
+    """
+    n_tok, cells = min(ctx * slots, ubatch), padded(ctx)
+    states = n_tok * shape.n_embd * 4
+    expert = shape.n_ff_expert or shape.n_ff if shape.n_expert else 0
+    routed = shape.n_expert_used * max(3 * expert, expert + shape.n_embd)
+    forward = n_tok * 4 * max(3 * _dense_width(shape), routed) + 2 * states
+    layer = max(forward, n_tok * 4 * 3 * architecture.delta_width(shape) + 2 * states)
+    masks = n_tok * (cells + (local_cells(shape, ctx, ubatch) if shape.sliding_window else 0)) * 2
+    if not flash_attention:
+        masks = 2 * masks + n_tok * shape.n_head * cells * 4
+    logits = min(n_tok, slots + SPARE_LOGITS) * shape.n_vocab * 4 + 2 * states
+    moments = [layer + masks, logits]
+    on_host = [*layers.matrices[:first], *layers.expert_matrices[: max(first, experts_away)]]
+    if n_tok >= LEAST_OFFLOADED and any(on_host):
+        # Ops that are computed apart from their neighbours keep two more states.
+        moments.append(forward + masks + max(on_host) + (2 * states if first else 0))
+    if n_tok >= LEAST_OFFLOADED and first:
+        pairs = zip(caches[:first], (*caches[1:first], 0), strict=True)
+        # Keys and values of one block, and the keys of the next.
+        moments.append(max(own + following // 2 for own, following in pairs) + masks + 9 * states // 2)
+    return max(moments) + COMPUTE_MARGIN_BYTES
+
+
+def _dense_width(shape: Shape) -> int:
+    """Of the widest network that is no routed expert: headers of most mixtures state a width that no tensor has."""
+    tensors = architecture.tensors(shape) if shape.n_expert else None
+    return shape.n_ff if tensors is None else max((t.rows for t in tensors if t.role == "ffn_up"), default=0)

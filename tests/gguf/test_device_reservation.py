@@ -1,0 +1,125 @@
+"""What is predicted of a GPU's memory against what llama.cpp reserves, on a Vulkan device in software.
+
+How the reservation is read: llama.cpp tells its memory by device in C++ only (`llama_get_memory_breakdown`). It also
+logs the size of each buffer with the device's name, in MiB with two decimals, when it makes it; the engine keeps those
+lines. Weights are holes in a sparse file: nothing is computed.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import lavapipe
+from support.memory_kinds import LAYERS, sparse
+
+from edgellm.catalog.identify import identify
+from edgellm.estimate.device_memory import DeviceBytes, OnDevice, device_bytes
+from edgellm.estimate.layer_bytes import layers_of
+from edgellm.formats.gguf.reader import read_model
+from edgellm.formats.gguf.reader import shape as shape_of
+from edgellm.types.gpu import Gpu
+from edgellm.units import MIB
+
+pytestmark = [pytest.mark.usefixtures("lavapipe"), pytest.mark.timeout(900)]
+
+GPU = Gpu("llvmpipe", "software", "unknown", "device", 1.0, 1.0, 1.0)
+NEAR_MIB, NEAR_SHARE = 32, 0.02
+ALL, HALF = LAYERS + 1, LAYERS // 2
+PLACED = (OnDevice(0), OnDevice(1), OnDevice(HALF), OnDevice(LAYERS), OnDevice(ALL))
+AWAY = (OnDevice(ALL, HALF), OnDevice(ALL, LAYERS), OnDevice(HALF, LAYERS))
+SCRIPT = """
+import json, sys
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
+from edgellm_gguf.loading import LOG, LoadedModel
+from edgellm_gguf.params import context_params
+for layers, away, ctx, slots, kv_type, ubatch in json.loads(sys.argv[2]):
+    settings = Settings(ctx, slots, 2, 2, kv_type, layers, ubatch, True, away)
+    plan = LaunchPlan("gguf", Artifact("gguf", (sys.argv[1],), "model"), settings)
+    LoadedModel(plan, context_params(settings), 2, size="", hint="").close()
+    print(json.dumps("; ".join(line for line in LOG.facts if "buffer size" in line)), flush=True)
+"""
+# Without weights: contexts are made for a model that is loaded with `no_alloc`, and their scratch is that of the real.
+SCRATCH = """
+import itertools, json, sys
+import llama_cpp
+from edgellm.types.plan import Settings
+from edgellm_gguf import ggml
+from edgellm_gguf.loading import LOG
+from edgellm_gguf.params import context_params, model_params
+LOG.start()
+ggml.start(with_devices=True)
+for layers, away in json.loads(sys.argv[2]):
+    params = model_params(Settings(512, gpu_layers=layers, experts_away=away))
+    params.no_alloc, params.load_mode = True, llama_cpp.LLAMA_LOAD_MODE_NONE
+    model = llama_cpp.llama_model_load_from_file(sys.argv[1].encode(), params)
+    for batch, ctx, slots in itertools.product(*json.loads(sys.argv[3])):
+        LOG.start()
+        settings = Settings(ctx, slots, gpu_layers=layers, experts_away=away, n_batch=batch)
+        llama_cpp.llama_free(llama_cpp.llama_init_from_model(model, context_params(settings)))
+        facts = "; ".join(line for line in LOG.facts if "compute buffer size" in line)
+        print(json.dumps([layers, away, batch, ctx, slots, facts]), flush=True)
+    llama_cpp.llama_model_free(model)
+"""
+MOST_UNDER_MIB, MOST_OVER_MIB = 40, 106
+
+
+def reserved(path: Path, jobs: list[tuple[OnDevice, tuple[int, int, str, int]]]) -> list[dict[str, float]]:
+    """MiB of the device's buffers by kind, for each placement with (context, slots, type of cache, micro-batch)."""
+    asked = [(placed.layers, placed.experts_away, *run) for placed, run in jobs]
+    command = [sys.executable, "-c", SCRIPT, str(path), json.dumps(asked)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [lavapipe.reserved_mib(json.loads(line)).get("Vulkan0", {}) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.slow(30)
+@pytest.mark.parametrize("arch", ["qwen3", "gemma3", "qwen3moe"])
+def test_what_is_predicted_is_what_is_reserved(tmp_path: Path, arch: str) -> None:
+    path = sparse(arch, tmp_path / "model.gguf")
+    model = read_model(str(path))
+    shape = shape_of(model.header, model.tensors)
+    layers = layers_of(shape, model.tensor_bytes, identify(str(path)).quant)
+    runs = [(4096, 1, "f16", 512), (8192, 2, "q8_0", 512)]
+    jobs = [(placed, run) for run in runs for placed in (*PLACED, *(AWAY if shape.n_expert else ()))]
+    for (placed, run), buffers in zip(jobs, reserved(path, jobs), strict=True):
+        ctx, slots, kv_type, ubatch = run
+        taken = device_bytes(
+            shape, layers, placed, GPU, "vulkan", ctx=ctx, slots=slots, kv_type=kv_type, ubatch=ubatch
+        )  # fmt: skip
+        close_to(taken, buffers, (placed, run))
+
+
+def close_to(taken: DeviceBytes, buffers: dict[str, float], about: object) -> None:
+    """All together; weights and cache by themselves, too."""
+    predicted, actual = (taken.weights + taken.kv + taken.compute) / MIB, sum(buffers.values())
+    assert abs(predicted - actual) <= max(NEAR_MIB, NEAR_SHARE * actual), (about, predicted, buffers)
+    assert taken.weights / MIB == pytest.approx(buffers.get("model", 0.0), abs=1.0), about
+    assert taken.kv / MIB == pytest.approx(buffers.get("KV", 0.0) + buffers.get("RS", 0.0), abs=8.0), about
+
+
+@pytest.mark.slow(10)
+@pytest.mark.parametrize("arch", ["qwen3", "gemma3", "qwen3moe", "qwen35", "lfm2", "deepseek2"])
+def test_scratch_of_every_placement_and_batch(tmp_path: Path, arch: str) -> None:
+    """A wider look: 96 settings each, 144 of the mixture. Too little is what matters; the margin takes it."""
+    path = sparse(arch, tmp_path / "model.gguf")
+    model = read_model(str(path))
+    shape = shape_of(model.header, model.tensors)
+    layers = layers_of(shape, model.tensor_bytes, identify(str(path)).quant)
+    placed = [(1, 0), (HALF, 0), (LAYERS, 0), (ALL, 0), *([(ALL, HALF), (ALL, LAYERS)] if shape.n_expert_used else [])]
+    runs = [[32, 128, 512, 2048], [512, 4096, 16384], [1, 4]]
+    command = [sys.executable, "-c", SCRATCH, str(path), json.dumps(placed), json.dumps(runs)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rows) == len(placed) * 24
+    off = {}
+    for on, away, batch, ctx, slots, facts in rows:
+        taken = device_bytes(shape, layers, OnDevice(on, away), GPU, "vulkan", ctx=ctx, slots=slots, ubatch=batch)
+        off[on, away, batch, ctx, slots] = taken.compute / MIB - lavapipe.reserved_mib(facts)["Vulkan0"]["compute"]
+    assert min(off.values()) > -MOST_UNDER_MIB, min(off, key=lambda key: off[key])
+    assert max(off.values()) < MOST_OVER_MIB, max(off, key=lambda key: off[key])
