@@ -188,3 +188,12 @@ def test_a_plan_says_everything_as_json() -> None:
     answer = json.loads(done.stdout)
     assert (answer["schema"], answer["api"], answer["built"]) == (1, "vulkan", None)
     assert "-DGGML_VULKAN=ON" in answer["configure"]
+
+
+def test_a_toolkit_without_its_libraries_is_told(tmp_path: Path) -> None:
+    folder = tmp_path / "cuda-13.0"
+    (folder / "lib64").mkdir(parents=True)
+    (need,) = cuda.lacks(folder)
+    assert "libcublas-dev-13-0" in need.other
+    (folder / "lib64" / "libcublas.so").touch()
+    assert cuda.lacks(folder) == []

@@ -108,6 +108,16 @@ def toolkit() -> Toolkit | None:
     return None
 
 
+def lacks(root: Path) -> list[Need]:
+    """What a toolkit in that folder has not: distributions bring the compiler alone, too."""
+    library = "cublas.lib" if os.name == "nt" else "libcublas.so"
+    if any(True for folder in ("lib64", "lib", "lib/x64", "targets/*/lib") for _ in root.glob(f"{folder}/{library}")):
+        return []
+    major = root.resolve().name.rpartition("-")[2]
+    get = f"install the toolkit's cuBLAS (NVIDIA's packages: libcublas-dev-{major.replace('.', '-')})"
+    return [Need(f"cuBLAS of the CUDA toolkit in {root.resolve()}", other=get)]
+
+
 def misfits(version: tuple[int, int], here: Driver, capabilities: tuple[int, ...]) -> list[Need]:
     """Why a toolkit, or the index's wheels, cannot be used with this driver and these GPUs; empty = it can."""
     name, needs = f"CUDA {version[0]}.{version[1]}", []

@@ -114,7 +114,7 @@ def _cuda(architectures: tuple[str, ...]) -> Recipe:
     notes = [UNTRIED, f"for compute capability {', '.join(map(cuda.dotted, named))}"]
     if kit:
         flags += [f"-DCMAKE_CUDA_COMPILER={kit.nvcc}", f"-DCMAKE_INSTALL_RPATH={(kit.root / 'lib64').as_posix()}"]
-        return Recipe(tuple(flags), needs, tuple(notes), compilers=(kit.nvcc,))
+        return Recipe(tuple(flags), (*needs, *cuda.lacks(kit.root)), tuple(notes), compilers=(kit.nvcc,))
     notes.append(
         f"no CUDA toolkit is here: the package index's compiler is fetched, about {cuda.WHEELS_BYTES // 10**6} MB"
     )
