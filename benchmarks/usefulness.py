@@ -1,6 +1,6 @@
 """What tuning is worth: SmolLM2-135M sorts definitions of WordNet into ten classes, before and after `edgellm tune`.
 
-    python benchmarks/usefulness.py [WORDNET] [--seeds 3] [--train 900] [--held-out 1000] [--folder build/usefulness]
+    python benchmarks/usefulness.py [WORDNET] [--seeds 3] [--train 1200] [--held-out 1000] [--folder build/usefulness]
 
 For each seed the model is tuned on other examples, with nothing set but the seed. The served result answers the same
 held-out questions as the base, which also chooses among the ten classes. A last run, the control, has answers that were
@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--model", default=MODEL)
     parser.add_argument("--beside", help="a larger model, which is not tuned")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--train", type=int, default=900, help="examples of a tuning, a tenth of which it holds out")
+    parser.add_argument("--train", type=int, default=1200, help="examples of a tuning, a tenth of which it holds out")
     parser.add_argument("--held-out", type=int, default=1000)
     parser.add_argument("--threads", type=int, help="1 beside other programs: two would mostly wait for each other")
     parser.add_argument("--folder", type=Path, default=Path("build/usefulness"))

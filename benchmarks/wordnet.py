@@ -27,7 +27,7 @@ CLASSES = tuple(FILES.values())
 _NOUNS = "data.noun"
 _SHORTEST, _LONGEST = 20, 120  # characters of a definition
 _SPARE = 1.5  # of those that are drawn some resemble others
-_DRAWN = 14  # seed of what is held out, which is the same for all runs
+_DRAWN = 31  # seed of what is held out, which is the same for all runs
 
 
 @dataclass(frozen=True)

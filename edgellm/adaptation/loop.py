@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from edgellm.adaptation.checkpoint import Checkpoint, Checkpoints
 from edgellm.adaptation.packed import Packed
 from edgellm.adaptation.samples import Spell, questions, sampled
@@ -141,10 +143,11 @@ class _Training:
         assert held_out is not None
         size = self._course.settings.batch
         batches = [range(at, min(at + size, held_out.n_rows)) for at in range(0, held_out.n_rows, size)]
+        losses = tuple(self._trainer.loss(held_out.batch(batch)) for batch in batches)
         n_supervised = held_out.size.n_supervised
-        loss = sum(self._trainer.loss(held_out.batch(batch)) for batch in batches) / n_supervised
-        before = best(self._evaluations)
-        self._evaluations.append(TuneEvaluation(step, loss, n_supervised, before is None or loss < before.loss))
+        look = TuneEvaluation(step, sum(losses) / n_supervised, n_supervised, False, losses)
+        is_best = best((*self._evaluations, look)) is look
+        self._evaluations.append(msgspec.structs.replace(look, is_best=is_best))
         self._tell(self._evaluations[-1])
         if self._course.spell is not None:
             for sample in sampled(self._questions, self._trainer, step, self._course.spell):

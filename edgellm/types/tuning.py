@@ -134,7 +134,8 @@ class TuneEvaluation(msgspec.Struct, frozen=True, tag=True):
     step: int
     loss: float  # nats per supervised token
     n_supervised: int
-    is_best: bool
+    is_best: bool  # of those until then
+    losses: tuple[float, ...]  # nats of each batch of them
 
 
 class TuneSample(msgspec.Struct, frozen=True, tag=True):

@@ -42,7 +42,25 @@ def test_a_rate_rises_and_falls(schedule: str, rates: list[float]) -> None:
 
 
 def looked(*losses: float) -> list[TuneEvaluation]:
-    return [TuneEvaluation(10 * at, loss, 5, False) for at, loss in enumerate(losses)]
+    """Of one batch each."""
+    return [TuneEvaluation(10 * at, loss, 5, False, (5 * loss,)) for at, loss in enumerate(losses)]
+
+
+@pytest.mark.parametrize(
+    ("losses", "step"),
+    [
+        ([(4.0, 4.0, 4.0), (1.0, 2.0, 3.0), (2.0, 1.0, 3.3)], 20),  # 0.1 more on the average, give or take 0.6
+        ([(4.0, 4.0, 4.0), (1.0, 2.0, 3.0), (1.1, 2.1, 3.1)], 10),  # in each batch
+        ([(4.0, 4.0, 4.0), (1.0, 2.0, 3.0), (2.0, 1.0, 3.3), (9.0, 9.0, 9.0)], 20),
+        ([(4.0, 4.0, 4.0), (2.0, 1.0, 3.3), (1.0, 2.0, 3.0)], 20),
+        ([(4.0,), (1.0,), (1.1,)], 10),
+        ([(1.0, 2.0), (1.0, 2.0)], 10),
+    ],
+)
+def test_the_last_step_that_is_as_good_as_the_lowest_is_kept(losses: list[tuple[float, ...]], step: int) -> None:
+    looks = [TuneEvaluation(10 * at, sum(each) / 9, 9, False, each) for at, each in enumerate(losses)]
+
+    assert best(looks).step == step
 
 
 def test_it_ends_where_held_out_rows_became_no_better() -> None:
@@ -50,5 +68,5 @@ def test_it_ends_where_held_out_rows_became_no_better() -> None:
 
     assert [is_over(looked(*losses[:n]), 2) for n in range(7)] == [False] * 5 + [True, False]
     assert not is_over(looked(*losses[:5]), 0)
-    assert best(looked(*losses[:5])).step == 20
+    assert best(looked(*losses[:5])).step == 40
     assert best([]) is None
