@@ -60,12 +60,10 @@ def here(models_file: Path | None = None) -> SelectionContext:
     )
 
 
-def of_machine(machine: Machine, cards: Iterable[ModelCard], *, gpu_build: bool = False) -> SelectionContext:
-    """Another machine, which a profile describes: installed backends are assumed to run there, and nothing is stored.
-
-    `gpu_build`: backends that can use GPUs are assumed to be built for those of the machine; the ordinary build is not.
-    """
-    backends = assumed_facts(plugins().backends().values(), machine, gpu_build=gpu_build)
+def of_machine(machine: Machine, cards: Iterable[ModelCard]) -> SelectionContext:
+    """Another machine, which a profile describes: installed backends are assumed to run there, built for its GPUs, and
+    nothing is stored."""
+    backends = assumed_facts(plugins().backends().values(), machine)
     return SelectionContext(machine, backends, tuple(cards), rules=rules(), gpus=_gpus(machine), is_here=False)
 
 
@@ -75,7 +73,7 @@ def _gpus(machine: Machine) -> tuple[Gpu | None, ...]:
     return tuple(gpu_table.find(gpu, machine.memory.total_bytes) for gpu in machine.accelerators)
 
 
-def of(profile: str | None, *, gpu_build: bool = False, models_file: Path | None = None) -> SelectionContext:
+def of(profile: str | None, *, models_file: Path | None = None) -> SelectionContext:
     """This machine, or the one that a profile describes.
 
     Raises:
@@ -85,7 +83,7 @@ def of(profile: str | None, *, gpu_build: bool = False, models_file: Path | None
         return here(models_file)
     from edgellm.hardware import profiles
 
-    return of_machine(profiles.load(profile), cards(models_file, here=False), gpu_build=gpu_build)
+    return of_machine(profiles.load(profile), cards(models_file, here=False))
 
 
 def request_for(context: SelectionContext, options: SelectionOptions, *, usual_task: Task = "chat") -> SelectionRequest:

@@ -344,6 +344,9 @@ def _candidate_plan(decision: Decision, choice: Candidate, artifact: Artifact) -
         n_threads_batch=choice.threads_batch,
         kv_type=choice.kv_type,
         gpu_layers=choice.gpu_layers,
+        devices=tuple(part.name for part in choice.parts),
+        experts_away=choice.experts_away,
+        n_batch=choice.ubatch,
     )
     step_s = run.n_batch / choice.prefill.tok_s
     plan = LaunchPlan(choice.backend, artifact, run, decision.reasons, choice.footprint, step_s)

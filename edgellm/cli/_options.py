@@ -259,12 +259,13 @@ def _pairs(options: Sequence[str]) -> dict[str, str]:
 
 def say_taken(plan: LaunchPlan, decision: Decision | None = None, *, to_run: bool = True) -> None:
     """Tell that a model was taken for a name that none has, or for a better one that cannot be had now, and, where it
-    runs, that other programs slow it down."""
+    runs, that other programs slow it down, and that a GPU is left unused."""
     from edgellm import explain
+    from edgellm.types.backend_reason import GpuWouldGive
     from edgellm.types.reason import NameTaken, ProcessorsBusy
 
     for reason in plan.reasons:
-        if isinstance(reason, NameTaken) or (to_run and isinstance(reason, ProcessorsBusy)):
+        if isinstance(reason, NameTaken) or (to_run and isinstance(reason, ProcessorsBusy | GpuWouldGive)):
             say(explain.sentence(reason), err=True)
     if decision is not None and (why := explain.second_best(decision)):
         say(why, err=True)

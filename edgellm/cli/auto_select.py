@@ -71,7 +71,7 @@ def command(
     from edgellm.types.options import SelectionOptions
 
     selection = SelectionOptions.of(**options)
-    context = of(profile, gpu_build=selection.asks_for_gpu, models_file=models_file)
+    context = of(profile, models_file=models_file)
     request = request_for(context, selection)
     if adapters:
         from edgellm.app import adapters as app_adapters
@@ -99,6 +99,7 @@ def _indented(report: dict[str, Any]) -> str:
 def _show(decision: Decision, context: SelectionContext, request: SelectionRequest, *, explain: bool) -> None:
     from edgellm.explain import sentence
     from edgellm.selection.decision_json import one_line
+    from edgellm.types.backend_reason import BuildNeeded, GpuWouldGive
 
     machine = context.machine
     reads_only = request.task == "embed"
@@ -108,6 +109,9 @@ def _show(decision: Decision, context: SelectionContext, request: SelectionReque
         _show_choice(decision.choice, machine, reads_only=reads_only)
         if not request.offline:
             _show_whether_it_is_here(decision.choice, context, request)
+    for reason in decision.reasons:
+        if isinstance(reason, GpuWouldGive | BuildNeeded):
+            say(sentence(reason), fg="yellow" if isinstance(reason, GpuWouldGive) else None)
     if decision.would_choose is not None:
         say(f"With every source: {one_line(decision.would_choose, reads_only=reads_only)}")
     if machine.memory.bandwidth_contended:
@@ -116,7 +120,8 @@ def _show(decision: Decision, context: SelectionContext, request: SelectionReque
             "smaller model chosen. It is measured again each time until it is quiet."
         )
     say("\nWhy", bold=True)
-    for number, reason in enumerate(decision.reasons, 1):
+    below = [reason for reason in decision.reasons if not isinstance(reason, GpuWouldGive | BuildNeeded)]
+    for number, reason in enumerate(below, 1):
         say(sentence(reason), lead=f"{number:3}. ")
     _show_runners_up(decision, reads_only=reads_only)
     _show_rejected(decision, explain=explain)
@@ -144,10 +149,11 @@ def _show_choice(c: Candidate, machine: Machine, *, reads_only: bool) -> None:
     threads = str(c.threads) if c.threads == c.threads_batch else f"{c.threads} and {c.threads_batch} for prompts"
     say(f"{c.model} {c.quant}", bold=True, fg="green")
     for line in (
+        f"reads about {rate}" if reads_only else f"about {rate}, prompts at {show_rate(c.prefill.tok_s)}",
+        *_on_gpu(c),
+        f"{show_memory(c.footprint.needed_bytes)} of memory",
         f"{show_params(c.params)} parameters, {show_size(c.tensor_bytes)} of weights, for {machine.name}",
         f"{c.ctx:,} tokens of context in {c.kv_type}, slots: {c.slots}, threads: {threads}, backend: {c.backend}",
-        f"reads about {rate}" if reads_only else f"about {rate}, prompts at {show_rate(c.prefill.tok_s)}",
-        f"{show_memory(c.footprint.needed_bytes)} of memory{_on_gpu(c)}",
         f"expected quality {c.quality:.0f} of 100 ({c.quality_low:.0f} to {c.quality_high:.0f})",
         f"licence {c.license}, from {c.source.split()[0]}",
     ):
@@ -180,12 +186,17 @@ def _show_whether_it_is_here(choice: Candidate, context: SelectionContext, reque
         say(f"Best on this disk (--offline): {one_line(here, reads_only=request.task == 'embed')}")
 
 
-def _on_gpu(c: Candidate) -> str:
-    if not c.gpu_layers:
-        return ""
+def _on_gpu(c: Candidate) -> list[str]:
+    """Where it runs, if not on the processor alone."""
+    if not c.parts:
+        return []
     layers = "all layers" if c.gpu_layers < 0 else counted(c.gpu_layers, "layer")
-    beside = f" and {show_memory(c.footprint.device_bytes)} of the GPU's" if c.footprint.device_bytes else ""
-    return f"{beside}, {layers} on the GPU"
+    away = f", the experts of {c.experts_away} in RAM" if c.experts_away else ""
+    held = ", ".join(
+        part.description if part.unified else f"{part.description} ({show_memory(part.n_bytes)} of its memory)"
+        for part in c.parts
+    )
+    return [f"{layers} on {held}{away}"]
 
 
 def _show_runners_up(decision: Decision, *, reads_only: bool) -> None:

@@ -86,7 +86,7 @@ def command(
     from edgellm.types.options import SelectionOptions
 
     selection = SelectionOptions.of(**options)
-    context = of(profile, gpu_build=selection.asks_for_gpu, models_file=models_file)
+    context = of(profile, models_file=models_file)
     resolved = resolve(model, context, quant=quant, offline=offline, predict=True)
     if resolved.typed:
         say(f"{resolved.typed} is taken as {resolved.card.id}.", err=True)
@@ -175,6 +175,7 @@ def _show_one(resolved: ResolvedModel, machine: Machine, budget_reason: str, rep
     ]
     if report.device_reason is not None:
         rows.append(("gpu", f"{explain.gpu(report.device_reason)}."))
+    rows += [("", explain.sentence(others)) for others in report.other_placements]
     for label, value in rows:
         entry(label, value, width=8)
     say()

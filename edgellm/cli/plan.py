@@ -71,10 +71,10 @@ def _sites(description: Fleet, models_file: Path | None) -> list[Site]:
     from edgellm.selection.fleet import Site
 
     @cache
-    def context(profile: str | None, gpu_build: bool) -> SelectionContext:
+    def context(profile: str | None) -> SelectionContext:
         if profile is None:
             return app_context.here(models_file)
-        return app_context.of_machine(machines[profile], published(), gpu_build=gpu_build)
+        return app_context.of_machine(machines[profile], published())
 
     @cache
     def published() -> list[ModelCard]:
@@ -88,7 +88,7 @@ def _sites(description: Fleet, models_file: Path | None) -> list[Site]:
         Site(
             box.name,
             box.count,
-            context(None if box.is_here else box.profile, box.request.gpu_layers not in (None, 0)),
+            context(None if box.is_here else box.profile),
             box.request,
         )
         for box in description.boxes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgellm.types import basis as bases
-from edgellm.units import counted
+from edgellm.units import counted, show_memory
 
 
 def basis(of: bases.Basis) -> str:
@@ -28,6 +28,14 @@ def _rate(of: bases.RateBasis) -> str:
         case bases.PredictedOnGpu():
             known = _known(of)
             return f"predicted: {of.bound}-bound, {of.gpu} with {of.api}{known}, {of.gb_s:g} GB/s{_cached(of.depth)}"
+        case bases.PredictedSplit():
+            times = [f"{name} {ms:.3g} ms a token" for name, ms in zip(of.gpus, of.gpu_ms, strict=True)]
+            if of.cpu_ms:
+                times.append(f"the processor {of.cpu_ms:.3g} ms with {counted(of.threads, 'thread')}")
+            return f"predicted: {', '.join(times)}{_cached(of.depth)}"
+        case bases.PredictedStream():
+            copied = f"{show_memory(of.host_bytes)} in RAM copied to {of.gpu} for every {of.ubatch:,} tokens"
+            return f"predicted: {copied}, at {of.link_gb_s:g} GB/s"
         case bases.Measured():
             when = f" {of.date}" if of.date else ""
             build = f" with {of.build}" if of.build else ""

@@ -37,20 +37,45 @@ def more_memory(of: reason.BudgetReason) -> str:
 
 def gpu(fact: backend_reason.GpuReason) -> str:
     """What GPUs compute, and why, without the noun."""
-    if isinstance(fact, backend_reason.GpuUnused):
-        return _gpu_unused(fact)
-    count = layers(fact.layers, fact.total)
+    match fact:
+        case backend_reason.GpuUnused():
+            return _gpu_unused(fact)
+        case backend_reason.GpuWouldGive():
+            return would_give(fact)
+        case backend_reason.BuildNeeded():
+            return f"a build with {fact.api} is assumed for {fact.devices}; there, `{fact.command}` makes it"
+        case backend_reason.GpuLayers():
+            return _gpu_layers(fact)
+
+
+def _gpu_layers(fact: backend_reason.GpuLayers) -> str:
+    count = f"{placed_layers(fact.layers, fact.total, fact.experts_away)} on {fact.devices}"
+    batch = f"; prompts in batches of {fact.ubatch:,}" if fact.ubatch else ""
     match fact.cause:
-        case "asked":
-            return f"{count} on {fact.devices}, as asked"
         case "unified":
-            return f"{count} on {fact.devices}, which shares the machine's memory"
+            return f"{count}, which shares the machine's memory"
         case "unified_asked":
-            return f"{count} on {fact.devices}, which shares the machine's memory, as asked"
-    needed, usable = show_memory(fact.needed_bytes or 0), f"{show_memory(fact.usable_bytes or 0)} usable"
-    if fact.cause == "all_fit":
-        return f"{count} on {fact.devices}: {needed} of {usable}"
-    return f"{count} on {fact.devices}, {usable}; all would need {needed}"
+            return f"{count}, which shares the machine's memory, as asked"
+    usable = f"{show_memory(fact.needed_bytes or 0)} of {show_memory(fact.usable_bytes or 0)} usable"
+    if fact.cause == "asked":
+        return f"{count}, as asked: {usable}{batch}"
+    rest = "" if fact.cause == "all_fit" else "; the rest stays on the processor, as no more fits"
+    return f"{count}: {usable}{rest}{batch}"
+
+
+def placed_layers(n: int, total: int, experts_away: int) -> str:
+    """`"all 37 layers, without the experts of 26,"`."""
+    count = layers(n, total)
+    return f"{count}, but for the experts of {experts_away}," if experts_away else count
+
+
+def would_give(fact: backend_reason.GpuWouldGive) -> str:
+    """What a machine leaves unused, and how to use it."""
+    memory = f" ({show_memory(fact.vram_bytes)})" if fact.vram_bytes else ""
+    rate = f"{show_rate(fact.tok_s)} tok/s ({show_rate(fact.low)} to {show_rate(fact.high)})"
+    instead = f" instead of {show_rate(fact.instead_tok_s)}" if fact.instead_tok_s is not None else ""
+    given = f"with one, {fact.model} {fact.quant} would decode at a predicted {rate}{instead}"
+    return f"{fact.devices}{memory} is left unused, as no build for it is installed: {given}. {fact.remedy}"
 
 
 def layers(n: int, total: int) -> str:
@@ -69,6 +94,16 @@ def _gpu_unused(fact: backend_reason.GpuUnused) -> str:
         case "missing":
             remedy = f": {fact.remedy}" if fact.remedy else ""
             return f"0 layers: {fact.missing}; {idle}{remedy}"
+        case "slower":
+            rates = f"{show_rate(fact.tok_s or 0)} tok/s predicted against {show_rate(fact.cpu_tok_s or 0)}"
+            return f"{fact.devices} stays idle: {rates} on the processor, whole requests and uncertainty counted"
+        case "unsuited":
+            return f"{fact.devices} stays idle: GPUs of its kind are slower than the processor beside them"
+        case "unknown":
+            asks = f"{option('gpu_layers', 'all')} uses it"
+            return f"{fact.devices} stays idle: nothing tells its bandwidth, so no speed is predicted; {asks}"
+        case "too_small":
+            return f"{fact.devices} stays idle: no part of the model that is worth it fits its memory"
 
 
 def why_better(why: backend_reason.Faster | backend_reason.OwnKernels) -> str:
@@ -120,6 +155,8 @@ def _slots(fact: reason.SlotCount) -> str:
     match fact.bound:
         case "memory":
             return f"{words}; the memory budget holds no further one of {fact.ctx:,} tokens"
+        case "gpu":
+            return f"{words}; a further one of {fact.ctx:,} tokens would push layers off the GPU"
         case "speed":
             slower = f"{show_rate(fact.next_tok_s or 0.0)} tok/s, less than {show_rate(fact.floor_tps or 0.0)}"
             return f"{words}; with one more each would decode at {slower}"
@@ -131,6 +168,8 @@ def _bound(fact: reason.ContextLength) -> str:
     """What keeps the context from being longer."""
     half = f"half full it decodes at {show_rate(fact.tok_s)} tok/s" if fact.tok_s is not None else ""
     match fact.bound:
+        case "gpu":
+            words = "the longest that leaves the model where it is on the GPU"
         case "encoder":
             return "the longest text that it reads at once"
         case "encoder_memory":
@@ -227,11 +266,23 @@ def speed(fact: reason.SpeedReason) -> str:
             more = f"more were measured to gain under {fact.gain:.0%}"
             return f"Threads: {fact.threads} of {fact.most} to decode, as {more}."
         case reason.GpuSpeedUnknown():
-            return "That is the speed of the CPU, by which the model was chosen; a GPU's is not predicted yet."
-        case reason.GpuSpeedPredicted():
-            span = f"{show_rate(fact.tok_s)} tok/s ({show_rate(fact.low)} to {show_rate(fact.high)})"
-            of_cpu = "That is the speed of the CPU, by which the model was chosen."
-            return f"{of_cpu} The GPU's is {span}; {basis(fact.basis)}."
+            return "That is the speed of the processor, by which the model was chosen; this GPU's is not predicted."
         case reason.Slow():
             rate = f"at a predicted {show_rate(fact.tok_s)}"
             return f"Slow: nothing reaches {show_rate(fact.floor_tps)} tok/s here; the fastest is taken, {rate}."
+
+
+def placement(fact: reason.PlacementReason) -> str:
+    match fact:
+        case reason.Prompts():
+            span = f"{show_rate(fact.low)} to {show_rate(fact.high)}"
+            return f"Prompts: {show_rate(fact.tok_s)} tok/s ({span}); {basis(fact.basis)}."
+        case reason.OtherPlacements():
+            return f"Other placements: {'; '.join(map(_row, fact.rows))}."
+
+
+def _row(row: reason.PlacementRow) -> str:
+    where = f"{placed_layers(row.layers, row.total, row.experts_away)} on {row.devices}" if row.devices else "no GPU"
+    if row.tok_s is None:
+        return f"{where}, not predicted"
+    return f"{where}, {show_rate(row.tok_s)} tok/s, prompts at {show_rate(row.prompt_tok_s or 0)}"

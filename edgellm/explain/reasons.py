@@ -9,7 +9,15 @@ from edgellm.explain import choice, plan, quantizing, sampling
 from edgellm.types.backend_reason import BackendReason, GpuReason
 from edgellm.types.criterion import Stated
 from edgellm.types.quantize_note import QuantizeNote
-from edgellm.types.reason import ContextReason, MemoryReason, ModelReason, Reason, SelectionReason, SpeedReason
+from edgellm.types.reason import (
+    ContextReason,
+    MemoryReason,
+    ModelReason,
+    PlacementReason,
+    Reason,
+    SelectionReason,
+    SpeedReason,
+)
 from edgellm.types.sampling_defaults import SamplingDefaults
 
 _SENTENCES: dict[type, Callable[[Any], str]] = {
@@ -20,6 +28,7 @@ _SENTENCES: dict[type, Callable[[Any], str]] = {
         (BackendReason, plan.backend),
         (GpuReason, lambda reason: f"GPU: {plan.gpu(reason)}."),
         (SpeedReason, plan.speed),
+        (PlacementReason, plan.placement),
         (ModelReason, choice.model),
         (SelectionReason, choice.selection),
         (SamplingDefaults, sampling.sampling),

@@ -114,18 +114,9 @@ def offload_facts(backend: Backend, machine: Machine) -> Offload | None:
     return only_named(live(answer(backend, "offload", machine), machine)) if isinstance(backend, Offloader) else None
 
 
-def assumed_facts(
-    backends: Iterable[Backend], machine: Machine, *, gpu_build: bool = False
-) -> tuple[BackendFacts, ...]:
-    """Facts for another machine: installed backends are assumed to run there.
-
-    `gpu_build` assumes builds for its GPUs, which the ordinary ones are not.
-    """
-    ordinary = Offload(
-        missing="an ordinary build is assumed, without a GPU backend",
-        remedy="--gpu-layers all plans for a build with one",
-    )
-    offload = assumed(machine) if gpu_build else ordinary
+def assumed_facts(backends: Iterable[Backend], machine: Machine) -> tuple[BackendFacts, ...]:
+    """Facts for another machine: installed backends are assumed to run there, built for its GPUs."""
+    offload = assumed(machine)
 
     def facts(backend: Backend) -> BackendFacts:
         stated = _stated(backend, machine, is_here=False)

@@ -47,6 +47,8 @@ def quant_for_size(options: Sequence[Option], scenario: Scenario) -> RuleResult:
     packed = [o for o in options if QUANTS[o.quant].kind != "float"] or list(options)
     if not packed:
         return RuleResult(())
+    # As a file that does not fit the RAM is no choice, one that spills from a GPU gives way to one that it holds whole.
+    packed = [whole for o in packed if (whole := o.whole_on_gpu) is not None] or packed
     ladder = sorted(packed, key=lambda o: (-o.kept.mid, o.tensor_bytes, _preference(o)))
     small = packed[0].card.params < SMALL_PARAMS
     why: criterion.QuantCriterion
@@ -58,7 +60,7 @@ def quant_for_size(options: Sequence[Option], scenario: Scenario) -> RuleResult:
         chosen, why = _large_quant(ladder, scenario)
     if (here := _as_good_here(chosen, ladder, small=small)) is not None:
         chosen, why = here, criterion.OnThisDisk(chosen.quant, chosen.kept.mid, here.kept.mid)
-    rejected = tuple((o, _lost_to(chosen, o, why)) for o in options if o is not chosen)
+    rejected = tuple((o, _lost_to(chosen, o, why)) for o in options if not _same_file(o, chosen))
     return RuleResult((chosen,), rejected, ChosenQuant(chosen.quant, chosen.bits, chosen.tensor_bytes, why))
 
 
@@ -77,6 +79,11 @@ def better_backend(chosen: Option, other: Option) -> Faster | OwnKernels:
         both_measured = chosen.facts.calibration and other.facts.calibration
         return Faster(rate.tok_s, other_rate.tok_s, "measured" if both_measured else rate_kind(rate.basis))
     return OwnKernels()
+
+
+def _same_file(option: Option, other: Option) -> bool:
+    """The cache may be of another type."""
+    return option.file is other.file and option.backend == other.backend
 
 
 def _lost_to(chosen: Option, other: Option, why: criterion.QuantCriterion) -> refusal.RuleRefusal:

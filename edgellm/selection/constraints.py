@@ -70,10 +70,9 @@ def fits_memory(options: Sequence[Option], scenario: Scenario) -> RuleResult:
     def over(o: Option) -> refusal.RuleRefusal | None:
         ctx = scenario.request.ctx or min(SHORTEST_CTX, o.most_ctx)
         # Weights alone settle most cases without computing a footprint, where no GPU takes some of them.
-        needed = o.tensor_bytes if too_heavy(o) else o.counted_at(ctx)
-        if needed <= scenario.budget_bytes:
-            return o.placed_at(ctx).problem
-        return _too_big(o, needed, ctx)
+        if too_heavy(o):
+            return _too_big(o, o.tensor_bytes, ctx)
+        return None if o.fits_at(ctx) else o.placed_at(ctx).problem or _too_big(o, o.counted_at(ctx), ctx)
 
     def too_heavy(o: Option) -> bool:
         return o.tensor_bytes > scenario.budget_bytes and not o.has_gpu
@@ -108,11 +107,8 @@ def usable_context(options: Sequence[Option], scenario: Scenario) -> RuleResult:
     needed = scenario.needs.min_ctx
 
     def short(o: Option) -> refusal.RuleRefusal | None:
-        memory = o.counted_at(o.needed_ctx)
-        if memory > scenario.budget_bytes:
-            return _too_big(o, memory, o.needed_ctx)
-        if problem := o.placed_at(o.needed_ctx).problem:
-            return problem
+        if not o.fits_at(o.needed_ctx):
+            return o.placed_at(o.needed_ctx).problem or _too_big(o, o.counted_at(o.needed_ctx), o.needed_ctx)
         if scenario.request.ctx is None and o.is_trained_for_less(needed):
             return refusal.TrainedForLess(o.card.ctx_train, needed, scenario.request.task)
         return None

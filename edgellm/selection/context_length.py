@@ -15,6 +15,10 @@ from edgellm.types.reason import ContextLength
 STEPS = (32768, 24576, 16384, 12288, 8192, 6144, 4096, 3072, 2048, 1536, 1024, 768, 512)
 
 
+# Of the speed: a longer context that costs more, as layers have to leave a GPU for it, is not planned unasked.
+NEARLY = 0.9
+
+
 def longest(limit: int, holds: Callable[[int], bool]) -> int:
     """The longest step up to `limit` (itself included) for which `holds`, 0 where none does.
 
@@ -35,21 +39,35 @@ def choose_context(option: Option) -> ContextLength:
     limit = option.most_ctx
     reads_only = request.task == "embed"
     floor = 0.0 if reads_only else min(scenario.floor_tps, option.decode.tok_s)
+    usual = NEARLY * option.rate.tok_s
+
+    def keeps_place(ctx: int) -> bool:
+        """Its cache leaves the model where it is fastest."""
+        if not option.has_gpu:
+            return True
+        rates = option.rates_at(ctx)
+        return (rates.prefill if reads_only else rates.decode).tok_s >= usual
 
     def keeps_floor(ctx: int) -> bool:
-        return option.decode_at(ctx // 2).tok_s >= floor
+        return keeps_place(ctx) and option.decode_at(ctx // 2, ctx).tok_s >= floor
 
     by_memory = longest(limit, option.fits_at)
     # A half-full cache is the ordinary case; the usable minimum is not given up for speed, which was judged before.
     by_speed, needed = longest(by_memory, keeps_floor), min(by_memory, option.needed_ctx)
     ctx = max(by_speed, needed)
-    rate = option.decode_at(ctx // 2).tok_s
+    rate = option.decode_at(ctx // 2, ctx).tok_s
     if reads_only:
         return ContextLength(ctx, "encoder" if ctx == limit else "encoder_memory")
     if by_speed < needed < by_memory:
         return ContextLength(ctx, "task", rate, task=request.task)
-    if ctx < limit:
-        return ContextLength(ctx, "speed", rate, floor) if ctx < by_memory else ContextLength(ctx, "memory", rate)
-    if option.card.ctx_train in (0, limit):
+    if ctx < by_memory:
+        return ContextLength(ctx, "speed", rate, floor) if keeps_place(by_memory) else ContextLength(ctx, "gpu", rate)
+    return ContextLength(ctx, "memory", rate) if ctx < limit else _all(option, ctx, rate)
+
+
+def _all(option: Option, ctx: int, rate: float) -> ContextLength:
+    """Why no more is planned where there would be room and time."""
+    if option.card.ctx_train in (0, ctx):
         return ContextLength(ctx, "trained" if option.card.ctx_train else "unknown", rate)
-    return ContextLength(ctx, "unasked", rate, task=request.task, ctx_train=option.card.ctx_train)
+    task = option.scenario.request.task
+    return ContextLength(ctx, "unasked", rate, task=task, ctx_train=option.card.ctx_train)

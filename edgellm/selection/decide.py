@@ -16,6 +16,7 @@ from msgspec import Struct, structs
 from edgellm import explain
 from edgellm.errors import BackendUnavailable, NothingFits, option
 from edgellm.selection.backend_facts import BackendFacts
+from edgellm.selection.builds import with_builds
 from edgellm.selection.busy import threads_beside, under_load
 from edgellm.selection.choices import quant_for_size, rank_models
 from edgellm.selection.constraints import coherent_bits
@@ -82,7 +83,8 @@ def decide(context: SelectionContext, request: SelectionRequest) -> Decision:
         budget_bytes=scenario.budget_bytes,
         inputs=_inputs(context, scenario, usable),
     )
-    return under_load(_decided(start, options, scenario, context), context, scenario)
+    decision = _decided(start, options, scenario, context)
+    return under_load(with_builds(decision, context, request, decide), context, scenario)
 
 
 def _decided(start: Decision, options: Sequence[Option], scenario: Scenario, context: SelectionContext) -> Decision:

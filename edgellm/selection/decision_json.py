@@ -53,9 +53,21 @@ def _candidate(choice: Candidate | None) -> dict[str, Any] | None:
         **explain.fields(choice, "gpu_layers", "kv_type", "tensor_bytes"),
         "memory": explain.fields(choice.footprint, *_MEMORY),
         **explain.fields(choice, "decode", "prefill"),
+        "placement": placement(choice),
         "quality": {"mid": choice.quality, "low": choice.quality_low, "high": choice.quality_high},
         **explain.fields(choice, "source", "license"),
     }
+
+
+def placement(choice: Candidate) -> dict[str, Any]:
+    """Where it runs, and the next best places."""
+    placed = explain.fields(choice, "parts", "gpu_layers", "experts_away", "ubatch")
+    return {**placed, "others": explain.plain(choice.other_placements)}
+
+
+def _of_gpu(choice: Candidate) -> str:
+    held = choice.footprint.device_bytes
+    return f" and {show_memory(held)} of the GPU's" if held else ", on the GPU" if choice.parts else ""
 
 
 def one_line(choice: Candidate, *, reads_only: bool = False) -> str:
@@ -65,5 +77,5 @@ def one_line(choice: Candidate, *, reads_only: bool = False) -> str:
     return (
         f"{choice.model} {choice.quant} ({show_params(choice.params)}, {show_size(choice.tensor_bytes)}): "
         f"{choice.ctx:,} tokens of context{cache}, {'reads ' if reads_only else ''}{show_rate(rate.tok_s)} tok/s, "
-        f"{show_memory(choice.footprint.needed_bytes)} of memory"
+        f"{show_memory(choice.footprint.needed_bytes)} of memory{_of_gpu(choice)}"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from edgellm.estimate import exports, quality, quants, weights
@@ -11,6 +11,7 @@ from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.context import SelectionContext
 from edgellm.selection.option import Option
 from edgellm.selection.scenario import Scenario
+from edgellm.selection.usable_gpu import UsableGpu, usable_gpus
 from edgellm.types.model import ModelCard, ModelFile, Shape
 from edgellm.types.plan import Rejection
 from edgellm.types.priors import ExportRule
@@ -33,6 +34,7 @@ def expand(context: SelectionContext, scenario: Scenario) -> tuple[list[Option],
     """
     cards = context.cards
     kind = scenario.needs.kind
+    gpus = {b.name: usable_gpus(b.offload, context.machine, context.gpus) for b in context.backends}
     scored = {card.id: card for card in cards if card.scores}
     options: list[Option] = []
     rejected: list[Rejection] = []
@@ -53,7 +55,7 @@ def expand(context: SelectionContext, scenario: Scenario) -> tuple[list[Option],
                     shape = replace(shape, kv_full_bytes=0, kv_swa_bytes=0, sliding_window=0)
                 elif rule is not None:
                     shape = exports.cached(shape, rule)
-                options += _of_file(card, shape, file, ability, context, scenario, rejected)
+                options += _of_file(card, shape, file, ability, context, scenario, rejected, gpus)
     return options, rejected
 
 
@@ -65,6 +67,7 @@ def _of_file(  # noqa: PLR0917
     context: SelectionContext,
     scenario: Scenario,
     rejected: list[Rejection],
+    gpus: Mapping[str, tuple[UsableGpu, ...]],
 ) -> list[Option]:
     backends = context.backends
     for need in scenario.request.adapters:
@@ -103,6 +106,7 @@ def _of_file(  # noqa: PLR0917
                     context.corrections,
                     mean_kl=context.divergences.get(key),
                     veto=context.vetoes.get(key, ""),
+                    gpus=gpus[backend.name],
                 )
             )
     if not options:

@@ -20,6 +20,7 @@ from edgellm.selection.context_length import STEPS
 from edgellm.selection.decide import choose, usable_backends
 from edgellm.selection.expand import expand, export_rule
 from edgellm.selection.option import Option
+from edgellm.selection.reasons import gpu_reason, other_placements
 from edgellm.selection.rule_result import guarded
 from edgellm.selection.scenario import Scenario
 from edgellm.types.backend_reason import BackendCannotRun, GpuReason
@@ -28,7 +29,7 @@ from edgellm.types.criterion import Stated
 from edgellm.types.model import ModelCard, ModelFile
 from edgellm.types.plan import Candidate, Rejection
 from edgellm.types.priors import Priors
-from edgellm.types.reason import ContextLength
+from edgellm.types.reason import ContextLength, OtherPlacements
 from edgellm.types.refusal import NoBackendOpens, NoBackendRuns, Refusal, RefusedByRule, TrainedForLess
 from edgellm.types.request import KV_TYPES
 from edgellm.types.verdict import CannotRun, DoesNotFit, Fits, FitsSlowly, Verdict
@@ -62,6 +63,7 @@ class FitReport:
     problems: tuple[Refusal, ...] = ()  # beside memory: no backend, more context than it was trained for
     remedies: tuple[Remedy, ...] = ()
     device_reason: GpuReason | None = None  # what a GPU takes, and why
+    other_placements: tuple[OtherPlacements, ...] = ()  # the next best, at most one fact
 
     @property
     def fits(self) -> bool:
@@ -201,7 +203,8 @@ def _fit_report(run: _Run, siblings: Sequence[Option], adapter_bytes: int, probl
         rate_tps=chosen.useful_tps,
         problems=tuple(problem for problem in problems if problem is not None),
         remedies=() if chosen.fits_at(ctx) else _remedies(chosen, ctx, others, adapter_bytes),
-        device_reason=placed.reason,
+        device_reason=gpu_reason(chosen, ctx),
+        other_placements=other_placements(candidate, placed.n_blocks + 1),
     )
 
 

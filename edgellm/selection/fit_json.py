@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgellm import explain
-from edgellm.selection.decision_json import about_model
+from edgellm.selection.decision_json import about_model, placement
 from edgellm.selection.fit import FitReport
 from edgellm.selection.scenario import Scenario
 from edgellm.types.model import ModelCard, ModelFile
@@ -86,6 +86,7 @@ def _estimate(card: ModelCard, report: FitReport) -> dict[str, Any]:
             "counted_bytes": report.counted_bytes,
         },
         **explain.fields(candidate, "decode", "prefill"),
+        "placement": placement(candidate),
         "quality": {
             "mid": candidate.quality,
             "low": candidate.quality_low,

@@ -5,19 +5,22 @@ Predictions are computed when a rule first asks, so that what an early rule drop
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from edgellm.contract.backend import Offload
 from edgellm.estimate import footprint, quality, quants, repack, small_row_mix, speed
 from edgellm.estimate.tensor_types import TYPES
 from edgellm.estimate.weights import Weights
 from edgellm.history.corrections import Correction, Corrections
 from edgellm.selection.backend_facts import BackendFacts
-from edgellm.selection.offload import Placement, place
-from edgellm.selection.scenario import CTX_UNKNOWN, THINKING_TOKENS, Scenario
-from edgellm.types.basis import Corrected
+from edgellm.selection.corrected import corrected, with_resident
+from edgellm.selection.placement import Placement
+from edgellm.selection.placement_speed import PlacedRates
+from edgellm.selection.places import Places
+from edgellm.selection.scenario import CTX_UNKNOWN, SHORTEST_CTX, THINKING_TOKENS, Scenario
+from edgellm.selection.usable_gpu import UsableGpu
 from edgellm.types.model import ModelCard, ModelFile, Shape
 from edgellm.types.plan import Candidate, Footprint, Rate
 from edgellm.types.request import KV_TYPES
@@ -26,6 +29,9 @@ from edgellm.types.request import KV_TYPES
 RISK = 0.25
 # Estimated sizes were up to 2.3 % too small (gemma-4-e4b, nemotron-3-nano-4b): a twentieth is kept free for them.
 UNSURE = 20
+# From comfort to so many times as much (chat: 15 to 100 tok/s, an answer of 300 tokens in 20 and in 3 s) speed is worth
+# an eighth. Ours: of models a few points apart, the one that answers five times as fast is the better company.
+QUICK, QUICK_WORTH = 20 / 3, 0.125
 NEARLY_ALL = 0.97  # of the decode rate with all threads
 NOTHING_RAN = Corrections()
 
@@ -49,16 +55,12 @@ class Option:
     learned: Corrections = field(default=NOTHING_RAN, repr=False, compare=False)  # of earlier predictions here
     mean_kl: float | None = None  # to the unquantized model, as measured here
     veto: str = ""  # why a quality check on this machine refused it
-    _placed: dict[int, Placement] = field(default_factory=dict, init=False, repr=False, compare=False)
+    gpus: tuple[UsableGpu, ...] = field(default=(), repr=False, compare=False)  # of its backend
     _rated: dict[tuple[int, int], Rate] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def backend(self) -> str:
         return self.facts.name
-
-    @property
-    def offload(self) -> Offload | None:
-        return self.facts.offload
 
     @cached_property
     def correction(self) -> Correction:
@@ -151,12 +153,35 @@ class Option:
         return next((n for n in counts if self._rate(n).tok_s >= enough), most)
 
     @cached_property
-    def decode(self) -> Rate:
-        return self.decode_at(min(speed.REFERENCE_DEPTH, self.card.ctx_train or CTX_UNKNOWN))
+    def places(self) -> Places:
+        """Where it could run."""
+        return Places(self)
 
-    def decode_at(self, depth: int) -> Rate:
-        """Tokens per second of one slot that generates with `depth` tokens cached."""
+    @cached_property
+    def decode(self) -> Rate:
+        return self.rates_at(self.rated_ctx).decode
+
+    def decode_at(self, depth: int, ctx: int | None = None) -> Rate:
+        """Tokens per second of one slot that generates with `depth` tokens cached, and room for `ctx`."""
+        return self.places.decode(self.placed_at(self.rated_ctx if ctx is None else ctx), depth)
+
+    def cpu_decode(self, depth: int) -> Rate:
+        """The same on the processor alone."""
         return corrected(self._rate(self.threads, depth), self.correction.decode, self.correction)
+
+    @cached_property
+    def rated_ctx(self) -> int:
+        """The context that the model is judged with: what its task needs, or the least where that does not fit."""
+        needed = self.needed_ctx
+        return needed if not self.has_gpu or self.fits_at(needed) else min(SHORTEST_CTX, needed)
+
+    @property
+    def usual_depth(self) -> int:
+        return min(speed.REFERENCE_DEPTH, self.card.ctx_train or CTX_UNKNOWN)
+
+    def rates_at(self, ctx: int) -> PlacedRates:
+        """Decode with the usual depth, and prompts, where there is room for `ctx` tokens."""
+        return self.places.rates(self.placed_at(ctx))
 
     def _rate(self, threads: int, depth: int = speed.REFERENCE_DEPTH) -> Rate:
         if (threads, depth) not in self._rated:
@@ -173,8 +198,12 @@ class Option:
             machine, self.shape, self.weights, threads, depth=depth, kv_type=kv_type, rates=rates, own=own
         )
 
-    @cached_property
+    @property
     def prefill(self) -> Rate:
+        return self.rates_at(self.rated_ctx).prefill
+
+    @cached_property
+    def cpu_prefill(self) -> Rate:
         machine, threads, kv_type = self.scenario.machine, self.scenario.threads, self.kv_type
         rates, own = self.facts.calibration, self.facts.priors.rates
         rate = speed.prefill(machine, self.shape, self.weights, threads, kv_type=kv_type, rates=rates, own=own)
@@ -189,7 +218,7 @@ class Option:
 
         A step reads the weights once. What each further token adds is taken to be what a token of a prompt costs.
         """
-        seconds = 1 / self.decode_at(depth).tok_s + (n_slots - 1) / self.prefill.tok_s
+        seconds = 1 / self.decode_at(depth, 2 * depth).tok_s + (n_slots - 1) / self.prefill.tok_s
         return 1 / (seconds * (THINKING_TOKENS if self.thinks else 1))
 
     @property
@@ -199,8 +228,12 @@ class Option:
 
     @cached_property
     def useful_tps(self) -> float:
-        """Tokens of answer per second: a model that thinks spends most tokens before it answers."""
-        return self.rate.tok_s / THINKING_TOKENS if self.thinks else self.rate.tok_s
+        """Tokens of answer per second: a model that thinks spends most tokens before it answers.
+
+        Of placements that use GPUs at the low end: what the ranking counts on is what its placement at least keeps.
+        """
+        tok_s = self.places.worth_at(self.rated_ctx)
+        return tok_s / THINKING_TOKENS if self.thinks else tok_s
 
     @property
     def thinks(self) -> bool:
@@ -215,39 +248,45 @@ class Option:
 
     @property
     def has_gpu(self) -> bool:
-        return self.offload is not None and bool(self.offload.devices)
+        return bool(self.gpus)
+
+    def cpu_footprint(self, ctx: int, ubatch: int = footprint.UBATCH) -> Footprint:
+        """What it takes of RAM where no GPU takes part."""
+        copies, table = self.copies
+        on_cpu = footprint.footprint(
+            self.shape, self.tensor_bytes, ctx, self.scenario.slots, self.kv_type, batch=ubatch,
+            repacked_bytes=copies, table_bytes=table,
+        )  # fmt: skip
+        return with_resident(on_cpu, self.correction.resident)
 
     def placed_at(self, ctx: int) -> Placement:
-        """What goes to a GPU with `ctx` tokens per slot, and the memory of the rest."""
-        if ctx not in self._placed:
-            request = self.scenario.request
-            copies, table = self.copies
-            on_cpu = footprint.footprint(
-                self.shape,
-                self.tensor_bytes,
-                ctx,
-                self.scenario.slots,
-                self.kv_type,
-                repacked_bytes=copies,
-                table_bytes=table,
-            )
-            on_cpu = with_resident(on_cpu, self.correction.resident)
-            self._placed[ctx] = place(
-                on_cpu, self.shape, self.tensor_bytes, self.quant, self.offload, request.gpu_layers
-            )
-        return self._placed[ctx]
+        """Where it would run with `ctx` tokens per slot."""
+        return self.places.at(ctx)
+
+    @cached_property
+    def whole_on_gpu(self) -> Option | None:
+        """This, or the same with a smaller cache, where GPUs with a memory of their own compute all of it."""
+        placed = self.placed_at(self.rated_ctx)
+        if placed.is_whole and not placed.is_unified:
+            return self
+        smaller = self.lower if self.has_gpu and self.kv_type == "f16" else None
+        return None if smaller is None else smaller.whole_on_gpu
 
     def footprint_at(self, ctx: int) -> Footprint:
         return self.placed_at(ctx).footprint
 
+    def counted(self, placed: Placement) -> int:
+        """Bytes of a placement that count against the budget."""
+        margin = 0 if self.weights.exact else self.tensor_bytes // UNSURE
+        return footprint.counted_bytes(placed.footprint, self.scenario.machine) + margin
+
     def counted_at(self, ctx: int) -> int:
         """Bytes that count against the budget with `ctx` tokens per slot."""
-        margin = 0 if self.weights.exact else self.tensor_bytes // UNSURE
-        return footprint.counted_bytes(self.footprint_at(ctx), self.scenario.machine) + margin
+        return self.counted(self.placed_at(ctx))
 
     def fits_at(self, ctx: int) -> bool:
         """Whether RAM holds what stays there, and GPUs the layers that were asked for."""
-        return self.counted_at(ctx) <= self.scenario.budget_bytes and not self.placed_at(ctx).problem
+        return self.places.any_held(ctx)
 
     @property
     def needed_ctx(self) -> int:
@@ -283,49 +322,34 @@ class Option:
 
     def candidate(self, ctx: int) -> Candidate:
         """This option with a context, as the plan that everyone else sees."""
-        scenario, placed = self.scenario, self.placed_at(ctx)
+        scenario, placed, rates = self.scenario, self.placed_at(ctx), self.rates_at(ctx)
         mid, low, high = (round(a * k, 2) for a, k in (
             (self.ability.mid, self.kept.mid), (self.ability.low, self.kept.low), (self.ability.high, self.kept.high),
         ))  # fmt: skip
         return Candidate(
             model=self.model, params=self.card.params, quant=self.quant, backend=self.backend, ctx=ctx,
             slots=scenario.slots, tensor_bytes=self.tensor_bytes, footprint=placed.footprint,
-            decode=self.decode, prefill=self.prefill, quality=mid, quality_low=low, quality_high=high,
+            decode=rates.decode, prefill=rates.prefill, quality=mid, quality_low=low, quality_high=high,
             source=self.file.source, license=self.card.license, kv_type=self.kv_type, threads=self.threads,
-            threads_batch=scenario.threads, gpu_layers=placed.gpu_layers,
+            threads_batch=scenario.threads, gpu_layers=placed.gpu_layers, parts=placed.on_gpus,
+            experts_away=placed.experts_away, ubatch=placed.ubatch, other_placements=self.places.others(ctx),
         )  # fmt: skip
 
 
-def corrected(rate: Rate, factor: float, correction: Correction) -> Rate:
-    """A predicted rate, corrected by earlier runs.
-
-    Where the file itself ran here, the interval is as narrow as runs repeat. Otherwise it stays that of predictions.
-    """
-    if factor == 1.0 and correction.within is None:
-        return rate
-    within = correction.within
-    ends = (rate.low, rate.high) if within is None else (rate.tok_s * (1 - within), rate.tok_s * (1 + within))
-    tok_s, low, high = (float(f"{value * factor:.3g}") for value in (rate.tok_s, *ends))
-    assert correction.basis is not None
-    assert not isinstance(rate.basis, Corrected)
-    return Rate(tok_s, low, high, Corrected(factor, correction.basis, rate.basis))
-
-
-def with_resident(predicted: Footprint, factor: float) -> Footprint:
-    """A footprint with `factor` times the resident bytes. The difference counts as the worker process's own."""
-    if factor == 1.0:
-        return predicted
-    more = round(predicted.resident_bytes * (factor - 1))
-    return replace(predicted, process_bytes=max(0, predicted.process_bytes + more))
-
-
 def speed_worth(tps: float, scenario: Scenario) -> float:
-    """Worth of a rate, 0..1: 0.8 at the floor, 1 from the comfortable rate on, proportional below the floor."""
+    """Worth of a rate, 0 to 1, of which the comfortable rate has 1 / (1 + QUICK_WORTH), and the floor 0.8 of that.
+
+    Proportional below the floor; above comfort each doubling is worth the same, up to the quick rate.
+    """
     floor = scenario.floor_tps
     comfort = max(scenario.needs.comfort_tps, floor * 1.001)
     if tps < floor:
-        return 0.8 * tps / floor
-    return min(1.0, 0.8 + 0.2 * (tps - floor) / (comfort - floor))
+        worth = 0.8 * tps / floor
+    elif tps < comfort:
+        worth = 0.8 + 0.2 * (tps - floor) / (comfort - floor)
+    else:
+        worth = 1 + QUICK_WORTH * min(1.0, math.log(tps / comfort) / math.log(QUICK))
+    return worth / (1 + QUICK_WORTH)
 
 
 def is_reachable(option: Option, schemes: Collection[str] | None, *, offline: bool) -> bool:

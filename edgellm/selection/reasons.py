@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
-from edgellm.estimate import gpu_speed, quality
+from edgellm.estimate import quality
 from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.choices import better_backend
-from edgellm.selection.offload import ALL, unused
+from edgellm.selection.offload import unused
 from edgellm.selection.option import NEARLY_ALL, Option
 from edgellm.types import reason
-from edgellm.types.backend_reason import BackendPreferred, BackendUnproven, FilesCompared
+from edgellm.types.backend_reason import (
+    BackendPreferred,
+    BackendUnproven,
+    FilesCompared,
+    GpuLayers,
+    GpuReason,
+    GpuUnused,
+)
 from edgellm.types.plan import Candidate
 from edgellm.types.request import KV_TYPES
 
@@ -79,15 +87,53 @@ def _compared(chosen: Option, o: Option) -> FilesCompared:
     )
 
 
-def _on_gpu(chosen: Option, choice: Candidate) -> reason.GpuSpeedPredicted | reason.GpuSpeedUnknown:
-    """The speed of one GPU that holds all layers, as its data sheet lets expect; nothing is chosen by it."""
-    gpus = chosen.scenario.gpus
-    devices = chosen.offload.devices if chosen.offload is not None else ()
-    if len(gpus) != 1 or gpus[0] is None or len(devices) != 1 or choice.gpu_layers != ALL:
-        return reason.GpuSpeedUnknown()
-    api = gpu_speed.api_of(devices[0].name)
-    rate = api and gpu_speed.decode(gpus[0], api, chosen.shape, chosen.weights, kv_type=chosen.kv_type)
-    return reason.GpuSpeedPredicted(rate.tok_s, rate.low, rate.high, rate.basis) if rate else reason.GpuSpeedUnknown()
+def gpu_reason(option: Option, ctx: int) -> GpuReason | None:
+    """What GPUs compute of an option with a context, and why, or why they compute nothing."""
+    placed, request = option.placed_at(ctx), option.scenario.request
+    if placed.parts:
+        return _placed(option, ctx)
+    idle = unused(option.scenario.machine, option.backend, option.facts.offload, request.gpu_layers)
+    if idle is None or not option.gpus or request.gpu_layers == 0:
+        return idle
+    suited = [gpu for gpu in option.gpus if gpu.is_suited]
+    names, memory = ", ".join(gpu.description for gpu in suited or option.gpus), idle.vram_bytes
+    if not suited:
+        return GpuUnused(names, memory, "unsuited" if any(gpu.gpu for gpu in option.gpus) else "unknown")
+    other = next((o for o in option.candidate(ctx).other_placements if o.parts), None)
+    if other is None:
+        return GpuUnused(names, memory, "too_small")
+    if other.decode is None:
+        return GpuUnused(names, memory, "unknown")
+    cpu = option.rates_at(ctx).decode
+    return GpuUnused(names, memory, "slower", tok_s=other.decode.tok_s, cpu_tok_s=cpu.tok_s)
+
+
+def _placed(option: Option, ctx: int) -> GpuLayers:
+    placed, asked = option.placed_at(ctx), option.scenario.request.gpu_layers is not None
+    names = ", ".join(part.device.description for part in placed.parts)
+    total = placed.n_blocks + 1
+    ubatch = placed.ubatch if placed.experts_away else None
+    if placed.is_unified:
+        return GpuLayers(placed.layers, total, names, "unified_asked" if asked else "unified")
+    needed = sum(part.n_bytes for part in placed.parts)
+    usable = sum(part.device.room_bytes for part in placed.parts)
+    cause: Literal["asked", "all_fit", "some_fit"] = "all_fit" if placed.layers == total else "some_fit"
+    return GpuLayers(
+        placed.layers, total, names, "asked" if asked else cause, needed, usable, placed.experts_away, ubatch
+    )
+
+
+def other_placements(choice: Candidate, total: int) -> tuple[reason.OtherPlacements, ...]:
+    """The next best places for it, as a reason; () where there are no GPUs. `total`: its layers."""
+    rows = tuple(
+        reason.PlacementRow(
+            sum(part.layers for part in other.parts), total, ", ".join(part.description for part in other.parts),
+            other.experts_away, other.decode.tok_s if other.decode else None,
+            other.prefill.tok_s if other.prefill else None,
+        )
+        for other in choice.other_placements
+    )  # fmt: skip
+    return (reason.OtherPlacements(rows),) if rows else ()
 
 
 def unproven(facts: BackendFacts) -> list[BackendUnproven]:
@@ -98,8 +144,9 @@ def about(chosen: Option, choice: Candidate, possible: Sequence[Option]) -> list
     """What a person should know of the choice: memory, speed, where it comes from, what its licence restricts."""
     run, request = chosen.with_slots(choice.slots), chosen.scenario.request
     needed, placed = run.counted_at(choice.ctx), run.placed_at(choice.ctx)
-    rate = chosen.rate
-    gpu = placed.reason or unused(chosen.scenario.machine, chosen.backend, chosen.offload, request.gpu_layers)
+    rate = choice.prefill if request.task == "embed" else choice.decode
+    gpu, prompts = gpu_reason(run, choice.ctx), choice.prefill
+    is_unknown = placed.parts and not run.rates_at(choice.ctx).on_gpu
     most = chosen.scenario.threads
     factor = chosen.correction.resident
     runs = None if factor == 1.0 else chosen.correction.basis
@@ -113,8 +160,11 @@ def about(chosen: Option, choice: Candidate, possible: Sequence[Option]) -> list
         *([reason.FewerThreads(chosen.threads, most, 1 - NEARLY_ALL)] if chosen.threads < most else []),
         reason.Speed(rate.tok_s, rate.low, rate.high, rate.basis),
     ]
-    if placed.gpu_layers:
-        reasons.append(_on_gpu(chosen, choice))
+    if is_unknown:
+        reasons.append(reason.GpuSpeedUnknown())
+    elif placed.parts and request.task != "embed":
+        reasons.append(reason.Prompts(prompts.tok_s, prompts.low, prompts.high, prompts.basis))
+    reasons += other_placements(choice, placed.n_blocks + 1)
     if not chosen.weights.exact:
         reasons.append(reason.SizeEstimated())
     if chosen.file.trust == "convention":

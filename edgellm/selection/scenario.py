@@ -22,7 +22,7 @@ class TaskNeeds:
     """What makes an answer usable for a task, where the user does not say."""
 
     floor_tps: float  # slower is not usable
-    comfort_tps: float  # faster is worth no more
+    comfort_tps: float  # faster is worth little more
     min_ctx: int  # tokens a conversation of the kind needs
     max_ctx: int  # longer is not planned for unasked: the cache is resident from the start
     kind: str = "chat"  # of the models that are for it

@@ -23,9 +23,11 @@ def choose_slots(option: Option, ctx: int) -> SlotCount | None:
     for n_slots in range(2, MOST_UNASKED + 1):
         fewer, busy_tps = n_slots - 1, option.busy_tps(n_slots, ctx // 2)
         more = option.with_slots(n_slots)
-        # Their caches must not push layers off a GPU.
-        if not more.fits_at(ctx) or more.placed_at(ctx).gpu_layers != option.placed_at(ctx).gpu_layers:
+        if not more.fits_at(ctx):
             return SlotCount(fewer, "memory", ctx, option.busy_tps(fewer, ctx // 2))
+        # Their caches must not push layers off a GPU.
+        if more.placed_at(ctx).place != option.placed_at(ctx).place:
+            return SlotCount(fewer, "gpu", ctx, option.busy_tps(fewer, ctx // 2))
         if busy_tps < floor:
             return SlotCount(fewer, "speed", ctx, option.busy_tps(fewer, ctx // 2), busy_tps, floor)
     return SlotCount(MOST_UNASKED, "most", ctx, option.busy_tps(MOST_UNASKED, ctx // 2))

@@ -67,8 +67,10 @@ class GpuLayers(Fact, frozen=True):
     total: int
     devices: str
     cause: Literal["asked", "all_fit", "some_fit", "unified", "unified_asked"]
-    needed_bytes: int | None = None  # by all layers
+    needed_bytes: int | None = None  # by what is there, or by all layers where only some fit
     usable_bytes: int | None = None
+    experts_away: int = 0  # of how many blocks the routed experts stay in RAM
+    ubatch: int | None = None  # tokens of a prompt at once, where that is not the usual number
 
 
 class GpuUnused(Fact, frozen=True):
@@ -76,10 +78,34 @@ class GpuUnused(Fact, frozen=True):
 
     devices: str
     vram_bytes: int
-    cause: Literal["asked", "cpu_backend", "missing"]
+    cause: Literal["asked", "cpu_backend", "missing", "slower", "unsuited", "unknown", "too_small"]
     backend: str = ""
     missing: str = ""  # what the backend lacks, in its words
     remedy: str = ""
+    tok_s: float | None = None  # of "slower": decoding on it
+    cpu_tok_s: float | None = None
+
+
+class GpuWouldGive(Fact, frozen=True):
+    """What this machine would run with a build for its GPU, which is not here."""
+
+    devices: str
+    vram_bytes: int
+    model: str
+    quant: str
+    tok_s: float
+    low: float
+    high: float
+    instead_tok_s: float | None  # what the plan decodes at without it
+    remedy: str
+
+
+class BuildNeeded(Fact, frozen=True):
+    """The plan is for another machine, and assumes a build for its GPU there."""
+
+    devices: str
+    api: str
+    command: str
 
 
 class OptionsAsked(Fact, frozen=True):
@@ -89,4 +115,4 @@ class OptionsAsked(Fact, frozen=True):
 
 
 BackendReason = BackendPreferred | BackendOpens | BackendCannotRun | BackendUnproven | OptionsAsked
-GpuReason = GpuLayers | GpuUnused
+GpuReason = GpuLayers | GpuUnused | GpuWouldGive | BuildNeeded

@@ -104,6 +104,25 @@ class PredictedOnGpu(Fact, frozen=True):
     depth: int | None = None  # tokens cached; None = prompts
 
 
+class PredictedSplit(Fact, frozen=True):
+    """From the times of several devices that share a model; a token passes them one after another."""
+
+    gpus: tuple[str, ...]
+    gpu_ms: tuple[float, ...]  # of one token, on each
+    cpu_ms: float  # on the processor; 0 = it computes nothing
+    threads: int
+    depth: int  # tokens cached
+
+
+class PredictedStream(Fact, frozen=True):
+    """Of prompts, where weights that lie in RAM are copied to a GPU for each batch."""
+
+    gpu: str
+    host_bytes: int  # that a batch needs
+    link_gb_s: float
+    ubatch: int  # tokens in a batch
+
+
 class Measured(Fact, frozen=True):
     """From rates of this machine's kernels (`edgellm calibrate`)."""
 
@@ -120,16 +139,16 @@ class Corrected(Fact, frozen=True):
 
     factor: float
     runs: Runs
-    of: Predicted | PredictedOnGpu | Measured
+    of: Predicted | PredictedOnGpu | PredictedSplit | PredictedStream | Measured
 
 
-RateBasis = Predicted | PredictedOnGpu | Measured | Corrected
+RateBasis = Predicted | PredictedOnGpu | PredictedSplit | PredictedStream | Measured | Corrected
 RateKind = Literal["predicted", "measured", "corrected"]
 
 
 def rate_kind(basis: RateBasis) -> RateKind:
     """The kind in a word."""
-    if isinstance(basis, Predicted | PredictedOnGpu):
+    if isinstance(basis, Predicted | PredictedOnGpu | PredictedSplit | PredictedStream):
         return "predicted"
     return "measured" if isinstance(basis, Measured) else "corrected"
 

@@ -50,11 +50,6 @@ class SelectionOptions(Struct, frozen=True, kw_only=True):
         check_types(replace(asked, task=None, slots=1, gpu_layers=0), "these options cannot be used")
         return asked
 
-    @property
-    def asks_for_gpu(self) -> bool:
-        """Whether layers on a GPU are asked for, so that a build for one is assumed of another machine."""
-        return layers_on_gpu(self.gpu_layers) not in (None, 0)
-
     def request(self, *, usual_task: Task = "chat") -> SelectionRequest:
         """The request that is meant.
 

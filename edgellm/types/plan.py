@@ -123,6 +123,30 @@ class LaunchPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class PlacedPart:
+    """What one GPU holds of a model."""
+
+    name: str  # as the library calls it: "CUDA0"
+    description: str
+    layers: int  # the output table counts as one
+    n_bytes: int  # of its memory; 0 where it shares the machine's
+    unified: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OtherPlacement:
+    """Another way to run the same model, and how fast that would be."""
+
+    parts: tuple[PlacedPart, ...]  # () = on the processor alone
+    gpu_layers: int
+    experts_away: int
+    ubatch: int
+    decode: Rate | None  # None = not predicted
+    prefill: Rate | None
+    needed_bytes: int  # of RAM
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """One model in one quantization on one backend with one context: what selection compares."""
 
@@ -145,6 +169,10 @@ class Candidate:
     threads: int = 1  # decode
     threads_batch: int = 1  # prompts
     gpu_layers: int = 0  # as in Settings
+    parts: tuple[PlacedPart, ...] = ()  # on GPUs
+    experts_away: int = 0  # as in Settings
+    ubatch: int = 512  # tokens of a prompt that are computed at once
+    other_placements: tuple[OtherPlacement, ...] = ()  # the next best, where there are GPUs
 
 
 @dataclass(frozen=True, slots=True)

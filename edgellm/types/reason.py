@@ -70,7 +70,9 @@ class ContextLength(Fact, frozen=True):
     """Tokens per slot, and what bounds them."""
 
     ctx: int
-    bound: Literal["asked", "task", "encoder", "encoder_memory", "speed", "memory", "trained", "unknown", "unasked"]
+    bound: Literal[
+        "asked", "task", "encoder", "encoder_memory", "speed", "memory", "trained", "unknown", "unasked", "gpu"
+    ]
     tok_s: float | None = None  # decoding with half of the context cached
     floor_tps: float | None = None  # of "speed"
     task: str = ""  # of "task" and "unasked"
@@ -82,7 +84,7 @@ class SlotCount(Fact, frozen=True):
     """Conversations at the same time where their number was not asked for, and what bounds it."""
 
     n_slots: int
-    bound: Literal["reads", "memory", "speed", "most"]  # "reads": a model that writes nothing takes turns
+    bound: Literal["reads", "memory", "gpu", "speed", "most"]  # "reads": a model that writes nothing takes turns
     ctx: int | None = None  # tokens of each
     tok_s: float | None = None  # of each while all decode, with half of its context cached
     next_tok_s: float | None = None  # of "speed": with one more
@@ -159,13 +161,30 @@ class GpuSpeedUnknown(Fact, frozen=True):
     """The stated speed is the CPU's."""
 
 
-class GpuSpeedPredicted(Fact, frozen=True):
-    """The stated speed is the CPU's, by which the model was chosen; this is the GPU's, which holds all layers."""
+class Prompts(Fact, frozen=True):
+    """How fast prompts are read, where a GPU takes part."""
 
     tok_s: float
     low: float
     high: float
     basis: RateBasis
+
+
+class PlacementRow(Fact, frozen=True):
+    """One of them."""
+
+    layers: int  # on GPUs
+    total: int
+    devices: str  # "" = the processor alone
+    experts_away: int
+    tok_s: float | None  # None = not predicted
+    prompt_tok_s: float | None
+
+
+class OtherPlacements(Fact, frozen=True):
+    """The next best places for the same model, with their speeds."""
+
+    rows: tuple[PlacementRow, ...]
 
 
 class Slow(Fact, frozen=True):
@@ -327,7 +346,8 @@ class FilesKept(Fact, frozen=True):
 
 MemoryReason = BudgetReason | MemoryNeeded | WeightsRead | AdaptersBeside
 ContextReason = ContextLength | SlotCount | ContextUnknown | ShorterContext | CacheType
-SpeedReason = Speed | ProcessorsBusy | Threads | Thinks | FewerThreads | Slow | GpuSpeedUnknown | GpuSpeedPredicted
+SpeedReason = Speed | ProcessorsBusy | Threads | Thinks | FewerThreads | Slow | GpuSpeedUnknown
+PlacementReason = Prompts | OtherPlacements
 FileReason = SizeEstimated | NotQuantized | NameConvention | LicenseRestricts
 ModelReason = (
     ModelNamed
@@ -348,6 +368,7 @@ Reason = (
     | BackendReason
     | GpuReason
     | SpeedReason
+    | PlacementReason
     | ModelReason
     | SelectionReason
     | SamplingDefaults

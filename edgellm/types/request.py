@@ -30,6 +30,7 @@ TASKS: tuple[Task, ...] = ("chat", "code", "agent", "embed")
 KV_TYPES = ("f32", "f16", "q8_0", "q4_0")  # of the cache, the most exact first
 MAX_CTX = 2**24  # 16 times what the catalog's models were trained for at most
 MAX_THREADS = 1024  # more than any machine that runs models has
+ALL_LAYERS = -1
 MAX_LAYERS = 9999  # the deepest model of the catalog has 80 blocks
 MAX_INPUTS = 2048  # texts of one request to embed or to rerank, as OpenAI's API allows
 MAX_STOPS = 16

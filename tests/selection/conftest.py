@@ -9,9 +9,11 @@ import pytest
 from edgellm.catalog.lookup import catalog
 from edgellm.estimate import quality
 from edgellm.estimate.weights import weights
+from edgellm.hardware import gpu_table
 from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.option import Option
 from edgellm.selection.scenario import Scenario
+from edgellm.selection.usable_gpu import usable_gpus
 from edgellm.types.machine import Cpu, Limits, Machine, Memory
 from edgellm.types.model import ModelFile
 from edgellm.types.request import SelectionRequest
@@ -56,12 +58,16 @@ def option() -> Callable[..., Option]:
     ) -> Option:
         card = catalog()[model]
         assert card.shape is not None
-        given = Scenario.of(on or make_machine(), SelectionRequest(**request))  # type: ignore[arg-type]
+        machine = on or make_machine()
+        known = tuple(gpu_table.find(gpu, machine.memory.total_bytes) for gpu in machine.accelerators)
+        given = Scenario.of(machine, SelectionRequest(**request), known)  # type: ignore[arg-type]
         size = weights(card.shape, card.params, card.params_active, quant)
         scored = {c.id: c for c in catalog().values() if c.scores}
         ability = quality.ability(card, scored, given.request.task)
         file = ModelFile(f"hf://test/{model}:{quant}", quant, trust="convention")
-        return Option(card, file, facts or make_gguf(), card.shape, size, given, ability, local)
+        backend = facts or make_gguf()
+        gpus = usable_gpus(backend.offload, given.machine, given.gpus)
+        return Option(card, file, backend, card.shape, size, given, ability, local, gpus=gpus)
 
     return build
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from edgellm.catalog.lookup import catalog
-from edgellm.contract.backend import Device, Offload
 from edgellm.estimate.footprint import footprint
-from edgellm.selection.offload import place
+from edgellm.estimate.layer_bytes import layers_of
+from edgellm.selection.placement import Load, asked
+from edgellm.selection.usable_gpu import UsableGpu
 from edgellm.types.machine import Cpu, Machine, Memory
 from edgellm.types.priors import Repacking
 from edgellm.units import GIB, MIB
@@ -45,10 +46,10 @@ def test_layers_on_a_gpu_are_not_copied_in_ram() -> None:
     shape = catalog()["qwen3-8b"].shape
     assert shape is not None
     whole = footprint(shape, 5 * GIB, 2048, repacked_bytes=4 * GIB, table_bytes=0)
-    gpu = Offload((Device("CUDA0", "A GPU", 24 * GIB, 24 * GIB),))
+    load = Load(layers_of(shape, 5 * GIB, "Q4_K_M"), lambda ubatch: whole)
+    gpus = [UsableGpu("CUDA0", "A GPU", 24 * GIB, 0, unified=False)]
 
-    half = place(whole, shape, 5 * GIB, "Q4_K_M", gpu, 19).footprint
-    none = place(whole, shape, 5 * GIB, "Q4_K_M", gpu, -1).footprint
+    half, none = asked(load, gpus, 19).footprint, asked(load, gpus, -1).footprint
 
     share = half.weights_bytes / whole.weights_bytes
     assert 0.4 < share < 0.6

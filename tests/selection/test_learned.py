@@ -15,9 +15,9 @@ from edgellm.estimate import quality
 from edgellm.history.corrections import NONE, OTHER_CACHE, REPEATS, Correction, Corrections, Ratio, corrections
 from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.choices import better_backend, rank_models
+from edgellm.selection.corrected import corrected, with_resident
 from edgellm.selection.decide import decide
 from edgellm.selection.decision_json import to_dict
-from edgellm.selection.option import corrected, with_resident
 from edgellm.types.basis import OwnRuns
 from edgellm.types.calibration import Calibration
 from edgellm.types.criterion import Stated

@@ -329,10 +329,13 @@ def test_unquantized_files_are_the_last_resort(option) -> None:
 def test_speed_is_worth_most_at_the_floor_and_saturates(option) -> None:
     given = option("qwen3-0.6b", "Q4_K_M").scenario
 
-    assert speed_worth(5, given) == pytest.approx(0.8)
-    assert speed_worth(15, given) == speed_worth(1000, given) == 1.0
-    assert speed_worth(2.5, given) == pytest.approx(0.4)
-    assert speed_worth(10, given) == pytest.approx(0.9)
+    assert speed_worth(5, given) == pytest.approx(0.8 / 1.125)
+    assert speed_worth(15, given) == pytest.approx(1 / 1.125)
+    assert speed_worth(100, given) == speed_worth(1000, given) == 1.0
+    assert speed_worth(2.5, given) == pytest.approx(0.4 / 1.125)
+    assert speed_worth(10, given) == pytest.approx(0.9 / 1.125)
+    doubled = [speed_worth(tps, given) for tps in (20, 40, 80)]
+    assert doubled[1] - doubled[0] == pytest.approx(doubled[2] - doubled[1])
 
 
 def test_rejections_are_told_once_per_model_where_the_rule_dropped_all_of_it(option, machine) -> None:

@@ -105,7 +105,7 @@ def test_their_caches_push_no_layers_off_a_gpu(option, machine) -> None:
 
     assert count is not None
     assert chosen.placed_at(16384).gpu_layers == chosen.with_slots(count.n_slots).placed_at(16384).gpu_layers == -1
-    assert count.bound == "memory"
+    assert count.bound == "gpu"
     assert chosen.with_slots(count.n_slots + 1).fits_at(16384)
 
 

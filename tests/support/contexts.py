@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any
 
+from edgellm.hardware import gpu_table
 from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.context import SelectionContext
 from edgellm.types.machine import Machine
@@ -18,4 +19,5 @@ def context(
     stored: Collection[str] = (),
     **learned: Any,
 ) -> SelectionContext:
-    return SelectionContext(machine, tuple(backends), tuple(cards), frozenset(stored), **learned)
+    gpus = tuple(gpu_table.find(gpu, machine.memory.total_bytes) for gpu in machine.accelerators)
+    return SelectionContext(machine, tuple(backends), tuple(cards), frozenset(stored), **{"gpus": gpus} | learned)

@@ -1,0 +1,129 @@
+"""How fast a placement is: on the processor, on GPUs, or on both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgellm.estimate import gpu_speed, split_speed
+from edgellm.estimate.footprint import UBATCH
+from edgellm.estimate.speed import banded
+from edgellm.estimate.split_speed import GpuPart
+from edgellm.estimate.weights import Weights
+from edgellm.selection.placement import DevicePart, Placement
+from edgellm.types.basis import PredictedSplit, PredictedStream
+from edgellm.types.calibration import Calibration
+from edgellm.types.machine import Machine
+from edgellm.types.model import Shape
+from edgellm.types.plan import Rate
+from edgellm.types.priors import Priors
+
+# Of the link where the data sheet names none: PCIe 4 with eight lanes, in part.
+USUAL_LINK_GB_S = 12.0
+# A card in a slow slot has a quarter to half of what its sheet says, and nothing here can see the slot.
+_STREAM_BAND = (0.4, 1.15)
+PROMPT, ANSWER = 512, 256  # tokens of the request by which placements are compared
+# A GPU is taken where it is so much faster than the processor: setting it up is work, and it may fail.
+CAUTION = 1.1
+# Predictions of these were off by factors of two and more on devices that took no part in the fit (ADR 057), so the low
+# end of the band counts. Of the others the middle does, as of processors.
+_UNSURE = frozenset({"intel", "qualcomm", "arm", "broadcom", "unknown"})
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """Who computes: the processor and its threads, and what it is known to reach."""
+
+    machine: Machine
+    threads: int
+    rates: Calibration | None
+    priors: Priors
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedRates:
+    """Decode and prompts of one placement."""
+
+    decode: Rate
+    prefill: Rate
+    on_gpu: bool
+    is_sure: bool = True  # of GPUs whose speed is predicted as well as a processor's
+
+    @property
+    def seconds(self) -> float:
+        """Of the usual request, cautiously."""
+        return PROMPT / self.cautious(self.prefill) + ANSWER / self.cautious(self.decode)
+
+    def cautious(self, rate: Rate) -> float:
+        """What the ranking goes by."""
+        if not self.on_gpu:
+            return rate.tok_s
+        return (rate.tok_s if self.is_sure else rate.low) / CAUTION
+
+
+def is_sure(placement: Placement) -> bool:
+    gpus = [part.device.gpu for part in placement.parts]
+    return all(gpu is not None and gpu.vendor not in _UNSURE and gpu.known in ("device", "variant") for gpu in gpus)
+
+
+def decode(placement: Placement, runner: Runner, shape: Shape, weights: Weights, depth: int) -> Rate | None:
+    """None where it is not known how fast one of the devices is."""
+    parts = _gpu_parts(placement)
+    if parts is None:
+        return None
+    if placement.is_whole and len(parts) == 1:
+        return gpu_speed.decode(parts[0].gpu, parts[0].api, shape, weights, depth=depth)
+    time = split_speed.decode(
+        parts, runner.machine, shape, weights, runner.threads, depth=depth, rates=runner.rates, own=runner.priors.rates
+    )
+    if time is None:
+        return None
+    names = tuple(part.gpu.name for part in parts)
+    basis = PredictedSplit(
+        names, tuple(round(1000 * s, 2) for s in time.gpus), round(1000 * time.cpu, 2), runner.threads, depth
+    )
+    return banded(1 / time.seconds, (time.seconds / time.most, time.seconds / time.least), basis)
+
+
+def prefill(placement: Placement, shape: Shape, weights: Weights) -> Rate | None:
+    """Of a prompt as long as a batch."""
+    parts = _gpu_parts(placement)
+    if parts is None:
+        return None
+    tokens = max(UBATCH, placement.ubatch)
+    rates = [
+        gpu_speed.prefill(part.gpu, part.api, shape, weights, tokens=tokens, ubatch=placement.ubatch) for part in parts
+    ]
+    known = [rate for rate in rates if rate is not None]
+    if len(known) < len(rates):
+        return None
+    shares = [part.share.blocks or 1e-6 for part in parts]  # one may have the output table only
+    seconds = sum(share / sum(shares) / rate.tok_s for share, rate in zip(shares, known, strict=True))
+    first = known[0]
+    band = (first.low / first.tok_s, first.high / first.tok_s)
+    if not placement.host_weight_bytes:
+        return banded(1 / seconds, band, first.basis)
+    link = min(part.gpu.link_gb_s or USUAL_LINK_GB_S for part in parts)
+    host_bytes = round(placement.host_weight_bytes * _touched(shape, tokens))
+    rate = split_speed.prefill(1 / seconds, host_bytes, link, tokens=tokens, ubatch=placement.ubatch)
+    assert rate is not None, "a batch has more tokens than are needed"
+    low = min(band[0], _STREAM_BAND[0])
+    return banded(rate, (low, _STREAM_BAND[1]), PredictedStream(parts[0].gpu.name, host_bytes, link, placement.ubatch))
+
+
+def _touched(shape: Shape, tokens: int) -> float:
+    """Of the experts, only those that some token is sent to are copied."""
+    return min(1.0, tokens * shape.n_expert_used / shape.n_expert) if shape.n_expert else 1.0
+
+
+def _gpu_parts(placement: Placement) -> Sequence[GpuPart] | None:
+    parts = [_gpu_part(placement, part) for part in placement.parts]
+    known = [part for part in parts if part is not None]
+    return known if known and len(known) == len(parts) else None
+
+
+def _gpu_part(placement: Placement, part: DevicePart) -> GpuPart | None:
+    device = part.device
+    if device.gpu is None or device.api is None:
+        return None
+    return GpuPart(device.gpu, device.api, placement.share(part))

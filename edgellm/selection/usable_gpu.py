@@ -1,0 +1,70 @@
+"""The GPUs that a backend can put layers on, with what is known of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgellm.contract.backend import Offload
+from edgellm.estimate.device_memory import context_bytes, reserve_bytes
+from edgellm.estimate.gpu_constants import constants
+from edgellm.estimate.gpu_speed import api_of
+from edgellm.selection.offload import matches
+from edgellm.types.gpu import Api, Gpu
+from edgellm.types.machine import Machine
+from edgellm.units import MIB
+
+# Where nothing is known of the device; the most that any context takes (gpus.json).
+UNKNOWN_CONTEXT_BYTES = 700 * MIB
+# Slower than the processor beside them wherever both were measured, or unable to compute a model: Mali-G610 5.7 against
+# 25.7 tok/s, V3D has neither 8-bit nor half-precision arithmetic (research notes on GPUs, section 5).
+_UNSUITED_VENDORS = frozenset({"arm", "broadcom"})
+_UNSUITED_GROUPS = frozenset({"adreno-6", "gen9"})
+LEAST_TFLOPS = 0.8  # FP32: with less, an AVX2 processor of four cores has more arithmetic
+
+
+@dataclass(frozen=True, slots=True)
+class UsableGpu:
+    """One device. `gpu` and `api` are None where nothing tells how fast it is."""
+
+    name: str  # as the library calls it: "CUDA0"
+    description: str
+    room_bytes: int  # that may be used: what is free, less a reserve
+    context_bytes: int  # of the driver, of them
+    unified: bool
+    gpu: Gpu | None = None
+    api: Api | None = None
+
+    @property
+    def is_suited(self) -> bool:
+        """False for what is never used unless it is asked for."""
+        if self.gpu is None:
+            return not self.unified
+        slow = self.gpu.vendor in _UNSUITED_VENDORS or self.gpu.group in _UNSUITED_GROUPS
+        return not slow and self.gpu.fp32_tflops >= LEAST_TFLOPS
+
+
+def usable_gpus(offload: Offload | None, machine: Machine, gpus: Sequence[Gpu | None]) -> tuple[UsableGpu, ...]:
+    """The devices of `offload`. `gpus`: of the machine's accelerators, what is known of each."""
+    if offload is None:
+        return ()
+    usable = []
+    for device, index in zip(offload.devices, matches(offload, machine), strict=True):
+        gpu = gpus[index] if index is not None and index < len(gpus) else None
+        api = api_of(device.name)
+        if not _is_predicted(gpu, api):
+            gpu, api = None, None
+        context = UNKNOWN_CONTEXT_BYTES if gpu is None or api is None else context_bytes(gpu, api)
+        free = device.total_bytes if device.free_bytes is None else device.free_bytes
+        reserve = reserve_bytes(device.total_bytes, unified=device.unified, windows=machine.os == "windows")
+        # Of a small memory no more than a quarter is kept free, as of the machine's own.
+        room = max(0, free - min(reserve, device.total_bytes // 4))
+        usable.append(UsableGpu(device.name, device.description, room, context, device.unified, gpu, api))
+    return tuple(usable)
+
+
+def _is_predicted(gpu: Gpu | None, api: Api | None) -> bool:
+    """Whether anybody knows how fast that library is on such a GPU."""
+    if gpu is None or api is None:
+        return False
+    return None not in {constants().decode_cell(gpu, api), constants().prefill_cell(gpu, api)}
