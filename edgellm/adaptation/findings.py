@@ -29,6 +29,20 @@ class Findings:
         if len(self._problems) < MAX_PROBLEMS:
             self._problems.append(problem)
 
+    def add_all(self, of_line: Findings) -> None:
+        """Those of one line, behind these."""
+        self._counts += of_line._counts
+        if of_line._n_refused and of_line._last_refused != self._last_refused:
+            self._n_refused += 1
+            self._last_refused = of_line._last_refused
+        self._problems += of_line._problems[: MAX_PROBLEMS - len(self._problems)]
+        self.ignore(of_line._ignored)
+        self.n_lines += of_line.n_lines
+        self.n_examples += of_line.n_examples
+        self.n_tokens += of_line.n_tokens
+        self.n_supervised += of_line.n_supervised
+        self.longest = max(self.longest, of_line.longest)
+
     def ignore(self, fields: Iterable[str]) -> None:
         for field in fields:
             if len(self._ignored) < _MAX_IGNORED:

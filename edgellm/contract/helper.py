@@ -36,17 +36,28 @@ class Helper(Child):
             raise
         self.has_ended = False
         self._ended = ended
+        self._asked: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         assert self._process.stdout is not None
         # A file of the reader's own: closing one waits for the thread that reads it.
         answers = os.fdopen(os.dup(self._process.stdout.fileno()), "rb")
         try:
+            threading.Thread(target=self._write, name="edgellm-asker", daemon=True).start()
             threading.Thread(target=self._read, args=(answers,), name="edgellm-helper", daemon=True).start()
         except RuntimeError:
             answers.close()
+            self._asked.put(None)
             self.kill()
             self.__exit__(None, None, None)
             raise
+
+    def _write(self) -> None:
+        """Whoever asks has a patience, and a child that does not read blocks its writer."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):  # it ended, which the reader tells
+            while (question := self._asked.get()) is not None:
+                self._process.stdin.write(question + b"\n")
+                self._process.stdin.flush()
 
     def _read(self, answers: IO[bytes]) -> None:
         with answers:
@@ -54,6 +65,7 @@ class Helper(Child):
                 self._lines.put(line)
         self.has_ended = True
         self._lines.put(b"")
+        self._asked.put(None)
         self._ended()
 
     @property
@@ -63,17 +75,14 @@ class Helper(Child):
     def answer(self, question: bytes, patience_s: float) -> bytes:
         """Neither has a line break in it. b"" where the child ended instead; it is killed after `patience_s` seconds.
 
-        Raises:
-            RuntimeError: no thread can be started.
+        No thread is started for it: a plan for a tuning asks thousands of times.
         """
-        assert self._process.stdin is not None
-        with self.killed_after(patience_s):
-            try:
-                self._process.stdin.write(question + b"\n")
-                self._process.stdin.flush()
-            except OSError:
-                return b""
-            line = self._lines.get()
+        self._asked.put(question)
+        try:
+            line = self._lines.get(timeout=patience_s)
+        except queue.Empty:
+            self._time_out()
+            return b""
         return line[:-1] if line.endswith(b"\n") else b""
 
 

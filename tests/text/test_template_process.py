@@ -6,6 +6,7 @@ import gc
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -225,3 +226,13 @@ def test_it_is_confined(templates: TemplateProcess, monkeypatch: pytest.MonkeyPa
     assert "NoNewPrivs:\t1" in status
     assert (core, memory) == ((0, 0), (template_jobs.MEMORY_BYTES, template_jobs.MEMORY_BYTES))
     assert "HF_TOKEN" not in environment
+
+
+def test_no_thread_is_started_for_a_question(templates: TemplateProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    templates.run(CapsJob(TemplateSource("{{ messages[0].content }}")))
+    started: list[threading.Thread] = []
+    monkeypatch.setattr(threading.Thread, "start", started.append)
+    for _ in range(3):
+        templates.run(CapsJob(TemplateSource("{{ messages[0].content }}")))
+
+    assert started == []

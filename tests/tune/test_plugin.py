@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
 import msgspec
 import pytest
-from support.gguf_decoders import FAMILIES, Decoder
+from app.test_tune import ROWS, TEMPLATE
+from support.gguf_decoders import FAMILIES, Decoder, byte_level
 
 from edgellm.contract.manager import plugins
+from edgellm.formats.gguf.reader import read_model
 from edgellm.hardware import profiles
 from edgellm.types.model import Artifact
 from edgellm.types.tuning import METHODS, TuneSettings, TuneSize
@@ -50,7 +53,7 @@ assert "torch" not in sys.modules
 
 
 def test_memory_grows_with_what_takes_it(tmp_path):
-    path = Decoder(layers=8, tied=False, kind="Q8_0").write(tmp_path / "m.gguf")
+    path = Decoder(layers=8, hidden=256, ffn=512, tied=False, kind="Q8_0").write(tmp_path / "m.gguf")
     tuner, file = plugins().tuners()["torch"], base(path)
 
     def needed(size=SIZE, **settings):
@@ -72,3 +75,33 @@ def test_speed_follows_the_threads_and_the_work(tmp_path):
     rate = tuner.rate(file, TuneSettings(), machine)
     assert tuner.rate(file, TuneSettings(n_threads=2), machine) == pytest.approx(2 * rate)
     assert tuner.rate(file, TuneSettings(checkpointing=False), machine) > rate
+
+
+def test_a_verdict_imports_no_torch(tmp_path):
+    vocabulary = byte_level(288) | {"tokenizer.chat_template": TEMPLATE}
+    path = Decoder(keys={"context_length": 256}, vocabulary=vocabulary).write(tmp_path / "m.gguf")
+    data = tmp_path / "mail.jsonl"
+    data.write_text("".join(f"{json.dumps(row)}\n" for row in ROWS))
+    code = f"""
+import sys
+import edgellm
+preview = edgellm.plan_tuning({str(path)!r}, {str(data)!r})
+assert preview.tuner == "torch", preview.tuner
+assert preview.choice.footprint.needed_bytes
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_the_file_is_read_once_for_all_that_is_asked(tmp_path, monkeypatch):
+    reads = []
+    monkeypatch.setattr("edgellm_tune.tuner.read_model", lambda path: reads.append(path) or read_model(path))
+    torch, file = plugins().tuners()["torch"], base(Decoder().write(tmp_path / "m.gguf"))
+    for rank in (4, 8, 16):
+        torch.footprint(file, TuneSettings(rank=rank), SIZE)
+    first = torch.footprint(file, TuneSettings(), SIZE)
+    assert len(reads) == 1
+
+    Decoder(layers=9).write(tmp_path / "m.gguf")
+    assert torch.footprint(file, TuneSettings(), SIZE).weights_bytes > first.weights_bytes
+    assert len(reads) == 2

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,9 @@ from edgellm.types.tuning_data import DataReport, TrainingChat, TrainingRecord
 from edgellm.types.tuning_options import TuneOptions
 
 _OF_VALIDATION = 0.5  # of what is held out
+# One waits for the process of the template while another waits for the worker. More at once only take turns.
+_TURNING = 3
+_AT_ONCE = 256  # records that are begun before one that fails, or Ctrl-C, ends it
 
 TuneDataProgress = Callable[[int, int], None]  # examples turned into tokens, of how many
 
@@ -114,8 +118,9 @@ def prepare(path: Path, base: ServedBase, options: TuneOptions, progress: TuneDa
     for records_of_part in wanted:
         into = findings if len(rendered) < 2 else Findings()  # of the same lines, which are told once
         examples: list[Example] = []
-        for record in records_of_part:
-            examples += renderer.examples(record, into)
+        for of_record, its_findings in _turned(renderer, records_of_part):
+            examples += of_record
+            into.add_all(its_findings)
             n_done += 1
             progress(n_done, n_all)
         rendered.append(tuple(examples))
@@ -134,6 +139,18 @@ def prepare(path: Path, base: ServedBase, options: TuneOptions, progress: TuneDa
     _check_classes(path, parts)
     _check_control(data, parts, options)
     return data
+
+
+def _turned(renderer: Renderer, records: Sequence[TrainingRecord]) -> Iterator[tuple[list[Example], Findings]]:
+    """The examples of each record, in their order."""
+
+    def of_one(record: TrainingRecord) -> tuple[list[Example], Findings]:
+        findings = Findings()
+        return renderer.examples(record, findings), findings
+
+    with ThreadPoolExecutor(_TURNING, "edgellm-examples") as pool:
+        for start in range(0, len(records), _AT_ONCE):
+            yield from pool.map(of_one, records[start : start + _AT_ONCE])
 
 
 def _shots(parts: Split, options: TuneOptions) -> list[TrainingChat]:
