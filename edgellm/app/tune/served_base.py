@@ -21,14 +21,9 @@ class ServedBase:
     """A worker that holds the base, and the process in which its template runs, until the block ends."""
 
     def __init__(self, plan: LaunchPlan) -> None:
-        """Raises what loading raises."""
+        """Waits for neither: what needs no tokens can be done while the base loads."""
         self._session = WorkerSession(plan)
-        self._templates: TemplateProcess | None = None
-        try:
-            self.info: EngineInfo = self._session.info
-        except BaseException:
-            self._session.close()
-            raise
+        self._templates = TemplateProcess(self._has_template)
 
     def __enter__(self) -> Self:
         return self
@@ -37,15 +32,22 @@ class ServedBase:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._session.close()
-        if self._templates is not None:
-            self._templates.close()
+        self._templates.close()
+
+    @property
+    def info(self) -> EngineInfo:
+        """Raises what loading raises."""
+        return self._session.info
 
     def prompts(self) -> PromptBuilder | None:
         """None where the model has no template."""
-        if self.info.chat_template is None:
-            return None
-        self._templates = self._templates or TemplateProcess()
-        return PromptBuilder(self.info, self._templates.run)
+        return PromptBuilder(self.info, self._templates.run) if self.info.chat_template is not None else None
+
+    def _has_template(self) -> bool:
+        try:
+            return self.info.chat_template is not None
+        except EdgeLLMError:  # it does not load, which is told where it is asked
+            return False
 
     def encode(self, text: str, cuts: tuple[int, ...], *, add_bos: bool, parse_special: bool) -> Sequence[int]:
         """The tokens of a request with these values (`adaptation.rendering.Encode`).
