@@ -79,6 +79,7 @@ class Device:
     total_bytes: int
     free_bytes: int | None = None  # None = not known now
     unified: bool = False  # shares the machine's RAM
+    slot: str = ""  # on the PCI bus, as `Accelerator.slot`; "" = none, or not told
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,6 +104,8 @@ def _gpu_unused(fact: backend_reason.GpuUnused) -> str:
             return f"{fact.devices} stays idle: nothing tells its bandwidth, so no speed is predicted; {asks}"
         case "too_small":
             return f"{fact.devices} stays idle: no part of the model that is worth it fits its memory"
+        case "unreachable":
+            return f"{fact.devices} stays idle: no program of this user reaches it; `edgellm doctor` says why"
 
 
 def why_better(why: backend_reason.Faster | backend_reason.OwnKernels) -> str:

@@ -16,36 +16,50 @@ _WANTED = {"cuda": "CUDA", "metal": "MTL", "rocm": "Vulkan", "xe": "Vulkan", "vu
 
 
 def live(offload: Offload, machine: Machine) -> Offload:
-    """The devices with what the machine knows of them now: free memory, and whether it is the machine's own."""
+    """The devices with what the machine knows of them now: free memory, and whether it is the machine's own.
+
+    Those that no program of this user reaches are left out: a library may have been asked before that was so.
+    """
     devices = []
     for device, index in zip(offload.devices, matches(offload, machine), strict=True):
         if index is None:
             devices.append(device)
             continue
         gpu = machine.accelerators[index]
+        if not gpu.usable:
+            continue
         free_bytes = gpu.free_bytes if gpu.free_bytes is not None else device.free_bytes
         total_bytes = gpu.vram_bytes or device.total_bytes
         devices.append(
             replace(device, total_bytes=total_bytes, free_bytes=free_bytes, unified=gpu.unified or device.unified)
         )
+    if offload.devices and not devices:
+        return replace(offload, devices=(), missing="no program of this user reaches its GPUs")
     return replace(offload, devices=tuple(devices))
 
 
 def matches(offload: Offload, machine: Machine) -> list[int | None]:
-    """Of each device, which of the machine's accelerators it is; None = none of them by its name."""
+    """Of each device, which of the machine's accelerators it is; None = none of them, by slot or by name."""
     remaining = dict(enumerate(machine.accelerators))
     alone = len(offload.devices) == len(machine.accelerators) == 1
-    indexes: list[int | None] = []
-    for device in offload.devices:
-        index = next((i for i, gpu in remaining.items() if alone or _same(device, gpu)), None)
-        indexes.append(index)
-        if index is not None:
-            del remaining[index]
+    indexes: list[int | None] = [None] * len(offload.devices)
+    for by_slot in (True, False):
+        for at, device in enumerate(offload.devices):
+            if indexes[at] is not None:
+                continue
+            index = next((i for i, gpu in remaining.items() if _same(device, gpu, by_slot, alone)), None)
+            if index is not None:
+                indexes[at] = index
+                del remaining[index]
     return indexes
 
 
-def _same(device: Device, gpu: Accelerator) -> bool:
-    """Whether the library lists it under a slightly other name: "AMD Radeon RX 7900 XTX (RADV NAVI31)"."""
+def _same(device: Device, gpu: Accelerator, by_slot: bool, alone: bool) -> bool:
+    """By name where one has no slot. The library's may be a little longer: "AMD Radeon RX 7900 XTX (RADV NAVI31)"."""
+    if device.slot and gpu.slot:
+        return device.slot.lower() == gpu.slot.lower()
+    if by_slot or alone:
+        return not by_slot
     name, own = device.description.lower(), gpu.name.lower()
     return own in name or name in own
 
@@ -60,6 +74,7 @@ def assumed(machine: Machine) -> Offload:
             a.vram_bytes or machine.memory.total_bytes,
             a.free_bytes,
             a.unified,
+            a.slot,
         )
         for i, a in enumerate(accelerators)
     )
@@ -89,10 +104,13 @@ def unused(machine: Machine, backend: str, offload: Offload | None, asked: int |
     """Why the machine's GPUs compute nothing; None where there are none to speak of."""
     if not machine.accelerators:
         return None
-    memory = sum(a.vram_bytes or 0 for a in machine.accelerators if not a.unified)
-    names = ", ".join(a.name for a in machine.accelerators)
+    usable = [a for a in machine.accelerators if a.usable]
+    memory = sum(a.vram_bytes or 0 for a in usable if not a.unified)
+    names = ", ".join(a.name for a in usable or machine.accelerators)
     if asked == 0:
         return GpuUnused(names, memory, "asked")
+    if not usable:
+        return GpuUnused(names, memory, "unreachable")
     if offload is None:
         return GpuUnused(names, memory, "cpu_backend", backend)
     return GpuUnused(names, memory, "missing", backend, offload.missing, offload.remedy)

@@ -56,7 +56,10 @@ def usable_gpus(offload: Offload | None, machine: Machine, gpus: Sequence[Gpu | 
             gpu, api = None, None
         context = UNKNOWN_CONTEXT_BYTES if gpu is None or api is None else context_bytes(gpu, api)
         free = device.total_bytes if device.free_bytes is None else device.free_bytes
-        reserve = reserve_bytes(device.total_bytes, unified=device.unified, windows=machine.os == "windows")
+        display = index is not None and machine.accelerators[index].display is True
+        reserve = reserve_bytes(
+            device.total_bytes, unified=device.unified, display=display, windows=machine.os == "windows"
+        )
         # Of a small memory no more than a quarter is kept free, as of the machine's own.
         room = max(0, free - min(reserve, device.total_bytes // 4))
         usable.append(UsableGpu(device.name, device.description, room, context, device.unified, gpu, api))

@@ -78,7 +78,7 @@ class GpuUnused(Fact, frozen=True):
 
     devices: str
     vram_bytes: int
-    cause: Literal["asked", "cpu_backend", "missing", "slower", "unsuited", "unknown", "too_small"]
+    cause: Literal["asked", "cpu_backend", "missing", "slower", "unsuited", "unknown", "too_small", "unreachable"]
     backend: str = ""
     missing: str = ""  # what the backend lacks, in its words
     remedy: str = ""

@@ -325,3 +325,40 @@ def test_words_for_layers(text: str | int, layers: int | None) -> None:
 def test_words_for_no_layers(text: str | int) -> None:
     with refuses(UsageError, param="gpu_layers"):
         SelectionRequest(gpu_layers=layers_on_gpu(text))
+
+
+def test_devices_of_one_name_are_told_apart_by_their_slots() -> None:
+    one = Accelerator("cuda", "RTX 3090", 24 * GIB, 1 * GIB, slot="0000:01:00.0")
+    two = replace(one, free_bytes=23 * GIB, slot="0000:0A:00.0", display=True)
+    machine = replace(profiles.load("desktop-rtx-4090"), accelerators=(one, two))
+    devices = tuple(replace(gpu(24, name="RTX 3090"), slot=slot) for slot in ("0000:0a:00.0", "0000:01:00.0"))
+    there = live(Offload(devices), machine)
+    assert [device.free_bytes for device in there.devices] == [23 * GIB, 1 * GIB]
+    other = replace(devices[0], slot="0000:02:00.0")
+    assert live(Offload((other,)), replace(machine, accelerators=(one,))).devices == (other,)
+
+
+def test_what_a_screen_needs_stays_free() -> None:
+    card = Accelerator("cuda", "RTX 3060", 12 * GIB, 12 * GIB)
+    rooms = []
+    for display in (None, False, True):
+        machine = replace(profiles.load("desktop-rtx-4090"), accelerators=(replace(card, display=display),))
+        (usable,) = usable_gpus(assumed(machine), machine, [None])
+        rooms.append(usable.room_bytes)
+    assert rooms[0] == rooms[1] == rooms[2] + GIB - 12 * GIB * 6 // 100
+
+
+def test_a_gpu_that_no_program_reaches_is_planned_nothing() -> None:
+    machine = profiles.load("desktop-rtx-4090")
+    barred = replace(machine, accelerators=(replace(machine.accelerators[0], usable=False),))
+    assert assumed(barred).devices == ()
+    there = live(Offload((gpu(24, name="NVIDIA RTX 4090"),)), barred)
+    assert (there.devices, bool(there.missing)) == ((), True)
+    choice, decision = chosen(barred, there, "qwen3-4b")
+    assert choice.gpu_layers == 0
+    (idle,) = [reason for reason in decision.reasons if isinstance(reason, GpuUnused)]
+    assert (idle.cause, idle.vram_bytes) == ("unreachable", 0)
+    beside = replace(machine, accelerators=(barred.accelerators[0], Accelerator("cuda", "RTX 3060", 12 * GIB)))
+    _, decision = chosen(beside, Offload(missing="none"), "qwen3-4b")
+    (idle,) = [reason for reason in decision.reasons if isinstance(reason, GpuUnused)]
+    assert (idle.cause, idle.devices, idle.vram_bytes) == ("missing", "RTX 3060", 12 * GIB)

@@ -227,6 +227,14 @@ def name_of(device: int) -> str:
     return name.decode(errors="replace")
 
 
+def slot_of(device: int) -> str:
+    """Of a device, where it is on the PCI bus: "0000:01:00.0"; "" = not told."""
+    props = DeviceProps()
+    library.ggml_backend_dev_get_props(device, ctypes.byref(props))
+    told: bytes = props.device_id or b""
+    return told.decode(errors="replace")
+
+
 def is_of_pinned_commit() -> bool:
     """Whether libllama is of the commit that backends for GPUs are built of: it says so, or came with the binding."""
     pin = pinned()

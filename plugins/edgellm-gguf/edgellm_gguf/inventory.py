@@ -124,6 +124,7 @@ def devices() -> list[dict[str, object]]:
             "description": library.ggml_backend_dev_description(device).decode(errors="replace"),
             "total_bytes": total.value,
             "unified": library.ggml_backend_dev_type(device) == IGPU,
+            "slot": ggml.slot_of(device),
         })  # fmt: skip
     return rows
 

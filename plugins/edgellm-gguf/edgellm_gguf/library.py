@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from edgellm.types.machine import Machine
 
 PROBE_TIMEOUT_S = 60.0
-PROBE_VERSION = 4  # of the questions: answers to fewer are not used
+PROBE_VERSION = 5  # of the questions: answers to fewer are not used
 # What a user may hide or choose devices with.
 VULKAN_VARIABLES = ("GGML_VK_VISIBLE_DEVICES", "VK_DRIVER_FILES", "VK_ICD_FILENAMES")
 DEVICE_VARIABLES = (
@@ -140,7 +140,7 @@ def build() -> str:
 
 def _circumstances(machine: Machine) -> str:
     """Digest of what the answer depends on beside the library."""
-    gpus = [f"{gpu.kind} {gpu.name} {gpu.vram_bytes}" for gpu in machine.accelerators]
+    gpus = [f"{gpu.kind} {gpu.name} {gpu.vram_bytes} {gpu.slot}" for gpu in machine.accelerators]
     variables = [f"{name}={os.environ.get(name, '')}" for name in DEVICE_VARIABLES]
     backends = [f"{name} {_digest(_stamps([path]))}" for name, path in device_backends.libraries().items()]
     cpu = (platform.machine(), machine.cpu.model, *machine.cpu.isa)

@@ -71,7 +71,7 @@ class GgufBackend:
             return Offload(missing=verdict.missing_backends())
         if verdict.gpu_backends:
             return Offload(missing=verdict.no_device())
-        buildable = any(gpu.kind in BUILT_FOR for gpu in machine.accelerators)
+        buildable = any(gpu.usable and gpu.kind in BUILT_FOR for gpu in machine.accelerators)
         return Offload(missing="this libllama has no GPU backend", remedy=SETUP if buildable else "")
 
     def unproven(self, machine: Machine) -> str:

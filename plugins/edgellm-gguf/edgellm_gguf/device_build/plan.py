@@ -43,12 +43,13 @@ def work_dir() -> Path:
 
 
 def usual_api(machine: Machine) -> BuildApi:
-    """What fits the machine's first GPU.
+    """What fits the machine's first GPU, one that programs reach where there is one.
 
     Raises:
         UsageError: none is seen.
     """
-    kind = next((_KINDS[gpu.kind] for gpu in machine.accelerators if gpu.kind in _KINDS), None)
+    gpus = sorted(machine.accelerators, key=lambda gpu: not gpu.usable)
+    kind = next((_KINDS[gpu.kind] for gpu in gpus if gpu.kind in _KINDS), None)
     if kind is None:
         raise UsageError(
             "no GPU is seen on this machine, so nothing says which backend to build",
