@@ -7,7 +7,8 @@ from typing import Any
 
 from edgellm.errors import UsageError
 from edgellm.text.call_trees import call_shape
-from edgellm.text.lark_pattern import is_balanced, pattern_of_lark
+from edgellm.text.lark_pattern import pattern_of_lark
+from edgellm.types.brackets import is_balanced
 from edgellm.types.grammar import Grammar
 from edgellm.types.grammar_tree import AnyText, OneOf, Repeat, TextUntil, sequence
 from edgellm.types.markup import JsonCalls, Markup

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from edgellm.errors import UnsupportedField, UsageError
+from edgellm.types.brackets import is_balanced
 from edgellm.types.grammar import MAX_GRAMMAR_BYTES
 
 MAX_WRITTEN = 16 * MAX_GRAMMAR_BYTES  # characters in all: rules that use others twice each double what is written
@@ -78,16 +79,6 @@ def pattern_of_lark(definition: str) -> str:
         return _Rules(definition).written("start")
     except RecursionError:
         raise _unsupported("nests rules too deeply") from None
-
-
-def is_balanced(pattern: str) -> bool:
-    """Whether it closes the brackets that it opens, and no others: what stands around it is not changed by it."""
-    depth = 0
-    for char in re.sub(r"\\.|\[\^?\]?(?:\\.|\[:\w+:\]|[^\]\\])*(?:\]|\Z)", "", pattern, flags=re.DOTALL):
-        depth += (char == "(") - (char == ")")
-        if depth < 0:
-            return False
-    return depth == 0
 
 
 class _Rules:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 
 from edgellm.errors import UsageError
+from edgellm.types.brackets import nesting
 from edgellm.types.checks import check_types
 from edgellm.types.closed_schema import close
 from edgellm.types.grammar_tree import Json, Node, Pattern, nodes
@@ -122,11 +123,7 @@ class Grammar(msgspec.Struct, frozen=True):
             raise self.refused(f"is not JSON: {error}"[:200], "send valid JSON") from None
 
     def _check_text(self) -> None:
-        depth = deepest = 0
-        for char in self.text:
-            depth += (char in "([{") - (char in ")]}")
-            deepest = max(deepest, depth)
-        if deepest > MAX_NESTING:
+        if nesting(self.text, is_pattern=self.kind == "regex") > MAX_NESTING:
             raise self.refused(f"is nested over {MAX_NESTING} levels deep", "write it flatter")
         if self.kind == "regex":
             return

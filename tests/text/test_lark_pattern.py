@@ -8,7 +8,7 @@ import pytest
 from support.refusals import refuses
 
 from edgellm.errors import UnsupportedField, UsageError
-from edgellm.text.lark_pattern import is_balanced, pattern_of_lark
+from edgellm.text.lark_pattern import pattern_of_lark
 
 PATCH = r"""
 start: begin hunk+ end
@@ -123,11 +123,3 @@ def test_what_cannot_be_written_out_is_refused_by_name(definition: str) -> None:
 def test_what_is_no_grammar_is_refused(definition: str) -> None:
     with refuses(UsageError, param="tools"):
         pattern_of_lark(definition)
-
-
-@pytest.mark.parametrize(
-    ("pattern", "is_it"),
-    [("a(b)", True), (r"\(", True), ("[(]", True), ("[]()]", True), ("a)(b", False), ("(", False), ("[^])]", True)],
-)
-def test_balanced(pattern: str, is_it: bool) -> None:
-    assert is_balanced(pattern) is is_it
