@@ -68,7 +68,7 @@ class Environment:
     home: Path | None = None  # None = the user's own folders
     plugins: frozenset[str] | None = None  # None = every installed plugin
     offline: bool = False
-    models_file: Path | None = None  # the user's own catalog file; one that EDGELLM_MODELS names must be there
+    models: str | None = None  # the user's own catalog file, as they wrote it; "" = none, None = the usual one
     models_dirs: tuple[Path, ...] = ()  # folders that the user keeps model files in
     max_rate: str = ""  # as the user wrote it; "" = no limit
     allow_http: bool = False
@@ -88,7 +88,7 @@ class Environment:
             home=home,
             plugins=names,
             offline=_is_on(values.get("EDGELLM_OFFLINE", "")),
-            models_file=_models_file(values.get("EDGELLM_MODELS"), home),
+            models=values.get("EDGELLM_MODELS"),
             models_dirs=tuple(Path(folder).expanduser() for folder in folders if folder),
             max_rate=values.get("EDGELLM_MAX_RATE", ""),
             allow_http=_is_on(values.get("EDGELLM_ALLOW_HTTP", "")),
@@ -107,15 +107,35 @@ class Environment:
     def cache_dir(self) -> Path:
         return self._folder_of(self.home) / "cache" if self.home else Path(platformdirs.user_cache_dir("edgellm"))
 
+    @property
+    def models_file(self) -> Path | None:
+        """The user's own catalog file; one that EDGELLM_MODELS names must be there.
+
+        Raises:
+            UsageError: the folder of the usual one cannot be entered.
+        """
+        if self.models is not None:
+            return Path(self.models).expanduser() if self.models else None
+        own = self.home and self._folder_of(self.home) / "config"
+        folder = own or Path(platformdirs.user_config_dir("edgellm"))
+        if not _can_be_entered(folder):
+            hint = "see to its permissions, or set EDGELLM_HOME to a folder of this user's"
+            raise UsageError(f"{folder} cannot be entered by this user{_uid()}", hint=hint)
+        usual = folder / "models.toml"
+        return usual if usual.is_file() else None
+
     @staticmethod
     def _folder_of(home: Path) -> Path:
         """
         Raises:
-            UsageError: EDGELLM_HOME is a file, or lies below one.
+            UsageError: EDGELLM_HOME is a file, lies below one, or cannot be entered.
         """
         if not (place := nearest_existing(home)).is_dir():
             hint = "name a folder, which is made where it does not exist, or unset it"
             raise UsageError(f"EDGELLM_HOME={home}: {place} is a file", hint=hint)
+        if not _can_be_entered(home):
+            hint = f"see to the permissions of {place}, or name another folder"
+            raise UsageError(f"EDGELLM_HOME={home} cannot be entered by this user{_uid()}", hint=hint)
         return home
 
     @property
@@ -179,10 +199,12 @@ class Environment:
 def check(values: Mapping[str, str]) -> None:
     """
     Raises:
-        UsageError: one of these variables has a value that means nothing; the first is named.
+        UsageError: one of these variables has a value that means nothing, or names a folder that is of no use; the
+            first is named.
     """
     environment = Environment.of(values)
     _ = environment.log_level, environment.line_format, environment.hung_after_s, environment.download_rate
+    _ = environment.data_dir
     for name in ("EDGELLM_OFFLINE", "EDGELLM_ALLOW_HTTP"):
         if (value := values.get(name, "").lower()) not in (*_OFF, *_ON):
             raise UsageError(f"{name}={value!r} is neither on nor off", hint="write it as 1 or 0, or unset it")
@@ -205,12 +227,13 @@ def _is_on(value: str) -> bool:
     return value.lower() not in _OFF
 
 
-def _models_file(named: str | None, home: Path | None) -> Path | None:
-    if named is not None:
-        return Path(named).expanduser() if named else None
-    folder = home / "config" if home else Path(platformdirs.user_config_dir("edgellm"))
-    usual = folder / "models.toml"
-    return usual if usual.is_file() else None
+def _can_be_entered(folder: Path) -> bool:
+    """Where it does not exist: the nearest one above it, where it would be made."""
+    return os.access(nearest_existing(folder), os.X_OK)
+
+
+def _uid() -> str:
+    return f" (uid {os.getuid()})" if hasattr(os, "getuid") else ""
 
 
 _flags: dict[str, Any] = {}  # of the command that runs, by field

@@ -11,6 +11,7 @@ import os
 import platform
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Collection
 from dataclasses import asdict
 from pathlib import Path
@@ -52,17 +53,26 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
 def examine(ctx: click.Context) -> Report:
     report = Report(versions=versions())
+    home = attempt(report, "the environment", lambda: settings.current().data_dir)
+    if home is None:
+        # The machine and its backends can be told all the same, as for somebody who keeps nothing yet.
+        empty = ctx.with_resource(tempfile.TemporaryDirectory())
+        ctx.with_resource(settings.override(home=Path(empty)))
     machine = attempt(report, "the hardware probe", _probe)
     if machine is not None:
         report.machine = asdict(machine) | {"memory_budget_bytes": machine.memory_budget_bytes}
         examine_machine(report, machine)
         examine_backends(report, machine)
-        examine_history(report, machine)
+        if home is not None:
+            examine_history(report, machine)
     examine_plugins(report, ctx)
     failed = examine_setup(report, Path(sys.prefix) / SETUP_RECORD)
     examine_missing(report, failed)
-    examine_store(report)
     report.settings = dump.settings_in_use()
+    if home is not None:
+        examine_store(report)
+    else:
+        report.settings |= {"data": "", "cache": ""}
     if report.versions["llguidance"] == "not installed":
         report.note(
             "without llguidance no answer can be kept to a grammar or schema", "pip install 'llguidance>=1.9,<2'"
@@ -247,7 +257,8 @@ def examine_variables(report: Report) -> None:
     from edgellm.contract.manager import plugins
 
     backends = [row["name"] for row in report.backends]
-    attempt(report, "the environment", lambda: settings.check(os.environ))
+    others = {name: value for name, value in os.environ.items() if name != "EDGELLM_HOME"}  # which is told already
+    attempt(report, "the environment", lambda: settings.check(others))
     attempt(report, "the environment", lambda: plugins().check_names())
     for name, near in settings.strangers(os.environ, backends).items():
         fix = f"`{near}` may be meant; " if near else ""

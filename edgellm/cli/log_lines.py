@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 import click
 from click.core import ParameterSource
 
+from edgellm.cli.environment import check_environment
 from edgellm.cli.page import say_lines
 from edgellm.cli.stopping import Say
 
@@ -31,28 +32,32 @@ class EnvOption(click.Option):
 
 
 class LoggedCommand(click.Command):
-    """A command with --log-format: errors of its options, too, are lines of that form."""
+    """A command with --log-format: errors of the environment and of its options, too, are lines of that form."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         from edgellm.errors import UsageError
 
         form = _form_in(args)
         try:
+            check_environment()
             return super().parse_args(ctx, args)
-        except click.UsageError as error:
+        except (click.UsageError, UsageError) as error:
             if form is None:
                 raise
             set_up(None, form)
             with errors_logged():
+                if isinstance(error, UsageError):
+                    raise
                 raise UsageError(error.format_message(), hint=f"see `{ctx.command_path} --help`") from None
             raise
 
 
 def _form_in(args: Sequence[str]) -> str | None:
-    """The form that is asked for, of options that may not be understood as a whole."""
-    given = [after for one, after in itertools.pairwise(args) if one == "--log-format"]
+    """The form that is asked for, of options that may not be understood as a whole, or of the environment."""
+    given = [os.environ.get("EDGELLM_LOG_FORMAT", "")]
+    given += [after for one, after in itertools.pairwise(args) if one == "--log-format"]
     given += [one.partition("=")[2] for one in args if one.startswith("--log-format=")]
-    return given[-1] if given and given[-1] in FORMATS else None
+    return given[-1] if given[-1] in FORMATS else None
 
 
 def set_up(level: str | None, form: str | None) -> tuple[Say, Say]:

@@ -11,8 +11,9 @@ from typing import NoReturn
 
 import click
 
-from edgellm import __version__, settings
+from edgellm import __version__
 from edgellm.cli.collector import look_seldom
+from edgellm.cli.environment import check_environment
 from edgellm.contract.command import LazyCommand
 from edgellm.errors import EdgeLLMError, UsageError, speak_in_flags
 
@@ -35,6 +36,7 @@ OTHER_WAYS = {
 OTHER_WAYS |= {"kill": OTHER_WAYS["stop"], "upgrade": OTHER_WAYS["update"]}
 
 EXPLAINING = ("doctor", "help", "completion")  # which run whatever the environment says
+LOGGING = ("serve",)  # which tell in lines of a log what is wrong with it
 STDERR = 2
 
 
@@ -85,11 +87,8 @@ def _commands() -> dict[str, click.Command]:
 def cli(ctx: click.Context) -> None:
     """Put the best language model that this machine runs well on this machine, and say why."""
     ctx.call_on_close(partial(speak_in_flags, speak_in_flags()))
-    if ctx.invoked_subcommand not in EXPLAINING:
-        from edgellm.contract.manager import plugins
-
-        settings.check(os.environ)
-        plugins().check_names()
+    if ctx.invoked_subcommand not in (*EXPLAINING, *LOGGING):
+        check_environment()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

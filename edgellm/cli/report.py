@@ -60,9 +60,9 @@ def render(report: Report) -> str:
         lines += [f"    {name}: {text}" for name, text in row["about"].items()]
     lines += ["", "Plugins"]
     lines += [f"  {row['name']:<8} {row['status']:<6} {row['distribution']}" for row in report.plugins]
-    store = report.store
-    lines += ["", "Store", f"  {store['path']}: {counted(store['files'], 'file')}, {show_size(store['bytes'])}; "]
-    lines[-1] += f"{show_size(store['free_bytes'])} free"
+    if store := report.store:
+        lines += ["", "Store", f"  {store['path']}: {counted(store['files'], 'file')}, {show_size(store['bytes'])}; "]
+        lines[-1] += f"{show_size(store['free_bytes'])} free"
     lines += render_measured(report)
     lines += ["", f"Used: {report.used}" if report.used else "Used: unknown"]
     lines += render_findings(report, "problem", "Problems") + render_findings(report, "note", "Notes")

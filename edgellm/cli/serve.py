@@ -105,6 +105,9 @@ GOOD_KEY = 16  # characters; of hexadecimal digits that is 64 bits
 @click.option(
     "--log-format",
     type=click.Choice(log_lines.FORMATS),
+    cls=EnvOption,
+    envvar="EDGELLM_LOG_FORMAT",
+    show_envvar=True,
     help="Write all output as log lines of this form, from level info up.",
 )
 def command(
