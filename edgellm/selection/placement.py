@@ -88,7 +88,7 @@ class Placement:
         return ModelShare(part.blocks / max(1, self.n_blocks), part.table, experts)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Load:
     """What is to be placed: a model with its cache. `on_cpu(ubatch)` is what it takes where no GPU takes part."""
 
@@ -98,6 +98,10 @@ class Load:
     @property
     def total(self) -> int:
         return len(self.sizes.blocks) + 1
+
+    @cached_property
+    def sums(self) -> _Sums:
+        return _sums(self.sizes)
 
     @property
     def has_experts(self) -> bool:
@@ -210,9 +214,23 @@ def _fits(load: Load, devices: tuple[UsableGpu, ...], count: int, experts: int, 
 
 def _held_bytes(load: Load, first: int, end: int, experts: int, ubatch: int) -> int:
     """Weights and cache of blocks on a device."""
-    sums = _sums(load.sizes)
+    sums = load.sums
     away = sums.experts[max(first, min(end, experts))] - sums.experts[first]
     return sums.blocks[end] - sums.blocks[first] - away + _kv_of_block(load, ubatch) * (end - first)
+
+
+def _first_held(load: Load, first: int, end: int, experts: int, ubatch: int, *, room: int) -> int:
+    """Of the blocks from `first` on, the first from which on they fit together; `end` where none does."""
+    if _held_bytes(load, first, end, experts, ubatch) <= room:
+        return first
+    low, high = first + 1, end
+    while low < high:
+        middle = (low + high) // 2
+        if _held_bytes(load, middle, end, experts, ubatch) <= room:
+            high = middle
+        else:
+            low = middle + 1
+    return min(low, end)
 
 
 def _kv_of_block(load: Load, ubatch: int) -> int:
@@ -222,7 +240,7 @@ def _kv_of_block(load: Load, ubatch: int) -> int:
 
 def _free_of_blocks(load: Load, device: UsableGpu, count: int, experts: int, ubatch: int) -> int:
     """Room for blocks and output table, beside scratch and the driver's context."""
-    sums = _sums(load.sizes)
+    sums = load.sums
     # A batch of a prompt copies weights that lie in RAM to the GPU, one matrix at a time: half of a block is more.
     left = sums.largest_block if count <= len(load.sizes.blocks) else sums.largest_experts if experts else 0
     # Or the cache of a block in RAM, with the keys of the next.
@@ -270,9 +288,7 @@ def _placed(
         room = _free_of_blocks(load, device, count, experts, ubatch) - (load.sizes.output if has_table else 0)
         if room < 0 and has_table:
             return None
-        start = end
-        while start > first and _held_bytes(load, start - 1, end, experts, ubatch) <= room:
-            start -= 1
+        start = _first_held(load, first, end, experts, ubatch, room=room)
         if start < end or has_table:
             n_bytes = device.room_bytes - room + _held_bytes(load, start, end, experts, ubatch)
             parts.append(replace(_part(device, start, end, experts), table=has_table, n_bytes=n_bytes))
@@ -281,7 +297,7 @@ def _placed(
             break
     if end > first:
         return None
-    sums = _sums(load.sizes)
+    sums = load.sums
     away = sums.experts[max(first, experts)] - sums.experts[first]
     gone = sums.blocks[n_blocks] - sums.blocks[first] - away
     kv_bytes = cpu.kv_bytes if count > n_blocks else _kv_of_block(load, ubatch) * (count - 1)

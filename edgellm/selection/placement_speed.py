@@ -56,9 +56,12 @@ class PlacedRates:
 
     def cautious(self, rate: Rate) -> float:
         """What the ranking goes by."""
-        if not self.on_gpu:
-            return rate.tok_s
-        return (rate.tok_s if self.is_sure else rate.low) / CAUTION
+        return cautious(rate, self.is_sure) if self.on_gpu else rate.tok_s
+
+
+def cautious(rate: Rate, sure: bool) -> float:
+    """What the ranking counts on of a rate on GPUs. `sure`: as `PlacedRates.is_sure`."""
+    return (rate.tok_s if sure else rate.low) / CAUTION
 
 
 def is_sure(placement: Placement) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from edgellm.estimate.footprint import UBATCH
 from edgellm.estimate.layer_bytes import layers_of
 from edgellm.selection import placement, placement_speed
 from edgellm.selection.placement import Load, Placement
@@ -27,6 +28,7 @@ class Places:
         self._worth: dict[int, float] = {}
         self._decode: dict[object, Rate | None] = {}
         self._rates: dict[object, PlacedRates] = {}
+        self._on_cpu: dict[tuple[int, int], Footprint] = {}
 
     def held(self, ctx: int) -> tuple[Placement, ...]:
         """Those that RAM and GPUs hold with `ctx` tokens per slot; where there is none, the one that needs least RAM.
@@ -42,7 +44,7 @@ class Places:
         option, budget = self._option, self._option.scenario.budget_bytes
         if option.scenario.request.gpu_layers in (None, 0) and ctx not in self._held:
             # Settles most cases.
-            if option.counted(Placement(option.cpu_footprint(ctx), option.shape.n_layer)) <= budget:
+            if option.counted(self._alone(ctx)) <= budget:
                 return True
             if not option.gpus:
                 return False
@@ -52,25 +54,27 @@ class Places:
     def _holding(self, ctx: int) -> tuple[Placement, ...]:
         option = self._option
         asked, gpus = option.scenario.request.gpu_layers, option.gpus
-        if not gpus or asked == 0:
-            return (Placement(option.cpu_footprint(ctx), option.shape.n_layer),)
-        load = self._load(ctx)
-        if asked is not None:
-            return (placement.asked(load, gpus, asked),)
-        every = list(placement.possible(load, [gpu for gpu in gpus if gpu.is_suited]))
+        if asked not in (None, 0) and gpus:
+            return (placement.asked(self._load(ctx), gpus, asked),)
+        suited = [gpu for gpu in gpus if gpu.is_suited]
+        if not suited or asked == 0:
+            return (self._alone(ctx),)
+        every = list(placement.possible(self._load(ctx), suited))
         held = tuple(placed for placed in every if option.counted(placed) <= option.scenario.budget_bytes)
         return held or (min(every, key=option.counted),)
 
     def _load(self, ctx: int) -> Load:
         option = self._option
-        by_batch: dict[int, Footprint] = {}
+        layers = layers_of(option.shape, option.tensor_bytes, option.quant)
+        return Load(layers, lambda ubatch: self._cpu_footprint(ctx, ubatch))
 
-        def on_cpu(ubatch: int) -> Footprint:
-            if ubatch not in by_batch:
-                by_batch[ubatch] = option.cpu_footprint(ctx, ubatch)
-            return by_batch[ubatch]
+    def _alone(self, ctx: int) -> Placement:
+        return Placement(self._cpu_footprint(ctx, UBATCH), self._option.shape.n_layer)
 
-        return Load(layers_of(option.shape, option.tensor_bytes, option.quant), on_cpu)
+    def _cpu_footprint(self, ctx: int, ubatch: int) -> Footprint:
+        if (ctx, ubatch) not in self._on_cpu:
+            self._on_cpu[ctx, ubatch] = self._option.cpu_footprint(ctx, ubatch)
+        return self._on_cpu[ctx, ubatch]
 
     def at(self, ctx: int) -> Placement:
         """Of what fits, where the usual request is done first, by a cautious reckoning.
@@ -100,9 +104,19 @@ class Places:
         if not self._option.has_gpu:
             return self._option.rate.tok_s
         if ctx not in self._worth:
-            every = [self.rates(placed) for placed in self.held(ctx)]
-            self._worth[ctx] = max(rates.cautious(rates.prefill if self._reads else rates.decode) for rates in every)
+            self._worth[ctx] = max(self._cautious(placed) for placed in self.held(ctx))
         return self._worth[ctx]
+
+    def _cautious(self, placed: Placement) -> float:
+        """Without predicting prompts, which costs as much, where they are not what counts."""
+        if self._reads:
+            rates = self.rates(placed)
+            return rates.cautious(rates.prefill)
+        option = self._option
+        decode = self._on_gpu(placed, option.usual_depth) if placed.parts else None
+        if decode is None:
+            return option.cpu_decode(option.usual_depth).tok_s
+        return placement_speed.cautious(decode, placement_speed.is_sure(placed))
 
     @property
     def _reads(self) -> bool:
