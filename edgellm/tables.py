@@ -17,9 +17,18 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from edgellm.errors import UsageError
+from edgellm.files import read_regular
 
 MAX_FILE_BYTES = 8 * 1024**2
+MAX_KEY_PARTS = 64  # of a dotted key: tomllib's time and memory grow with their square
 _SHOWN = 60  # characters of a name or value in an error
+# Texts and comments, which hold no keys, and what ends a key; each reaches to its end or to where tomllib gives up.
+_TEXT = re.compile(
+    r'''"""(?:\\.|(?!""").)*+"{0,5}|"(?:\\.|[^"\\\n])*+"?'''
+    r"""|'{3}(?:(?!'{3}).)*+'{0,5}|'[^'\n]*+'?|\#[^\n]*+""",
+    re.DOTALL,
+)
+_KEY_ENDS = re.compile(r"[\n=,\[\]{}]")
 
 T = TypeVar("T")
 
@@ -53,11 +62,7 @@ def read_text(path: Path, hint: str) -> str:
     """
     place = Place(str(path), hint=hint)
     try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_FILE_BYTES + 1)
-        if len(raw) > MAX_FILE_BYTES:
-            place.refuse(f"larger than the {MAX_FILE_BYTES} bytes that a file of rows may have")
-        return raw.decode("utf-8")
+        return read_regular(path, MAX_FILE_BYTES).decode("utf-8")
     except UnicodeDecodeError:
         place.refuse("no UTF-8 text")
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
@@ -69,8 +74,11 @@ def parse_toml(text: str, path: Path, hint: str) -> dict[str, Any]:
     """The document.
 
     Raises:
-        UsageError: it is not TOML; the message has the line.
+        UsageError: it is not TOML, of which the message has the line, or has a key of more than MAX_KEY_PARTS parts.
     """
+    n_parts = max(key.count(".") for key in _KEY_ENDS.split(_TEXT.sub("", text))) + 1
+    if n_parts > MAX_KEY_PARTS:
+        Place(str(path), hint=hint).refuse(f"has a key of {n_parts} parts; {MAX_KEY_PARTS} are allowed")
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError: also of a number with thousands of digits

@@ -5,6 +5,7 @@ Followed: peft 0.21 (`LoraConfig`, `VeraConfig`, `get_pattern_key`). What only t
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from pathlib import Path
@@ -28,7 +29,7 @@ _CHANGED_BASE = re.compile(r"pissa|olora|corda|loftq|lora_ga")
 _PATTERN = re.compile(r"\^?(?:[\w.-]|\\[.d]|\[[\w-]{1,40}\]|(?<=\\d)\+|(?<=\])\+|(?<=\.)[*+]){1,300}\$?")
 _MOST_REPEATED = 2
 _MOST_ALPHA = 1e30  # that times a rank is a number of 32 bits
-_MOST_PATTERNS = 4096
+_MOST_PATTERNS, _LONGEST = 4096, 300
 
 
 class PeftConfig(msgspec.Struct, frozen=True):
@@ -90,13 +91,18 @@ def _check_patterns(place: Path, config: PeftConfig) -> None:
         message = f"{place}: lora_alpha and alpha_pattern must be {most}"
         raise BadArtifact(message, hint="export the adapter again")
     for key in patterns:
-        if not _PATTERN.fullmatch(key) or len(re.findall(r"[*+]", key)) > _MOST_REPEATED:
+        if len(key) > _LONGEST or not _PATTERN.fullmatch(key) or len(re.findall(r"[*+]", key)) > _MOST_REPEATED:
             raise _unsupported(place, f"alpha_pattern {key[:80]!r}", "write the names of modules in full")
 
 
 def _matches(key: str, module: str) -> bool:
     """As peft does. `_PATTERN` keeps out what would take long."""
-    return re.match(rf"(.*\.)?({key})$", module) is not None
+    return _compiled(key).match(module) is not None
+
+
+@functools.lru_cache(_MOST_PATTERNS)
+def _compiled(key: str) -> re.Pattern[str]:
+    return re.compile(rf"(.*\.)?({key})$")
 
 
 def _unsupported(place: Path, what: str, hint: str) -> UnsupportedArtifact:

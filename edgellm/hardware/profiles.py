@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import errno
 import json
 import re
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any
 
 from edgellm import tables
 from edgellm.errors import UnknownProfile, UsageError
+from edgellm.files import read_regular
 from edgellm.hardware.linux import isa
 from edgellm.types.machine import Machine
 
@@ -134,14 +136,14 @@ def _from_json(text: str, source: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> Machine:
     try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_FILE_BYTES + 1)
+        raw = read_regular(path, MAX_FILE_BYTES)
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
+        if isinstance(error, OSError) and error.errno == errno.EFBIG:
+            what = f"{path} is larger than a profile may be ({MAX_FILE_BYTES} bytes)"
+            raise UsageError(what, hint="give a profile file") from None
         hint = "`edgellm profile --list` shows the profiles that come with EdgeLLM"
         reason = error.strerror if isinstance(error, OSError) else error
         raise UnknownProfile(f"profile {str(path)!r} cannot be read: {reason}", hint=hint) from None
-    if len(raw) > MAX_FILE_BYTES:
-        raise UsageError(f"{path} is larger than a profile may be ({MAX_FILE_BYTES} bytes)", hint="give a profile file")
     try:
         return parse(raw.decode("utf-8"), path)
     except UnicodeDecodeError:

@@ -161,8 +161,10 @@ class GrammarCompiler:
         """
         key = (grammar.kind, grammar.text)  # whichever field asked for it
         with self._lock:
+            for failed in [other for other, matcher in self._matchers.items() if matcher.spoilt]:
+                del self._matchers[failed]  # what the library keeps of one takes some 50 MB
             matcher = self._matchers.get(key)
-            if matcher is None or matcher.spoilt:
+            if matcher is None:
                 matcher = self._compile(grammar)
                 self._matchers[key] = matcher
                 if len(self._matchers) > KEPT:

@@ -1,6 +1,7 @@
 """peft folders, in and out: bits that come back, scales by numpy, and what is refused by its name."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from support.tiny_models import MODELS
 
 from edgellm.adaptation import adapter_file, peft_export, peft_folder
 from edgellm.adaptation.lora import Lora, LoraFactors
-from edgellm.adaptation.peft_config import CONFIG
+from edgellm.adaptation.peft_config import CONFIG, PeftConfig
 from edgellm.errors import BadArtifact, UnsupportedArtifact, UsageError
 from edgellm.formats.gguf import reader
 from edgellm.formats.safetensors.reader import read_safetensors
@@ -165,6 +166,7 @@ def test_dora_and_whole_matrices_are_read_for_a_merge_and_are_no_adapter(models,
         {"init_lora_weights": "pissa_niter_4"},
         {"alpha_pattern": {"(a+)+": 4}},
         {"alpha_pattern": {".*.*.*q_proj": 4}},
+        {"alpha_pattern": {"[aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa]" * 8: 4}},
     ],
     ids=lambda config: str(*config),
 )
@@ -326,3 +328,12 @@ def test_factors_of_experts_have_no_module_outside(models, tmp_path):
 
     with refuses(UnsupportedArtifact):
         peft_export.write(tmp_path / "x", Lora("llama", 8.0, {Q: pair}), model)
+
+
+def test_a_pattern_is_compiled_once_for_all_modules(monkeypatch):
+    patterns = {f"layers.{layer}.once": 4.0 for layer in range(600)}  # more than the library keeps itself
+    compiled, compile_ = [], re.compile
+    monkeypatch.setattr(re, "compile", lambda pattern: compiled.append(pattern) or compile_(pattern))
+    config = PeftConfig("LORA", alpha_pattern=patterns)
+    assert [config.scale(f"model.layers.{layer}.once", 2) for layer in (599, 600, 599)] == [2.0, 4.0, 2.0]
+    assert len(compiled) == len(patterns)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -220,6 +221,11 @@ def test_what_is_no_small_text_is_refused(tmp_path: Path, content: bytes) -> Non
 
     with refuses(UsageError):
         profiles.load(str(path))
+
+
+def test_a_device_is_no_profile() -> None:
+    with refuses(UnknownProfile, varies=os.devnull):
+        profiles.load(os.devnull)
 
 
 def test_a_folder_is_no_profile(tmp_path: Path) -> None:

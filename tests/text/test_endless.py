@@ -47,6 +47,10 @@ def test_what_ends_or_is_not_understood(lark: str) -> None:
     assert can_end(lark)
 
 
+def test_brackets_that_are_never_closed_are_not_read_to_the_end() -> None:
+    assert can_end("start: " + "a[)" * 100_000)  # takes minutes where each name reads the line
+
+
 Part = tuple[str, "str | list[list[Part]]"]  # how often it stands, and a text in quotes, a rule, or a group
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -257,6 +258,17 @@ def test_a_failure_of_one_answer_does_not_outlast_it(compiler: GrammarCompiler) 
         write(failing, b"z" + b"a" * 99)
     assert other.spoilt
     write(compiler.matcher(grammar), b"xyes")
+
+
+def test_a_grammar_that_failed_is_not_kept() -> None:
+    compiler = GrammarCompiler(ENGINE.tokenizer, ENGINE.info)
+    failing = compiler.matcher(Grammar("regex", "z((((a{1,50}){1,50}){1,50}){1,50})"))
+    with pytest.raises(GrammarFailed):
+        write(failing, b"z" + b"a" * 99)
+    del failing
+    compiler.matcher(Grammar("choice", '["yes"]'))
+    gc.collect()
+    assert not [thing for thing in gc.get_objects() if isinstance(thing, Matcher) and thing.spoilt]
 
 
 def test_what_a_pattern_makes_the_library_keep_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,62 @@
+"""Files of rows: what is refused before it is read, and keys that would take tomllib long."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from support.refusals import refuses
+
+from edgellm.errors import UsageError
+from edgellm.tables import MAX_FILE_BYTES, MAX_KEY_PARTS, parse_toml, read_text
+
+ROWS = Path("rows.toml")
+MANY = 50_000  # parts of a key, which take tomllib gigabytes
+
+
+def test_what_is_no_file_is_refused() -> None:
+    with refuses(UsageError, varies=os.devnull):
+        read_text(Path(os.devnull), "a hint")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "rows")
+    with refuses(UsageError, varies=str(tmp_path)):
+        read_text(tmp_path / "rows", "a hint")
+
+
+def test_a_file_of_any_size_is_bounded(tmp_path: Path) -> None:
+    (tmp_path / "rows").write_bytes(b"#" * (MAX_FILE_BYTES + 1))
+    with refuses(UsageError, varies=str(tmp_path)):
+        read_text(tmp_path / "rows", "a hint")
+
+
+@pytest.mark.parametrize("part", ["a", "'='", '"="', '"\\"="', " a\t", '""', "'#'"])
+@pytest.mark.parametrize("form", ["{} = 1", "[{}]", "[[{}]]", "x = {{{} = 1}}", 'x = {{y = """" """", {} = 1}}'])
+def test_a_key_of_many_parts_is_refused(form: str, part: str) -> None:
+    with refuses(UsageError):
+        parse_toml(form.format(".".join([part] * MANY)), ROWS, "a hint")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ".".join(["a"] * MAX_KEY_PARTS) + " = 1",
+        f'a = "{"." * 99}"',
+        f"a = '{'.' * 99}'",
+        f'a = """{"." * 99}\n"{"." * 99}""""',
+        f"a = '''{'.' * 99}\n'{'.' * 99}''''",
+        f"a = 1  # {'.' * 99}",
+        f"a = [{', '.join(['0.5'] * 99)}]",
+    ],
+)
+def test_points_that_are_in_no_key_are_read(text: str) -> None:
+    assert parse_toml(text, ROWS, "a hint")
+
+
+@pytest.mark.parametrize("text", ['"' + '\\"' * 1_000_000, "'" * 1_000_001, '"""' + '""\\"' * 1_000_000])
+def test_a_text_that_is_never_closed_is_read_once(text: str) -> None:
+    with refuses(UsageError, varies="TOML: .*"):
+        parse_toml(text, ROWS, "a hint")
