@@ -7,14 +7,13 @@ import functools
 import itertools
 import logging
 import os
-import sys
 from collections.abc import Iterator, Sequence
 
 import click
 from click.core import ParameterSource
 
 from edgellm.cli.environment import check_environment
-from edgellm.cli.page import say_lines
+from edgellm.cli.page import wrapped_lines
 from edgellm.cli.stopping import Say
 
 LEVELS = ("error", "warning", "info", "debug")
@@ -78,14 +77,28 @@ def set_up(level: str | None, form: str | None) -> tuple[Say, Say]:
 
 
 def tell(text: str, *, err: bool = False) -> None:
-    """Say it, as long as somebody reads: a server goes on where its output is a pipe whose other end was closed."""
+    """Say it to whoever reads. A server goes on where nobody does, or where the other end of a pipe was closed."""
+    from edgellm.runtime.line_writer import STDERR, STDOUT, writer
+
+    lines = writer(STDERR if err else STDOUT)
+    lines.tells_gone = functools.partial(_tell_gone, "error" if err else "output")
+    lines.put(wrapped_lines(text, err=err))
+
+
+def _tell_gone(which: str, error: OSError) -> None:
+    _log.warning("standard %s is gone: %s; what is said there is lost", which, error)
+
+
+@contextlib.contextmanager
+def in_order() -> Iterator[None]:
+    """What is printed directly behind the block comes behind what was said in it."""
+    from edgellm.runtime.line_writer import STDERR, STDOUT, writer
+
     try:
-        say_lines(text, err=err)
-    except OSError as error:
-        stream = sys.stderr if err else sys.stdout
-        # What is buffered for it cannot be written either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        _log.warning("standard %s is gone: %s; what is said there is lost", "error" if err else "output", error)
+        yield
+    finally:
+        for descriptor in (STDOUT, STDERR):
+            writer(descriptor).flush()
 
 
 @contextlib.contextmanager

@@ -39,9 +39,13 @@ def say_json(value: object) -> None:
 
 def say_lines(text: str, *, err: bool = False) -> None:
     """Print several lines; what is wrapped keeps the indentation of its line."""
-    for line in text.split("\n"):
-        words = line.lstrip(" ")
-        say(words, lead=" " * (len(line) - len(words)), err=err)
+    click.echo(wrapped_lines(text, err=err), err=err)
+
+
+def wrapped_lines(text: str, *, err: bool = False) -> str:
+    width = columns(err=err)
+    indented = ((line.lstrip(" "), len(line) - len(line.lstrip(" "))) for line in text.split("\n"))
+    return "\n".join(wrapped(words, width, " " * n_blanks) for words, n_blanks in indented)
 
 
 def entry(label: str, text: str, width: int = 12) -> None:

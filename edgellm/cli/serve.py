@@ -133,7 +133,7 @@ def command(
     this machine runs well is chosen and fetched.
     """
     say, warn = log_lines.set_up(log_level, log_format)
-    with contextlib.nullcontext() if log_format is None else log_lines.errors_logged():
+    with log_lines.in_order(), contextlib.nullcontext() if log_format is None else log_lines.errors_logged():
         return _serve(
             model,
             launch_options(**options),
@@ -186,7 +186,8 @@ def _serve(
     middleware.check_bind(host, key)
     if key is not None and len(key) < GOOD_KEY:
         warn(f"The API key is shorter than {GOOD_KEY} characters: it can be guessed. `openssl rand -hex 16` makes one.")
-    _tell_strangers(warn)
+    with log_lines.in_order():  # before progress
+        _tell_strangers(warn)
     # The port first: one that is in use must not come out after a long download.
     with (
         ends_clean(),

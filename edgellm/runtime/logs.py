@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import logging
 import re
-import sys
 from datetime import UTC, datetime
 from typing import Any
+
+from edgellm.runtime.line_writer import STDERR, LineWriter, missing_lines, writer
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _NOT_A_WORD = re.compile(r'[\s"=\x00-\x1f\x7f-\x9f]')
@@ -43,11 +44,28 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
+class LineHandler(logging.Handler):
+    """Leaves lines to a writer, which tells in the same form how many of them nobody read."""
+
+    def __init__(self, lines: LineWriter, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self.setFormatter(formatter)
+        self._lines = lines
+        lines.tells_lost = lambda n: self.format(
+            logging.LogRecord(__name__, logging.WARNING, __file__, 0, missing_lines(n), None, None)
+        )
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._lines.put(self.format(record))
+        except Exception:
+            self.handleError(record)
+
+
 def set_up(level: str, form: str) -> None:
     """Log to standard error from `level` on, in one of `settings.LOG_FORMATS`."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
-    logging.basicConfig(level=level, handlers=[handler])
+    formatter = JsonFormatter() if form == "json" else TextFormatter()
+    logging.basicConfig(level=level, handlers=[LineHandler(writer(STDERR), formatter)])
 
 
 def _time(record: logging.LogRecord) -> str:

@@ -15,11 +15,11 @@ import httpx
 import psutil
 import pytest
 from support import fake_plugins
+from support.full_pipe import full_pipe
 from support.processes import workers
 from support.serving import serving
 from support.waiting import PATIENCE_S, wait_until
 
-from edgellm.cli import log_lines
 from edgellm.cli.main import main
 from edgellm.errors import BackendUnavailable, SourceUnreachable, UsageError
 
@@ -401,12 +401,26 @@ def _refused(url: str) -> bool:
     return False
 
 
-@pytest.mark.parametrize("err", [False, True])
-def test_nobody_who_reads_is_no_reason_to_end(monkeypatch: pytest.MonkeyPatch, err: bool) -> None:
-    """As under `edgellm serve | head -1`."""
-    reading, writing = os.pipe()
+def _is_ready(url: str) -> bool:
+    with contextlib.suppress(httpx.ConnectError):
+        return httpx.get(f"{url}/health", timeout=PATIENCE_S).status_code == 200
+    return False
+
+
+@posix
+@pytest.mark.parametrize("unread", ["stdout", "stderr"])
+def test_a_reader_who_never_reads_holds_up_no_answer_and_no_end(unread: str) -> None:
+    """As a terminal that was stopped, or a pipe of a service manager that hangs."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    reading, writing = full_pipe()
+    with serving("echo", "--port", str(port), "--log-level", "debug", **{unread: writing}) as command:
+        wait_until(lambda: _is_ready(f"http://127.0.0.1:{port}"))
+        for _ in range(20):
+            answer = httpx.post(f"http://127.0.0.1:{port}/v1/completions", json={"prompt": "hello"}, timeout=PATIENCE_S)
+            assert answer.status_code == 200
+        command.signal(signal.SIGTERM)
+
+        assert command.status() == 0
     os.close(reading)
-    with os.fdopen(writing, "w") as stream:
-        monkeypatch.setattr(sys, "stderr" if err else "stdout", stream)
-        for line in ("first", "second"):
-            log_lines.tell(line, err=err)
+    os.close(writing)

@@ -28,6 +28,8 @@ class Command:
 
     def __post_init__(self) -> None:
         for stream, lines in ((self.process.stdout, self.out), (self.process.stderr, self.err)):
+            if stream is None:
+                continue
             threading.Thread(target=lambda s=stream, into=lines: into.extend(s), daemon=True).start()
 
     def wait_for(self, pattern: str) -> str:
@@ -52,12 +54,18 @@ class Command:
 
 
 @contextlib.contextmanager
-def serving(*arguments: str, terminal: int | None = None, **environment: str) -> Iterator[Command]:
+def serving(
+    *arguments: str,
+    terminal: int | None = None,
+    stdout: int = subprocess.PIPE,
+    stderr: int = subprocess.PIPE,
+    **environment: str,
+) -> Iterator[Command]:
     """In a session without a terminal, or with the one given."""
     process = subprocess.Popen(
         [sys.executable, "-m", "edgellm", "serve", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdout=stdout,
+        stderr=stderr,
         stdin=subprocess.DEVNULL,
         text=True,
         env={**os.environ, **environment},
