@@ -5,6 +5,7 @@ Sources are small ones of our own, compiled by the real tools; the real backend 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from edgellm_gguf import device_backends
 from edgellm_gguf.device_build import builder, cuda, packages, plan, source
@@ -63,6 +65,24 @@ def former() -> Path:
     path.parent.mkdir(parents=True)
     path.write_bytes(b"former")
     return path
+
+
+@pytest.mark.parametrize(("content", "is_it"), [(b"former", True), (b"other", False)])
+def test_only_what_was_built_here_is_loaded(former: Path, content: bytes, is_it: bool) -> None:
+    assert not device_backends.is_as_built("vulkan")  # without a record
+    build = device_backends.Build("vulkan", "a commit", hashlib.sha256(content).hexdigest(), (), {})
+    (former.parent / device_backends.RECORD).write_bytes(msgspec.json.encode(build))
+    assert device_backends.is_as_built("vulkan") is is_it
+
+
+def test_a_version_of_a_driver_that_is_no_text_is_shown_as_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = pytest.importorskip("pynvml")
+    monkeypatch.setattr(nvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(nvml, "nvmlShutdown", lambda: None)
+    monkeypatch.setattr(nvml, "nvmlDeviceGetCount", lambda: 0)
+    monkeypatch.setattr(nvml, "nvmlSystemGetCudaDriverVersion", lambda: 13010)
+    monkeypatch.setattr(nvml, "nvmlSystemGetDriverVersion", nvml.convertStrBytes(lambda: b"595.\xff"))
+    assert cuda.driver() == cuda.Driver("595.\ufffd", (13, 1))
 
 
 def test_the_backend_builds_its_code_for_gpus() -> None:

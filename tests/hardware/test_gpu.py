@@ -4,12 +4,13 @@ import errno
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from support.gpu_machine import DATA, parse_tree, unpack
 
 from edgellm.hardware import gpu_table
-from edgellm.hardware.linux import gpu
+from edgellm.hardware.linux import gpu, nvml
 from edgellm.hardware.linux.sysfs import SysRoot
 from edgellm.types.gpu_problem import GpuProblem
 from edgellm.types.machine import Accelerator
@@ -176,3 +177,18 @@ def test_what_a_processors_own_graphics_may_take(machine_at: Callable[..., Path]
     gpus = gpu.read(SysRoot(machine_at(None, **tree)))[0]
 
     assert [(card.name, card.vram_bytes, card.unified) for card in gpus] == [("UHD (N100, 24EU)", shared, True)]
+
+
+def test_a_name_that_is_no_text_is_shown_as_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    pynvml = pytest.importorskip("pynvml")
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlShutdown", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 1)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: index)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetName", pynvml.convertStrBytes(lambda handle: b"NVIDIA \xff"))
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetUUID", pynvml.convertStrBytes(lambda handle: b"GPU-\xff"))
+    refusing = pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+    for name in ("MigMode", "MemoryInfo", "DisplayActive", "PciInfo", "MaxClockInfo", "MemoryBusWidth"):
+        monkeypatch.setattr(pynvml, f"nvmlDeviceGet{name}", Mock(side_effect=refusing))
+    (device,) = nvml.read([]) or []
+    assert (device.whole.name, device.uuid) == ("NVIDIA \ufffd", "GPU-\ufffd")

@@ -2,10 +2,13 @@
 
 import contextlib
 
+import numpy as np
 import onnx
 import pytest
 from edgellm_onnx.reader.graph import read_graph
+from edgellm_onnx.reader.protobuf import Message
 from edgellm_onnx.reader.summary import facts_of
+from edgellm_onnx.reader.tensor import read_tensor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -169,3 +172,30 @@ def test_a_summary_tells_what_predicting_needs(tmp_path, tiny, quant, cell):
     assert found.shape.kv_full_bytes == cell
     assert (found.shape.n_layer, found.shape.n_embd, found.shape.n_ff, found.shape.n_vocab) == (2, 64, 96, 304)
     assert found.file_bytes == (folder / "model.onnx").stat().st_size
+
+
+def test_what_a_function_takes_by_default_is_read(tmp_path):
+    model = with_tensor(plain())
+    default = helper.make_attribute("value", plain("default"))
+    node, opset = helper.make_node("Identity", ["x"], ["y"]), helper.make_opsetid("", 17)
+    model.functions.append(helper.make_function("own", "f", ["x"], ["y"], [node], [opset], [], [default]))
+    assert "default" in [tensor.name for tensor in read_graph(written(tmp_path / "m.onnx", model)).tensors]
+
+
+def test_a_constant_that_is_sparse_is_refused(tmp_path):
+    model = with_tensor(plain())
+    places = numpy_helper.from_array(np.array([0]), "places")
+    sparse = helper.make_sparse_tensor(helper.make_tensor("values", TensorProto.FLOAT, [1], [1.0]), places, [2])
+    model.graph.node.append(helper.make_node("Constant", [], ["c"], sparse_value=sparse))
+    with refuses(UnsupportedArtifact):
+        read_graph(written(tmp_path / "m.onnx", model))
+
+
+def test_where_a_tensor_lies_is_told_in_32_bits():
+    tensor = plain()
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="w.bin")
+    usual, longer = b"\x70\x01", b"\x70\x81\x80\x80\x80\x10"  # field 14: 1, and 1 + 2^32
+    content = tensor.SerializeToString().replace(usual, longer)
+    assert TensorProto.FromString(content).data_location == TensorProto.EXTERNAL
+    assert read_tensor(Message(content, 0, len(content), "m"), "m").location == "w.bin"

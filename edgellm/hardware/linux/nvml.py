@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -61,14 +61,14 @@ def _silent(nvml: Any, error: Any) -> GpuProblem:
     kinds: dict[int, GpuProblemKind] = {nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH: "driver_mismatch"}
     library = ""
     with contextlib.suppress(nvml.NVMLError):
-        library = _text(nvml.nvmlSystemGetNVMLVersion())  # answers without the driver, too
+        library = _text(nvml.nvmlSystemGetNVMLVersion)  # answers without the driver, too
     return GpuProblem(kinds.get(error.value, "driver_silent"), detail=clean(str(error)), library=library)
 
 
 def _device(nvml: Any, index: int, problems: list[GpuProblem]) -> Iterator[NvmlDevice]:
     try:
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
-        name, uuid = _text(nvml.nvmlDeviceGetName(handle)), _text(nvml.nvmlDeviceGetUUID(handle))
+        name, uuid = _text(nvml.nvmlDeviceGetName, handle), _text(nvml.nvmlDeviceGetUUID, handle)
     except nvml.NVMLError as error:  # it fell off the bus, or waits to be reset; the others go on
         problems.append(GpuProblem("lost", f"NVIDIA GPU {index}", detail=clean(str(error)), vendor="nvidia"))
         return
@@ -77,7 +77,7 @@ def _device(nvml: Any, index: int, problems: list[GpuProblem]) -> Iterator[NvmlD
         yield NvmlDevice(uuid, whole)
         return
     parts = [
-        (_text(nvml.nvmlDeviceGetUUID(part)), _described(nvml, part, _text(nvml.nvmlDeviceGetName(part)), problems))
+        (_text(nvml.nvmlDeviceGetUUID, part), _described(nvml, part, _text(nvml.nvmlDeviceGetName, part), problems))
         for part in _instances(nvml, handle)
     ]
     yield NvmlDevice(uuid, whole, tuple((name, _slice(part, whole)) for name, part in parts), divided=True)
@@ -148,5 +148,6 @@ def _bandwidth(nvml: Any, handle: Any) -> float | None:
     return round(mhz * 1e6 * 2 * bits / 8 / 1e9, 1) or None
 
 
-def _text(name: Any) -> str:
+def _text(ask: Callable[..., Any], *handle: Any) -> str:
+    name = getattr(ask, "__wrapped__", ask)(*handle)  # what is wrapped around it fails where the text is no UTF-8
     return clean(name.decode("utf-8", "replace") if isinstance(name, bytes) else name)

@@ -9,13 +9,14 @@ commit. Nothing here imports `llama_cpp`.
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from pathlib import Path
 
 import msgspec
 
 from edgellm import settings
-from edgellm.files import read_regular
+from edgellm.files import at_once, read_regular
 from edgellm_gguf.pinned import pinned
 
 RECORD = "build.json"
@@ -49,6 +50,16 @@ def libraries() -> dict[str, Path]:
     names = sorted(path.name for path in here.iterdir() if path.is_dir()) if here.is_dir() else []
     paths = {name: here / name / file_name(name) for name in names}
     return {name: path for name, path in paths.items() if path.is_file()}
+
+
+def is_as_built(api: str) -> bool:
+    """Whether the library is, byte for byte, the one that its record tells of."""
+    build = build_of(api)
+    try:
+        with open(folder() / api / file_name(api), "rb", opener=at_once) as file:
+            return build is not None and hashlib.file_digest(file, "sha256").hexdigest() == build.sha256
+    except OSError:
+        return False
 
 
 def build_of(api: str) -> Build | None:

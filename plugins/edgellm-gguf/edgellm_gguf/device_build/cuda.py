@@ -90,8 +90,9 @@ def _driver(nvml: Any) -> Driver:
     handles = map(nvml.nvmlDeviceGetHandleByIndex, range(nvml.nvmlDeviceGetCount()))
     pairs = [nvml.nvmlDeviceGetCudaComputeCapability(handle) for handle in handles]
     highest = nvml.nvmlSystemGetCudaDriverVersion()
-    version = nvml.nvmlSystemGetDriverVersion()
-    name = version.decode() if isinstance(version, bytes) else str(version)
+    ask = nvml.nvmlSystemGetDriverVersion
+    version = getattr(ask, "__wrapped__", ask)()  # what is wrapped around it fails where the text is no UTF-8
+    name = version.decode(errors="replace") if isinstance(version, bytes) else str(version)
     found = tuple(sorted({10 * major + minor for major, minor in pairs}))
     return Driver(name, (highest // 1000, highest % 1000 // 10), found)
 

@@ -22,6 +22,7 @@ class Function:
     NAME = 1
     NODE = 7
     DOMAIN = 10
+    ATTRIBUTE_PROTO = 11  # attributes with what they are where a caller leaves them out
 
 
 class Graph:
@@ -47,6 +48,8 @@ class Attribute:
     GRAPH = 6
     TENSORS = 10
     GRAPHS = 11
+    SPARSE_TENSOR = 22
+    SPARSE_TENSORS = 23
 
 
 class Value:

@@ -7,6 +7,7 @@ without. Sizes are checked against what is there.
 from __future__ import annotations
 
 import mmap
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,6 +141,8 @@ class _Reader:
                 domain = message.text(at, size)
             elif number == fields.Function.NODE:
                 self._node(message.message(at, size), 1)
+            elif number == fields.Function.ATTRIBUTE_PROTO:
+                deque(self._attribute(message.message(at, size), 1), maxlen=0)
         self._graph.functions.add((domain, name))
 
     def _graph_of(self, message: Message, depth: int) -> None:
@@ -162,7 +165,10 @@ class _Reader:
                 value = self._value(inner)
                 (graph.inputs if number == fields.Graph.INPUT else graph.outputs)[value.name] = value
             elif number == fields.Graph.SPARSE_INITIALIZER:
-                raise UnsupportedArtifact(f"{graph.where} holds sparse tensors", hint="store its weights densely")
+                raise self._sparse()
+
+    def _sparse(self) -> UnsupportedArtifact:
+        return UnsupportedArtifact(f"{self._graph.where} holds sparse tensors", hint="store its weights densely")
 
     def _node(self, message: Message, depth: int) -> None:
         op = domain = ""
@@ -201,6 +207,8 @@ class _Reader:
                 self._tensor(message.message(at, size))
             elif number in (fields.Attribute.GRAPH, fields.Attribute.GRAPHS) and wire == BYTES:
                 self._graph_of(message.message(at, size), depth + 1)
+            elif number in (fields.Attribute.SPARSE_TENSOR, fields.Attribute.SPARSE_TENSORS):
+                raise self._sparse()
         if whole is not None:
             yield name, whole
 

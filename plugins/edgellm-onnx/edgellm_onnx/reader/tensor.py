@@ -76,7 +76,7 @@ def read_tensor(message: Message, where: str) -> Tensor:
         elif number == fields.Tensor.EXTERNAL_DATA and wire == BYTES:
             external.update(_entry(message.message(at, size)))
         elif number == fields.Tensor.DATA_LOCATION and wire != BYTES:
-            is_external = at
+            is_external = at & 0xFFFFFFFF  # an enum has 32 bits; protocol buffers drop the others
         elif number in fields.VALUES:
             held.add(number, size if wire == BYTES else 1, is_packed=wire == BYTES)
         segment |= number == fields.Tensor.SEGMENT
