@@ -176,8 +176,9 @@ def test_too_little_room_is_refused_before(toy: Path) -> None:
 def test_two_at_once_and_an_interrupt(toy: Path, former: Path, tmp_path: Path) -> None:
     """The second is refused. Ctrl-C ends the first with all that it started, and the next goes on from there."""
     begun = tmp_path / "begun"
+    long = f"sleep 3599.{os.getpid()}"
     (toy / "CMakeLists.txt").write_text(
-        f"{MODULE}\nadd_custom_command(OUTPUT long.c COMMAND touch {begun} COMMAND sleep 3599 COMMAND false)\n"
+        f"{MODULE}\nadd_custom_command(OUTPUT long.c COMMAND touch {begun} COMMAND {long} COMMAND false)\n"
         "target_sources(ggml-vulkan PRIVATE long.c)\n"
     )
     script = (
@@ -192,7 +193,7 @@ def test_two_at_once_and_an_interrupt(toy: Path, former: Path, tmp_path: Path) -
     first.send_signal(signal.SIGINT)
     _, words = first.communicate()
     assert "KeyboardInterrupt" in words
-    assert not _running(f"sleep {3599}")
+    wait_until(lambda: not _running(long))
     assert former.read_bytes() == b"former"
     assert list(plan.work_dir().glob("vulkan-*"))
 
