@@ -45,6 +45,17 @@ def test_errors_are_counted_by_their_code(serve: Servers, path: str, body: objec
     assert after[f'request_errors_total{{code="{code}"}}'] == 1
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs POSIX signals")
+def test_probes_of_health_are_no_requests(serve: Servers) -> None:
+    live = serve(load_s=1.0, wait=False)
+    live.hold()
+    assert live.http.get("/health").status_code == 503
+    wait_until(lambda: 'requests_total{status="2xx"}' in metrics(live))
+
+    assert 'requests_total{status="5xx"}' not in metrics(live)
+    live.release()
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
 def test_a_worker_that_died_is_counted(serve: Servers) -> None:
     live = serve()
