@@ -411,8 +411,8 @@ def with_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     ("asked", "layers", "told"),
     [
         (None, -1, "GPU: all 31 layers on RTX 3050: "),
-        (-1, -1, "GPU: all 31 layers on RTX 3050, as asked."),
-        (10, 10, "GPU: 10 of 31 layers on RTX 3050, as asked."),
+        (-1, -1, "GPU: all 31 layers on RTX 3050, as asked: "),
+        (10, 10, "GPU: 10 of 31 layers on RTX 3050, as asked: "),
     ],
 )
 def test_layers_of_a_file_and_of_a_name_go_to_the_gpu(

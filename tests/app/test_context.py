@@ -204,7 +204,9 @@ def test_models_that_fit_are_decided_one_by_one(calls: list[Call]) -> None:
 
     assert fits.request == one_conversation(preview, {}).request
     assert len([card for card in fits.context.cards if card.files]) == 1
-    assert replace(fits.context, cards=preview.context.cards) == preview.context
+    assert (fits.context.load, fits.context.load_lasts) == (None, False), "what it can do when nothing else runs"
+    of_now = {name: getattr(preview.context, name) for name in ("cards", "load", "load_lasts")}
+    assert replace(fits.context, **of_now) == preview.context
 
 
 def test_quantize_narrows_to_what_can_be_made_of_the_source(
