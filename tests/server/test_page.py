@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
-from support.browser import answered, ask, last_answer, ready, script, watched
+from support.browser import answered, ask, count_kept, last_answer, ready, script, watched
 from support.live_server import Live, Servers, echo_plan
 from support.tiny_bert import TinyBert
 from support.waiting import wait_until
@@ -85,6 +85,7 @@ def test_an_answer_that_is_stopped_before_it_begins_can_be_asked_for_again(page:
     expect(page.locator("#stop")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.locator(".turn.assistant .note")).to_have_text("Stopped.")
+    wait_until(lambda: count_kept(page) == 2)
     page.reload()
     expect(page.locator(".turn.assistant .note")).to_have_text("Stopped.")
     script(page, {"content": "hi"})

@@ -8,7 +8,7 @@ import signal
 
 import pytest
 from playwright.sync_api import Page, Route, expect
-from support.browser import answered, ask, last_answer, ready, script
+from support.browser import answered, ask, last_answer, ready, reloaded, script
 from support.live_server import Live, Servers
 from support.waiting import wait_until
 
@@ -190,7 +190,7 @@ def test_settings_that_are_wrong_are_marked_and_not_used(page: Page, live: Live)
     page.fill("#top_k", "")
     page.click("#close-settings")
     expect(page.locator("#number-problem")).to_have_text("Temperature: a number from 0 to 2.")
-    page.reload()
+    reloaded(page)
     sent = script(page, {"content": "yes"})
     answered(page, "one")
     page.click("#open-settings")

@@ -59,6 +59,15 @@ def watched(browser: Browser, **context: Any) -> Iterator[Page]:
     assert wrong == []
 
 
+_COUNT_KEPT = """() => new Promise((tell) => {
+  const open = indexedDB.open("edgellm");
+  open.onsuccess = () => {
+    const count = open.result.transaction("messages").objectStore("messages").count();
+    count.onsuccess = () => { open.result.close(); tell(count.result); };
+  };
+})"""
+
+
 def _is_wrong(kind: str, text: str) -> bool:
     # Chromium also reports each response over 399 there.
     return kind == "error" and not text.startswith("Failed to load resource")
@@ -67,6 +76,16 @@ def _is_wrong(kind: str, text: str) -> bool:
 def ready(page: Page, live: Live) -> None:
     page.goto(live.url)
     expect(page.locator("#state-text")).to_have_text("ready")
+
+
+def reloaded(page: Page) -> None:
+    page.reload()
+    expect(page.locator("#state-text")).to_have_text("ready")
+
+
+def count_kept(page: Page) -> int:
+    """Turns that the browser has stored."""
+    return int(page.evaluate(_COUNT_KEPT))
 
 
 def ask(page: Page, text: str) -> None:
