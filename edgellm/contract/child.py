@@ -113,6 +113,11 @@ class Child:
         return self
 
     @property
+    def pid(self) -> int:
+        """Of the process, of its group and of its session."""
+        return self._process.pid
+
+    @property
     def end(self) -> End:
         """How it ended; known after the block."""
         assert self.returncode is not None

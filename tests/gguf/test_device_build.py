@@ -18,6 +18,7 @@ import msgspec
 import pytest
 from edgellm_gguf import device_backends
 from edgellm_gguf.device_build import builder, cuda, packages, plan, source
+from edgellm_gguf.device_build.command import Command
 from edgellm_gguf.pinned import pinned
 from edgellm_gguf.plugin import GgufBackend
 from support.refusals import refuses
@@ -196,6 +197,21 @@ def test_two_at_once_and_an_interrupt(toy: Path, former: Path, tmp_path: Path) -
     wait_until(lambda: not _running(long))
     assert former.read_bytes() == b"former"
     assert list(plan.work_dir().glob("vulkan-*"))
+
+
+def test_an_interrupt_ends_what_left_the_group(tmp_path: Path) -> None:
+    """As compilers do that ninja starts."""
+    long = f"sleep 3598.{os.getpid()}"
+    script = (
+        f"import subprocess; subprocess.Popen({long.split()}, process_group=0); print('begun', flush=True); input()"
+    )
+
+    def interrupt(_done: int, _steps: int, _what: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Command(tmp_path / "log", interrupt).run((sys.executable, "-c", script))
+    wait_until(lambda: not _running(long), timeout_s=10)
 
 
 def _running(command: str) -> bool:

@@ -11,7 +11,6 @@ from support.refusals import refuses
 
 from edgellm.errors import UnsupportedField, UsageError
 from edgellm.server.dialects.anthropic.body import AnthropicCountBody, AnthropicMessagesBody
-from edgellm.server.dialects.anthropic.message import AnthropicBlock
 from edgellm.server.schemas.unknown import UnknownFields
 from edgellm.types.grammar import Grammar
 from edgellm.types.message import Message, NamedTool, Tool, ToolCall
@@ -305,11 +304,3 @@ IMAGE = {"type": "image", "source": {"type": "url", "url": "http://x/y.png"}}
 def test_refusals(fields: dict[str, Any], kind: type[UsageError], param: str) -> None:
     with refuses(kind, param=param):
         asked(*fields.pop("messages", ()), **fields)
-
-
-def test_arguments_may_not_be_nested_without_end() -> None:
-    deep: dict[str, Any] = {}
-    for _ in range(100_000):
-        deep = {"a": deep}
-    with refuses(UsageError, param="messages[0].content[0].input"):
-        AnthropicBlock(type="tool_use", id="1", name="f", input=deep).to_call("messages[0].content[0]")

@@ -27,7 +27,7 @@ from edgellm.server.intake import MAX_BODY_BYTES, Incoming, Intake
 from edgellm.server.request_log import RequestRecord
 from edgellm.server.schemas.chat import MAX_MESSAGES, ChatBody
 from edgellm.server.schemas.completion import CompletionBody
-from edgellm.server.schemas.counts import MAX_PARTS, MAX_VALUES, check_counts
+from edgellm.server.schemas.counts import MAX_DEPTH, MAX_PARTS, MAX_VALUES, check_counts
 from edgellm.server.schemas.embeddings import EmbeddingBody
 from edgellm.server.schemas.fields import RequestBody
 from edgellm.server.served_model import LARGE_BYTES, ServedModel
@@ -94,6 +94,15 @@ def test_exactly_as_much_as_is_allowed_is_read(item: str, values: int, parts: in
     check_counts(f"[{','.join([item] * most)}]".encode())
     with refuses(UsageError):
         check_counts(f"[{','.join([item] * (most + 2))}]".encode())
+
+
+@pytest.mark.parametrize(("opened", "closed"), [('{"]}":', "}"), ("[", "]"), ('{"\\"[":[', "]}")])
+def test_exactly_as_deep_as_is_allowed_is_read(opened: str, closed: str) -> None:
+    most = MAX_DEPTH // len(closed)
+
+    check_counts(f"{opened * most}1{closed * most}".encode())
+    with refuses(UsageError):
+        check_counts(f"{opened * (most + 1)}1{closed * (most + 1)}".encode())
 
 
 @pytest.mark.parametrize(

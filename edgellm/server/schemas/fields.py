@@ -62,13 +62,7 @@ class RequestBody(Fields, kw_only=True):
         Raises:
             UnsupportedField, UsageError: with the name of the field.
         """
-        try:
-            return cls._read(body, unknown or UnknownFields(strict=True))
-        except RecursionError:
-            raise UsageError("the body is nested too deeply for JSON", hint="send a flatter object") from None
-
-    @classmethod
-    def _read(cls, body: bytes, unknown: UnknownFields) -> Self:
+        unknown = unknown or UnknownFields(strict=True)
         check_counts(body, cls.max_values)
         try:
             fields = _decode(body)

@@ -95,11 +95,7 @@ class AnthropicBlock(Fields, kw_only=True):
 
     def to_call(self, where: str) -> ToolCall:
         """Of type tool_use. Its arguments are spelled as models spell JSON, so that the prompt has the same tokens."""
-        try:
-            arguments = _written(self.input)
-        except RecursionError:
-            raise UsageError(f"{where}.input is nested too deeply", hint="nest less", param=f"{where}.input") from None
-        return ToolCall(self.name or "", arguments, self.id or "")
+        return ToolCall(self.name or "", _written(self.input), self.id or "")
 
     def to_result(self, where: str) -> Message:
         """Of type tool_result."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from edgellm import settings
-from edgellm.contract.child import Child
+from edgellm.contract.child import KILL, Child
 from edgellm.contract.device_build import StepProgress
 
 _STEP = re.compile(r"\[(\d+)/(\d+)\] (.*)")  # ninja's
@@ -53,7 +57,8 @@ class Command:
         lines: deque[str] = deque(maxlen=_KEPT)
         with self.log.open("a", encoding="utf-8") as log:
             log.write(f"$ {' '.join(command)}\n")
-            with Child(command, env=settings.variables() | dict(env or {}), question=b"") as child:
+            environment = settings.variables() | dict(env or {})
+            with Child(command, env=environment, question=b"") as child, _whole_session_ends(child):
                 for raw in child.lines():
                     line = raw.decode(errors="replace").rstrip()
                     log.write(line + "\n")
@@ -69,3 +74,20 @@ class Command:
         elif line:
             lines.append(line)
             self.progress(*self._last, self.doing)
+
+
+@contextlib.contextmanager
+def _whole_session_ends(child: Child) -> Iterator[None]:
+    """Where the block is left by an error, nothing that the child started goes on.
+
+    Ninja gives every compiler a process group of its own: a signal to the child's group does not reach it.
+    """
+    try:
+        yield
+    except BaseException:
+        child.kill()
+        for pid in psutil.pids():
+            with contextlib.suppress(OSError):
+                if hasattr(os, "getsid") and os.getsid(pid) == child.pid:
+                    os.kill(pid, KILL)
+        raise
