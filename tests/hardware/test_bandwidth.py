@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import mmap
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,6 +87,36 @@ def test_a_measurement_beside_other_programs_says_so(
 
     assert measurement.occasions == occasions
     assert measurement.basis.endswith(", beside other programs") == measurement.contended == (occasions == 0)
+
+
+@pytest.mark.parametrize(("waited", "gb_s"), [(900, 28.0), (100, 2.0)], ids=["beside others", "alone"])
+def test_beside_other_programs_the_best_pieces_count(monkeypatch: pytest.MonkeyPatch, waited: int, gb_s: float) -> None:
+    """A pass over everything outlasts a turn on the processor, and so does every second piece here."""
+    n_pieces = itertools.count()
+
+    def together(parts: Sequence[bandwidth.Numbers], _: object) -> bandwidth._Pass:
+        n_bytes = sum(part.nbytes for part in parts)
+        in_a_turn = n_bytes < 32 * MIB and next(n_pieces) % 2
+        return bandwidth._Pass(n_bytes / (28e9 if in_a_turn else 2e9), 1000 - waited, waited)
+
+    monkeypatch.setattr(bandwidth, "_together", together)
+
+    measurement = bandwidth.measure(2, 32 * MIB, seconds=0.01)
+
+    assert (measurement.gb_s, measurement.contended) == (gb_s, waited == 900)
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_best_was_beside_other_programs_only_where_none_was_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    measurements = iter([(30.0, 0, True), (29.0, 1, False)])
+    monkeypatch.setattr(
+        bandwidth, "measure", lambda *_: bandwidth.MemoryBandwidth((n := next(measurements))[0], "measured", *n[1:])
+    )
+
+    assert [(best.gb_s, best.contended) for best in (bandwidth.of(MACHINE, []) for _ in range(2))] == [
+        (30.0, True),
+        (30.0, False),
+    ]
 
 
 @pytest.mark.skipif(not Path("/proc/thread-self/schedstat").exists(), reason="this kernel does not tell")
