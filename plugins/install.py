@@ -209,9 +209,13 @@ class Installer:
         print(f"Building {native.wheel} from source: fetching it and its build tools first", flush=True)
         shelf.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=shelf.parent, prefix="building-") as scratch:
+            # In two steps: pip checks hashes of requirement files only, to which older ones apply no settings.
+            source = ["download", "--no-deps", "--no-binary", native.wheel.partition("==")[0], "--dest", scratch]
+            self.pip(part, [*source, "--requirement", str(native.folder / native.requirement)], Progress(native.wheel))
+            archive = next(Path(scratch).iterdir())
             # pip's own cache is left alone: it does not key on the processor that -march=native built for.
-            build = ["wheel", "-v", "--no-deps", "--no-cache-dir", "--no-binary", native.wheel.partition("==")[0]]
-            self.pip(part, [*build, "--wheel-dir", scratch, *options, native.wheel], Progress(native.wheel))
+            build = ["wheel", "-v", "--no-deps", "--no-cache-dir", "--wheel-dir", scratch]
+            self.pip(part, [*build, *options, str(archive)], Progress(native.wheel))
             built = next(iter(Path(scratch).glob("*.whl")))
             shelf.mkdir(exist_ok=True)
             return built.replace(shelf / built.name)

@@ -36,7 +36,7 @@ class Native:
     """[tool.edgellm.native]: a package that comes as source and is built here once, then cached."""
 
     folder: Path  # the plugin's
-    wheel: str  # exact: "llama-cpp-python==0.3.36"
+    requirement: str  # file with a line for pip, exact and with its hash: "llama-cpp-python==0.3.36 --hash=sha256:..."
     settings: tuple[str, ...] = ()  # pip config settings of this one build; {here} is the plugin's folder
     build_env: str = ""  # variable that names one of the `builds`
     builds: dict[str, tuple[str, ...]] = field(default_factory=dict)  # more settings, by name; the first is the usual
@@ -51,6 +51,11 @@ class Native:
         fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
         fields["builds"] = {name: tuple(settings) for name, settings in table.get("builds", {}).items()}
         return cls(folder, **fields)
+
+    @property
+    def wheel(self) -> str:
+        """Name and release: "llama-cpp-python==0.3.36"."""
+        return (self.folder / self.requirement).read_text("utf-8").split()[0]
 
     def build_inputs(self) -> list[object]:
         """All that decides what a compiler makes, except the compiler."""

@@ -28,6 +28,7 @@ case "$*" in
   *--dry-run*) while [ "$1" != --report ]; do shift; done; cp "{log}.report" "$2" ;;
   *{fails}*) echo "native/kernel.c:3:1: error: unknown type name 'flaot'"
     echo "ERROR: Failed building wheel"; exit 1 ;;
+  download*) while [ "$1" != --dest ]; do shift; done; touch "$2/lib-1.0.tar.gz" ;;
   wheel*) echo "  [1/2] cc a"; echo "  [2/2] cc b"
     while [ "$1" != --wheel-dir ]; do shift; done; touch "$2/lib-1.0-py3-none-any.whl" ;;
   *{sleeps}*) sleep 300 & echo $! > "{log}.child"; wait ;;
@@ -35,7 +36,7 @@ esac
 """
 NATIVE = """
 [tool.edgellm.native]
-wheel = "lib==1.0"
+requirement = "lib.txt"
 settings = ["cmake.define.FILE={here}/trim.cmake"]
 inputs = ["trim.cmake"]
 prebuilt_env = "LIB_PATH"
@@ -59,6 +60,7 @@ class Repository:
             (folder / name).mkdir(parents=True, exist_ok=True)
             project = f'[project]\nname = "{Path(name).name or "edgellm"}"\n'
             (folder / name / "pyproject.toml").write_text(project + extra)
+        (folder / "plugins/edgellm-native/lib.txt").write_text("lib==1.0 --hash=sha256:00\n")
         (folder / "plugins/edgellm-native/trim.cmake").write_text("set(A OFF)")
         (folder / "plugins/edgellm-native/large.cmake").write_text("set(B OFF)")
         (self.venv / "bin").mkdir(parents=True)
@@ -109,17 +111,21 @@ def test_core_first_then_each_plugin_then_nothing(repository: Repository, capsys
 
     assert status == 0
     assert asked[0] == f"install --editable {folder}"
-    assert asked[1].startswith("wheel -v --no-deps --no-cache-dir --no-binary lib --wheel-dir ")
-    assert asked[1].endswith(f"--config-settings=cmake.define.FILE={folder}/plugins/edgellm-native/trim.cmake lib==1.0")
-    assert asked[2].startswith("install --force-reinstall --no-deps ")
-    assert asked[3:] == [f"install --editable {folder}/plugins/edgellm-{name}" for name in ("native", "plain")]
+    plugin = folder / "plugins" / "edgellm-native"
+    assert asked[1].startswith("download --no-deps --no-binary lib --dest ")
+    assert asked[1].endswith(f" --requirement {plugin}/lib.txt")
+    assert asked[2].startswith("wheel -v --no-deps --no-cache-dir --wheel-dir ")
+    assert f" --config-settings=cmake.define.FILE={plugin}/trim.cmake " in asked[2]
+    assert asked[2].endswith("/lib-1.0.tar.gz")
+    assert asked[3].startswith("install --force-reinstall --no-deps ")
+    assert asked[4:] == [f"install --editable {folder}/plugins/edgellm-{name}" for name in ("native", "plain")]
     assert "edgellm-native   installed" in capsys.readouterr().out
     assert repository.run() == (0, [])
     assert capsys.readouterr().out == ""
 
 
 def test_one_that_fails_never_stops_the_others(repository: Repository, capsys: pytest.CaptureFixture[str]) -> None:
-    repository.play(fails="lib==1.0")
+    repository.play(fails="lib-1.0.tar.gz")
     status, asked = repository.run()
     row = repository.record()["edgellm-native"]
 
@@ -131,7 +137,7 @@ def test_one_that_fails_never_stops_the_others(repository: Repository, capsys: p
     assert "failed" in capsys.readouterr().out
 
     repository.play()
-    assert len(repository.run()[1]) == 3  # tried again, and only that one
+    assert len(repository.run()[1]) == 4  # tried again, and only that one
     assert repository.record()["edgellm-native"]["status"] == "installed"
 
 
@@ -169,7 +175,7 @@ def test_what_changes_the_library_builds_it_again(
     elif change == "file":
         (folder / "trim.cmake").write_text("set(A ON)")
     else:
-        (folder / "pyproject.toml").write_text((folder / "pyproject.toml").read_text().replace("1.0", "1.1"))
+        (folder / "lib.txt").write_text("lib==1.1 --hash=sha256:00\n")
 
     assert any(line.startswith("wheel") for line in repository.run()[1])
 
@@ -178,7 +184,7 @@ def test_each_build_is_kept_by_itself(repository: Repository, monkeypatch: pytes
     assert not any("LARGE" in line for line in repository.run()[1])
     monkeypatch.setenv("LIB_BUILD", "large")
     asked = repository.run()[1]
-    assert "--config-settings=cmake.define.LARGE=ON" in asked[0]
+    assert "--config-settings=cmake.define.LARGE=ON" in asked[1]
     assert repository.run() == (0, [])
     monkeypatch.setenv("LIB_BUILD", "small")
     assert not any(line.startswith("wheel") for line in repository.run()[1])  # it is still on its shelf
@@ -208,7 +214,7 @@ def test_a_named_library_is_used_without_a_compiler(
 
     (tmp_path / "liblib.so").touch()
     asked = repository.run()[1]
-    assert "--config-settings=wheel.cmake=false" in asked[0]
+    assert "--config-settings=wheel.cmake=false" in asked[1]
     assert repository.record()["edgellm-native"]["note"] == f"uses {tmp_path}; keep LIB_PATH set when EdgeLLM runs"
 
 

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import msgspec
@@ -25,7 +26,7 @@ from support.refusals import refuses
 from support.waiting import wait_until
 
 from edgellm.contract.device_build import DeviceBuild, DeviceBuilder
-from edgellm.errors import BackendUnavailable, DiskFull, UsageError
+from edgellm.errors import BackendUnavailable, DiskFull, IntegrityError, UsageError
 from edgellm.types.machine import Accelerator, Cpu, Machine, Memory
 
 MACHINE = Machine("test", "Test", Cpu("x86_64"), Memory(2**33))
@@ -159,6 +160,26 @@ def test_a_failing_compiler_leaves_the_former_build(toy: Path, former: Path) -> 
 def test_a_library_that_does_not_load_leaves_the_former_build(toy: Path, former: Path) -> None:
     with refuses(BackendUnavailable, varies=r"/[^ ]+libggml-vulkan\.so"):
         builder.compile_devices(PLANNED, nothing)
+    assert former.read_bytes() == b"former"
+
+
+def test_sources_that_are_not_those_of_this_release_are_refused(
+    tmp_path: Path, former: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before pip runs anything of them."""
+    line = source.REQUIREMENT.read_text()
+    assert line.startswith(f"{source.PACKAGE}=={pinned().llama_cpp_python} --hash=sha256:")
+    name = f"llama_cpp_python-{pinned().llama_cpp_python}"
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "setup.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    (tmp_path / name / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: llama-cpp-python\n")
+    with tarfile.open(tmp_path / f"{name}.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / name, name)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with refuses(IntegrityError):
+        builder.compile_devices(PLANNED, nothing)
+    assert not (tmp_path / "ran").exists()
     assert former.read_bytes() == b"former"
 
 

@@ -82,7 +82,7 @@ class _Job:
         if self.made.wheels:
             self.command.doing = "fetching the compiler"
             kept = device_backends.folder().parent / "cuda-13"
-            source.wheels(kept, self.made.wheels, self.command)
+            source.cuda(kept, self.command)
             root = cuda.prepared(kept)
             environment["CUDACXX"] = str(root / "bin" / "nvcc")
             flags = (f"-DCUDAToolkit_ROOT={root}", f"-DCMAKE_INSTALL_RPATH={root / 'lib'}")

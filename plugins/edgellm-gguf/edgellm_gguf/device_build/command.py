@@ -86,8 +86,18 @@ def _whole_session_ends(child: Child) -> Iterator[None]:
         yield
     except BaseException:
         child.kill()
-        for pid in psutil.pids():
-            with contextlib.suppress(OSError):
-                if hasattr(os, "getsid") and os.getsid(pid) == child.pid:
+        killed: set[int] = set()
+        while hasattr(os, "getsid") and (left := set(_session(child.pid)) - killed):  # what they started meanwhile
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, KILL)
+            killed |= left
         raise
+
+
+def _session(leader: int) -> Iterator[int]:
+    """The processes of a session."""
+    for pid in psutil.pids():
+        with contextlib.suppress(OSError):
+            if os.getsid(pid) == leader:
+                yield pid

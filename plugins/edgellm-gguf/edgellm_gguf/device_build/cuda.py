@@ -17,15 +17,6 @@ from typing import Any
 from edgellm_gguf.device_build import toolchain
 from edgellm_gguf.device_build.packages import Need
 
-# Distributions that hold a whole CUDA 13 toolkit for compiling and running ggml.
-WHEELS = (
-    "nvidia-cuda-nvcc",
-    "nvidia-nvvm",
-    "nvidia-cuda-crt",
-    "nvidia-cuda-runtime",
-    "nvidia-cuda-cccl",
-    "nvidia-cublas",
-)
 WHEELS_MAJOR, WHEELS_BYTES = 13, 1_000_000_000
 # First capability that CUDA 13 compiles for: it left out Maxwell, Pascal and Volta.
 LEAST_OF_13 = 75

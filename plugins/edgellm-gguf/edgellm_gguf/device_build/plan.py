@@ -33,7 +33,7 @@ class Recipe:
     needs: tuple[Need, ...] = ()
     notes: tuple[str, ...] = ()
     environment: dict[str, str] = field(default_factory=dict)
-    wheels: tuple[str, ...] = ()  # distributions that hold the compiler
+    wheels: bool = False  # the compiler is the package index's
     compilers: tuple[str, ...] = ()  # programs whose version belongs to the build
 
 
@@ -120,7 +120,7 @@ def _cuda(architectures: tuple[str, ...]) -> Recipe:
         f"no CUDA toolkit is here: the package index's compiler is fetched, about {cuda.WHEELS_BYTES // 10**6} MB"
     )
     # Memory that is mapped by the driver's own functions would need the driver to link with.
-    return Recipe((*flags, "-DGGML_CUDA_NO_VMM=ON"), needs, tuple(notes), wheels=cuda.WHEELS)
+    return Recipe((*flags, "-DGGML_CUDA_NO_VMM=ON"), needs, tuple(notes), wheels=True)
 
 
 def _hip(architectures: tuple[str, ...]) -> Recipe:

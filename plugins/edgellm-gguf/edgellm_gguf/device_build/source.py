@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import sys
 import tarfile
@@ -18,24 +17,25 @@ from edgellm_gguf.pinned import pinned
 
 PACKAGE = "llama-cpp-python"
 _GGML = "/vendor/llama.cpp/ggml/"
-_CHANGES = re.compile(r"[^/]+/CHANGELOG\.md")
 _TOOLS = ("cmake", "ninja")
+# What pip fetches, with hashes.
+REQUIREMENT = Path(__file__).parents[1] / "llama_cpp_python.txt"
+_TOOL_WHEELS, _CUDA_WHEELS = (Path(__file__).with_name(name) for name in ("tools.txt", "cuda.txt"))
 
 
 def ggml(folder: Path, command: Command) -> Path:
     """The folder of ggml's sources, below `folder`; fetched where it is not there yet.
 
     Raises:
-        SourceUnreachable: pip cannot fetch them. IntegrityError: they are of another commit. OSError.
+        SourceUnreachable: pip cannot fetch them. IntegrityError: the index has another file. OSError.
     """
     pin = pinned()
     target = folder / f"{PACKAGE}-{pin.llama_cpp_python}-{pin.commit}"
     if not target.is_dir():
         with tempfile.TemporaryDirectory(dir=folder, prefix="fetching-") as scratch:
-            wanted = f"{PACKAGE}=={pin.llama_cpp_python}"
-            only = ["--no-deps", "--no-binary", PACKAGE, "--dest", scratch]
-            _pip(command, ["download", *only, wanted], wanted, Path(scratch))
-            _unpack(next(Path(scratch).glob("*.tar.gz")), Path(scratch) / "unpacked", pin.commit)
+            download = ["download", "--no-deps", "--no-binary", PACKAGE, "--dest", scratch, "-r", str(REQUIREMENT)]
+            _pip(command, download, f"{PACKAGE}=={pin.llama_cpp_python}", Path(scratch))
+            _unpack(next(Path(scratch).glob("*.tar.gz")), Path(scratch) / "unpacked")
             (Path(scratch) / "unpacked").rename(target)
     return next(target.glob("*")) / _GGML.strip("/")
 
@@ -44,7 +44,7 @@ def tools(folder: Path, command: Command) -> str:
     """A search path with cmake and ninja: the system's own, and in front of it those that pip fetched.
 
     Raises:
-        SourceUnreachable: pip cannot fetch them.
+        SourceUnreachable: pip cannot fetch them. IntegrityError: the index has other files.
     """
     path = os.environ.get("PATH", "")
     absent = [name for name in _TOOLS if shutil.which(name) is None]
@@ -52,19 +52,21 @@ def tools(folder: Path, command: Command) -> str:
         return path
     target = folder / "tools"
     if not all(_program(target, name) for name in absent):
-        _pip(command, ["install", "--quiet", "--target", str(target), *absent], " and ".join(absent), folder)
+        install = ["install", "--quiet", "--target", str(target), "-r", str(_TOOL_WHEELS)]
+        _pip(command, install, " and ".join(_TOOLS), folder)
     programs = [_program(target, name) for name in absent]
     return os.pathsep.join([*(str(program.parent) for program in programs if program), path])
 
 
-def wheels(target: Path, names: Sequence[str], command: Command) -> None:
-    """Put distributions of the package index into a folder.
+def cuda(target: Path, command: Command) -> None:
+    """Put the package index's compiler of CUDA into a folder.
 
     Raises:
-        SourceUnreachable: pip cannot fetch them.
+        SourceUnreachable: pip cannot fetch it. IntegrityError: the index has other files.
     """
     target.mkdir(parents=True, exist_ok=True)
-    _pip(command, ["install", "--quiet", "--upgrade", "--target", str(target), *names], ", ".join(names), target)
+    install = ["install", "--quiet", "--upgrade", "--target", str(target), "-r", str(_CUDA_WHEELS)]
+    _pip(command, install, "CUDA 13", target)
 
 
 def _program(target: Path, name: str) -> Path | None:
@@ -75,6 +77,10 @@ def _program(target: Path, name: str) -> Path | None:
 
 
 def _pip(command: Command, arguments: Sequence[str], what: str, scratch: Path) -> None:
+    """
+    Raises:
+        SourceUnreachable, IntegrityError, OSError.
+    """
     if settings.current().offline:
         raise SourceUnreachable(f"{what} must be fetched, and EDGELLM_OFFLINE is set", hint="unset it for this once")
     # -P: a folder named pip in the working directory must not be run instead.
@@ -83,6 +89,11 @@ def _pip(command: Command, arguments: Sequence[str], what: str, scratch: Path) -
         [sys.executable, "-P", "-m", "pip", *arguments, *quiet],
         {"PIP_REQUIRE_VIRTUALENV": "false", "TMPDIR": str(scratch)},
     )
+    if any("DO NOT MATCH THE HASHES" in line for line in said.lines):
+        raise IntegrityError(
+            f"the package index has another {what} than the one that this release of EdgeLLM was made for",
+            hint="ask the package index for the original again: `pip config list` says which one is asked",
+        )
     if said.status:
         raise SourceUnreachable(
             f"{what} could not be fetched from the package index: {said.cause()}",
@@ -90,19 +101,7 @@ def _pip(command: Command, arguments: Sequence[str], what: str, scratch: Path) -
         )
 
 
-def _unpack(archive: Path, folder: Path, commit: str) -> None:
-    """ggml's sources only.
-
-    Raises:
-        IntegrityError: the list of changes names another commit, or none.
-    """
+def _unpack(archive: Path, folder: Path) -> None:
+    """ggml's sources only."""
     with tarfile.open(archive) as members:
-        inside = [member for member in members if _GGML in member.name or _CHANGES.fullmatch(member.name)]
-        members.extractall(folder, inside, filter="data")
-    changes = next(folder.glob("*/CHANGELOG.md")).read_text("utf-8")
-    made_of = re.search(r"llama\.cpp@([0-9a-f]+)", changes)
-    if made_of is None or made_of[1] != commit:
-        raise IntegrityError(
-            f"{archive.name} was made of llama.cpp {made_of[1] if made_of else '(not told)'}, not {commit}",
-            hint="a backend for GPUs must be of libllama's own commit; ask the package index for the original again",
-        )
+        members.extractall(folder, [member for member in members if _GGML in member.name], filter="data")
