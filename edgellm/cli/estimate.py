@@ -81,8 +81,8 @@ def command(
     from edgellm.app.context import of, request_for
     from edgellm.app.file_plan import judged
     from edgellm.app.resolve import resolve
+    from edgellm.selection.busy import scenario_of
     from edgellm.selection.fit import fit_reports
-    from edgellm.selection.scenario import Scenario
     from edgellm.types.options import SelectionOptions
 
     selection = SelectionOptions.of(**options)
@@ -94,7 +94,7 @@ def command(
     request = request_for(context, selection, usual_task="embed" if reads_only else "chat")
     if resolved.artifact is not None and context.is_here:
         context = judged(context, resolved.artifact, resolved.card, request)
-    scenario = Scenario.of(context.machine, request, context.gpus)
+    scenario = scenario_of(context, request)
     adapters_bytes = adapter_bytes(adapters, resolved.card.shape, resolved.artifact)
     fits, refusals = fit_reports(resolved.card, context, scenario, adapter_bytes=adapters_bytes, others=resolved.others)
     chosen = _chosen(resolved.card, context, request)
@@ -186,6 +186,8 @@ def _show_one(resolved: ResolvedModel, machine: Machine, budget_reason: str, rep
         dropped = show_memory(footprint.reclaimable_bytes)
         say(f"Less counts than is resident: the system may drop {dropped} of the file once its weights are repacked.")
     say(explain.sentence(report.ctx_reason))
+    if report.busy is not None:
+        say(explain.sentence(report.busy))
     say(explain.verdict(report.verdict), bold=True, fg="green" if report.fits else "red")
     _show_remedies(report)
 
@@ -229,6 +231,8 @@ def _show_all(
     table(QUANT_TABLE, [_quant_row(report, chosen) for report in reports], styles=styles)
     if fits:
         say(f"\nMemory budget {budget_reason}.")
+        if (busy := fits[0].busy) is not None:
+            say(explain.all_busy(busy.load, busy.processors))
         say(f"Quality before quantization: {explain.basis(fits[0].ability)}.")
         for problem in list(dict.fromkeys(report.problems[0] for report in fits if report.problems))[:SHOWN_PROBLEMS]:
             say(f"Cannot be run so: {explain.problem(problem)}.")

@@ -65,7 +65,8 @@ def command(
         show(as_json)
         return
     # What the machine can do, whatever else it does in this minute.
-    context = replace(of(profile, models_file=models_file), load=None, load_lasts=False)
+    busy = of(profile, models_file=models_file)
+    context = replace(busy, load=None, load_lasts=False)
     tasks: dict[str, Task] = {"chat": asked or "chat", "embedding": "embed"}  # by kind
     if asked is not None or fits:
         from edgellm.selection.scenario import TASK_NEEDS
@@ -84,6 +85,10 @@ def command(
         say_json({"schema": SCHEMA, "models": listed})
     elif fits:
         _print_fitting(listed, asked or "chat", sum(one.word == "slow" for one in here.values()))
+        if busy.load is not None:
+            from edgellm import explain
+
+            say(explain.all_busy(busy.load, busy.machine.cpu.threads))
     else:
         _print_rows(listed, here)
 

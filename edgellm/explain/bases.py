@@ -59,6 +59,11 @@ def _known(of: bases.PredictedOnGpu) -> str:
             return " (known by its bandwidth only)"
 
 
+def when_alone(said: bool) -> str:
+    """Of rates as they are without the programs that run beside."""
+    return " when nothing else runs" if said else ""
+
+
 def _cached(depth: int | None) -> str:
     return f", {depth} tokens cached" if depth is not None else ""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgellm.explain.bases import basis
+from edgellm.explain.bases import basis, when_alone
 from edgellm.types import criterion, reason
 from edgellm.types.model import ModelCard, ModelFile
 from edgellm.types.plan import Decision
@@ -83,7 +83,8 @@ def quant_criterion(why: criterion.QuantCriterion) -> str:
         case criterion.NativeQuant():
             return "the type it was trained in"
         case criterion.SurelyKeepsFloor():
-            return f"the highest that surely keeps {show_rate(why.floor_tps)} tok/s; a small model needs its bits"
+            surely = f"the highest that surely keeps {show_rate(why.floor_tps)} tok/s{when_alone(why.alone)}"
+            return f"{surely}; a small model needs its bits"
         case criterion.KeepsMoreThan():
             return f"with a {why.kv_type} cache it keeps more than {why.quant} with {why.quant_kv_type}"
         case criterion.SmallModelQuant():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgellm.errors import option
-from edgellm.explain.bases import basis
+from edgellm.explain.bases import basis, when_alone
 from edgellm.types import backend_reason, reason
 from edgellm.units import counted, show_memory, show_rate, show_size
 
@@ -153,7 +153,8 @@ def _slots(fact: reason.SlotCount) -> str:
     each = (
         f"each decodes at {show_rate(fact.tok_s or 0.0)} tok/s while {'both' if fact.n_slots == 2 else 'all'} are busy"
     )
-    words = f"{fact.n_slots} conversations at once; {each}" if fact.n_slots > 1 else "1 conversation at a time"
+    quiet = when_alone(fact.alone)
+    words = f"{fact.n_slots} conversations at once; {each}{quiet}" if fact.n_slots > 1 else "1 conversation at a time"
     match fact.bound:
         case "memory":
             return f"{words}; the memory budget holds no further one of {fact.ctx:,} tokens"
@@ -161,14 +162,15 @@ def _slots(fact: reason.SlotCount) -> str:
             return f"{words}; a further one of {fact.ctx:,} tokens would push layers off the GPU"
         case "speed":
             slower = f"{show_rate(fact.next_tok_s or 0.0)} tok/s, less than {show_rate(fact.floor_tps or 0.0)}"
-            return f"{words}; with one more each would decode at {slower}"
+            return f"{words}; with one more each would decode at {slower}{'' if fact.n_slots > 1 else quiet}"
         case _:
             return f"{words}; {option('slots')} asks for more"
 
 
 def _bound(fact: reason.ContextLength) -> str:
     """What keeps the context from being longer."""
-    half = f"half full it decodes at {show_rate(fact.tok_s)} tok/s" if fact.tok_s is not None else ""
+    rate = None if fact.tok_s is None else f"{show_rate(fact.tok_s)} tok/s{when_alone(fact.alone)}"
+    half = f"half full it decodes at {rate}" if rate is not None else ""
     match fact.bound:
         case "gpu":
             words = "the longest that leaves the model where it is on the GPU"
@@ -249,6 +251,12 @@ def busy(fact: reason.ProcessorsBusy) -> str:
     who = f"other programs keep the {processors} busy {load}"
     cure = f"; {option('threads', 1)} is often many times faster then" if fact.threads > 1 else ""
     return f"Busy: {who}; it may be as slow as {show_rate(fact.least_tok_s)} tok/s until they are done{cure}."
+
+
+def all_busy(load: float, processors: int) -> str:
+    """What other programs may make of the speeds in a table."""
+    who = f"other programs keep the {counted(processors, 'processor')} busy (a load of {load:.1f})"
+    return f"Busy: tok/s are those when nothing else runs; now {who}, and a model may be far slower."
 
 
 def speed(fact: reason.SpeedReason) -> str:

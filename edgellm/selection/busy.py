@@ -7,13 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from msgspec import structs
 
 from edgellm.selection.context import SelectionContext
 from edgellm.selection.scenario import Scenario
+from edgellm.types.criterion import SurelyKeepsFloor
 from edgellm.types.plan import Candidate, Decision, Rate
-from edgellm.types.reason import ProcessorsBusy, Reason, Speed
+from edgellm.types.reason import ChosenQuant, ContextLength, ProcessorsBusy, Reason, SlotCount, Speed
+from edgellm.types.request import SelectionRequest
+
+R = TypeVar("R", bound=Reason)
 
 # Threads wait for each other at every operation, and one that is not given a processor holds up all. Of SmolLM2-135M's
 # predicted 276 tok/s (low end 207) two threads reached 1.04 at a load of 11 on 2 processors (EPYC, 2026-11-27), and one
@@ -21,7 +26,17 @@ from edgellm.types.reason import ProcessorsBusy, Reason, Speed
 LEAST_SHARE = 1 / 200
 
 
-def threads_beside(scenario: Scenario, context: SelectionContext) -> int | None:
+def scenario_of(context: SelectionContext, request: SelectionRequest) -> Scenario:
+    """The circumstances of a request, with the threads that are left by other programs.
+
+    Raises:
+        UsageError: more threads are asked for than the machine has processors.
+    """
+    scenario = Scenario.of(context.machine, request, context.gpus)
+    return replace(scenario, threads_beside=_threads_beside(scenario, context))
+
+
+def _threads_beside(scenario: Scenario, context: SelectionContext) -> int | None:
     """Threads to compute with beside other programs, if not as many as otherwise; None = as many.
 
     One, where they have been there for five minutes, as it never waits for another. llama.cpp on 2 processors (EPYC,
@@ -38,17 +53,37 @@ def under_load(decision: Decision, context: SelectionContext, scenario: Scenario
     choice = decision.choice
     if context.load is None or choice is None:
         return decision
-    load, processors = context.load, context.machine.cpu.threads
+    beside, told = slowed(choice, context.load, scenario)
     reasons: list[Reason] = []
     for reason in decision.reasons:
-        if not isinstance(reason, Speed):
-            reasons.append(reason)
-            continue
-        low = reason.low * least_share(load, processors, choice.threads)
-        instead_of = scenario.threads if scenario.threads_beside is not None else None
-        told = ProcessorsBusy(load, processors, choice.threads, low, instead_of)
-        reasons += [structs.replace(reason, low=low), told]
-    return replace(decision, choice=_slowed(choice, load, processors), reasons=tuple(reasons))
+        if isinstance(reason, Speed):
+            reasons += [structs.replace(reason, low=told.least_tok_s), told]
+        else:
+            reasons.append(as_if_alone(reason))
+    return replace(decision, choice=beside, reasons=tuple(reasons))
+
+
+def as_if_alone(reason: R) -> R:
+    """The reason, which speaks of rates as they are without the other programs and says so."""
+    if isinstance(reason, SlotCount | ContextLength):
+        return structs.replace(reason, alone=True)
+    if isinstance(reason, ChosenQuant) and isinstance(reason.why, SurelyKeepsFloor):
+        return structs.replace(reason, why=structs.replace(reason.why, alone=True))
+    return reason
+
+
+def slowed(choice: Candidate, load: float, scenario: Scenario) -> tuple[Candidate, ProcessorsBusy]:
+    """The choice with rates whose low ends are what they may fall to, and what is said of the one that counts."""
+    processors = scenario.machine.cpu.threads
+
+    def beside(rate: Rate, threads: int) -> Rate:
+        return replace(rate, low=rate.low * least_share(load, processors, threads))
+
+    decode, prefill = beside(choice.decode, choice.threads), beside(choice.prefill, choice.threads_batch)
+    least_tok_s = (prefill if scenario.request.task == "embed" else decode).low
+    instead_of = scenario.threads if scenario.threads_beside is not None else None
+    told = ProcessorsBusy(load, processors, choice.threads, least_tok_s, instead_of)
+    return replace(choice, decode=decode, prefill=prefill), told
 
 
 def least_share(load: float, processors: int, threads: int) -> float:
@@ -78,14 +113,3 @@ def with_threads(reasons: Sequence[Reason], threads: int) -> tuple[Reason, ...]:
         else:
             told.append(reason)
     return tuple(told)
-
-
-def _slowed(choice: Candidate, load: float, processors: int) -> Candidate:
-    def slowed(rate: Rate, threads: int) -> Rate:
-        return replace(rate, low=rate.low * least_share(load, processors, threads))
-
-    return replace(
-        choice,
-        decode=slowed(choice.decode, choice.threads),
-        prefill=slowed(choice.prefill, choice.threads_batch),
-    )

@@ -17,7 +17,7 @@ from edgellm import explain
 from edgellm.errors import BackendUnavailable, NothingFits, option
 from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.builds import with_builds
-from edgellm.selection.busy import threads_beside, under_load
+from edgellm.selection.busy import scenario_of, under_load
 from edgellm.selection.choices import quant_for_size, rank_models
 from edgellm.selection.constraints import coherent_bits
 from edgellm.selection.context import SelectionContext
@@ -60,8 +60,7 @@ def decide(context: SelectionContext, request: SelectionRequest) -> Decision:
         NothingFits: no candidate satisfies the request; the message names the closest.
         BackendUnavailable: no installed backend runs here.
     """
-    scenario = Scenario.of(context.machine, request, context.gpus)
-    scenario = replace(scenario, threads_beside=threads_beside(scenario, context))
+    scenario = scenario_of(context, request)
     usable, backend_reasons = usable_backends(context.backends, request)
     cards = tuple(sorted(context.cards, key=lambda card: card.id))
     options, impossible = expand(replace(context, cards=cards, backends=tuple(usable)), scenario)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from edgellm.errors import BackendUnavailable, NothingFits
 from edgellm.estimate import quality
 from edgellm.selection.backend_facts import BackendFacts
+from edgellm.selection.busy import as_if_alone, slowed
 from edgellm.selection.choices import rank_models
 from edgellm.selection.constraints import LOW_SHARE
 from edgellm.selection.context import SelectionContext
@@ -29,7 +30,7 @@ from edgellm.types.criterion import Stated
 from edgellm.types.model import ModelCard, ModelFile
 from edgellm.types.plan import Candidate, Rejection
 from edgellm.types.priors import Priors
-from edgellm.types.reason import ContextLength, OtherPlacements
+from edgellm.types.reason import ContextLength, OtherPlacements, ProcessorsBusy
 from edgellm.types.refusal import NoBackendOpens, NoBackendRuns, Refusal, RefusedByRule, TrainedForLess
 from edgellm.types.request import KV_TYPES
 from edgellm.types.verdict import CannotRun, DoesNotFit, Fits, FitsSlowly, Verdict
@@ -64,6 +65,7 @@ class FitReport:
     remedies: tuple[Remedy, ...] = ()
     device_reason: GpuReason | None = None  # what a GPU takes, and why
     other_placements: tuple[OtherPlacements, ...] = ()  # the next best, at most one fact
+    busy: ProcessorsBusy | None = None  # what other programs may make of the speed
 
     @property
     def fits(self) -> bool:
@@ -122,9 +124,16 @@ def fit_reports(
         if of_file:
             siblings = [o for o in options if o.file is not file]
             run = _as_selected(of_file, context, room) if problem is None else None
-            reports.append(_fit_report(run or _as_wished(of_file), siblings, adapter_bytes, problem))
+            report = _fit_report(run or _as_wished(of_file), siblings, adapter_bytes, problem)
+            reports.append(report if context.load is None else _beside(report, context.load, room))
     missing = {file.quant for file in card_of_kind.files} - {report.candidate.quant for report in reports}
     return reports, [r for r in rejected if r.quant in missing]
+
+
+def _beside(report: FitReport, load: float, room: Scenario) -> FitReport:
+    """The report beside other programs, as `decide` has it."""
+    candidate, told = slowed(report.candidate, load, room)
+    return replace(report, candidate=candidate, ctx_reason=as_if_alone(report.ctx_reason), busy=told)
 
 
 def _without_backend(
@@ -188,7 +197,7 @@ def _fit_report(run: _Run, siblings: Sequence[Option], adapter_bytes: int, probl
         problems.append(TrainedForLess(chosen.card.ctx_train, ctx))
     if request.kv_type is not None and chosen.backend:
         problems.append(chosen.facts.refuses_cache(chosen.kv_type, chosen.shape))
-    candidate = chosen.candidate(ctx)
+    candidate = chosen.beside().candidate(ctx)
     footprint = replace(candidate.footprint, adapter_bytes=adapter_bytes)
     others = [o for o in siblings if o.backend == chosen.backend]
     return FitReport(

@@ -86,6 +86,7 @@ def _estimate(card: ModelCard, report: FitReport) -> dict[str, Any]:
             "counted_bytes": report.counted_bytes,
         },
         **explain.fields(candidate, "decode", "prefill"),
+        "busy": explain.facts(report.busy) if report.busy is not None else None,
         "placement": placement(candidate),
         "quality": {
             "mid": candidate.quality,

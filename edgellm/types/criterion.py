@@ -83,6 +83,7 @@ class SurelyKeepsFloor(Fact, frozen=True):
     """The best whose slowest predicted rate keeps the floor."""
 
     floor_tps: float
+    alone: bool = False  # other programs run, and the rate is the one without them
 
 
 class KeepsMoreThan(Fact, frozen=True):

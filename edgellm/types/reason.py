@@ -78,6 +78,7 @@ class ContextLength(Fact, frozen=True):
     task: str = ""  # of "task" and "unasked"
     ctx_train: int | None = None  # of "unasked": what --ctx may ask for
     budget: BudgetReason | None = None  # of "memory"
+    alone: bool = False  # other programs run, and the rates are those without them
 
 
 class SlotCount(Fact, frozen=True):
@@ -89,6 +90,7 @@ class SlotCount(Fact, frozen=True):
     tok_s: float | None = None  # of each while all decode, with half of its context cached
     next_tok_s: float | None = None  # of "speed": with one more
     floor_tps: float | None = None  # of "speed"
+    alone: bool = False  # other programs run, and the rates are those without them
 
 
 class ContextUnknown(Fact, frozen=True):

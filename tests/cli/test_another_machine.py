@@ -93,6 +93,26 @@ def test_the_machine_itself_would_say_the_same(tell: Tell, monkeypatch: pytest.M
     assert itself == there
 
 
+@pytest.mark.parametrize("lasts", [False, True], ids=["a minute", "five minutes"])
+def test_beside_other_programs_every_command_tells_the_same(
+    tell: Tell, monkeypatch: pytest.MonkeyPatch, *, lasts: bool
+) -> None:
+    monkeypatch.setattr(probe, "probe", lambda **_: profiles.load("intel-n100-16gb"))
+    monkeypatch.setattr(host_checks, "busy_load", lambda machine, minutes=1: 9.5 if lasts or minutes == 1 else None)
+    chosen = json.loads(tell("auto-select", "--json"))["choice"]
+    model, quant = chosen["model"], chosen["quant"]
+
+    (estimate,) = json.loads(tell("estimate", f"{model}:{quant}", "--json"))["estimates"]
+    assert [one["threads"] for one in (chosen, estimate)] == [1 if lasts else 4] * 2
+    assert (estimate["decode"], estimate["prefill"]) == (chosen["decode"], chosen["prefill"])
+    assert estimate["busy"]["least_tok_s"] == chosen["decode"]["low"]
+    for command in (["auto-select"], ["estimate", model], ["estimate", f"{model}:{quant}"], ["models", "--fits"]):
+        words = " ".join(tell(*command).split())
+        assert "Busy: " in words
+        assert "a load of 9.5" in words
+        assert ("surely keeps" in words) == ("when nothing else runs; a small model" in words)
+
+
 def test_this_machine_in_a_fleet_is_planned_as_auto_select_does(tell: Tell, tmp_path: Path) -> None:
     path = tmp_path / "fleet.toml"
     path.write_text('[[boxes]]\nname = "here"\nprofile = "this machine"\nmax_memory = "4GiB"\n')

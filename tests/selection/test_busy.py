@@ -11,10 +11,11 @@ from edgellm import explain
 from edgellm.app.context import of_machine
 from edgellm.catalog.lookup import catalog
 from edgellm.selection.backend_facts import BackendFacts
-from edgellm.selection.busy import least_share, with_threads
+from edgellm.selection.busy import as_if_alone, least_share, with_threads
 from edgellm.selection.decide import decide
+from edgellm.types.criterion import SurelyKeepsFloor
 from edgellm.types.plan import Candidate, Decision
-from edgellm.types.reason import ProcessorsBusy, Speed
+from edgellm.types.reason import ChosenQuant, ContextLength, ProcessorsBusy, SlotCount, Speed
 from edgellm.types.request import KV_TYPES, SelectionRequest, Task
 
 CARDS = [catalog()[name] for name in ("smollm2-135m-instruct", "qwen3-0.6b", "qwen3-4b", "nomic-embed-text-v1.5")]
@@ -46,8 +47,26 @@ def test_the_choice_is_the_same_and_its_speed_may_be_far_lower(machine, task: Ta
     assert told.least_tok_s == speed.low
     assert "a load of 7.5" in explain.sentence(told)
     assert [r for r in busy.reasons if not isinstance(r, Speed | ProcessorsBusy)] == [
-        r for r in quiet.reasons if not isinstance(r, Speed)
+        as_if_alone(r) for r in quiet.reasons if not isinstance(r, Speed)
     ]
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        ChosenQuant("Q6_K", 6.5, 10**9, SurelyKeepsFloor(5.0)),
+        ContextLength(4096, "memory", 9.0),
+        SlotCount(2, "most", 4096, 8.0),
+        SlotCount(1, "speed", 4096, 8.0, 4.0, 5.0),
+    ],
+)
+def test_what_was_chosen_by_quiet_speeds_says_so(reason: ChosenQuant | ContextLength | SlotCount) -> None:
+    """Beside a range whose low end is below the floor."""
+    words = " when nothing else runs"
+    beside = explain.sentence(as_if_alone(reason))
+
+    assert words in beside
+    assert beside.replace(words, "") == explain.sentence(reason)
 
 
 def test_one_thread_has_its_turn() -> None:
