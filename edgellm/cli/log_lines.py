@@ -15,6 +15,7 @@ from click.core import ParameterSource
 from edgellm.cli.environment import check_environment
 from edgellm.cli.page import wrapped_lines
 from edgellm.cli.stopping import Say
+from edgellm.contract.streams import STDERR, STDOUT
 
 LEVELS = ("error", "warning", "info", "debug")
 FORMATS = ("text", "json")
@@ -78,7 +79,7 @@ def set_up(level: str | None, form: str | None) -> tuple[Say, Say]:
 
 def tell(text: str, *, err: bool = False) -> None:
     """Say it to whoever reads. A server goes on where nobody does, or where the other end of a pipe was closed."""
-    from edgellm.runtime.line_writer import STDERR, STDOUT, writer
+    from edgellm.runtime.line_writer import writer
 
     lines = writer(STDERR if err else STDOUT)
     lines.tells_gone = functools.partial(_tell_gone, "error" if err else "output")
@@ -92,7 +93,7 @@ def _tell_gone(which: str, error: OSError) -> None:
 @contextlib.contextmanager
 def in_order() -> Iterator[None]:
     """What is printed directly behind the block comes behind what was said in it."""
-    from edgellm.runtime.line_writer import STDERR, STDOUT, writer
+    from edgellm.runtime.line_writer import writer
 
     try:
         yield

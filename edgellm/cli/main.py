@@ -15,6 +15,7 @@ from edgellm import __version__
 from edgellm.cli.collector import look_seldom
 from edgellm.cli.environment import check_environment
 from edgellm.contract.command import LazyCommand
+from edgellm.contract.streams import open_streams
 from edgellm.errors import EdgeLLMError, UsageError, speak_in_flags
 
 # What other programs call it.
@@ -37,7 +38,6 @@ OTHER_WAYS |= {"kill": OTHER_WAYS["stop"], "upgrade": OTHER_WAYS["update"]}
 
 EXPLAINING = ("doctor", "help", "completion")  # which run whatever the environment says
 LOGGING = ("serve",)  # which tell in lines of a log what is wrong with it
-STDERR = 2
 
 
 class LazyGroup(click.Group):
@@ -93,7 +93,7 @@ def cli(ctx: click.Context) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the status of `edgellm.errors`."""
-    _open_streams()
+    open_streams()
     look_seldom()
     try:
         status = cli.main(args=arguments, prog_name="edgellm", standalone_mode=False)
@@ -112,16 +112,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         _end_by_system(error)
     sys.exit(status if isinstance(status, int) else 0)
-
-
-def _open_streams() -> None:
-    """Some programs start others with standard streams closed. What is opened next would take their place."""
-    while (lowest := os.open(os.devnull, os.O_RDWR)) <= STDERR:
-        continue
-    os.close(lowest)
-    sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - for the life of the process
-    sys.stdout = sys.stdout or open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
 def _end_by_system(error: OSError) -> NoReturn:

@@ -54,7 +54,7 @@ class Helper(Child):
     def _write(self) -> None:
         """Whoever asks has a patience, and a child that does not read blocks its writer."""
         assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # it ended, which the reader tells
+        with contextlib.suppress(OSError, ValueError):  # it ended, which the reader tells
             while (question := self._asked.get()) is not None:
                 self._process.stdin.write(question + b"\n")
                 self._process.stdin.flush()
@@ -68,15 +68,13 @@ class Helper(Child):
         self._asked.put(None)
         self._ended()
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
     def answer(self, question: bytes, patience_s: float) -> bytes:
         """Neither has a line break in it. b"" where the child ended instead; it is killed after `patience_s` seconds.
 
         No thread is started for it: a plan for a tuning asks thousands of times.
         """
+        if self.has_ended:
+            return b""
         self._asked.put(question)
         try:
             line = self._lines.get(timeout=patience_s)

@@ -11,12 +11,14 @@ from collections.abc import Callable
 from typing import IO, Any
 
 from edgellm.contract.confine import confine
+from edgellm.contract.streams import open_streams
 
 _READ_BYTES = 256 * 1024  # of the question, at once
 
 
 def pipes() -> tuple[IO[bytes], IO[bytes]]:
     """For a child: what was stdout, and stdin. From now on stdout leads to stderr."""
+    open_streams()
     up = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     # Unbuffered: a buffered reader is locked by the thread that waits in it, and Python cannot leave then.

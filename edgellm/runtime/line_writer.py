@@ -14,9 +14,9 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
+from edgellm.contract.streams import STDOUT
 from edgellm.units import counted
 
-STDOUT, STDERR = 1, 2
 MOST_LINES = 4096  # that wait for a reader
 PATIENCE_S = 1.0  # at the end, for a reader who may be stuck
 

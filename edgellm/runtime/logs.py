@@ -11,7 +11,8 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
-from edgellm.runtime.line_writer import STDERR, LineWriter, missing_lines, writer
+from edgellm.contract.streams import STDERR
+from edgellm.runtime.line_writer import LineWriter, missing_lines, writer
 
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _NOT_A_WORD = re.compile(r'[\s"=\x00-\x1f\x7f-\x9f]')

@@ -275,6 +275,7 @@ def test_one_that_runs_is_left_alone(
 
     with locked(job.folder / LOCK, lambda: None):
         assert plan_tuning(base, data(), **OPTIONS).resumes
+        monkeypatch.setattr("edgellm.app.tune.plan.ServedBase", None)  # the model is not loaded for it
         with refuses(UsageError, param="name", varies=JOB_FILE):
             tune(base, data(), **OPTIONS)
 

@@ -74,6 +74,14 @@ def test_closed_streams_are_no_output(closed: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_worker_runs_without_the_streams_that_its_parent_lacks() -> None:
+    command = f"{shlex.quote(sys.executable)} -m edgellm run echo hi <&- 2>&-"
+    done = subprocess.run(["sh", "-c", command], stdout=subprocess.PIPE, text=True, check=False)
+
+    assert done.returncode == 0
+    assert "hi" in done.stdout
+
+
 def test_a_program_that_may_not_be_started_is_named(failing, capsys: pytest.CaptureFixture[str]) -> None:
     failing(PermissionError(13, "Permission denied", "/opt/python"))
     assert status("quants") == 1

@@ -125,11 +125,6 @@ def planned_tuning(
         model, LaunchOptions(threads=options.threads), to_chat=True, progress=progress, approve=approve
     )
     base = served.artifact
-    against = None
-    if options.against is not None:
-        against, _ = launch.plan(
-            options.against, LaunchOptions(threads=options.threads), to_chat=True, progress=progress, approve=approve
-        )
     if served.adapters:
         hint = f"tune {base.model_id} itself, or merge the adapter into it first: edgellm adapters merge {model}"
         raise UsageError(f"{model} is a model with an adapter", hint=hint, param="base")
@@ -137,14 +132,19 @@ def planned_tuning(
     _check_free(base, name)
     base_sha256 = content_hash(base)
     folder = _folder(base, name, tuner, options, base_sha256=base_sha256, data_sha256=data_sha256)
+    earlier = _earlier(folder)
+    if earlier is not None and to_run:
+        jobs.check_idle(folder)
+    against = None
+    if options.against is not None:
+        against, _ = launch.plan(
+            options.against, LaunchOptions(threads=options.threads), to_chat=True, progress=progress, approve=approve
+        )
     with ServedBase(served) as asked:
         prepared = prepare(data, asked, options, reading)
     machine = probe(measure=False)
     merged_quant = _merged_quant(options, machine)
     choice = _choice(tuner, base, prepared, machine, options)
-    earlier = _earlier(folder)
-    if earlier is not None and to_run:
-        jobs.check_idle(folder)
     if earlier is not None:
         choice = replace(choice, settings=replace(earlier, n_threads=choice.settings.n_threads))
     length = choice.settings.length
