@@ -244,6 +244,11 @@ def current() -> Environment:
     return replace(Environment.of(os.environ), **_flags)
 
 
+def flag(field: str) -> Any:
+    """What a flag of the command that runs says; None = nothing, whatever the environment says."""
+    return _flags.get(field)
+
+
 @contextlib.contextmanager
 def override(**flags: Any) -> Iterator[None]:
     """These fields of `Environment` for every thread of this process, until the block ends."""

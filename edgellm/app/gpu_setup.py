@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgellm.contract.device_build import BuildApi, BuiltDevices, DeviceBuild, DeviceBuilder, StepProgress
+from edgellm.contract.device_build import BuiltDevices, DeviceBuild, DeviceBuilder, StepProgress
 from edgellm.contract.manager import plugins
 from edgellm.errors import BackendUnavailable
-from edgellm.types.machine import Machine
+from edgellm.types.build_api import BuildApi
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What would be built, by whom, for which GPUs."""
+    """What would be built, and by whom."""
 
     backend: str
     build: DeviceBuild
-    machine: Machine
 
 
 def plan(api: BuildApi | None, architectures: tuple[str, ...]) -> Setup:
@@ -29,9 +28,8 @@ def plan(api: BuildApi | None, architectures: tuple[str, ...]) -> Setup:
     """
     from edgellm.hardware.probe import probe
 
-    machine = probe(measure=False)
     name, builder = _builder()
-    return Setup(name, builder.plan_devices(machine, api, architectures), machine)
+    return Setup(name, builder.plan_devices(probe(measure=False), api, architectures))
 
 
 def build(setup: Setup, progress: StepProgress) -> BuiltDevices:

@@ -196,13 +196,12 @@ def merge_command(
     from edgellm import explain
     from edgellm.app import stored_adapters
     from edgellm.app.merge_adapter import merge_adapter
-    from edgellm.cli.progress import progress
-    from edgellm.cli.quantize import quantizing
+    from edgellm.cli.progress import progress, progress_line
     from edgellm.contract.child import ended_with_us
 
     with progress() as fetching:
         loaded = stored_adapters.load(adapter, base, progress=fetching)
-    with ended_with_us(), quantizing(f"merging to {to}") as report:
+    with ended_with_us(), progress_line(f"merging to {to}") as report:
         merged = merge_adapter(
             loaded, output, to, scale=scale, imatrix=imatrix, threads=threads, force=force, progress=report
         )

@@ -231,7 +231,7 @@ def _show_all(
     table(QUANT_TABLE, [_quant_row(report, chosen) for report in reports], styles=styles)
     if fits:
         say(f"\nMemory budget {budget_reason}.")
-        if (busy := fits[0].busy) is not None:
+        if busy := next((report.busy for report in fits if report.busy), None):
             say(explain.all_busy(busy.load, busy.processors))
         say(f"Quality before quantization: {explain.basis(fits[0].ability)}.")
         for problem in list(dict.fromkeys(report.problems[0] for report in fits if report.problems))[:SHOWN_PROBLEMS]:

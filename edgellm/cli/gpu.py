@@ -39,7 +39,7 @@ def command() -> None:
 def setup(*, api: Any, architectures: tuple[str, ...], dry_run: bool, as_json: bool) -> None:
     """Build a GPU backend from the sources of the installed llama.cpp."""
     from edgellm.app import gpu_setup
-    from edgellm.cli.quantize import quantizing
+    from edgellm.cli.progress import progress_line
     from edgellm.contract.child import ended_with_us
 
     planned = gpu_setup.plan(api, architectures)
@@ -47,7 +47,7 @@ def setup(*, api: Any, architectures: tuple[str, ...], dry_run: bool, as_json: b
         _tell(planned)
     built = None
     if not dry_run:
-        with ended_with_us(), quantizing(f"building for {planned.build.api}", LINE_EVERY_S) as report:
+        with ended_with_us(), progress_line(f"building for {planned.build.api}", LINE_EVERY_S) as report:
             built = gpu_setup.build(planned, lambda done, steps, what: report(done / steps if steps else 0.0, what))
     if as_json:
         say_json(_answer(planned, built))

@@ -60,6 +60,21 @@ def waiting(what: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def progress_line(what: str, line_every_s: float = PLAIN_INTERVAL_S) -> Iterator[Callable[[float, str], None]]:
+    """A callback that shows a share of the work and what is being done now, with the time left."""
+    if not on_terminal():
+        yield _Shares(what, line_every_s)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=1.0)
+        yield lambda share, now: bar.update(task, completed=share, description=now)
+
+
 def has_pace(seconds: float, n_bytes: float) -> bool:
     """Whether enough has come for the time that is left to be told."""
     return seconds >= PACE_S and n_bytes >= PACE_BYTES
@@ -173,3 +188,20 @@ class _Lines:
         left = timedelta(seconds=round((total - done) / rate)) if total and total > done else None
         remaining = f", {left} left" if left is not None and has_pace(seconds, n_bytes) else ""
         return f", {show_size(rate)}/s{remaining}"
+
+
+class _Shares:
+    """Shares as plain lines."""
+
+    def __init__(self, what: str, every_s: float) -> None:
+        self._what, self._every_s = what, every_s
+        self._started = time.monotonic()
+        self._next = self._started + every_s
+
+    def __call__(self, share: float, what: str) -> None:
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + self._every_s
+        remaining = f", {(now - self._started) * (1 - share) / share:.0f} s left" if share > 0 else ""
+        click.echo(f"{self._what}: {share:.0%}{remaining}, {what}", err=True)

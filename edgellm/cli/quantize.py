@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +12,11 @@ from edgellm.cli.words import MODEL, QUANT
 from edgellm.units import show_size
 
 if TYPE_CHECKING:
-    from edgellm.app.quantize.make import Made, WriteProgress
+    from edgellm.app.quantize.make import Made
     from edgellm.app.quantize.plan import Plan
     from edgellm.types.plan import Decision
 
 SCHEMA = 1
-PLAIN_INTERVAL_S = 2.0
 
 
 @click.command(
@@ -60,7 +55,7 @@ def command(
     """Make another quantization of a GGUF model."""
     from edgellm.app.quantize.make import make
     from edgellm.app.quantize.plan import Plan, plan
-    from edgellm.cli.progress import progress
+    from edgellm.cli.progress import progress, progress_line
     from edgellm.contract.child import ended_with_us
 
     with progress() as fetching:
@@ -75,7 +70,7 @@ def command(
         _tell(planned)
     result = None
     if not dry_run:
-        with ended_with_us(), quantizing(f"quantizing to {planned.quant}") as report:
+        with ended_with_us(), progress_line(f"quantizing to {planned.quant}") as report:
             result = make(planned, report)
     if as_json:
         say_json(_answer(planned, result))
@@ -138,35 +133,3 @@ def _answer(planned: Plan, result: Made | None) -> dict[str, Any]:
             "seconds": round(result.seconds, 1),
         }
     return answer
-
-
-@contextmanager
-def quantizing(what: str, line_every_s: float = PLAIN_INTERVAL_S) -> Iterator[WriteProgress]:
-    """Percent and time left: a bar on a terminal, a line now and then elsewhere."""
-    if not sys.stderr.isatty():
-        yield _Lines(what, line_every_s)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=1.0)
-        yield lambda share, now: bar.update(task, completed=share, description=now)
-
-
-class _Lines:
-    """Progress as plain lines."""
-
-    def __init__(self, what: str, every_s: float) -> None:
-        self._what, self._every_s = what, every_s
-        self._started = time.monotonic()
-        self._next = self._started + every_s
-
-    def __call__(self, share: float, what: str) -> None:
-        now = time.monotonic()
-        if now < self._next:
-            return
-        self._next = now + self._every_s
-        remaining = f", {(now - self._started) * (1 - share) / share:.0f} s left" if share > 0 else ""
-        click.echo(f"{self._what}: {share:.0%}{remaining}, {what}", err=True)

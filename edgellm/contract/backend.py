@@ -17,6 +17,7 @@ from edgellm.settings import variables
 
 if TYPE_CHECKING:  # `edgellm --help` needs no plan
     from edgellm.contract.engine import Engine
+    from edgellm.types.build_api import BuildApi
     from edgellm.types.calibration import Calibration
     from edgellm.types.machine import Machine
     from edgellm.types.model import Artifact, ModelFacts
@@ -89,6 +90,7 @@ class Offload:
     devices: tuple[Device, ...] = ()
     missing: str = ""  # "this libllama has no GPU backend"
     remedy: str = ""  # a command that fixes it on this machine, "" = there is nothing to fix
+    builds: BuildApi | None = None  # what that command makes a build for; None = for whatever the machine has
 
 
 @runtime_checkable

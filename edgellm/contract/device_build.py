@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from edgellm.contract.backend import Device
 
 if TYPE_CHECKING:
+    from edgellm.types.build_api import BuildApi
     from edgellm.types.machine import Machine
 
-BuildApi = Literal["vulkan", "cuda", "hip", "sycl", "metal"]
 StepProgress = Callable[[int, int, str], None]  # steps done, steps in all, what is being done
 
 

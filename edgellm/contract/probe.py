@@ -16,7 +16,8 @@ from edgellm.settings import variables
 
 MAX_BYTES = 1024**2
 T = TypeVar("T")
-_unwritten: dict[Path, object] = {}  # verdicts for which there is no place: asked once a process, not at each question
+# Verdicts that no file keeps, as they may pass or there is no place for them: a process asks once, not each time.
+_unwritten: dict[Path, object] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,27 +44,30 @@ def probe_library(
 
 
 def kept(path: Path, kind: type[T], probe: Callable[[], tuple[T, bool]]) -> T:
-    """The verdict that is kept at `path`; without one, what `probe` finds, kept where it says that it will last."""
-    verdict = read_kept(path, kind) or _unwritten.get(path)
-    if isinstance(verdict, kind):
+    """The verdict that is kept at `path`; without one, what `probe` finds: kept there where it says that it will last,
+    and otherwise while this process lives."""
+    if (verdict := read_kept(path, kind)) is not None:
         return verdict
     verdict, lasts = probe()
-    if lasts:
-        _keep(path, verdict)
+    if not (lasts and _wrote(path, verdict)):
+        _unwritten[path] = verdict
     return verdict
 
 
 def read_kept(path: Path, kind: type[T]) -> T | None:
-    """None where there is no file, or one that is damaged or none of ours."""
+    """Of the file, or of this process; None where there is neither, or a file that is damaged or none of ours."""
     try:
         return msgspec.json.decode(read_regular(path, MAX_BYTES), type=kind)
     except (OSError, ValueError):
-        return None
+        verdict = _unwritten.get(path)
+        return verdict if isinstance(verdict, kind) else None
 
 
-def _keep(path: Path, verdict: object) -> None:
+def _wrote(path: Path, verdict: object) -> bool:
+    """False where there is no place for it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, msgspec.json.encode(verdict))
     except OSError:
-        _unwritten[path] = verdict
+        return False
+    return True

@@ -64,7 +64,7 @@ def _gpu_layers(fact: backend_reason.GpuLayers) -> str:
 
 
 def placed_layers(n: int, total: int, experts_away: int) -> str:
-    """`"all 37 layers, without the experts of 26,"`."""
+    """`"all 37 layers, but for the experts of 26,"`."""
     count = layers(n, total)
     return f"{count}, but for the experts of {experts_away}," if experts_away else count
 
@@ -74,8 +74,8 @@ def would_give(fact: backend_reason.GpuWouldGive) -> str:
     memory = f" ({show_memory(fact.vram_bytes)})" if fact.vram_bytes else ""
     rate = f"{show_rate(fact.tok_s)} tok/s ({show_rate(fact.low)} to {show_rate(fact.high)})"
     instead = f" instead of {show_rate(fact.instead_tok_s)}" if fact.instead_tok_s is not None else ""
-    given = f"with one, {fact.model} {fact.quant} would decode at a predicted {rate}{instead}"
-    return f"{fact.devices}{memory} is left unused, as no build for it is installed: {given}. {fact.remedy}"
+    given = f"with it, {fact.model} {fact.quant} would decode at a predicted {rate}{instead}"
+    return f"No build for {fact.devices}{memory} is installed: {given}. {fact.remedy}"
 
 
 def layers(n: int, total: int) -> str:

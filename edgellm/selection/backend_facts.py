@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+from edgellm import settings
 from edgellm.contract import answers
 from edgellm.contract.answers import answer
 from edgellm.contract.backend import (
@@ -21,7 +22,7 @@ from edgellm.contract.backend import (
 from edgellm.errors import BackendError
 from edgellm.estimate import quants
 from edgellm.history import calibrations
-from edgellm.selection.named_devices import only_named
+from edgellm.selection.named_devices import only_named, require_seen
 from edgellm.selection.offload import assumed, live
 from edgellm.types import refusal
 from edgellm.types.calibration import Calibration
@@ -83,7 +84,11 @@ class BackendFacts:
 
 
 def backend_facts(backends: Iterable[Backend], machine: Machine) -> tuple[BackendFacts, ...]:
-    """Facts of installed backends, by name; asks each whether it runs on `machine`."""
+    """Facts of installed backends, by name; asks each whether it runs on `machine`.
+
+    Raises:
+        As `named_devices`, of GPUs that were named.
+    """
     return _by_name(_guarded(b, lambda b=b: _facts(b, machine)) for b in backends)  # type: ignore[misc]
 
 
@@ -111,12 +116,20 @@ def _guarded(backend: Backend, state: Callable[[], BackendFacts]) -> BackendFact
 
 def offload_facts(backend: Backend, machine: Machine) -> Offload | None:
     """Where the backend can put layers here, with the memory that is free now; None = it puts none anywhere."""
-    return only_named(live(answer(backend, "offload", machine), machine)) if isinstance(backend, Offloader) else None
+    if not isinstance(backend, Offloader):
+        return None
+    return only_named(live(answer(backend, "offload", machine), machine), settings.current().devices)
 
 
 def assumed_facts(backends: Iterable[Backend], machine: Machine) -> tuple[BackendFacts, ...]:
-    """Facts for another machine: installed backends are assumed to run there, built for its GPUs."""
-    offload = assumed(machine)
+    """Facts for another machine: installed backends are assumed to run there, built for its GPUs.
+
+    EDGELLM_DEVICE is about this machine, and about no other; a flag is about the one that is asked of.
+
+    Raises:
+        As `named_devices`, of GPUs that were named.
+    """
+    offload = only_named(assumed(machine), settings.flag("devices") or ())
 
     def facts(backend: Backend) -> BackendFacts:
         stated = _stated(backend, machine, is_here=False)
@@ -140,4 +153,6 @@ def _stated(backend: Backend, machine: Machine, *, is_here: bool) -> BackendFact
 
 
 def _by_name(facts: Iterable[BackendFacts]) -> tuple[BackendFacts, ...]:
-    return tuple(sorted(facts, key=lambda backend: backend.name))
+    by_name = tuple(sorted(facts, key=lambda backend: backend.name))
+    require_seen(settings.flag("devices") or (), {facts.name: facts.offload for facts in by_name if not facts.problems})
+    return by_name

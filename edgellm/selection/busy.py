@@ -16,7 +16,7 @@ from edgellm.selection.scenario import Scenario
 from edgellm.types.criterion import SurelyKeepsFloor
 from edgellm.types.plan import Candidate, Decision, Rate
 from edgellm.types.reason import ChosenQuant, ContextLength, ProcessorsBusy, Reason, SlotCount, Speed
-from edgellm.types.request import SelectionRequest
+from edgellm.types.request import ALL_LAYERS, SelectionRequest
 
 R = TypeVar("R", bound=Reason)
 
@@ -51,9 +51,9 @@ def _threads_beside(scenario: Scenario, context: SelectionContext) -> int | None
 def under_load(decision: Decision, context: SelectionContext, scenario: Scenario) -> Decision:
     """The same decision; the low ends of its rates are what they may fall to."""
     choice = decision.choice
-    if context.load is None or choice is None:
+    if context.load is None or choice is None or (slow := slowed(choice, context.load, scenario)) is None:
         return decision
-    beside, told = slowed(choice, context.load, scenario)
+    beside, told = slow
     reasons: list[Reason] = []
     for reason in decision.reasons:
         if isinstance(reason, Speed):
@@ -72,8 +72,11 @@ def as_if_alone(reason: R) -> R:
     return reason
 
 
-def slowed(choice: Candidate, load: float, scenario: Scenario) -> tuple[Candidate, ProcessorsBusy]:
-    """The choice with rates whose low ends are what they may fall to, and what is said of the one that counts."""
+def slowed(choice: Candidate, load: float, scenario: Scenario) -> tuple[Candidate, ProcessorsBusy] | None:
+    """The choice with rates whose low ends are what they may fall to, and what is said of the one that counts; None
+    where GPUs compute everything, which do not wait for processors."""
+    if choice.gpu_layers == ALL_LAYERS and not choice.experts_away:
+        return None
     processors = scenario.machine.cpu.threads
 
     def beside(rate: Rate, threads: int) -> Rate:

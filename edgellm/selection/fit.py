@@ -132,7 +132,9 @@ def fit_reports(
 
 def _beside(report: FitReport, load: float, room: Scenario) -> FitReport:
     """The report beside other programs, as `decide` has it."""
-    candidate, told = slowed(report.candidate, load, room)
+    if (slow := slowed(report.candidate, load, room)) is None:
+        return report
+    candidate, told = slow
     return replace(report, candidate=candidate, ctx_reason=as_if_alone(report.ctx_reason), busy=told)
 
 

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from edgellm import settings
 from edgellm.contract.backend import Offload
 from edgellm.errors import UsageError
+from edgellm.selection.offload import not_kept
 
 
-def only_named(offload: Offload) -> Offload:
+def only_named(offload: Offload, names: Sequence[str]) -> Offload:
     """Only those, in the order in which they were named. Where no GPU is seen, that is the reason, not the names.
 
     Raises:
         UsageError: GPUs are seen, and one that was named is not among them.
     """
-    wanted = settings.current().devices
+    wanted = {name.lower(): name for name in names}
     if not wanted or not offload.devices:
         return offload
     seen = {device.name.lower(): device for device in offload.devices}
-    if strange := [name for name in wanted if name.lower() not in seen]:
-        names = ", ".join(device.name for device in offload.devices)
-        raise UsageError(f"no GPU {strange[0]!r} is seen", hint=f"seen are {names}", param="device")
-    return replace(offload, devices=tuple(seen[name.lower()] for name in wanted))
+    if strange := [name for key, name in wanted.items() if key not in seen]:
+        others = ", ".join(device.name for device in offload.devices)
+        raise UsageError(f"no GPU {strange[0]!r} is seen", hint=f"seen are {others}", param="device")
+    return replace(offload, devices=tuple(seen[key] for key in wanted))
+
+
+def require_seen(names: Sequence[str], offloads: Mapping[str, Offload | None]) -> None:
+    """`offloads`: of each backend that can run.
+
+    Raises:
+        BackendUnavailable: GPUs are named, and no backend sees any.
+    """
+    if not names or any(offload is not None and offload.devices for offload in offloads.values()):
+        return
+    # One that could with another build says how; one that never can is no help.
+    able = [name for name, offload in offloads.items() if offload is not None]
+    if backend := next(iter(able or offloads), ""):
+        raise not_kept("device", ",".join(names), backend, offloads[backend])

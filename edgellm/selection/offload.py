@@ -7,12 +7,9 @@ from dataclasses import replace
 from edgellm.contract.backend import Device, Offload
 from edgellm.errors import BackendUnavailable, option
 from edgellm.types.backend_reason import GpuUnused
+from edgellm.types.build_api import DEVICE_NAMES, WANTED, BuildApi, sees
 from edgellm.types.machine import Accelerator, Machine
 from edgellm.types.request import ALL_LAYERS
-
-# The library that a machine would want a build for, where its kind of GPU leaves a choice: Vulkan is as fast as HIP
-# on most, and needs no toolkit of its own (research notes on GPUs, sections 1 and 4).
-_WANTED = {"cuda": "CUDA", "metal": "MTL", "rocm": "Vulkan", "xe": "Vulkan", "vulkan": "Vulkan", "opencl": "Vulkan"}
 
 
 def live(offload: Offload, machine: Machine) -> Offload:
@@ -64,12 +61,17 @@ def _same(device: Device, gpu: Accelerator, by_slot: bool, alone: bool) -> bool:
     return own in name or name in own
 
 
-def assumed(machine: Machine) -> Offload:
-    """What a build for the machine's accelerators could use: for planning without that build."""
-    accelerators = [a for a in machine.accelerators if a.usable and (a.vram_bytes is not None or a.unified)]
+def assumed(machine: Machine, api: BuildApi | None = None) -> Offload:
+    """What a build for `api` could use of the machine's accelerators, or for each what it would want: for planning
+    without that build."""
+    accelerators = [
+        a
+        for a in machine.accelerators
+        if a.usable and (a.vram_bytes is not None or a.unified) and (api is None or sees(api, a.kind))
+    ]
     devices = tuple(
         Device(
-            f"{_WANTED.get(a.kind, a.kind)}{i}",
+            f"{_device_name(a.kind, api)}{i}",
             a.name,
             a.vram_bytes or machine.memory.total_bytes,
             a.free_bytes,
@@ -82,6 +84,11 @@ def assumed(machine: Machine) -> Offload:
     return Offload(devices, missing)
 
 
+def _device_name(kind: str, api: BuildApi | None) -> str:
+    wanted = api or WANTED.get(kind)
+    return DEVICE_NAMES[wanted] if wanted else kind
+
+
 def require(backend: str, offload: Offload | None, asked: int | None) -> None:
     """A number of layers that was asked for is kept, or refused.
 
@@ -90,13 +97,16 @@ def require(backend: str, offload: Offload | None, asked: int | None) -> None:
     """
     if asked in (None, 0) or (offload is not None and offload.devices):
         return
+    raise not_kept("gpu_layers", "all" if asked == ALL_LAYERS else asked, backend, offload)
+
+
+def not_kept(name: str, value: str | int | None, backend: str, offload: Offload | None) -> BackendUnavailable:
+    """What is said where an option wants a GPU, and there is none for this backend."""
     why = f"{backend} puts no layers on a GPU" if offload is None else f"{backend}: {offload.missing}"
-    layers = "all" if asked == ALL_LAYERS else asked
     remedy = "" if offload is None else offload.remedy
-    leave_out = f"leave {option('gpu_layers')} out to compute on the CPU"
-    raise BackendUnavailable(
-        f"{option('gpu_layers', layers)} cannot be kept: {why}",
-        hint=f"{remedy}, or {leave_out}" if remedy else leave_out,
+    leave_out = f"leave {option(name)} out to compute on the CPU"
+    return BackendUnavailable(
+        f"{option(name, value)} cannot be kept: {why}", hint=f"{remedy}, or {leave_out}" if remedy else leave_out
     )
 
 

@@ -67,7 +67,7 @@ class GpuLayers(Fact, frozen=True):
     total: int
     devices: str
     cause: Literal["asked", "all_fit", "some_fit", "unified", "unified_asked"]
-    needed_bytes: int | None = None  # by what is there, or by all layers where only some fit
+    needed_bytes: int | None = None  # by what is there; None where they share the machine's memory
     usable_bytes: int | None = None
     experts_away: int = 0  # of how many blocks the routed experts stay in RAM
     ubatch: int | None = None  # tokens of a prompt at once, where that is not the usual number

@@ -180,6 +180,7 @@ def test_offline_with_an_empty_store_says_what_it_would_take_and_fails(planner) 
         (("--profile", "toaster"), "toaster"),
         ((*PI, "--models-file", "none.toml"), "cannot read"),
         (("--nonsense",), "No such option"),
+        (("--profile", "desktop-rtx-4090", "--device", "NOPE"), "no GPU 'NOPE' is seen"),
     ],
 )
 def test_what_cannot_be_understood_is_refused(arguments: tuple[str, ...], told: str) -> None:
@@ -200,6 +201,16 @@ def test_layers_are_planned_for_another_machines_gpu_and_refused_where_it_has_no
     assert "layers on RTX 4090, as asked: " in result.output
     assert "all layers on RTX 4090 (" in plain.output
     assert "there, `edgellm gpu setup --cuda` makes it." in plain.output
+    check_refusal(refused.exception, BackendUnavailable)
+
+
+def test_a_gpu_that_is_named_is_used_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that is planned for as on this one. The variable is about this one only."""
+    monkeypatch.setenv("EDGELLM_DEVICE", "Vulkan7")
+    desktop = ("auto-select", "--profile", "desktop-rtx-4090")
+    plain, named = (CliRunner().invoke(cli, [*desktop, "--json", *more]) for more in ((), ("--device", "cuda0")))
+    assert json.loads(plain.stdout)["choice"] == json.loads(named.stdout)["choice"]
+    refused = CliRunner().invoke(cli, ["auto-select", "--profile", "container-2cpu-2gb", "--device", "CUDA0"])
     check_refusal(refused.exception, BackendUnavailable)
 
 

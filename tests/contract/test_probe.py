@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgellm.contract.probe import kept
+from edgellm.contract.probe import kept, read_kept
 
 
 class Probe:
@@ -34,8 +34,9 @@ def test_where_nothing_can_be_written_it_is_asked_once(tmp_path: Path) -> None:
     assert probe.n_asked == 1
 
 
-def test_what_does_not_last_is_asked_each_time(tmp_path: Path) -> None:
-    probe = Probe(lasts=False)
+def test_what_does_not_last_is_asked_once_a_process(tmp_path: Path) -> None:
+    probe, path = Probe(lasts=False), tmp_path / "verdict.json"
 
-    assert [kept(tmp_path / "verdict.json", str, probe) for _ in range(2)] == ["it loads"] * 2
-    assert probe.n_asked == 2
+    assert [kept(path, str, probe) for _ in range(2)] == ["it loads"] * 2
+    assert read_kept(path, str) == "it loads"
+    assert (probe.n_asked, path.exists()) == (1, False)

@@ -248,10 +248,21 @@ def test_a_plan_says_everything_as_json() -> None:
     assert "-DGGML_VULKAN=ON" in answer["configure"]
 
 
-def test_a_toolkit_without_its_libraries_is_told(tmp_path: Path) -> None:
+def _compiler_that_says(folder: Path, text: str) -> Path:
+    script = folder / "c++"
+    script.write_text(f"#!/bin/sh\necho {text}\n")
+    script.chmod(0o755)
+    return script
+
+
+def test_a_toolkit_without_its_libraries_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "cuda-13.0"
     (folder / "lib64").mkdir(parents=True)
+    monkeypatch.setenv("CXX", str(_compiler_that_says(tmp_path, "libcublas.so")))
     (need,) = cuda.lacks(folder)
     assert "libcublas-dev-13-0" in need.other
+    monkeypatch.setenv("CXX", str(_compiler_that_says(tmp_path, "/usr/lib/x86_64-linux-gnu/libcublas.so")))
+    assert cuda.lacks(folder) == [], "Debian has it among its own libraries"
+    monkeypatch.undo()
     (folder / "lib64" / "libcublas.so").touch()
     assert cuda.lacks(folder) == []

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 from edgellm_gguf import device_backends, library
-from edgellm_gguf.plugin import SETUP, GgufBackend
+from edgellm_gguf.device_build import cuda
+from edgellm_gguf.plugin import GgufBackend
 from support.refusals import refuses
 
 from edgellm import settings
@@ -22,7 +23,7 @@ from edgellm.catalog.lookup import catalog
 from edgellm.contract.backend import Device, Offload
 from edgellm.errors import BackendUnavailable, UsageError
 from edgellm.hardware.probe import probe
-from edgellm.selection.backend_facts import offload_facts
+from edgellm.selection.backend_facts import backend_facts, offload_facts
 from edgellm.types.machine import Accelerator, Cpu, Machine, Memory
 from edgellm.types.request import SelectionRequest
 
@@ -67,6 +68,10 @@ def says(*backends: str, devices: tuple[str, ...] = ()) -> str:
     seen = [{"name": f"GPU{i}", "description": name, "total_bytes": 2**34} for i, name in enumerate(devices)]
     found = {"system_info": "", "offload": bool(seen), "backends": [*backends, "CPU"], "devices": seen}
     return f"print({json.dumps(found)!r})"
+
+
+def kept_answers() -> list[Path]:
+    return list((settings.current().cache_dir / "gguf-probe").glob("*"))
 
 
 def times(runs: Path) -> int:
@@ -123,13 +128,16 @@ def test_a_library_that_dies_is_a_reason(fake_probe: FakeProbe, signal: str, wor
         ("", "no output"),
     ],
 )
-def test_what_may_pass_is_a_reason_and_is_asked_again(fake_probe: FakeProbe, code: str, words: str) -> None:
-    """A library that was missing may be installed, memory that was short may be free: nothing is kept."""
+def test_what_may_pass_is_a_reason_and_is_asked_again_by_the_next_process(
+    fake_probe: FakeProbe, code: str, words: str
+) -> None:
+    """A library that was missing may be installed, memory that was short may be free: no file keeps it."""
     runs = fake_probe(code)
     (reason,) = GgufBackend().check(MACHINE)
     assert words in reason
-    GgufBackend().check(MACHINE)
-    assert times(runs) == 2
+    assert GgufBackend().check(MACHINE) == [reason]
+    assert times(runs) == 1
+    assert kept_answers() == []
 
 
 @pytest.mark.usefixtures("folder")
@@ -147,7 +155,7 @@ def test_a_library_that_hangs_is_a_reason(fake_probe: FakeProbe, monkeypatch: py
 def test_a_damaged_cache_is_asked_anew(fake_probe: FakeProbe, damage: str) -> None:
     runs = fake_probe(WORKS)
     library.verdict(MACHINE)
-    (cached,) = (settings.current().cache_dir / "gguf-probe").iterdir()
+    (cached,) = kept_answers()
     cached.write_text(damage)
     assert library.verdict(MACHINE).problem == ""
     assert times(runs) == 2
@@ -221,24 +229,42 @@ def test_another_gpu_or_a_variable_that_hides_one_is_asked_anew(
 
 
 @pytest.mark.usefixtures("folder")
-def test_a_gpu_build_without_a_gpu_is_asked_again(fake_probe: FakeProbe) -> None:
+def test_a_gpu_build_without_a_gpu_is_asked_again_by_the_next_process(fake_probe: FakeProbe) -> None:
     """Its driver may be installed tomorrow."""
     runs = fake_probe(says("Vulkan"))
     found = GgufBackend().offload(WITH_GPU)
     assert found.missing == "this libllama (Vulkan) sees no GPU: is its driver there?"
-    GgufBackend().offload(WITH_GPU)
-    assert times(runs) >= 2
+    assert GgufBackend().offload(WITH_GPU) == found
+    assert times(runs) == 1
+    assert kept_answers() == []
 
 
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize(
-    ("kind", "remedy"),
-    [("cuda", SETUP), ("rocm", SETUP), ("xe", SETUP), ("npu", "")],
+    ("kind", "compiler", "api"),
+    [
+        ("cuda", "", "vulkan"),
+        ("rocm", "", "vulkan"),
+        ("xe", "", "vulkan"),
+        ("npu", "", None),
+        ("cuda", "nvcc", "cuda"),
+        ("rocm", "hipcc", "hip"),
+    ],
 )
-def test_a_build_for_the_cpu_says_how_to_build_for_the_gpu(fake_probe: FakeProbe, kind: str, remedy: str) -> None:
+def test_a_build_for_the_cpu_says_how_to_build_for_the_gpu(
+    fake_probe: FakeProbe, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, compiler: str, api: str | None
+) -> None:
+    """With what `edgellm gpu setup` would take here: the vendor's own where its compiler is."""
     fake_probe(says())
-    found = GgufBackend().offload(replace(MACHINE, accelerators=(Accelerator(kind, "A GPU"),)))
-    assert found == Offload(missing="this libllama has no GPU backend", remedy=remedy)
+    monkeypatch.setattr(cuda, "toolkit", lambda: cuda.Toolkit("nvcc", (12, 9)) if compiler == "nvcc" else None)
+    if compiler:
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin" / compiler).write_text("#!/bin/sh\n")
+        (tmp_path / "bin" / compiler).chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    offload = GgufBackend().offload(replace(MACHINE, accelerators=(Accelerator(kind, "A GPU"),)))
+    remedy = f"`edgellm gpu setup --{api}` builds one beside it" if api else ""
+    assert offload == Offload(missing="this libllama has no GPU backend", remedy=remedy, builds=api)  # type: ignore[arg-type]
 
 
 def test_the_real_library_says_whether_it_can_use_a_gpu() -> None:
@@ -369,5 +395,28 @@ def test_devices_that_are_named_are_the_only_ones(fake_probe: FakeProbe) -> None
         offload = offload_facts(GgufBackend(), MACHINE)
         assert offload is not None
         assert [device.name for device in offload.devices] == ["GPU1", "GPU0"]
+    with settings.override(devices=("GPU1", "gpu1")):
+        offload = offload_facts(GgufBackend(), MACHINE)
+        assert offload is not None
+        assert [device.name for device in offload.devices] == ["GPU1"]
     with settings.override(devices=("GPU7",)), refuses(UsageError, param="device"):
         offload_facts(GgufBackend(), MACHINE)
+
+
+@pytest.mark.skipif(bool(library.missing()), reason="cpu: libllama is missing")
+def test_a_gpu_backend_that_was_changed_is_built_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real probe, which this process runs once."""
+    path = device_backends.folder() / "vulkan" / device_backends.file_name("vulkan")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"junk")
+    runs, run = [], library.probe_library
+    monkeypatch.setattr(library, "probe_library", lambda *of: runs.append(of) or run(*of))
+    facts = backend_facts([GgufBackend()], WITH_GPU)[0]
+    assert facts.offload is not None
+    assert (facts.problems, facts.offload.devices, facts.offload.builds) == ((), (), "vulkan")
+    assert "--vulkan" in facts.offload.remedy
+    assert len(runs) == 1
+
+
+def test_backends_whose_library_has_another_name() -> None:
+    assert [device_backends.registered(api) for api in ("hip", "metal", "cuda")] == ["rocm", "mtl", "cuda"]

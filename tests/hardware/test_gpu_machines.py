@@ -35,7 +35,8 @@ MACHINES: dict[str, tuple[list[Accelerator], list[GpuProblem]]] = {
     "gpu-amd-discrete": (
         [Accelerator("rocm", "Radeon RX 7900 XTX", 25753026560, 25753026560 - 1294123008, 960.0, display=True,
                      slot="0000:03:00.0")],
-        [GpuProblem("small_bar", "Radeon RX 7900 XTX", detail="256 MiB", vendor="amd")],
+        [GpuProblem("small_bar", "Radeon RX 7900 XTX", detail="256 MiB", vendor="amd"),
+         GpuProblem("no_vulkan_driver", "Radeon RX 7900 XTX", vendor="amd")],
     ),
     "gpu-amd-apu": (  # firmware's part and the 32 GiB that the kernel lets a driver map, of the 56 that amdgpu would
         [Accelerator("vulkan", "AMD Radeon 780M", 32 * GIB + 512 * MIB, 32 * GIB + 512 * MIB - 700000000, None, True,
@@ -204,6 +205,16 @@ def test_vulkans_numbers_are_not_guessed(machine_at: Callable[..., Path]) -> Non
     assert _kinds(root, GGML_VK_VISIBLE_DEVICES="0")[1] == ["free_not_told"]
     assert _kinds(root, VK_DRIVER_FILES="/etc/lvp_icd.json")[1] == ["free_not_told", "no_vulkan_driver"]
     assert _kinds(root, VK_DRIVER_FILES="/etc/lvp_icd.json:/etc/intel_icd.json")[1] == ["free_not_told"]
+
+
+@pytest.mark.parametrize("file", ["opt/rocm/lib/libamdhip64.so", "usr/share/vulkan/icd.d/radeon_icd.x86_64.json"])
+def test_rocm_or_vulkan_computes_on_a_radeon(machine_at: Callable[..., Path], file: str) -> None:
+    """The stock kernel's kfd is there with and without ROCm."""
+    root = machine_at("gpu-amd-discrete")
+    assert _kinds(root)[1] == ["small_bar", "no_vulkan_driver"]
+    (root / file).parent.mkdir(parents=True)
+    (root / file).touch()
+    assert _kinds(root)[1] == ["small_bar"]
 
 
 def test_a_library_that_does_not_answer(tmp_path: Path) -> None:

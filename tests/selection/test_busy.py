@@ -10,9 +10,11 @@ from support.contexts import context
 from edgellm import explain
 from edgellm.app.context import of_machine
 from edgellm.catalog.lookup import catalog
+from edgellm.hardware import profiles
 from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.busy import as_if_alone, least_share, with_threads
 from edgellm.selection.decide import decide
+from edgellm.selection.offload import assumed
 from edgellm.types.criterion import SurelyKeepsFloor
 from edgellm.types.plan import Candidate, Decision
 from edgellm.types.reason import ChosenQuant, ContextLength, ProcessorsBusy, SlotCount, Speed
@@ -126,3 +128,15 @@ def test_the_model_is_chosen_as_if_the_others_were_not_there(machine) -> None:
 
 def test_nothing_is_said_of_another_machine(machine) -> None:
     assert of_machine(machine(16), CARDS).load is None
+
+
+def test_a_model_that_gpus_compute_is_as_fast_beside_other_programs() -> None:
+    machine = profiles.load("desktop-rtx-4090")
+    on_gpu = context(machine, [CARDS[2]], [replace(GGUF, offload=assumed(machine))], is_here=False)
+    for layers, slower in ((-1, False), (20, True)):
+        quiet, busy = (decide(replace(on_gpu, load=load), SelectionRequest(gpu_layers=layers)) for load in (None, 20.0))
+        assert quiet.choice is not None
+        assert busy.choice is not None
+        assert quiet.choice.gpu_layers == layers
+        assert (busy.choice.decode.low < quiet.choice.decode.low) is slower
+        assert any(isinstance(reason, ProcessorsBusy) for reason in busy.reasons) is slower

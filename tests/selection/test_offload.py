@@ -25,7 +25,7 @@ from edgellm.selection.offload import assumed, live
 from edgellm.selection.placement import Load, Placement, possible
 from edgellm.selection.placement import asked as as_asked
 from edgellm.selection.usable_gpu import usable_gpus
-from edgellm.types.backend_reason import GpuLayers, GpuUnused, GpuWouldGive
+from edgellm.types.backend_reason import BuildNeeded, GpuLayers, GpuUnused, GpuWouldGive
 from edgellm.types.basis import PredictedOnGpu
 from edgellm.types.machine import Accelerator, Machine
 from edgellm.types.plan import Candidate, Decision
@@ -210,6 +210,33 @@ def test_a_build_without_offload_says_first_what_one_would_give_and_how_to_get_i
     assert isinstance(first, GpuWouldGive)
     assert first.tok_s > 3 * choice.decode.tok_s
     assert first.remedy == REBUILD
+
+
+def test_a_build_is_predicted_for_the_library_that_it_is_made_for() -> None:
+    machine = profiles.load("desktop-rtx-4090")
+    given = {
+        api: chosen(machine, replace(NO_BUILD, builds=api), "qwen3-4b")[1].reasons[0]  # type: ignore[arg-type]
+        for api in (None, "cuda", "vulkan")
+    }
+    assert all(isinstance(fact, GpuWouldGive) for fact in given.values())
+    assert given[None] == given["cuda"]
+    assert given["vulkan"].tok_s != given["cuda"].tok_s
+    _, hip = chosen(machine, replace(NO_BUILD, builds="hip"), "qwen3-4b")
+    assert not isinstance(hip.reasons[0], GpuWouldGive), "such a build sees no GPU of NVIDIA"
+
+
+def test_two_libraries_are_two_builds() -> None:
+    card, other = profiles.load("desktop-rtx-4090"), Accelerator("rocm", "Radeon RX 7900 XTX", 24 * GIB)
+    machine = replace(card, accelerators=(*card.accelerators, other))
+    offload = assumed(machine)
+    assert [device.name for device in offload.devices] == ["CUDA0", "Vulkan1"]
+    here = context(machine, [catalog()["llama-3.3-70b-instruct"]], [facts(offload)], is_here=False)
+    decision = decide(here, SelectionRequest(gpu_layers=-1))
+    needed = [reason for reason in decision.reasons if isinstance(reason, BuildNeeded)]
+    assert {(fact.devices, fact.api, fact.command) for fact in needed} == {
+        ("RTX 4090", "CUDA", "edgellm gpu setup --cuda"),
+        ("Radeon RX 7900 XTX", "Vulkan", "edgellm gpu setup --vulkan"),
+    }
 
 
 def test_a_machine_without_gpu_is_told_nothing() -> None:

@@ -20,6 +20,7 @@ from edgellm.types.machine import Accelerator
 _NUMBERED = re.compile(r"\w+ GPU [\da-f]{4}")  # as `pci.numbered` calls what has no name of its own
 _UNSERVED: dict[str | None, GpuProblemKind] = {"": "no_driver", "nouveau": "nouveau", "vfio-pci": "reserved"}
 _READERS = {"amd": amd_gpu.read, "intel": intel_gpu.read}
+_ROCM = "/opt/rocm"
 _VULKAN_FOLDERS = ("/usr/share/vulkan/icd.d", "/etc/vulkan/icd.d", "/usr/local/share/vulkan/icd.d")
 _VULKAN_NAMES = {"amd": ("radeon", "amd"), "intel": ("intel",)}
 _VULKAN_VARIABLES = ("VK_DRIVER_FILES", "VK_ICD_FILENAMES")
@@ -50,7 +51,9 @@ def _card(tree: SysRoot, card: Card, problems: list[GpuProblem]) -> Accelerator 
     if barred is not None:
         problems.append(barred)
         return replace(gpu, usable=False)
-    if tree.live and gpu.kind != "rocm" and not _has_vulkan_driver(tree, card.vendor):
+    # The stock kernel has what ROCm asks, so only ROCm itself shows that this machine needs no Vulkan.
+    has_rocm = gpu.kind == "rocm" and tree.exists(_ROCM)
+    if tree.live and not has_rocm and not _has_vulkan_driver(tree, card.vendor):
         problems.append(GpuProblem("no_vulkan_driver", card.name, vendor=card.vendor))
     return gpu
 

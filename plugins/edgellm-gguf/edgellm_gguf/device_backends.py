@@ -44,6 +44,11 @@ def file_name(api: str) -> str:
     return f"ggml-{api}.dll" if sys.platform == "win32" else f"libggml-{api}.so"
 
 
+def registered(api: str) -> str:
+    """What ggml calls the backend of a library, in small letters: "rocm" of "hip"."""
+    return {"hip": "rocm", "metal": "mtl"}.get(api, api)
+
+
 def libraries() -> dict[str, Path]:
     """Backends that were built here, by name as in the library's file; empty = none."""
     here = folder()

@@ -190,7 +190,7 @@ def start(*, with_devices: bool = False) -> None:
     if with_devices and is_of_pinned_commit():
         loaded = {name.lower() for name in backends()}
         for name, path in device_backends.libraries().items():
-            if name not in loaded and device_backends.is_as_built(name):
+            if device_backends.registered(name) not in loaded and device_backends.is_as_built(name):
                 library.ggml_backend_load(os.fsencode(path))
 
 

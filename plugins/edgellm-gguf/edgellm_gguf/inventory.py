@@ -7,7 +7,7 @@ import os
 import struct
 from pathlib import Path
 
-from edgellm_gguf import ggml
+from edgellm_gguf import device_backends, ggml
 from edgellm_gguf.ggml import (
     ARCH_NAME,
     BUFFER_OFFSET,
@@ -26,7 +26,6 @@ from edgellm_gguf.library import DEVICE_VARIABLES, VULKAN_VARIABLES
 TYPES = (1, 2, 8, 12, 14, 20)
 ROWS, COLS = 64, 512
 MOST_ARCHS, MOST_TYPES = 1024, 256  # numbers that are tried
-REGISTERED = {"hip": "rocm", "metal": "mtl"}  # name of a library -> name of its backend, where it is another
 
 
 def compute() -> None:
@@ -81,7 +80,7 @@ def unloaded(files: list[Path], backends: list[str]) -> dict[str, str]:
     loaded, failed = {name.lower() for name in backends}, {}
     for path in files:
         kind = path.name.split(".so")[0].partition("ggml-")[2]
-        if not kind or kind == "base" or kind.startswith("cpu") or REGISTERED.get(kind, kind) in loaded:
+        if not kind or kind == "base" or kind.startswith("cpu") or device_backends.registered(kind) in loaded:
             continue
         failed[kind] = why_not(path)
     return failed

@@ -14,17 +14,15 @@ from edgellm.formats.gguf.ggml_types import FILE_TYPES
 from edgellm_gguf import device_backends, library
 
 if TYPE_CHECKING:
-    from edgellm.contract.device_build import BuildApi, BuiltDevices, DeviceBuild, StepProgress
+    from edgellm.contract.device_build import BuiltDevices, DeviceBuild, StepProgress
     from edgellm.contract.quantizer import Quantization, TensorProgress
+    from edgellm.types.build_api import BuildApi
     from edgellm.types.calibration import Calibration
     from edgellm.types.machine import Machine
     from edgellm.types.model import Artifact
     from edgellm.types.plan import Footprint, LaunchPlan, Settings
     from edgellm.types.priors import Repacking
 
-# Kinds of accelerators that a backend can be built for.
-BUILT_FOR = frozenset({"cuda", "rocm", "xe", "vulkan", "metal"})
-SETUP = "`edgellm gpu setup` builds one beside it"
 # How `edgellm doctor` calls what shows that the library is the right one.
 PROOFS = {
     "wheel": "from the binding's own wheel",
@@ -64,15 +62,22 @@ class GgufBackend:
     def offload(self, machine: Machine) -> Offload:
         if problem := next(iter(self.check(machine)), ""):
             return Offload(missing=problem)
+        from edgellm.types.build_api import DEVICE_NAMES, WANTED
+
         verdict = library.verdict(machine)
         if verdict.devices:
             return Offload(verdict.devices)
         if verdict.unloaded:
-            return Offload(missing=verdict.missing_backends())
+            stale = next((api for api in DEVICE_NAMES if api in verdict.stale), None)
+            return _built_by_setup(verdict.missing_backends(), stale, "builds it again")
         if verdict.gpu_backends:
             return Offload(missing=verdict.no_device())
-        buildable = any(gpu.usable and gpu.kind in BUILT_FOR for gpu in machine.accelerators)
-        return Offload(missing="this libllama has no GPU backend", remedy=SETUP if buildable else "")
+        missing = "this libllama has no GPU backend"
+        if not any(gpu.usable and gpu.kind in WANTED for gpu in machine.accelerators):
+            return Offload(missing=missing)
+        from edgellm_gguf.device_build.plan import usual_api
+
+        return _built_by_setup(missing, usual_api(machine), "builds one beside it")
 
     def unproven(self, machine: Machine) -> str:
         return "" if self.check(machine) else library.verdict(machine).doubt()
@@ -161,6 +166,11 @@ class GgufBackend:
             if verdict.variant:
                 about["variant"] = verdict.choice()
         return about
+
+
+def _built_by_setup(missing: str, api: BuildApi | None, does: str) -> Offload:
+    """`api`: None = no build mends it."""
+    return Offload(missing=missing, remedy=f"`edgellm gpu setup --{api}` {does}" if api else "", builds=api)
 
 
 @hookimpl

@@ -117,13 +117,14 @@ def _devices() -> dict[str, Any]:
     ggml.start(with_devices=True)
     files, backends = [*library.library_files(), *device_backends.libraries().values()], ggml.backends()
     unloaded = inventory.unloaded(files, backends)
-    for name in device_backends.libraries():
-        if not device_backends.is_as_built(name):
-            unloaded[name] = f"it is not the file that {device_backends.RECORD} beside it tells of; build it again"
+    stale = [name for name in device_backends.libraries() if not device_backends.is_as_built(name)]
+    unloaded |= dict.fromkeys(stale, f"it is not the file that {device_backends.RECORD} beside it tells of")
     if not ggml.is_of_pinned_commit():
         own = f"it was built for llama.cpp {pinned().commit}, and this libllama is another"
         unloaded |= dict.fromkeys(device_backends.libraries(), own)
+        stale = []
     return {
+        "stale": stale,
         "unloaded": unloaded,
         "offload": bool(llama_cpp.llama_supports_gpu_offload()),
         "backends": backends,

@@ -37,6 +37,7 @@ class Verdict:
     variant: str = ""  # of the processor's code that was chosen, of a build with several: "haswell"
     variants: dict[str, int] = field(default_factory=dict)  # all of them -> ggml's score here; 0 = cannot run
     unloaded: dict[str, str] = field(default_factory=dict)  # backends in its folder that do not load -> why
+    stale: tuple[str, ...] = ()  # of them, those that were built here and have to be built again
     offload: bool = False  # the library says that it can put layers on a GPU, here
     backends: tuple[str, ...] = ()  # what it was built with: "CPU", "Vulkan"
     devices: tuple[Device, ...] = ()  # GPUs that it sees; how much of them is free is not kept

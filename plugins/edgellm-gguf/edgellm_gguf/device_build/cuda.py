@@ -84,8 +84,8 @@ def _driver(nvml: Any) -> Driver:
     ask = nvml.nvmlSystemGetDriverVersion
     version = getattr(ask, "__wrapped__", ask)()  # what is wrapped around it fails where the text is no UTF-8
     name = version.decode(errors="replace") if isinstance(version, bytes) else str(version)
-    found = tuple(sorted({10 * major + minor for major, minor in pairs}))
-    return Driver(name, (highest // 1000, highest % 1000 // 10), found)
+    capabilities = tuple(sorted({10 * major + minor for major, minor in pairs}))
+    return Driver(name, (highest // 1000, highest % 1000 // 10), capabilities)
 
 
 def toolkit() -> Toolkit | None:
@@ -104,6 +104,8 @@ def lacks(root: Path) -> list[Need]:
     """What a toolkit in that folder has not: distributions bring the compiler alone, too."""
     library = "cublas.lib" if os.name == "nt" else "libcublas.so"
     if any(True for folder in ("lib64", "lib", "lib/x64", "targets/*/lib") for _ in root.glob(f"{folder}/{library}")):
+        return []
+    if toolchain.has_library("cublas"):  # Debian's toolkit has it among the system's libraries
         return []
     major = root.resolve().name.rpartition("-")[2]
     get = f"install the toolkit's cuBLAS (NVIDIA's packages: libcublas-dev-{major.replace('.', '-')})"

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgellm import settings
-from edgellm.contract.device_build import BuildApi, DeviceBuild
+from edgellm.contract.device_build import DeviceBuild
 from edgellm.errors import UsageError
+from edgellm.types.build_api import WANTED, BuildApi
 from edgellm.types.machine import Machine
 from edgellm_gguf import device_backends
 from edgellm_gguf.device_build import cuda, packages, toolchain
@@ -20,8 +21,6 @@ from edgellm_gguf.pinned import pinned
 HERE = Path(__file__).parent
 DISK_BYTES = {"vulkan": 700_000_000, "cuda": 3_000_000_000}
 USUAL_BYTES = 2_000_000_000
-# Of an accelerator -> what computes on it: the vendor's own where its compiler is here, Vulkan otherwise.
-_KINDS: dict[str, BuildApi] = {"cuda": "cuda", "rocm": "hip", "xe": "vulkan", "vulkan": "vulkan", "metal": "metal"}
 UNTRIED = "nobody has tried this on a real GPU yet: the lines are those of llama.cpp's own documentation"
 
 
@@ -43,20 +42,22 @@ def work_dir() -> Path:
 
 
 def usual_api(machine: Machine) -> BuildApi:
-    """What fits the machine's first GPU, one that programs reach where there is one.
+    """What fits the machine's first GPU, one that programs reach where there is one: CUDA and HIP where their compilers
+    are here.
 
     Raises:
         UsageError: none is seen.
     """
     gpus = sorted(machine.accelerators, key=lambda gpu: not gpu.usable)
-    kind = next((_KINDS[gpu.kind] for gpu in gpus if gpu.kind in _KINDS), None)
+    kind = next((gpu.kind for gpu in gpus if gpu.kind in WANTED), None)
     if kind is None:
         raise UsageError(
             "no GPU is seen on this machine, so nothing says which backend to build",
             hint="`edgellm doctor` says what it sees; --vulkan runs on most GPUs, and builds without one",
         )
-    compilers = {"cuda": cuda.toolkit() is not None, "hip": shutil.which("hipcc") is not None}
-    return kind if compilers.get(kind, True) else "vulkan"
+    if kind == "rocm" and shutil.which("hipcc"):
+        return "hip"
+    return "vulkan" if kind == "cuda" and cuda.toolkit() is None else WANTED[kind]
 
 
 def recipe(api: BuildApi, architectures: tuple[str, ...]) -> Recipe:

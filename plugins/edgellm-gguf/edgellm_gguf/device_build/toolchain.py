@@ -38,7 +38,7 @@ def vulkan() -> Iterator[Need]:
     sdk = os.environ.get("VULKAN_SDK", "")
     if not _has_header("vulkan/vulkan.hpp", sdk):
         yield packages.VULKAN_HEADERS
-    if not _has_library("vulkan", sdk):
+    if not has_library("vulkan", sdk):
         yield packages.VULKAN_LOADER
     if shutil.which("glslc") is None and not (sdk and shutil.which("glslc", path=str(Path(sdk) / "bin"))):
         yield packages.GLSLC
@@ -71,7 +71,7 @@ def _has_header(name: str, sdk: str) -> bool:
     return subprocess.run(command, input=question, capture_output=True, text=True, check=False).returncode == 0
 
 
-def _has_library(name: str, sdk: str) -> bool:
+def has_library(name: str, sdk: str = "") -> bool:
     """Asked of the compiler, which answers with a path where it has the library."""
     path, file = compiler(), f"lib{name}.{'dylib' if sys.platform == 'darwin' else 'so'}"
     if sdk and (Path(sdk) / "lib" / file).exists():
