@@ -25,8 +25,9 @@ def choose_slots(option: Option, ctx: int) -> SlotCount | None:
         more = option.with_slots(n_slots)
         if not more.fits_at(ctx):
             return SlotCount(fewer, "memory", ctx, option.busy_tps(fewer, ctx // 2))
-        # Their caches must not push layers off a GPU.
-        if more.placed_at(ctx).place != option.placed_at(ctx).place:
+        # Their caches must not push layers off GPUs; from one to another they may.
+        alone, placed = option.placed_at(ctx), more.placed_at(ctx)
+        if placed.layers < alone.layers or placed.experts_away > alone.experts_away:
             return SlotCount(fewer, "gpu", ctx, option.busy_tps(fewer, ctx // 2))
         if busy_tps < floor:
             return SlotCount(fewer, "speed", ctx, option.busy_tps(fewer, ctx // 2), busy_tps, floor)

@@ -100,7 +100,8 @@ def test_graphics_of_a_processor_may_use_what_the_driver_maps_of_the_ram(machine
 def test_rocm_needs_its_own_device_beside(machine_at: Callable[..., Path]) -> None:
     node = "/sys/class/drm/card0/device/drm/renderD128/dev"
     kfd = "/sys/class/kfd/kfd/topology/nodes/0/properties"
-    root = machine_at(None, **_card(**{node: "226:128", kfd: "", "/dev/dri/renderD128": ""}))
+    vulkan = "/usr/share/vulkan/icd.d/radeon_icd.json"
+    root = machine_at(None, **_card(**{node: "226:128", kfd: "", "/dev/dri/renderD128": "", vulkan: ""}))
 
     gpus, problems = gpu.read(SysRoot(root, live=True))
 

@@ -11,8 +11,10 @@ from edgellm import explain
 from edgellm.catalog.lookup import catalog
 from edgellm.contract.backend import Device, Offload
 from edgellm.errors import NothingFits
+from edgellm.hardware import profiles
 from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.decide import decide
+from edgellm.selection.offload import assumed
 from edgellm.selection.slot_count import choose_slots
 from edgellm.types.plan import Candidate, Decision, Footprint
 from edgellm.types.reason import SlotCount
@@ -107,6 +109,19 @@ def test_their_caches_push_no_layers_off_a_gpu(option, machine) -> None:
     assert chosen.placed_at(16384).gpu_layers == chosen.with_slots(count.n_slots).placed_at(16384).gpu_layers == -1
     assert count.bound == "gpu"
     assert chosen.with_slots(count.n_slots + 1).fits_at(16384)
+
+
+def test_their_caches_may_move_layers_from_one_gpu_to_another() -> None:
+    on, card = profiles.load("desktop-2x-rtx-3090-64gb"), catalog()["gemma-3-27b-it"]
+    card = replace(card, files=tuple(file for file in card.files if file.quant == "Q8_0")[:1])
+    here = context(on, [card], [replace(GGUF, offload=assumed(on))])
+    one, many = (decide(here, SelectionRequest(slots=slots)).choice for slots in (1, None))
+
+    assert one is not None
+    assert many is not None
+    assert (one.slots, many.slots) == (1, 4)
+    assert one.gpu_layers == many.gpu_layers == -1
+    assert [part.layers for part in one.parts] != [part.layers for part in many.parts]
 
 
 def test_a_model_that_only_reads_takes_turns(machine) -> None:

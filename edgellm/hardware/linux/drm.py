@@ -40,11 +40,7 @@ def cards(tree: SysRoot) -> Iterator[Card]:
         vendor = pci.VENDORS.get(tree.line(f"{path}/device/vendor") or "") if re.fullmatch(r"card\d+", entry) else None
         if vendor is not None:
             name = _name(tree, f"{path}/device", vendor)
-            slot = re.search(
-                r"^PCI_SLOT_NAME=([\da-f]{4}:[\da-f]{2}:[\da-f]{2}\.[\da-f])$",
-                tree.text(f"{path}/device/uevent") or "",
-                re.MULTILINE,
-            )
+            slot = _SLOT.search(tree.text(f"{path}/device/uevent") or "")
             screens = [tree.line(f"{_DRM}/{other}/status") for other in entries if other.startswith(f"{entry}-")]
             told = [state == "connected" for state in screens if state is not None]
             driver = pci.driver(tree, f"{path}/device") or ""
