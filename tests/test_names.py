@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import gc
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -24,6 +25,15 @@ def sources(*folders: str) -> list[Path]:
     """Python files of ours below `folders`; what a build left there is not ours."""
     files = (file for folder in folders for file in (ROOT / folder).rglob("*.py"))
     return sorted(file for file in files if not {"build", "_vendor", "training"} & set(file.relative_to(ROOT).parts))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def many_trees() -> Iterator[None]:
+    """Trees hold no circles: the collector would only walk through all of them, for most of the time that it takes."""
+    gc.disable()
+    yield
+    tree_of.cache_clear()
+    gc.enable()
 
 
 @cache

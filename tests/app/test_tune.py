@@ -159,6 +159,7 @@ def test_what_the_gate_asks_is_up_to_the_user(
         plan_tuning(base, data(), name="other", **OPTIONS | {"shots": 65})
 
 
+@pytest.mark.slow(6)
 def test_a_control_learns_shuffled_answers(base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path]) -> None:
     events: list[TuneEvent] = []
     plan = planned(base, data(), control=True, **OPTIONS)
@@ -243,7 +244,7 @@ def test_memory_is_known_before_it_starts(
 
 @pytest.mark.parametrize(
     ("fate", "error"),
-    [("killed", WorkerCrashed), ("full", DiskFull)],
+    [("killed", WorkerCrashed), pytest.param("full", DiskFull, marks=pytest.mark.slow(6))],
 )
 def test_what_was_ended_goes_on(
     base: Path,
@@ -352,7 +353,7 @@ def test_a_base_that_is_tuned_is_in_use(base: Path, toy: toy_tuner.ToyTuner, dat
     assert os.getpid() in pids
 
 
-@pytest.mark.parametrize(("method", "quant"), [("dora", None), ("full", "F16")])
+@pytest.mark.parametrize(("method", "quant"), [pytest.param("dora", None, marks=pytest.mark.slow(6)), ("full", "F16")])
 def test_what_no_adapter_holds_becomes_a_model(
     base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path], method: str, quant: str | None
 ) -> None:
@@ -447,6 +448,7 @@ def test_classes_are_known_before_it_starts(base: Path, toy: toy_tuner.ToyTuner,
         plan_tuning(base, data([*ROWS, rare, rare]), **OPTIONS | {"held_out": 0.99})
 
 
+@pytest.mark.slow(6)
 def test_a_disk_that_vanishes(
     base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

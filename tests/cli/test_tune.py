@@ -61,7 +61,7 @@ def test_json_says_the_same_for_programs(command: list[str]) -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow(6))])
 def test_a_signal_ends_it_after_a_step(command: list[str], number: signal.Signals) -> None:
     command += ["--epochs", "1000"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -92,6 +92,7 @@ def test_without_a_tuner_it_says_how_to_get_one(command: list[str], monkeypatch:
     assert "make setup-tune" in done.stderr
 
 
+@pytest.mark.slow(10)
 def test_a_model_comes_of_full_tuning(command: list[str]) -> None:
     command += ["--method", "full", "--general", "none"]
     plan = subprocess.run([*command, "--plan"], capture_output=True, text=True, check=True).stdout

@@ -69,6 +69,7 @@ def test_an_answer_streams_and_stops(page: Page, serve: Servers) -> None:
     expect(last_answer(page)).to_have_text("hi")
 
 
+@pytest.mark.slow(3)
 def test_escape_stops_too(page: Page, serve: Servers) -> None:
     ready(page, serve(step_s=0.02))
     ask(page, "x" * 1000)
@@ -78,6 +79,7 @@ def test_escape_stops_too(page: Page, serve: Servers) -> None:
     expect(page.locator(".turn.assistant .note")).to_have_text("Stopped.")
 
 
+@pytest.mark.slow(3)
 def test_an_answer_that_is_stopped_before_it_begins_can_be_asked_for_again(page: Page, live: Live) -> None:
     page.route("**/v1/chat/completions", lambda route: None)  # the server is silent
     ready(page, live)
@@ -96,6 +98,7 @@ def test_an_answer_that_is_stopped_before_it_begins_can_be_asked_for_again(page:
     expect(page.locator(".place")).to_have_count(0)  # what is empty is no other version
 
 
+@pytest.mark.slow(3)
 def test_after_a_failure_the_earlier_answer_stays(page: Page, live: Live) -> None:
     ready(page, live)
     answered(page, "one")
@@ -186,6 +189,7 @@ def test_what_runs_here_and_why(page: Page, serve: Servers) -> None:
     expect(page.locator("#rejected li").last).to_contain_text("50 more")
 
 
+@pytest.mark.slow(3)
 def test_what_was_chosen_comes_first_and_silent_sources_last(page: Page, serve: Servers) -> None:
     chosen = ModelNamed("echo", "echo")
     silent = SourceSilent("hf", "[Errno -2] Name or service not known")
@@ -197,6 +201,7 @@ def test_what_was_chosen_comes_first_and_silent_sources_last(page: Page, serve: 
     expect(page.locator("#sources li")).to_contain_text("[Errno -2]")
 
 
+@pytest.mark.slow(2)
 def test_speeds_of_many_digits_are_not_clipped(page: Page, live: Live) -> None:
     page.add_init_script("""
         window.labels = {};
@@ -218,6 +223,7 @@ def test_speeds_of_many_digits_are_not_clipped(page: Page, live: Live) -> None:
     assert min(labels.values()) >= 0, labels
 
 
+@pytest.mark.slow(2)
 def test_without_a_finished_answer_none_is_told_of(page: Page, serve: Servers) -> None:
     ready(page, serve())
 

@@ -35,7 +35,7 @@ def go_on(page: Page) -> None:
     page.get_by_role("button", name="Go on").click()
 
 
-@pytest.mark.parametrize("begin", ["", " three"])
+@pytest.mark.parametrize("begin", ["", pytest.param(" three", marks=pytest.mark.slow(3))])
 def test_an_answer_that_cannot_go_on_stays_and_can_be_tried_again(page: Page, live: Live, begin: str) -> None:
     script(page, {"content": "One two"}, finish="length")
     ready(page, live)
@@ -71,6 +71,7 @@ def test_text_that_a_failure_ended_stays_as_a_branch(page: Page, live: Live) -> 
     expect(last_answer(page)).to_have_text("A long answer")
 
 
+@pytest.mark.slow(3)
 def test_try_again_asks_what_failed_and_not_what_came_later(page: Page, live: Live) -> None:
     ready(page, live)
     answered(page, "one")
@@ -86,6 +87,7 @@ def test_try_again_asks_what_failed_and_not_what_came_later(page: Page, live: Li
     assert [message["content"] for message in sent[0]["messages"]] == ["one"]
 
 
+@pytest.mark.slow(3)
 def test_an_answer_in_the_middle_goes_on_from_its_own_end(page: Page, live: Live) -> None:
     script(page, {"content": "One"}, finish="length")
     ready(page, live)
@@ -128,6 +130,7 @@ def test_a_full_context_is_said_to_be(page: Page, serve: Servers) -> None:
     expect(page.locator("#announcer")).to_be_empty()
 
 
+@pytest.mark.slow(3)
 def test_a_longer_context_lets_it_go_on(page: Page, serve: Servers) -> None:
     live = serve(ctx=256)
     ready(page, live)
@@ -160,6 +163,7 @@ def test_a_foreign_file_is_refused_with_no_answer_asked_again(page: Page, live: 
     expect(page.locator("#problem")).to_be_hidden()
 
 
+@pytest.mark.slow(2)
 def test_an_import_leaves_the_error_of_an_answer(page: Page, live: Live) -> None:
     fail(page)
     ready(page, live)
@@ -203,6 +207,7 @@ def test_settings_that_are_wrong_are_marked_and_not_used(page: Page, live: Live)
     assert [body.get("tools") for body in sent] == [None, None]
 
 
+@pytest.mark.slow(2)
 def test_settings_kept_from_before_that_are_no_json_are_told(page: Page, live: Live) -> None:
     page.add_init_script("localStorage.setItem('edgellm-settings', JSON.stringify({ tools: 'no JSON' }))")
     ready(page, live)

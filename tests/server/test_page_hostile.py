@@ -100,7 +100,7 @@ def test_what_the_model_writes_is_inert(page: Page, inert) -> None:
     inert()
 
 
-@pytest.mark.parametrize("text", ["click me", "https://good.example/"])
+@pytest.mark.parametrize("text", [pytest.param("click me", marks=pytest.mark.slow(2)), "https://good.example/"])
 def test_a_link_shows_where_it_leads(page: Page, inert, text: str) -> None:
     script(page, {"content": f"[{text}](https://evil.example/p?q=1) ![{text}](https://evil.example/i.png)"})
     ask(page, "go")

@@ -111,6 +111,7 @@ def test_what_is_exported_can_be_imported(page: Page, live: Live, tmp_path: Path
     assert [message["role"] for message in after[0]["messages"]] == ["user", "assistant", "assistant"]
 
 
+@pytest.mark.slow(4)
 def test_an_own_export_makes_no_second_copy(browser: Browser, live: Live, tmp_path: Path) -> None:
     for page in watched(browser, viewport={"width": 390, "height": 844}):
         ready(page, live)
@@ -137,6 +138,7 @@ def test_an_own_export_makes_no_second_copy(browser: Browser, live: Live, tmp_pa
         page.click("#export", trial=True)  # nothing lies over it
 
 
+@pytest.mark.slow(3)
 def test_what_an_export_has_more_is_imported(page: Page, live: Live, tmp_path: Path) -> None:
     ready(page, live)
     answered(page, "one")
@@ -215,6 +217,7 @@ def test_answers_are_json_by_a_schema(page: Page, live: Live) -> None:
     assert (schema["strict"], schema["schema"]["required"]) == (True, ["a"])
 
 
+@pytest.mark.slow(2)
 def test_an_answer_that_was_cut_off_goes_on(page: Page, live: Live) -> None:
     script(page, {"content": "One two"}, finish="length")
     ready(page, live)
@@ -237,6 +240,7 @@ def compose(area: Locator) -> None:
             assert area.evaluate("(area, event) => area.dispatchEvent(new KeyboardEvent('keydown', event))", event)
 
 
+@pytest.mark.slow(2)
 def test_an_enter_of_an_input_method_does_not_send(page: Page, live: Live) -> None:
     ready(page, live)
     page.fill("#text", "にほん")
@@ -248,6 +252,7 @@ def test_an_enter_of_an_input_method_does_not_send(page: Page, live: Live) -> No
     answer_is(page, "にほん")
 
 
+@pytest.mark.slow(3)
 def test_an_edit_has_the_keys_of_a_message(page: Page, live: Live) -> None:
     ready(page, live)
     answered(page, "first")
