@@ -13,7 +13,6 @@ import argparse
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -64,7 +63,7 @@ class Task:
                 tokens=row.tokens or 512, ubatch=row.ubatch, depth=row.prompt_depth,
             )  # fmt: skip
         slower = tuple(self._slower(row))
-        return tuple(replace(term, times=(*term.times, *slower)) for term in terms)
+        return tuple(msgspec.structs.replace(term, times=(*term.times, *slower)) for term in terms)
 
     def _slower(self, row: Row) -> Iterator[str]:
         """What makes a row slower and does not belong to its GPU; predictions are without it."""
@@ -117,7 +116,7 @@ class Task:
         names = []
         for row in self.rows:
             terms = [
-                replace(term, times=tuple(n for n in term.times if not n.startswith("answer/")))
+                msgspec.structs.replace(term, times=tuple(n for n in term.times if not n.startswith("answer/")))
                 for term in self.terms(row)
             ]
             kinds = gpu_speed.by_kind(terms, values)

@@ -8,6 +8,8 @@ notes on selection, B3 to B5, and `benchmarks/memory.py`. A backend that knows b
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from edgellm.contract.engine import SPARE_LOGITS
 from edgellm.estimate import architecture
 from edgellm.types.machine import Machine
@@ -140,21 +142,33 @@ def footprint(
             each tensor is read to where it is needed.
         merges: of the tokenizer, where they are known.
     """
-    reserved, touched = compute_bytes(shape, ctx, slots, batch=batch, flash_attention=flash_attention)
+    cache, reserved, touched, process, grammar = _beside_weights(
+        shape, ctx, slots, kv_type, batch, flash_attention, merges
+    )
     unread = repacked_bytes - table_bytes
     return Footprint(
         weights_bytes=tensor_bytes if mmap else tensor_bytes - unread,
-        kv_bytes=kv_bytes(shape, ctx, slots, kv_type, batch),
+        kv_bytes=cache,
         compute_bytes=reserved,
-        process_bytes=WORKER_BYTES + tokenizer_bytes(shape, merges),
+        process_bytes=process,
         compute_resident_bytes=touched,
         repack_bytes=repacked_bytes,
         output_bytes=output_bytes(shape, slots),
         adapter_bytes=adapter_bytes,
         parent_bytes=PARENT_BYTES,
-        grammar_bytes=grammar_bytes(shape),
+        grammar_bytes=grammar,
         reclaimable_bytes=unread if mmap else 0,
     )
+
+
+@lru_cache(maxsize=4096)
+def _beside_weights(  # noqa: PLR0917
+    shape: Shape, ctx: int, slots: int, kv_type: str, batch: int, flash_attention: bool, merges: int | None
+) -> tuple[int, int, int, int, int]:
+    """Cache, scratch reserved and touched, process and grammar: the same for all files of a model."""
+    reserved, touched = compute_bytes(shape, ctx, slots, batch=batch, flash_attention=flash_attention)
+    process = WORKER_BYTES + tokenizer_bytes(shape, merges)
+    return kv_bytes(shape, ctx, slots, kv_type, batch), reserved, touched, process, grammar_bytes(shape)
 
 
 def counted_bytes(footprint: Footprint, machine: Machine) -> int:

@@ -30,10 +30,10 @@ class GpuConstants(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def decode_cell(self, gpu: Gpu, api: Api) -> str | None:
         """None: nobody knows how fast that library is on such a GPU."""
-        return _cell(self.decode_cells, gpu, api)
+        return _cell(self.decode_cells, gpu.group, api)
 
     def prefill_cell(self, gpu: Gpu, api: Api) -> str | None:
-        return _cell(self.prefill_cells, gpu, api)
+        return _cell(self.prefill_cells, gpu.group, api)
 
 
 @lru_cache(maxsize=1)
@@ -43,5 +43,11 @@ def constants() -> GpuConstants:
     return msgspec.json.decode(text, type=GpuConstants)
 
 
-def _cell(cells: dict[str, GpuCell], gpu: Gpu, api: Api) -> str | None:
-    return next((name for name, cell in cells.items() if cell.api == api and gpu.group in cell.groups), None)
+@lru_cache
+def shipped_cells(group: str, api: Api) -> tuple[str | None, str | None]:
+    """Of those that ship, the cells of decode and of prompts."""
+    return _cell(constants().decode_cells, group, api), _cell(constants().prefill_cells, group, api)
+
+
+def _cell(cells: dict[str, GpuCell], group: str, api: Api) -> str | None:
+    return next((name for name, cell in cells.items() if cell.api == api and group in cell.groups), None)

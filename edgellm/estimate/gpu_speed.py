@@ -6,12 +6,11 @@ docs/benchmarks/log/gpu-speed.md. No constant is of one device; what runs here t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from edgellm.estimate import gpu_terms
 from edgellm.estimate.footprint import UBATCH
-from edgellm.estimate.gpu_constants import GpuConstants, constants
+from edgellm.estimate.gpu_constants import GpuConstants, constants, shipped_cells
 from edgellm.estimate.gpu_terms import Kind, TimeTerm
 from edgellm.estimate.model_share import WHOLE, ModelShare
 from edgellm.estimate.speed import REFERENCE_DEPTH, banded
@@ -57,7 +56,7 @@ def decode(
         known: constants; None = those that ship.
     """
     from_fit = known or constants()
-    cell = from_fit.decode_cell(gpu, api)
+    cell = from_fit.decode_cell(gpu, api) if known else shipped_cells(gpu.group, api)[0]
     if cell is None:
         return None
     terms = gpu_terms.decode(gpu, api, cell, shape, weights, depth=depth, kv_type=kv_type)
@@ -77,7 +76,7 @@ def prefill(
 ) -> Rate | None:
     """Rate of reading a prompt of `tokens` after `depth` cached ones, `ubatch` at once."""
     from_fit = known or constants()
-    cell = from_fit.prefill_cell(gpu, api)
+    cell = from_fit.prefill_cell(gpu, api) if known else shipped_cells(gpu.group, api)[1]
     if cell is None:
         return None
     terms = gpu_terms.prefill(gpu, api, cell, shape, weights, tokens=tokens, ubatch=ubatch, depth=depth)
@@ -88,7 +87,7 @@ def decode_seconds(
     gpu: Gpu, api: Api, shape: Shape, weights: Weights, *, depth: int, kv_type: str = "f16", share: ModelShare = WHOLE
 ) -> float | None:
     """Seconds that one token takes on this device for its part of the model."""
-    cell = constants().decode_cell(gpu, api)
+    cell, _ = shipped_cells(gpu.group, api)
     if cell is None:
         return None
     terms = gpu_terms.decode(gpu, api, cell, shape, weights, depth=depth, kv_type=kv_type, share=share)
@@ -97,7 +96,12 @@ def decode_seconds(
 
 def seconds(term: TimeTerm, values: Mapping[str, float]) -> float:
     """The time of one summand."""
-    return term.amount * math.prod(values[name] for name in term.times) / math.prod(values[name] for name in term.over)
+    time = term.amount
+    for name in term.times:
+        time *= values[name]
+    for name in term.over:
+        time /= values[name]
+    return time
 
 
 def by_kind(terms: Sequence[TimeTerm], values: Mapping[str, float]) -> dict[Kind, float]:

@@ -19,8 +19,9 @@ The constants: gpu_constants.json, fitted by `make bench-speed-gpu`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from edgellm.estimate.footprint import UBATCH, kv_read_bytes
 from edgellm.estimate.model_share import WHOLE, ModelShare, streamed_by, table_params
@@ -39,8 +40,7 @@ _BY_TYPE = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class TimeTerm:
+class TimeTerm(Struct, frozen=True):
     """One summand of a time."""
 
     kind: Kind

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from edgellm.estimate.tensor_types import TYPES, TensorType
 from edgellm.types.machine import Cpu
@@ -85,6 +86,7 @@ ARM_NEON = _class("ARM with NEON, no dotprod", 0.03, "")  # Pi 4: 1.3 for Q4_K
 SCALAR = _class("no vector unit llama.cpp knows", 0.01, "")  # estimate
 
 
+@lru_cache
 def isa_class(cpu: Cpu, os: str = "linux") -> IsaClass:
     """The class of a processor, from the instruction sets the operating system lets programs use."""
     isa = frozenset(cpu.isa)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from edgellm.estimate import architecture
 from edgellm.estimate.tensor_types import TYPES
@@ -22,6 +23,7 @@ class ModelShare:
 WHOLE = ModelShare()
 
 
+@lru_cache(maxsize=1024)
 def expert_params(shape: Shape) -> int:
     """Weights of the routed experts that one token reads."""
     if not shape.n_expert:
@@ -44,6 +46,7 @@ def table_params(shape: Shape, weights: Weights) -> tuple[str, int]:
     return (max(fits, key=lambda kind: TYPES[kind].bits_per_weight), table) if fits else ("", 0)
 
 
+@lru_cache(maxsize=1024)  # asked by the device and by those that have the rest
 def streamed_by(share: ModelShare, shape: Shape, weights: Weights) -> Weights:
     """`weights` with what a token reads of them on one device; the total stays the file's."""
     if share == WHOLE:

@@ -172,5 +172,5 @@ def _calibrated(rates: Calibration) -> tuple[float, float]:
 def banded(rate: float, band: tuple[float, float], basis: RateBasis) -> Rate:
     """`rate` in tokens per second with its ends as factors of it."""
     # Three significant digits: more would only show noise, and keep the answer from being the same twice.
-    low, mid, high = (float(f"{rate * factor:.3g}") for factor in (band[0], 1.0, band[1]))
-    return Rate(mid, low, high, basis)
+    low, high = rate * band[0], rate * band[1]
+    return Rate(float(f"{rate:.3g}"), float(f"{low:.3g}"), float(f"{high:.3g}"), basis)

@@ -66,10 +66,23 @@ def quant_for_size(options: Sequence[Option], scenario: Scenario) -> RuleResult:
 
 def rank_models(options: Sequence[Option]) -> list[Option]:
     """The best option of each model, best model first."""
-    best: dict[str, Option] = {}
-    for o in sorted(options, key=_preference):
-        best.setdefault(o.model, o)
-    return sorted(best.values(), key=_preference)
+    of_model: dict[str, list[Option]] = {}
+    for o in options:
+        of_model.setdefault(o.model, []).append(o)
+    return sorted((_best(files) for files in of_model.values()), key=_preference)
+
+
+def _best(options: Sequence[Option]) -> Option:
+    """As `_preference` has it. Speed costs most, so it is not asked for of files that cannot score as much."""
+    first: list[Option] = []
+    for o in sorted(options, key=lambda o: o.most_score, reverse=True):
+        if first and o.most_score < first[0].score:
+            break
+        if not first or _first_preference(o) < _first_preference(first[0]):
+            first = [o]
+        elif _first_preference(o) == _first_preference(first[0]):
+            first.append(o)
+    return first[0] if len(first) == 1 else min(first, key=_preference)
 
 
 def better_backend(chosen: Option, other: Option) -> Faster | OwnKernels:
@@ -131,15 +144,19 @@ def _as_good_here(chosen: Option, ladder: Sequence[Option], *, small: bool) -> O
     return next((o for o in here if o.kept.mid >= least and o.score >= AS_GOOD_SCORE * chosen.score), None)
 
 
-def _preference(option: Option) -> tuple[float, bool, bool, float, int, int, str, str, str]:
+def _first_preference(option: Option) -> tuple[float, bool, bool]:
+    return -option.score, not option.is_local, option.file.sha256 is None
+
+
+def _preference(option: Option) -> tuple[tuple[float, bool, bool], float, int, int, str, str, str]:
     """Sort key, best first: score, what is here already, what is known by name, speed, size, the specialist's backend.
 
     The last, as kernels made for a few types are faster than the same model's on a general library: 1.5 to 4.6 times
     on ternary weights (docs/benchmarks/log/ternary.md).
     """
-    file, quants = option.file, option.facts.quants
+    quants = option.facts.quants
     specialism = 1000 if quants is None else len(quants)
     return (
-        -option.score, not option.is_local, file.sha256 is None, -option.rate.tok_s, option.tensor_bytes, specialism,
-        option.model, option.backend, file.source,
+        _first_preference(option), -option.rate.tok_s, option.tensor_bytes, specialism,
+        option.model, option.backend, option.file.source,
     )  # fmt: skip

@@ -72,7 +72,10 @@ def fits_memory(options: Sequence[Option], scenario: Scenario) -> RuleResult:
         # Weights alone settle most cases without computing a footprint, where no GPU takes some of them.
         if too_heavy(o):
             return _too_big(o, o.tensor_bytes, ctx)
-        return None if o.fits_at(ctx) else o.placed_at(ctx).problem or _too_big(o, o.counted_at(ctx), ctx)
+        # What fits with what the task needs, fits with less: most is asked for once.
+        if o.fits_at(max(ctx, o.needed_ctx)) or o.fits_at(ctx):
+            return None
+        return o.placed_at(ctx).problem or _too_big(o, o.counted_at(ctx), ctx)
 
     def too_heavy(o: Option) -> bool:
         return o.tensor_bytes > scenario.budget_bytes and not o.has_gpu
@@ -146,7 +149,7 @@ def reaches_floor(options: Sequence[Option], scenario: Scenario) -> RuleResult:
         return o.decode_at(0).tok_s * o.useful_tps < floor * o.decode.tok_s
 
     asked = criterion.ReachesFloor(floor, scenario.request.task)
-    result = lowering(options, lambda o: slow(o) if o.useful_tps < floor else None, asked, hopeless=hopeless)
+    result = lowering(options, lambda o: None if o.answers_at(floor) else slow(o), asked, hopeless=hopeless)
     if not options or result.kept:
         return result
     best = max(o.useful_tps for o in options)
@@ -169,18 +172,22 @@ def worth_its_bytes(options: Sequence[Option], scenario: Scenario) -> RuleResult
     A file on this disk is beaten only by another one there: which is worth fetching is decided later.
     """
 
-    by_model: dict[tuple[str, str], list[tuple[tuple[float, float, float], Option]]] = {}
+    by_model: dict[tuple[str, str], list[tuple[tuple[float, float], bool, Option]]] = {}
     for o in options:
         # Each the better, the higher.
-        by_model.setdefault((o.model, o.backend), []).append(((-o.tensor_bytes, o.kept.mid, o.rate.tok_s), o))
+        own = ((-o.tensor_bytes, o.kept.mid), o.download_bytes > 0, o)
+        by_model.setdefault((o.model, o.backend), []).append(own)
 
     def beaten(o: Option) -> refusal.Dominated | None:
-        own = (-o.tensor_bytes, o.kept.mid, o.rate.tok_s)
-        for other, a in by_model[o.model, o.backend]:
-            if a.download_bytes and not o.download_bytes:
+        less, kept = -o.tensor_bytes, o.kept.mid
+        is_here = not o.download_bytes
+        for (other_less, other_kept), is_fetched, other in by_model[o.model, o.backend]:
+            if other_less < less or other_kept < kept or other is o or (is_fetched and is_here):
                 continue
-            if other[0] >= own[0] and other[1] >= own[1] and other[2] >= own[2] and other != own:
-                return refusal.Dominated(a.quant)
+            # Speed is asked for last, as it costs most.
+            own, others = o.rate.tok_s, other.rate.tok_s
+            if others > own or (others == own and (other_less, other_kept) != (less, kept)):
+                return refusal.Dominated(other.quant)
         return None
 
     return split(options, beaten, criterion.NotDominated())

@@ -25,12 +25,13 @@ from edgellm.selection.context_length import choose_context
 from edgellm.selection.expand import OTHER_FORMAT, expand
 from edgellm.selection.local_quants import SCHEME, local_options, proposal
 from edgellm.selection.offload import require
-from edgellm.selection.option import Option, is_reachable, scheme
+from edgellm.selection.option import Option
 from edgellm.selection.reasons import about, evidence
 from edgellm.selection.rule_result import OF_PLUGIN, Rule, guarded, rejections
 from edgellm.selection.rules import CHOICES, CONSTRAINTS
 from edgellm.selection.scenario import Scenario
 from edgellm.selection.slot_count import choose_slots
+from edgellm.selection.source import is_reachable, scheme
 from edgellm.types.backend_reason import BackendCannotRun
 from edgellm.types.plan import Candidate, Decision, Rejection
 from edgellm.types.reason import Considered, ContextLength, CouldBeMade, Reason, SlotCount, SourcesReached

@@ -5,8 +5,6 @@ Predictions are computed when a rule first asks, so that what an early rule drop
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -20,6 +18,8 @@ from edgellm.selection.placement import Placement
 from edgellm.selection.placement_speed import PlacedRates
 from edgellm.selection.places import Places
 from edgellm.selection.scenario import CTX_UNKNOWN, SHORTEST_CTX, THINKING_TOKENS, Scenario
+from edgellm.selection.source import scheme
+from edgellm.selection.speed_worth import speed_worth
 from edgellm.selection.usable_gpu import UsableGpu
 from edgellm.types.model import ModelCard, ModelFile, Shape
 from edgellm.types.plan import Candidate, Footprint, Rate
@@ -29,16 +29,8 @@ from edgellm.types.request import KV_TYPES
 RISK = 0.25
 # Estimated sizes were up to 2.3 % too small (gemma-4-e4b, nemotron-3-nano-4b): a twentieth is kept free for them.
 UNSURE = 20
-# From comfort to so many times as much (chat: 15 to 100 tok/s, an answer of 300 tokens in 20 and in 3 s) speed is worth
-# an eighth. Ours: of models a few points apart, the one that answers five times as fast is the better company.
-QUICK, QUICK_WORTH = 20 / 3, 0.125
 NEARLY_ALL = 0.97  # of the decode rate with all threads
 NOTHING_RAN = Corrections()
-
-
-def scheme(source: str) -> str:
-    """`"hf://owner/repo:Q4_K_M"` -> `"hf"`."""
-    return source.split(":", 1)[0].lower()
 
 
 @dataclass(frozen=True)
@@ -159,7 +151,7 @@ class Option:
 
     @cached_property
     def decode(self) -> Rate:
-        return self.rates_at(self.rated_ctx).decode
+        return self.decode_at(self.usual_depth)
 
     def decode_at(self, depth: int, ctx: int | None = None) -> Rate:
         """Tokens per second of one slot that generates with `depth` tokens cached, and room for `ctx`."""
@@ -219,7 +211,7 @@ class Option:
         A step reads the weights once. What each further token adds is taken to be what a token of a prompt costs.
         """
         seconds = 1 / self.decode_at(depth, 2 * depth).tok_s + (n_slots - 1) / self.prefill.tok_s
-        return 1 / (seconds * (THINKING_TOKENS if self.thinks else 1))
+        return 1 / (seconds * self._tokens)
 
     @property
     def rate(self) -> Rate:
@@ -232,8 +224,16 @@ class Option:
 
         Of placements that use GPUs at the low end: what the ranking counts on is what its placement at least keeps.
         """
-        tok_s = self.places.worth_at(self.rated_ctx)
-        return tok_s / THINKING_TOKENS if self.thinks else tok_s
+        return self.places.worth_at(self.rated_ctx) / self._tokens
+
+    def answers_at(self, tps: float) -> bool:
+        """Whether `useful_tps` is at least that."""
+        return self.places.reaches(self.rated_ctx, lambda tok_s: tok_s / self._tokens >= tps)
+
+    @property
+    def _tokens(self) -> float:
+        """Generated for each one of the answer."""
+        return THINKING_TOKENS if self.thinks else 1.0
 
     @property
     def thinks(self) -> bool:
@@ -246,9 +246,11 @@ class Option:
             return 0, 0
         return repack.repacked_bytes(self.shape, self.quant, self.facts.repacking, tuple(self.file.types.items()))
 
-    @property
+    @cached_property
     def has_gpu(self) -> bool:
-        return bool(self.gpus)
+        """Whether some of it may be placed on a GPU: where layers are asked for, or one is worth its while."""
+        asked = self.scenario.request.gpu_layers
+        return bool(self.gpus) and (any(gpu.is_suited for gpu in self.gpus) if asked is None else asked != 0)
 
     def cpu_footprint(self, ctx: int, ubatch: int = footprint.UBATCH) -> Footprint:
         """What it takes of RAM where no GPU takes part."""
@@ -302,16 +304,25 @@ class Option:
         return 0 < self.card.ctx_train < ctx
 
     @cached_property
-    def score(self) -> float:
-        """What the ranking compares: expected quality, less a part of its downside, times the worth of its speed."""
+    def _quality(self) -> float:
         mid = self.ability.mid * self.kept.mid
         low = self.ability.low * self.kept.low
+        return mid - RISK * (mid - low)
+
+    @property
+    def most_score(self) -> float:
+        """What it would score if it were as fast as anybody wants: known without a rate."""
+        return round(self._quality, 4)
+
+    @cached_property
+    def score(self) -> float:
+        """What the ranking compares: expected quality, less a part of its downside, times the worth of its speed."""
         tps = self.useful_tps
         if self.kv_type != "f16" and self.scenario.request.kv_type is None:
             # A smaller cache is taken for room or for the floor. Its speed counts no further, so that more memory never
             # leads to a worse choice.
             tps = min(tps, replace(self, kv_type="f16").useful_tps)
-        return round((mid - RISK * (mid - low)) * speed_worth(tps, self.scenario), 4)
+        return round(self._quality * speed_worth(tps, self.scenario), 4)
 
     def beside(self) -> Option:
         """This option with the threads that it gets beside other programs: the same where nothing is said of them."""
@@ -334,27 +345,3 @@ class Option:
             threads_batch=scenario.threads, gpu_layers=placed.gpu_layers, parts=placed.on_gpus,
             experts_away=placed.experts_away, ubatch=placed.ubatch, other_placements=self.places.others(ctx),
         )  # fmt: skip
-
-
-def speed_worth(tps: float, scenario: Scenario) -> float:
-    """Worth of a rate, 0 to 1, of which the comfortable rate has 1 / (1 + QUICK_WORTH), and the floor 0.8 of that.
-
-    Proportional below the floor; above comfort each doubling is worth the same, up to the quick rate.
-    """
-    floor = scenario.floor_tps
-    comfort = max(scenario.needs.comfort_tps, floor * 1.001)
-    if tps < floor:
-        worth = 0.8 * tps / floor
-    elif tps < comfort:
-        worth = 0.8 + 0.2 * (tps - floor) / (comfort - floor)
-    else:
-        worth = 1 + QUICK_WORTH * min(1.0, math.log(tps / comfort) / math.log(QUICK))
-    return worth / (1 + QUICK_WORTH)
-
-
-def is_reachable(option: Option, schemes: Collection[str] | None, *, offline: bool) -> bool:
-    """Whether its file can be had: it is here, it lies on a disk, or its source answers."""
-    kinds = {scheme(part) for part in option.file.source.split()}
-    if option.is_local or kinds == {"file"}:
-        return True
-    return not offline and (schemes is None or kinds <= set(schemes))

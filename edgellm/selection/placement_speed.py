@@ -71,11 +71,14 @@ def is_sure(placement: Placement) -> bool:
 
 def decode(placement: Placement, runner: Runner, shape: Shape, weights: Weights, depth: int) -> Rate | None:
     """None where it is not known how fast one of the devices is."""
+    if placement.is_whole and len(placement.parts) == 1:
+        device = placement.parts[0].device
+        if device.gpu is None or device.api is None:
+            return None
+        return gpu_speed.decode(device.gpu, device.api, shape, weights, depth=depth)
     parts = _gpu_parts(placement)
     if parts is None:
         return None
-    if placement.is_whole and len(parts) == 1:
-        return gpu_speed.decode(parts[0].gpu, parts[0].api, shape, weights, depth=depth)
     time = split_speed.decode(
         parts, runner.machine, shape, weights, runner.threads, depth=depth, rates=runner.rates, own=runner.priors.rates
     )

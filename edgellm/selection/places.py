@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from edgellm.estimate.footprint import UBATCH
-from edgellm.estimate.layer_bytes import layers_of
-from edgellm.selection import placement, placement_speed
-from edgellm.selection.placement import Load, Placement
+from edgellm.estimate.layer_bytes import Layers, layers_of
+from edgellm.selection import placement_speed, placing
+from edgellm.selection.load import Load
+from edgellm.selection.placement import Placement
 from edgellm.selection.placement_speed import PlacedRates, Runner
 from edgellm.types.plan import Footprint, OtherPlacement, Rate
 
@@ -46,27 +49,28 @@ class Places:
             # Settles most cases.
             if option.counted(self._alone(ctx)) <= budget:
                 return True
-            if not option.gpus:
+            if not option.has_gpu:
                 return False
         placed = self.held(ctx)[0]
         return option.counted(placed) <= budget and not placed.problem
 
     def _holding(self, ctx: int) -> tuple[Placement, ...]:
-        option = self._option
-        asked, gpus = option.scenario.request.gpu_layers, option.gpus
-        if asked not in (None, 0) and gpus:
-            return (placement.asked(self._load(ctx), gpus, asked),)
-        suited = [gpu for gpu in gpus if gpu.is_suited]
-        if not suited or asked == 0:
+        option, asked = self._option, self._option.scenario.request.gpu_layers
+        if not option.has_gpu:
             return (self._alone(ctx),)
-        every = list(placement.possible(self._load(ctx), suited))
+        if asked is not None:
+            return (placing.asked(self._load(ctx), option.gpus, asked),)
+        every = list(placing.possible(self._load(ctx), [gpu for gpu in option.gpus if gpu.is_suited]))
         held = tuple(placed for placed in every if option.counted(placed) <= option.scenario.budget_bytes)
         return held or (min(every, key=option.counted),)
 
     def _load(self, ctx: int) -> Load:
+        return Load(self._layers, lambda ubatch: self._cpu_footprint(ctx, ubatch))
+
+    @cached_property
+    def _layers(self) -> Layers:
         option = self._option
-        layers = layers_of(option.shape, option.tensor_bytes, option.quant)
-        return Load(layers, lambda ubatch: self._cpu_footprint(ctx, ubatch))
+        return layers_of(option.shape, option.tensor_bytes, option.quant)
 
     def _alone(self, ctx: int) -> Placement:
         return Placement(self._cpu_footprint(ctx, UBATCH), self._option.shape.n_layer)
@@ -87,14 +91,28 @@ class Places:
         return self._chosen[ctx]
 
     def _fastest(self, held: Sequence[Placement], ctx: int) -> Placement:
-        unknown = [placed for placed in held if placed.parts and not self.rates(placed).on_gpu]
+        unknown = [placed for placed in held if not placed.is_rated]
         # How fast it is, is not known: what lies in a memory of its own is taken to be faster, and nothing else is.
         if whole := [placed for placed in unknown if placed.is_whole and not placed.is_unified]:
             return whole[0]
-        rated = [placed for placed in held if placed not in unknown] or list(held[:1])
+        rated = [placed for placed in held if placed.is_rated] or list(held[:1])
         least = self.worth_at(ctx)
-        enough = [placed for placed in rated if self._tok_s(self.rates(placed)) >= least]
-        return min(enough or rated, key=lambda placed: self._seconds(self.rates(placed)))
+        enough = [placed for placed in rated if self._tok_s(placed) >= least] or rated
+        return enough[0] if len(enough) == 1 else self._first_done(enough)
+
+    def _first_done(self, placements: Sequence[Placement]) -> Placement:
+        """Of several, by the time of the usual request. Prompts are predicted only where they can still decide."""
+        if self._reads:
+            return min(placements, key=lambda placed: self._seconds(self.rates(placed)))
+        answers = [placement_speed.ANSWER / self._cautious(placed) for placed in placements]
+        best, least = 0, math.inf
+        for index in sorted(range(len(answers)), key=answers.__getitem__):
+            if answers[index] > least:
+                break
+            seconds = self._seconds(self.rates(placements[index]))
+            if (seconds, index) < (least, best):
+                best, least = index, seconds
+        return placements[best]
 
     def worth_at(self, ctx: int) -> float:
         """Tokens per second that the ranking counts on: of the placements that fit, what the best surely keeps.
@@ -106,6 +124,13 @@ class Places:
         if ctx not in self._worth:
             self._worth[ctx] = max(self._cautious(placed) for placed in self.held(ctx))
         return self._worth[ctx]
+
+    def reaches(self, ctx: int, enough: Callable[[float], bool]) -> bool:
+        """Whether `worth_at` is enough, of what is the more the better: the first placement that does settles it."""
+        if ctx in self._worth or not self._option.has_gpu:
+            return enough(self.worth_at(ctx))
+        # The last ones are on GPUs, and mostly the fastest.
+        return any(enough(self._cautious(placed)) for placed in reversed(self.held(ctx)))
 
     def _cautious(self, placed: Placement) -> float:
         """Without predicting prompts, which costs as much, where they are not what counts."""
@@ -122,8 +147,8 @@ class Places:
     def _reads(self) -> bool:
         return self._option.scenario.request.task == "embed"
 
-    def _tok_s(self, rates: PlacedRates) -> float:
-        return (rates.prefill if self._reads else rates.decode).tok_s
+    def _tok_s(self, placed: Placement) -> float:
+        return self.rates(placed).prefill.tok_s if self._reads else self.decode(placed, self._option.usual_depth).tok_s
 
     def _seconds(self, rates: PlacedRates) -> float:
         return 1 / rates.cautious(rates.prefill) if self._reads else rates.seconds
@@ -148,10 +173,13 @@ class Places:
     def _on_gpu(self, placed: Placement, depth: int) -> Rate | None:
         key, option = (placed.place, depth), self._option
         if key not in self._decode:
-            facts = option.facts
-            runner = Runner(option.scenario.machine, option.threads, facts.calibration, facts.priors)
-            self._decode[key] = placement_speed.decode(placed, runner, option.shape, option.weights, depth)
+            self._decode[key] = placement_speed.decode(placed, self._runner, option.shape, option.weights, depth)
         return self._decode[key]
+
+    @cached_property
+    def _runner(self) -> Runner:
+        option = self._option
+        return Runner(option.scenario.machine, option.threads, option.facts.calibration, option.facts.priors)
 
     def others(self, ctx: int) -> tuple[OtherPlacement, ...]:
         """The next best placements, the best first, each on other devices or with more or less of the model there."""
@@ -160,7 +188,7 @@ class Places:
         if not gpus:
             return ()
         load, used = self._load(ctx), [part.device for part in chosen.parts] or gpus[:1]
-        every = (*placement.possible(load, gpus), *placement.others(load, used, chosen.experts_away))
+        every = (*placing.possible(load, gpus), *placing.others(load, used, chosen.experts_away))
         held = [placed for placed in every if option.counted(placed) <= option.scenario.budget_bytes]
         best: dict[object, Placement] = {}
         for placed in sorted(held, key=lambda placed: self._seconds(self.rates(placed))):

@@ -30,16 +30,15 @@ FREE_LICENSES = ("apache-2.0", "mit")
 def evidence(chosen: Option, low: Sequence[Option]) -> list[reason.FewerBitsScoreMore]:
     """Where predictions speak against preferring 4 bits: the best of the files that were dropped for few bits."""
     scenario = chosen.scenario
-    would_do = (
-        o
-        for o in low
-        # No score is higher than what is kept of the ability, which is known without a rate.
-        if o.ability.mid * o.kept.mid > chosen.score * NOTABLY
-        and o.score > chosen.score * NOTABLY
-        and o.fits_at(o.needed_ctx)
-        and o.useful_tps >= min(scenario.floor_tps, chosen.useful_tps)
-    )
-    best = max(would_do, key=lambda o: (o.score, o.model, o.quant), default=None)
+    best: Option | None = None
+    floor = min(scenario.floor_tps, chosen.useful_tps)
+    for o in sorted(low, key=lambda o: o.most_score, reverse=True):
+        least = chosen.score * NOTABLY if best is None else best.score
+        if o.most_score < least:
+            break
+        would_do = o.score > chosen.score * NOTABLY and o.fits_at(o.needed_ctx) and o.useful_tps >= floor
+        if would_do and (best is None or (o.score, o.model, o.quant) > (best.score, best.model, best.quant)):
+            best = o
     if best is None:
         return []
     low_end, high_end = best.ability.low * best.kept.low, best.ability.high * best.kept.high

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edgellm.contract.backend import Offload
 from edgellm.estimate.device_memory import context_bytes, reserve_bytes
-from edgellm.estimate.gpu_constants import constants
+from edgellm.estimate.gpu_constants import shipped_cells
 from edgellm.estimate.gpu_speed import api_of
 from edgellm.selection.offload import matches
 from edgellm.types.gpu import Api, Gpu
@@ -70,4 +70,4 @@ def _is_predicted(gpu: Gpu | None, api: Api | None) -> bool:
     """Whether anybody knows how fast that library is on such a GPU."""
     if gpu is None or api is None:
         return False
-    return None not in {constants().decode_cell(gpu, api), constants().prefill_cell(gpu, api)}
+    return None not in shipped_cells(gpu.group, api)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from edgellm.catalog.lookup import catalog
 from edgellm.estimate.footprint import footprint
 from edgellm.estimate.layer_bytes import layers_of
-from edgellm.selection.placement import Load, asked
+from edgellm.selection.load import Load
+from edgellm.selection.placing import asked
 from edgellm.selection.usable_gpu import UsableGpu
 from edgellm.types.machine import Cpu, Machine, Memory
 from edgellm.types.priors import Repacking

@@ -21,9 +21,11 @@ from edgellm.hardware import gpu_table, profiles
 from edgellm.selection.backend_facts import BackendFacts, assumed_facts
 from edgellm.selection.decide import decide
 from edgellm.selection.decision_json import to_dict
+from edgellm.selection.load import Load
 from edgellm.selection.offload import assumed, live
-from edgellm.selection.placement import Load, Placement, possible
-from edgellm.selection.placement import asked as as_asked
+from edgellm.selection.placement import Placement
+from edgellm.selection.placing import asked as as_asked
+from edgellm.selection.placing import possible
 from edgellm.selection.usable_gpu import usable_gpus
 from edgellm.types.backend_reason import BuildNeeded, GpuLayers, GpuUnused, GpuWouldGive
 from edgellm.types.basis import PredictedOnGpu

@@ -24,8 +24,9 @@ from edgellm.estimate.weights import weights
 from edgellm.hardware import gpu_table, profiles
 from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.decide import decide
+from edgellm.selection.load import Load
 from edgellm.selection.offload import assumed
-from edgellm.selection.placement import LARGE_UBATCH, Load, asked, possible
+from edgellm.selection.placing import LARGE_UBATCH, asked, possible
 from edgellm.selection.usable_gpu import usable_gpus
 from edgellm.types.backend_reason import GpuLayers, GpuUnused
 from edgellm.types.machine import Accelerator, Machine

@@ -10,8 +10,9 @@ from support.refusals import refuses
 from edgellm import explain
 from edgellm.errors import NothingFits
 from edgellm.selection import choices, constraints, rules
-from edgellm.selection.option import Option, speed_worth
+from edgellm.selection.option import Option
 from edgellm.selection.rule_result import Rule, RuleResult, rejections
+from edgellm.selection.speed_worth import speed_worth
 from edgellm.types import criterion, refusal
 from edgellm.types.reason import ChosenQuant
 from edgellm.types.refusal import Dominated
