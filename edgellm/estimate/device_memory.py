@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgellm.estimate.device_scratch import block_caches, scratch_bytes
+from edgellm.estimate.device_scratch import Scratch, block_caches
 from edgellm.estimate.footprint import UBATCH, kv_bytes
 from edgellm.estimate.layer_bytes import Layers
 from edgellm.types.gpu import Api, Gpu
@@ -75,10 +75,8 @@ def device_bytes(
     blocks = sum(layers.blocks[first:])
     away = sum(layers.experts[first : max(first, placed.experts_away)])
     caches = block_caches(shape, kv_bytes(shape, ctx, slots, kv_type, ubatch), ctx, ubatch)
-    scratch = scratch_bytes(
-        shape, layers, caches, first, placed.experts_away,
-        ctx=ctx, slots=slots, ubatch=ubatch, flash_attention=flash_attention,
-    )  # fmt: skip
+    batch = Scratch(shape, layers, caches, ctx, slots, ubatch, flash_attention=flash_attention)
+    scratch = batch.reserved_bytes(first, placed.experts_away)
     return DeviceBytes(layers.output + blocks - away, sum(caches[first:]), scratch, context_bytes(gpu, api))
 
 

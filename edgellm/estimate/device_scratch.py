@@ -8,6 +8,10 @@ or the cache of a block. Fitted to what llama.cpp 0.5.0-dev (0c1e57098) reserves
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate, pairwise
+
 from edgellm.contract.engine import SPARE_LOGITS
 from edgellm.estimate import architecture
 from edgellm.estimate.footprint import COMPUTE_MARGIN_BYTES, local_cells, padded
@@ -17,6 +21,7 @@ from edgellm.types.model import Shape
 LEAST_OFFLOADED = 32  # tokens (GGML_OP_OFFLOAD_MIN_BATCH)
 
 
+@lru_cache(maxsize=4096)
 def block_caches(shape: Shape, cached_bytes: int, ctx: int, batch: int) -> tuple[int, ...]:
     """Of all `cached_bytes`, those of each block.
 
@@ -40,24 +45,52 @@ def block_caches(shape: Shape, cached_bytes: int, ctx: int, batch: int) -> tuple
     return tuple(round(weight * scale) for weight in weights)
 
 
-def scratch_bytes(
-    shape: Shape,
-    layers: Layers,
-    caches: tuple[int, ...],
-    first: int,
-    experts_away: int,
-    *,
-    ctx: int,
-    slots: int,
-    ubatch: int,
-    flash_attention: bool,
-) -> int:
-    """Bytes reserved on a device that holds the output table and all blocks from `first` on.
+class Scratch:
+    """Of one batch of a model, for every way to split it between a device and the host."""
 
-    Args:
-        caches: of each block, for all slots.
-        experts_away: of how many of the first blocks the routed experts are on the host.
-    """
+    def __init__(  # noqa: PLR0917
+        self, shape: Shape, layers: Layers, caches: tuple[int, ...], ctx: int, slots: int, ubatch: int,
+        *, flash_attention: bool = True,
+    ) -> None:  # fmt: skip
+        """`caches`: of each block, for all slots."""
+        self._caches = caches
+        self._batch = _batch(shape, ctx, slots, ubatch, flash_attention)
+        self._largest, self._pairs = _largest_before(layers), _pairs_before(caches)
+
+    def reserved_bytes(self, first: int, experts_away: int) -> int:
+        """On a device that holds the output table and all blocks from `first` on.
+
+        Args:
+            experts_away: of how many of the first blocks the routed experts are on the host.
+        """
+        batch, (matrices, expert_matrices) = self._batch, self._largest
+        most = batch.most
+        if batch.n_tok >= LEAST_OFFLOADED:
+            away = min(max(first, experts_away), len(expert_matrices) - 1)
+            copied = max(matrices[first], expert_matrices[away])
+            if copied:
+                # Ops that are computed apart from their neighbours keep two more states.
+                most = max(most, batch.forward + copied + (2 * batch.states if first else 0))
+            if first:
+                # Keys and values of one block, and the keys of the next.
+                pair = max(self._pairs[first - 1], self._caches[first - 1])
+                most = max(most, pair + batch.masks + 9 * batch.states // 2)
+        return most + COMPUTE_MARGIN_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Bytes of the moments of a batch."""
+
+    n_tok: int
+    states: int  # of one layer
+    masks: int
+    forward: int  # the feed-forward network, with masks
+    most: int  # where nothing is copied from the host
+
+
+@lru_cache(maxsize=4096)
+def _batch(shape: Shape, ctx: int, slots: int, ubatch: int, flash_attention: bool) -> _Batch:
     n_tok, cells = min(ctx * slots, ubatch), padded(ctx)
     states = n_tok * shape.n_embd * 4
     expert = shape.n_ff_expert or shape.n_ff if shape.n_expert else 0
@@ -68,16 +101,22 @@ def scratch_bytes(
     if not flash_attention:
         masks = 2 * masks + n_tok * shape.n_head * cells * 4
     logits = min(n_tok, slots + SPARE_LOGITS) * shape.n_vocab * 4 + 2 * states
-    moments = [layer + masks, logits]
-    on_host = [*layers.matrices[:first], *layers.expert_matrices[: max(first, experts_away)]]
-    if n_tok >= LEAST_OFFLOADED and any(on_host):
-        # Ops that are computed apart from their neighbours keep two more states.
-        moments.append(forward + masks + max(on_host) + (2 * states if first else 0))
-    if n_tok >= LEAST_OFFLOADED and first:
-        pairs = zip(caches[:first], (*caches[1:first], 0), strict=True)
-        # Keys and values of one block, and the keys of the next.
-        moments.append(max(own + following // 2 for own, following in pairs) + masks + 9 * states // 2)
-    return max(moments) + COMPUTE_MARGIN_BYTES
+    return _Batch(n_tok, states, masks, forward + masks, max(layer + masks, logits))
+
+
+@lru_cache(maxsize=4096)
+def _largest_before(layers: Layers) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Of the blocks before each, the largest matrix, and the largest of routed experts."""
+    unknown = (0,) * len(layers.blocks)
+    matrices = accumulate(layers.matrices or unknown, max, initial=0)
+    return tuple(matrices), tuple(accumulate(layers.expert_matrices or unknown, max, initial=0))
+
+
+@lru_cache(maxsize=4096)
+def _pairs_before(caches: tuple[int, ...]) -> tuple[int, ...]:
+    """Of the blocks before each, the most that the cache of one takes with half of the next one's."""
+    pairs = (own + following // 2 for own, following in pairwise(caches))
+    return tuple(accumulate(pairs, max, initial=0))
 
 
 def _dense_width(shape: Shape) -> int:

@@ -12,7 +12,7 @@ from edgellm.estimate.weights import traits
 from edgellm.types.model import Shape
 
 
-class Layers(Struct, frozen=True):
+class Layers(Struct, frozen=True, cache_hash=True):
     """Bytes of weights: the output table, and each block."""
 
     output: int

@@ -13,20 +13,25 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import accumulate
 
+from edgellm.estimate.device_scratch import Scratch, block_caches
 from edgellm.estimate.footprint import UBATCH
 from edgellm.estimate.layer_bytes import Layers
 from edgellm.selection.placement import Placement
 from edgellm.selection.usable_gpu import UsableGpu
+from edgellm.types.model import Shape
 from edgellm.types.plan import Footprint
 
 
 @dataclass(frozen=True)
 class Load:
-    """A model with its cache. `on_cpu(ubatch)` is what it takes where no GPU takes part."""
+    """A model with `slots` caches of `ctx` tokens. `on_cpu(ubatch)` is what it takes where no GPU takes part."""
 
+    shape: Shape
     sizes: Layers
+    ctx: int
+    slots: int
     on_cpu: Callable[[int], Footprint]
-    _kv: dict[int, int] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _batches: dict[int, _Batch] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def n_blocks(self) -> int:
@@ -42,16 +47,23 @@ class Load:
 
     @property
     def has_experts(self) -> bool:
-        return self.sums.largest_experts > 0
+        return self.sums.experts[-1] > 0
 
     def alone(self) -> Placement:
         return Placement(self.on_cpu(UBATCH), self.n_blocks)
 
-    def kv_of_block(self, ubatch: int) -> int:
-        # Blocks without a cache count like those with one, so that what is planned does not depend on which they are.
-        if ubatch not in self._kv:
-            self._kv[ubatch] = -(-self.on_cpu(ubatch).kv_bytes // max(1, self.n_blocks))
-        return self._kv[ubatch]
+    def _batch(self, ubatch: int) -> _Batch:
+        batch = self._batches.get(ubatch)
+        if batch is None:
+            caches = block_caches(self.shape, self.on_cpu(ubatch).kv_bytes, self.ctx, ubatch)
+            scratch = Scratch(self.shape, self.sizes, caches, self.ctx, self.slots, ubatch)
+            batch = self._batches[ubatch] = _Batch(_caches_before(caches), scratch)
+        return batch
+
+    def kv_bytes(self, first: int, end: int, ubatch: int) -> int:
+        """Of blocks, the cache."""
+        before = self._batch(ubatch).caches
+        return before[end] - before[first]
 
     def away_bytes(self, first: int, end: int, experts: int) -> int:
         """Of blocks on a device, the routed experts that stay in RAM."""
@@ -62,33 +74,38 @@ class Load:
         """Weights and cache of blocks on a device."""
         before = self.sums.blocks
         weights = before[end] - before[first] - self.away_bytes(first, end, experts)
-        return weights + self.kv_of_block(ubatch) * (end - first)
+        return weights + self.kv_bytes(first, end, ubatch)
 
-    def room_for_blocks(self, device: UsableGpu, count: int, experts: int, ubatch: int) -> int:
-        """Of a device, beside scratch and the driver's context; the output table comes on top."""
-        # A batch of a prompt copies weights that lie in RAM to the GPU, one matrix at a time: half of a block is more.
-        # Or the cache of a block in RAM, with the keys of the next.
-        sums = self.sums
-        if count <= self.n_blocks:
-            copied = max(sums.largest_block, 3 * self.kv_of_block(ubatch))
-        else:
-            copied = sums.largest_experts if experts else 0
-        return device.room_bytes - device.context_bytes - self.on_cpu(ubatch).compute_bytes - copied // 2
+    def room_for_blocks(self, device: UsableGpu, first: int, experts: int, ubatch: int) -> int:
+        """Of a device, beside scratch and the driver's context, where blocks before `first` are in RAM.
+
+        The output table comes on top.
+        """
+        scratch = self._batch(ubatch).scratch.reserved_bytes(first, experts)
+        return device.room_bytes - device.context_bytes - scratch
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What depends on how many tokens are computed at once."""
+
+    caches: tuple[int, ...]  # of the blocks before each
+    scratch: Scratch
+
+
+@lru_cache(maxsize=4096)
+def _caches_before(caches: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(accumulate(caches, initial=0))
 
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """Of blocks and their routed experts, what those before each take together; and the largest of each."""
+    """Of blocks and their routed experts, what those before each take together."""
 
     blocks: tuple[int, ...]
     experts: tuple[int, ...]
-    largest_block: int
-    largest_experts: int
 
 
 @lru_cache(maxsize=4096)
 def sums_of(sizes: Layers) -> Sums:
-    return Sums(
-        tuple(accumulate(sizes.blocks, initial=0)), tuple(accumulate(sizes.experts, initial=0)),
-        max(sizes.blocks, default=0), max(sizes.experts, default=0),
-    )  # fmt: skip
+    return Sums(tuple(accumulate(sizes.blocks, initial=0)), tuple(accumulate(sizes.experts, initial=0)))

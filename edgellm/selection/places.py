@@ -65,7 +65,10 @@ class Places:
         return held or (min(every, key=option.counted),)
 
     def _load(self, ctx: int) -> Load:
-        return Load(self._layers, lambda ubatch: self._cpu_footprint(ctx, ubatch))
+        option = self._option
+        return Load(
+            option.shape, self._layers, ctx, option.scenario.slots, lambda ubatch: self._cpu_footprint(ctx, ubatch)
+        )
 
     @cached_property
     def _layers(self) -> Layers:

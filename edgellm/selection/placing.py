@@ -115,7 +115,7 @@ def _fits(load: Load, devices: tuple[UsableGpu, ...], count: int, experts: int, 
         return _placed(load, devices, count, experts=experts, ubatch=ubatch) is not None
     if count < 1:
         return False
-    room = load.room_for_blocks(devices[0], count, experts, ubatch) - load.sizes.output
+    room = load.room_for_blocks(devices[0], load.total - count, experts, ubatch) - load.sizes.output
     return load.held_bytes(load.total - count, load.n_blocks, experts, ubatch) <= room
 
 
@@ -152,7 +152,7 @@ def _placed(
         return None
     away, before = load.away_bytes(first, n_blocks, experts), load.sums.blocks
     gone = before[n_blocks] - before[first] - away
-    kv_bytes = cpu.kv_bytes if count > n_blocks else load.kv_of_block(ubatch) * (count - 1)
+    kv_bytes = cpu.kv_bytes if first == 0 else load.kv_bytes(first, n_blocks, ubatch)
     held = _rest(
         cpu, load.sizes, gone, kv_bytes, idle=count > n_blocks and not experts, on_gpus=sum(p.n_bytes for p in parts)
     )
@@ -166,7 +166,7 @@ def _filled(
     parts: list[DevicePart] = []
     first, end, has_table = load.total - count, load.n_blocks, True
     for device in reversed(devices):
-        room = load.room_for_blocks(device, count, experts, ubatch) - (load.sizes.output if has_table else 0)
+        room = load.room_for_blocks(device, first, experts, ubatch) - (load.sizes.output if has_table else 0)
         if room < 0 and has_table:
             return None
         start = _first_held(load, first, end, experts, ubatch, room=room)

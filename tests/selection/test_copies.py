@@ -47,7 +47,7 @@ def test_layers_on_a_gpu_are_not_copied_in_ram() -> None:
     shape = catalog()["qwen3-8b"].shape
     assert shape is not None
     whole = footprint(shape, 5 * GIB, 2048, repacked_bytes=4 * GIB, table_bytes=0)
-    load = Load(layers_of(shape, 5 * GIB, "Q4_K_M"), lambda ubatch: whole)
+    load = Load(shape, layers_of(shape, 5 * GIB, "Q4_K_M"), 2048, 1, lambda ubatch: whole)
     gpus = [UsableGpu("CUDA0", "A GPU", 24 * GIB, 0, unified=False)]
 
     half, none = asked(load, gpus, 19).footprint, asked(load, gpus, -1).footprint

@@ -65,7 +65,7 @@ def placed(model: str, quant: str, *devices: Device, ctx: int = 4096, asked: int
     card = catalog()[model]
     assert card.shape is not None
     shape, size = card.shape, weights(card.shape, card.params, card.params_active, quant).total_bytes
-    load = Load(layers_of(shape, size, quant), lambda ubatch: footprint(shape, size, ctx, batch=ubatch))
+    load = Load(shape, layers_of(shape, size, quant), ctx, 1, lambda ubatch: footprint(shape, size, ctx, batch=ubatch))
     gpus = usable_gpus(Offload(devices), profiles.load("desktop-rtx-4090"), [RTX_4090])
     if asked is not None:
         return as_asked(load, gpus, asked)
@@ -268,7 +268,7 @@ def test_more_than_fits_is_refused_with_what_does() -> None:
     fitting = placed("qwen3-8b", "Q4_K_M", gpu(4)).gpu_layers
     problem = placed("qwen3-8b", "Q4_K_M", gpu(4), asked=37).problem
 
-    assert explain.problem(problem) == f"all 37 layers need 5.51 GiB on A GPU, 3.50 GiB usable; {fitting} fit"
+    assert explain.problem(problem) == f"all 37 layers need 5.49 GiB on A GPU, 3.50 GiB usable; {fitting} fit"
     assert not placed("qwen3-8b", "Q4_K_M", gpu(4), asked=fitting).problem
     with refuses(NothingFits):
         chosen(profiles.load("desktop-rtx-4090"), Offload((gpu(0.5),)), "qwen3-8b", gpu_layers=-1)

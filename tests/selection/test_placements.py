@@ -18,6 +18,7 @@ from support.contexts import context
 from edgellm import explain
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import NothingFits
+from edgellm.estimate.device_memory import OnDevice, device_bytes
 from edgellm.estimate.footprint import footprint
 from edgellm.estimate.layer_bytes import layers_of
 from edgellm.estimate.weights import weights
@@ -198,7 +199,7 @@ def test_no_placement_of_500_spills() -> None:
         def on_cpu(ubatch: int) -> object:
             return footprint(shape, size, ctx, slots, kv_type, batch=ubatch)  # noqa: B023
 
-        load = Load(layers_of(shape, size, quant), on_cpu)  # type: ignore[arg-type]
+        load = Load(shape, layers_of(shape, size, quant), ctx, slots, on_cpu)  # type: ignore[arg-type]
         taken = draw.randrange(0, 8) * GIB // 2
         cards = tuple(replace(a, free_bytes=max(0, (a.vram_bytes or 0) - taken)) for a in machine.accelerators)
         known = [gpu_table.find(gpu) for gpu in cards]
@@ -211,6 +212,11 @@ def test_no_placement_of_500_spills() -> None:
                 index = next(i for i, gpu in enumerate(gpus) if gpu.name == part.device.name)
                 total = cards[index].vram_bytes or 0
                 assert part.n_bytes + max(total * 6 // 100, 512 * MIB) <= (cards[index].free_bytes or 0)
+            if len(placed.parts) == 1 and placed.is_rated:
+                (part,), gpu = placed.parts, placed.parts[0].device
+                there = OnDevice(placed.layers, placed.experts_away)
+                run = {"ctx": ctx, "slots": slots, "kv_type": kv_type, "ubatch": placed.ubatch}
+                assert part.n_bytes == device_bytes(shape, load.sizes, there, gpu.gpu, gpu.api, **run).total  # type: ignore[arg-type]
             # Blocks are on one device only, and all of them somewhere.
             held = [block for part in placed.parts for block in range(part.first, part.first + part.blocks)]
             assert len(held) == len(set(held)) == placed.layers - any(part.table for part in placed.parts)
