@@ -23,7 +23,7 @@ from edgellm.store.library import Library, silent
 from edgellm.store.sources.registry import source_for, sources, unreachable
 from edgellm.types.model import Artifact, ModelCard, ModelFile
 from edgellm.types.options import LaunchOptions
-from edgellm.types.plan import Candidate, Decision, LaunchPlan, Settings
+from edgellm.types.plan import Candidate, Decision, LaunchPlan
 from edgellm.types.reason import CouldBeMade, ModelNamed, ModelSkipped, NameShadowsFile, NameTaken, Reason
 from edgellm.types.request import SelectionRequest
 
@@ -337,17 +337,7 @@ def _candidate_plan(decision: Decision, choice: Candidate, artifact: Artifact) -
     problems = answers.supports(plugins().backend(choice.backend), artifact)
     if problems:
         raise UnsupportedArtifact(f"{choice.backend} cannot open {artifact.path}: {'; '.join(problems)}")
-    run = Settings(
-        n_ctx=choice.ctx,
-        n_slots=choice.slots,
-        n_threads=choice.threads,
-        n_threads_batch=choice.threads_batch,
-        kv_type=choice.kv_type,
-        gpu_layers=choice.gpu_layers,
-        devices=tuple(part.name for part in choice.parts),
-        experts_away=choice.experts_away,
-        n_batch=choice.ubatch,
-    )
+    run = choice.settings
     step_s = run.n_batch / choice.prefill.tok_s
     plan = LaunchPlan(choice.backend, artifact, run, decision.reasons, choice.footprint, step_s)
     return file_plan.with_own_footprint(plan)

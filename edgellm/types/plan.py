@@ -27,6 +27,8 @@ class Settings:
     mmap: bool = True
     experts_away: int = 0  # of so many of the first blocks, routed experts stay in RAM whatever `gpu_layers` says
     devices: tuple[str, ...] = ()  # names as the library calls them, in the order they are filled; empty = all it sees
+    # Of each of `devices`, how many layers, the output table counted as one; empty = as the library splits them.
+    device_layers: tuple[int, ...] = ()
     options: tuple[tuple[str, str], ...] = ()  # (name, value) that the backend defines, and refuses where it does not
 
 
@@ -173,6 +175,22 @@ class Candidate:
     experts_away: int = 0  # as in Settings
     ubatch: int = 512  # tokens of a prompt that are computed at once
     other_placements: tuple[OtherPlacement, ...] = ()  # the next best, where there are GPUs
+
+    @property
+    def settings(self) -> Settings:
+        """How it is run."""
+        return Settings(
+            n_ctx=self.ctx,
+            n_slots=self.slots,
+            n_threads=self.threads,
+            n_threads_batch=self.threads_batch,
+            kv_type=self.kv_type,
+            gpu_layers=self.gpu_layers,
+            n_batch=self.ubatch,
+            experts_away=self.experts_away,
+            devices=tuple(part.name for part in self.parts),
+            device_layers=tuple(part.layers for part in self.parts),
+        )
 
 
 @dataclass(frozen=True, slots=True)

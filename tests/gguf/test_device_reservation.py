@@ -37,8 +37,9 @@ from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
 from edgellm_gguf.loading import LOG, LoadedModel
 from edgellm_gguf.params import context_params
-for layers, away, ctx, slots, kv_type, ubatch in json.loads(sys.argv[2]):
-    settings = Settings(ctx, slots, 2, 2, kv_type, layers, ubatch, True, away)
+for layers, away, ctx, slots, kv_type, ubatch, *split in json.loads(sys.argv[2]):
+    devices = tuple(f"Vulkan{i}" for i in range(len(split)))
+    settings = Settings(ctx, slots, 2, 2, kv_type, layers, ubatch, True, away, devices, tuple(split))
     plan = LaunchPlan("gguf", Artifact("gguf", (sys.argv[1],), "model"), settings)
     LoadedModel(plan, context_params(settings), 2, size="", hint="").close()
     print(json.dumps("; ".join(line for line in LOG.facts if "buffer size" in line)), flush=True)
@@ -71,10 +72,14 @@ MOST_UNDER_MIB, MOST_OVER_MIB = 40, 106
 def reserved(path: Path, jobs: list[tuple[OnDevice, tuple[int, int, str, int]]]) -> list[dict[str, float]]:
     """MiB of the device's buffers by kind, for each placement with (context, slots, type of cache, micro-batch)."""
     asked = [(placed.layers, placed.experts_away, *run) for placed, run in jobs]
+    return [devices.get("Vulkan0", {}) for devices in reserved_on_each(path, asked)]
+
+
+def reserved_on_each(path: Path, asked: list[tuple[object, ...]]) -> list[dict[str, dict[str, float]]]:
     command = [sys.executable, "-c", SCRIPT, str(path), json.dumps(asked)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    return [lavapipe.reserved_mib(json.loads(line)).get("Vulkan0", {}) for line in done.stdout.splitlines()]
+    return [lavapipe.reserved_mib(json.loads(line)) for line in done.stdout.splitlines()]
 
 
 @pytest.mark.slow(30)
@@ -92,6 +97,22 @@ def test_what_is_predicted_is_what_is_reserved(tmp_path: Path, arch: str) -> Non
             shape, layers, placed, GPU, "vulkan", ctx=ctx, slots=slots, kv_type=kv_type, ubatch=ubatch
         )  # fmt: skip
         close_to(taken, buffers, (placed, run))
+
+
+@pytest.mark.slow(5)
+def test_layers_are_split_over_devices_as_planned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One device twice: to the library these are two, with the same free memory each."""
+    monkeypatch.setenv("GGML_VK_VISIBLE_DEVICES", "0,0")
+    path = sparse("qwen3", tmp_path / "model.gguf")
+    model = read_model(str(path))
+    layers = layers_of(shape_of(model.header, model.tensors), model.tensor_bytes, identify(str(path)).quant)
+    splits = [(1, 2), (2, LAYERS - 2), (LAYERS, 1), (1, LAYERS), (3, 1)]
+    jobs: list[tuple[object, ...]] = [(sum(split), 0, 512, 1, "f16", 64, *split) for split in splits]
+    for (near, far), buffers in zip(splits, reserved_on_each(path, jobs), strict=True):
+        last = LAYERS + 1 - far
+        held = sum(layers.blocks[last - near : last]), sum(layers.blocks[last:]) + layers.output
+        there = tuple(buffers.get(name, {}).get("model", 0.0) for name in ("Vulkan0", "Vulkan1"))
+        assert there == pytest.approx(tuple(n_bytes / MIB for n_bytes in held), abs=1.0), (near, far)
 
 
 def close_to(taken: DeviceBytes, buffers: dict[str, float], about: object) -> None:

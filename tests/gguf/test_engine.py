@@ -341,3 +341,13 @@ def test_what_it_runs_on_is_said(small: Engine) -> None:
     assert small.info.allocated_bytes is not None
     assert small.info.allocated_bytes > 0
     assert "layers" not in small.info.details
+
+
+def test_layers_are_split_over_devices_by_their_counts() -> None:
+    """What the library makes of it: test_device_reservation."""
+    from edgellm_gguf.params import model_params
+
+    shares = model_params(Settings(512, gpu_layers=5, device_layers=(2, 3))).tensor_split
+    assert list(shares[:3]) == [2.0, 3.0, 0.0]
+    for alone in (Settings(512, gpu_layers=5, device_layers=(5,)), Settings(512, device_layers=(2, 3))):
+        assert not model_params(alone).tensor_split

@@ -136,6 +136,18 @@ def test_a_hundred_billion_parameters_run_with_their_experts_in_ram() -> None:
     assert len(choice.other_placements) == 2
 
 
+def test_a_worker_is_given_the_split_that_was_planned() -> None:
+    card = catalog()["qwen3-32b"]
+    large = replace(card, files=tuple(file for file in card.files if file.quant == "Q8_0"))
+    choice = plan(profiles.load("desktop-2x-rtx-3090-64gb"), [large]).choice
+    assert choice is not None
+    run = choice.settings
+    assert run.devices == ("CUDA0", "CUDA1")
+    assert sum(run.device_layers) == 65
+    assert min(run.device_layers) > 0
+    assert (run.gpu_layers, run.n_batch, run.n_ctx) == (-1, choice.ubatch, choice.ctx)
+
+
 def desktop(ram_gib: float, vram_gib: float, gb_s: float, gpu_gb_s: float, cores: int, name: str) -> Machine:
     machine = profiles.load("desktop-rtx-4090")
     card = Accelerator("cuda", name, int(vram_gib * GIB), None, gpu_gb_s)

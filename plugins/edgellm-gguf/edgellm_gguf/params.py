@@ -32,12 +32,14 @@ def model_params(settings: Settings) -> Any:
     """
     params = llama_cpp.llama_model_default_params()
     params.n_gpu_layers = settings.gpu_layers
-    devices, overrides = _devices(settings), _overrides(settings)
+    devices, overrides, split = _devices(settings), _overrides(settings), _split(settings)
     if devices is not None:
         params.devices = ctypes.addressof(devices)
     if overrides is not None:
         params.tensor_buft_overrides = ctypes.addressof(overrides)
-    params.beside = (devices, overrides)  # arrays that must live as long
+    if split is not None:
+        params.tensor_split = split
+    params.beside = (devices, overrides, split)  # arrays that must live as long
     params.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP if settings.mmap else llama_cpp.LLAMA_LOAD_MODE_NONE
     return params
 
@@ -60,6 +62,16 @@ def _devices(settings: Settings) -> Any:
             )
         devices.append(device)
     return (ctypes.c_void_p * (len(devices) + 1))(*devices, None)
+
+
+def _split(settings: Settings) -> Any:
+    """How many layers each device holds; None = llama.cpp splits them by free memory.
+
+    It takes shares: layer i of n is where the running sum of shares first exceeds i / n, so counts are met exactly.
+    """
+    if not settings.gpu_layers or len(settings.device_layers) < 2:
+        return None
+    return (ctypes.c_float * llama_cpp.llama_max_devices())(*settings.device_layers)
 
 
 def _overrides(settings: Settings) -> Any:
