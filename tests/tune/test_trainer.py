@@ -186,11 +186,12 @@ def job(folder: Path, path: Path) -> TuneJob:
     packed.write(folder / ROWS, pack(list(examples(120)), 40))
     packed.write(folder / HELD_OUT, pack(list(examples(10)), 40))
     settings = TuneSettings(rank=4, batch=2, epochs=2, learning_rate=1e-2, length=40, eval_every=9, checkpoint_every=4)
-    return TuneJob("torch", Artifact("gguf", (os.fspath(path),), "m"), "base", settings, os.fspath(folder), "here")
+    artifact = Artifact("gguf", (os.fspath(path),), "m")
+    return TuneJob("torch", artifact, "base", settings, os.fspath(folder), "here", nice=0)
 
 
 @pytest.mark.slow(60)
-@pytest.mark.timeout(1500)  # the worker takes what time others leave
+@pytest.mark.timeout(1500)  # beside other programs
 def test_killed_at_any_moment_it_ends_with_the_same_file(tmp_path):
     path = Decoder(kind="Q8_0").write(tmp_path / "m.gguf")
     events = list(tune_apart(job(tmp_path / "whole", path), TuneStop()))
