@@ -50,8 +50,9 @@ test: lint ## lint, types, import layers, then every test that is not slow (ARGS
 setup-tune: setup ## install the tuner and torch too: says what that takes, and fetches nothing for GPUs (ARGS=--gpu does)
 	@$(PYTHON) plugins/install.py --with edgellm-tune $(ARGS)
 
-test-all: python ## run the slow tests, which `make test` leaves out
+test-all: python ## run the slow tests, which `make test` leaves out; builds for Vulkan first, where that can be built
 	@$(PYTHON) plugins/install.py --extras test,check,typing --with edgellm-tune
+	-PYTHONPATH=tests $(BIN)/python tests/support/vulkan_build.py
 	$(BIN)/pytest $(TOGETHER) -m slow $(ARGS)
 
 vulkan: test-tools ## build the Vulkan backend that tests use, in build/vulkan, unless it is there

@@ -47,8 +47,12 @@ def setup(*, api: Any, architectures: tuple[str, ...], dry_run: bool, as_json: b
         _tell(planned)
     built = None
     if not dry_run:
-        with ended_with_us(), progress_line(f"building for {planned.build.api}", LINE_EVERY_S) as report:
-            built = gpu_setup.build(planned, lambda done, steps, what: report(done / steps if steps else 0.0, what))
+        try:
+            with ended_with_us(), progress_line(f"building for {planned.build.api}", LINE_EVERY_S) as report:
+                built = gpu_setup.build(planned, lambda done, steps, what: report(done / steps if steps else 0.0, what))
+        except KeyboardInterrupt:
+            click.echo("\nWhat was compiled is kept; the same command goes on from there.", err=True)
+            raise
     if as_json:
         say_json(_answer(planned, built))
     elif built is not None:

@@ -118,7 +118,7 @@ def padded(data: bytes) -> bytes:
     return data + bytes(-len(data) % 32)
 
 
-@pytest.mark.slow(30)
+@pytest.mark.slow(96)
 def test_experts_in_ram_give_the_same_tokens(mixture: str) -> None:
     """Prompts of 32 tokens and more are computed on the device, with experts that are copied there."""
     prompt = tuple(range(3, 36))
