@@ -140,7 +140,16 @@ def test_query_heads_share_a_kv_head(tmp_path, isa, heads, kv_heads):
 
 @pytest.mark.parametrize("isa", usable())
 @pytest.mark.parametrize("kv_type", ["f16", "q8_0", "f32"])
-@pytest.mark.parametrize(("head_dim", "rope_dim"), [(64, 64), (100, 100), (128, 128), (64, 32), (256, 256)])
+@pytest.mark.parametrize(
+    ("head_dim", "rope_dim"),
+    [
+        pytest.param(64, 64, marks=pytest.mark.slow(3)),
+        (100, 100),
+        pytest.param(128, 128, marks=pytest.mark.slow(3)),
+        (64, 32),
+        (256, 256),
+    ],
+)
 def test_heads_of_any_size_and_both_cache_types(tmp_path, isa, kv_type, head_dim, rope_dim):
     model = Tiny("llama", heads=8, kv_heads=4, head_dim=head_dim, keys={"rope.dimension_count": rope_dim}, layers=1)
     check(tmp_path, model, isa=isa, settings=settings_of(kv_type=kv_type))

@@ -105,7 +105,7 @@ def test_a_value_beyond_the_cache_does_not_reach_rows_that_do_not_see_it(tmp_pat
     np.testing.assert_array_equal(beside[:3], alone)
 
 
-@pytest.mark.parametrize("kv_type", ["f16", "q8_0", "f32"])
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0", pytest.param("f32", marks=pytest.mark.slow(2))])
 @pytest.mark.parametrize("kept", [0, 1, 15, 16, 17, 100])
 def test_truncate_fork_save_and_load_leave_nothing_behind(tmp_path, kv_type, kept):
     model = Tiny()

@@ -19,6 +19,7 @@ from support.refusals import refuses
 
 from edgellm.app import launch
 from edgellm.contract.converter import Conversion
+from edgellm.contract.engine import Engine
 from edgellm.errors import ContextOverflow, UnsupportedTask
 from edgellm.sdk.client import EdgeLLM
 from edgellm.testing import EmbedderContract
@@ -53,6 +54,10 @@ class TestMiniLm(EmbedderContract):
     def launch_plan(cls, minilm: str) -> LaunchPlan:
         settings = Settings(n_ctx=512, n_threads=2, n_threads_batch=2)
         return LaunchPlan("onnx-bert", Artifact("safetensors", (minilm,), "minilm"), settings)
+
+    @pytest.mark.slow(4)
+    def test_embedding_leaves_no_memory_behind(self, embedding_engine: Engine) -> None:
+        super().test_embedding_leaves_no_memory_behind(embedding_engine)
 
 
 def cosines(rows: object) -> np.ndarray:

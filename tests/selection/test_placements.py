@@ -170,6 +170,7 @@ def gave_way(decision: Decision) -> bool:
     return any(isinstance(fact, Slow | ShorterContext | FewerBitsTaken) for fact in decision.reasons)
 
 
+@pytest.mark.slow(4)
 @settings(max_examples=40, deadline=None)
 @given(MACHINES, st.sampled_from(("vram", "bandwidth of the GPU", "ram", "bandwidth", "cores")), st.floats(1.05, 4))
 def test_more_of_anything_never_gives_a_worse_choice(less: Machine, what: str, factor: float) -> None:

@@ -115,6 +115,7 @@ def test_after_a_failure_the_earlier_answer_stays(page: Page, live: Live) -> Non
     expect(last_answer(page)).to_have_text("one")
 
 
+@pytest.mark.slow(2)
 def test_an_error_shows_the_way_out(page: Page, live: Live) -> None:
     ready(page, live)
     ask(page, "y" * 5000)
@@ -241,6 +242,7 @@ def test_a_key_is_asked_for_and_kept(page: Page, serve: Servers) -> None:
     expect(last_answer(page)).to_have_text("hello")
 
 
+@pytest.mark.slow(3)
 def test_a_base_model_continues_text(page: Page, serve: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
     live = serve()
     monkeypatch.setattr("edgellm.sdk.client.EdgeLLM.info", replace(live.llm.info, chat_template=None))

@@ -138,6 +138,7 @@ def test_an_answer_is_announced_once_and_whole(page: Page, live: Live) -> None:
     assert "word49" in announced[1]
 
 
+@pytest.mark.slow(2)
 def test_text_runs_in_its_own_direction(page: Page, live: Live) -> None:
     script(page, {"content": "שלום עולם\n\nHello\n\n- مرحبا\n\n```\nx = 1\n```"})
     ready(page, live)

@@ -58,6 +58,7 @@ def test_an_answer_that_cannot_go_on_stays_and_can_be_tried_again(page: Page, li
     assert sent[0]["continue_final_message"] is True
 
 
+@pytest.mark.slow(3)
 def test_text_that_a_failure_ended_stays_as_a_branch(page: Page, live: Live) -> None:
     fail(page, "the worker died", begin="A long answer")
     ready(page, live)
@@ -150,6 +151,7 @@ def chosen(name: str, text: str) -> dict[str, object]:
     return {"name": name, "mimeType": "application/json", "buffer": text.encode()}
 
 
+@pytest.mark.slow(3)
 def test_a_foreign_file_is_refused_with_no_answer_asked_again(page: Page, live: Live) -> None:
     ready(page, live)
     answered(page, "one")

@@ -112,6 +112,7 @@ def test_a_link_shows_where_it_leads(page: Page, inert, text: str) -> None:
     inert()
 
 
+@pytest.mark.slow(3)
 def test_thoughts_calls_and_the_models_name_are_inert(page: Page, inert) -> None:
     call = {"index": 0, "id": CORPUS[1], "function": {"name": CORPUS[0], "arguments": json.dumps({"a": CORPUS[1]})}}
     script(page, {"reasoning_content": EVERYTHING}, {"tool_calls": [call]}, finish="tool_calls")

@@ -166,6 +166,7 @@ def without_ids(path: Path) -> list[dict[str, Any]]:
     return conversations
 
 
+@pytest.mark.slow(2)
 def test_an_attached_file_goes_before_the_message(page: Page, live: Live) -> None:
     sent = script(page, {"content": "read"})
     ready(page, live)
@@ -204,6 +205,7 @@ def test_a_tool_is_called_and_answered_by_hand(page: Page, live: Live) -> None:
     assert sent[0]["tools"] == json.loads(TOOLS)
 
 
+@pytest.mark.slow(2)
 def test_answers_are_json_by_a_schema(page: Page, live: Live) -> None:
     ready(page, live)
     page.click("#json")

@@ -59,6 +59,7 @@ def test_a_stream_ends_as_the_whole_text(page: Page, live: Live, seed: int) -> N
     assert last_answer(page).evaluate(SHOWN) == streamed
 
 
+@pytest.mark.slow(4)
 def test_a_long_table_stays_one(page: Page, live: Live) -> None:
     rows = "".join(f"| row {n} | {n} |\n" for n in range(900))
     text = "| a | b |\n|---|---|\n" + rows

@@ -117,7 +117,7 @@ def calls_of(text: str, row: CallMarkup, tools: tuple[Tool, ...] = TOOLS) -> tup
 @pytest.mark.parametrize(
     ("compiler", "choice"),
     [
-        pytest.param(ByteTokenizer, "required", id="texts-required"),
+        pytest.param(ByteTokenizer, "required", id="texts-required", marks=pytest.mark.slow(4)),
         pytest.param(ByteTokenizer, NamedTool("get_weather"), id="texts-named"),
         pytest.param(MarkerTokenizer, "required", id="control-tokens-required"),
         pytest.param(MarkerTokenizer, NamedTool("get_weather"), id="control-tokens-named", marks=pytest.mark.slow(6)),

@@ -156,6 +156,7 @@ def test_thinking_that_nothing_turns_off():
     assert (found.switch, found.openings) == ("", ("<a><think>", "<a><think>"))
 
 
+@pytest.mark.slow(4)
 def test_a_template_that_takes_long_is_asked_for_a_tenth_of_a_second_each_time(monkeypatch):
     """A hostile one fails every probe, and takes part in none: three seconds are the most in all."""
     seconds = []
