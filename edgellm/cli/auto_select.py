@@ -13,8 +13,9 @@ import click
 from edgellm.cli._options import device, gpu_layers, kv, models_dir, models_file, profile, slots, think, threads
 from edgellm.cli.download import max_download
 from edgellm.cli.page import examples, say
+from edgellm.cli.placed import on_gpus
 from edgellm.cli.words import BACKEND, TASK, TOKENS
-from edgellm.units import counted, show_memory, show_params, show_rate, show_size
+from edgellm.units import show_memory, show_params, show_rate, show_size
 
 if TYPE_CHECKING:
     from edgellm.selection.context import SelectionContext
@@ -150,7 +151,7 @@ def _show_choice(c: Candidate, machine: Machine, *, reads_only: bool) -> None:
     say(f"{c.model} {c.quant}", bold=True, fg="green")
     for line in (
         f"reads about {rate}" if reads_only else f"about {rate}, prompts at {show_rate(c.prefill.tok_s)}",
-        *_on_gpu(c),
+        *on_gpus(c),
         f"{show_memory(c.footprint.needed_bytes)} of memory",
         f"{show_params(c.params)} parameters, {show_size(c.tensor_bytes)} of weights, for {machine.name}",
         f"{c.ctx:,} tokens of context in {c.kv_type}, slots: {c.slots}, threads: {threads}, backend: {c.backend}",
@@ -184,19 +185,6 @@ def _show_whether_it_is_here(choice: Candidate, context: SelectionContext, reque
         say("Nothing that is on this disk would do.")
     else:
         say(f"Best on this disk (--offline): {one_line(here, reads_only=request.task == 'embed')}")
-
-
-def _on_gpu(c: Candidate) -> list[str]:
-    """Where it runs, if not on the processor alone."""
-    if not c.parts:
-        return []
-    layers = "all layers" if c.gpu_layers < 0 else counted(c.gpu_layers, "layer")
-    away = f", the experts of {c.experts_away} in RAM" if c.experts_away else ""
-    held = ", ".join(
-        part.description if part.unified else f"{part.description} ({show_memory(part.n_bytes)} of its memory)"
-        for part in c.parts
-    )
-    return [f"{layers} on {held}{away}"]
 
 
 def _show_runners_up(decision: Decision, *, reads_only: bool) -> None:

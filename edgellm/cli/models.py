@@ -14,6 +14,7 @@ from edgellm.cli._options import models_dir, models_file, profile
 from edgellm.cli.page import Column, examples, say, say_json, table
 from edgellm.cli.words import TASK
 from edgellm.errors import EdgeLLMError, NothingFits, UsageError
+from edgellm.types.request import ALL_LAYERS
 from edgellm.units import show_memory, show_params, show_rate, show_size
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def _decided(context: SelectionContext, request: SelectionRequest) -> Here:
     except NothingFits:
         return Here("", {})
     choice = decision_json.to_dict(decision)["choice"]
-    keys = ("quant", "backend", "ctx", "kv_type", "tensor_bytes", "decode", "prefill", "quality", "memory")
+    keys = ("quant", "backend", "ctx", "kv_type", "tensor_bytes", "decode", "prefill", "quality", "memory", "placement")
     plan = {key: choice[key] for key in keys}
     is_slow = any(isinstance(reason, Slow) for reason in decision.reasons)
     return Here("slow" if is_slow else "fits", plan)
@@ -205,8 +206,20 @@ def _print_fitting(listed: Sequence[dict[str, Any]], task: Task, slow: int) -> N
     floor = show_rate(TASK_NEEDS[task].floor_tps)
     more = f"; {slow} more fit but stay below {floor} tok/s" if slow else ""
     say(f"\n{len(listed)} models for {task}, the best first{more}.")
+    _print_placed([row["here"]["placement"] for row in listed])
     say("> is chosen by `edgellm auto-select`. `edgellm estimate MODEL` tells more of one.")
     _print_licence_note(listed)
+
+
+def _print_placed(placements: Sequence[dict[str, Any]]) -> None:
+    """How many run on GPUs, where any does."""
+    names = {", ".join(part["description"] for part in placed["parts"]) for placed in placements if placed["parts"]}
+    if not names:
+        return
+    whole = sum(placed["gpu_layers"] == ALL_LAYERS and not placed["experts_away"] for placed in placements)
+    alone = sum(not placed["parts"] for placed in placements)
+    in_part = len(placements) - whole - alone
+    say(f"On {' or '.join(sorted(names))}: {whole} whole, {in_part} in part; {alone} on the processor alone.")
 
 
 def _mark(row: Mapping[str, Any]) -> str:

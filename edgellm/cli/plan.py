@@ -10,6 +10,7 @@ import click
 
 from edgellm.cli._options import models_dir, models_file
 from edgellm.cli.page import examples, say, say_json
+from edgellm.cli.placed import on_gpus
 from edgellm.errors import UsageError
 from edgellm.units import show_memory, show_rate, show_size
 
@@ -159,6 +160,8 @@ def _show_box(box: Assigned, width: int) -> None:
         f"{show_memory(c.footprint.resident_bytes)} of {show_memory(box.decision.budget_bytes if box.decision else 0)}",
         lead="  ",
     )
+    for line in on_gpus(c):
+        say(line, lead="  ")
     say(f"from {c.source.split()[0]}", lead="  ")
 
 

@@ -33,6 +33,13 @@ class Planner:
         return []
 
 
+class Offloading(Planner):
+    """One that could be built for GPUs."""
+
+    def offload(self, machine):
+        raise AssertionError(f"of {machine.name} a build is assumed, and none is asked")
+
+
 @pytest.fixture
 def tell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tell:
     monkeypatch.setenv("EDGELLM_PLUGINS", "")
@@ -120,3 +127,24 @@ def test_this_machine_in_a_fleet_is_planned_as_auto_select_does(tell: Tell, tmp_
     box = json.loads(tell("plan", "--fleet", str(path), "--json"))["boxes"][0]
     alone = json.loads(tell("auto-select", "--max-memory", "4GiB", "--json"))
     assert (box["choice"]["model"], box["choice"]["quant"]) == (alone["choice"]["model"], alone["choice"]["quant"])
+
+
+@pytest.mark.slow(12)
+def test_placements_on_gpus_are_the_same_in_every_command(
+    tell: Tell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(plugins()), "backends", lambda self: {"gguf": Offloading()})
+    there = ("--profile", "desktop-rtx-3060-12gb")
+    path = tmp_path / "fleet.toml"
+    path.write_text('[[boxes]]\nname = "there"\nprofile = "desktop-rtx-3060-12gb"\n')
+    choice = json.loads(tell("auto-select", *there, "--json"))["choice"]
+    (box,) = json.loads(tell("plan", "--fleet", str(path), "--json"))["boxes"]
+    rows = json.loads(tell("models", "--fits", *there, "--json"))["models"]
+    (chosen,) = [row for row in rows if row["chosen"]]
+
+    assert choice["placement"]["parts"]
+    assert box["choice"] == choice
+    assert chosen["id"] == choice["model"]
+    assert chosen["here"] == {key: choice[key] for key in chosen["here"]}
+    assert "on RTX 3060 12GB" in " ".join(tell("plan", "--fleet", str(path)).split())
+    assert "On RTX 3060 12GB: " in tell("models", "--fits", *there)
