@@ -152,7 +152,7 @@ def _show_choice(c: Candidate, machine: Machine, *, reads_only: bool) -> None:
     for line in (
         f"reads about {rate}" if reads_only else f"about {rate}, prompts at {show_rate(c.prefill.tok_s)}",
         *on_gpus(c),
-        f"{show_memory(c.footprint.needed_bytes)} of memory",
+        f"{show_memory(c.counted_bytes)} of memory",
         f"{show_params(c.params)} parameters, {show_size(c.tensor_bytes)} of weights, for {machine.name}",
         f"{c.ctx:,} tokens of context in {c.kv_type}, slots: {c.slots}, threads: {threads}, backend: {c.backend}",
         f"expected quality {c.quality:.0f} of 100 ({c.quality_low:.0f} to {c.quality_high:.0f})",

@@ -200,7 +200,7 @@ def _print_fitting(listed: Sequence[dict[str, Any]], task: Task, slow: int) -> N
     for row in listed:
         plan = row["here"]
         numbers = (f"{plan['quality']['mid']:.0f}", show_size(plan["tensor_bytes"]), f"{plan['ctx']:,}")
-        speed = (show_rate(plan[_rate(task)]["tok_s"]), show_memory(plan["memory"]["needed_bytes"]))
+        speed = (show_rate(plan[_rate(task)]["tok_s"]), show_memory(plan["memory"]["counted_bytes"]))
         rows.append((("> " if row["chosen"] else "  ") + row["id"] + _mark(row), plan["quant"], *numbers, *speed))
     table(FITTING, rows, gap=1)
     floor = show_rate(TASK_NEEDS[task].floor_tps)

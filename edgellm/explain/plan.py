@@ -14,7 +14,7 @@ def budget(of: reason.BudgetReason) -> str:
         return f"{show_memory(of.budget_bytes)}: as asked; the machine would allow {show_memory(of.machine_bytes)}"
     available, total = of.available_bytes, show_memory(of.total_bytes)
     room = "planned as if nothing else ran" if available is None else f"{show_memory(available)} available"
-    words = f"{show_memory(of.budget_bytes)}: {room} of {total}, less a reserve"
+    words = f"{show_memory(of.budget_bytes)}: {room} of {total}, less a reserve{' for a desktop' if of.desktop else ''}"
     if of.limit_bytes is not None:
         used = f", {show_memory(of.limit_used_bytes)} of it used" if of.limit_used_bytes else ""
         words += f"; {of.limit_source or 'a limit'} allows {show_memory(of.limit_bytes)}{used}"

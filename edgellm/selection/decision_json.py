@@ -51,7 +51,7 @@ def _candidate(choice: Candidate | None) -> dict[str, Any] | None:
     return {
         **explain.fields(choice, "model", "params", "quant", "backend", "ctx", "slots", "threads", "threads_batch"),
         **explain.fields(choice, "gpu_layers", "kv_type", "tensor_bytes"),
-        "memory": explain.fields(choice.footprint, *_MEMORY),
+        "memory": {**explain.fields(choice.footprint, *_MEMORY), "counted_bytes": choice.counted_bytes},
         **explain.fields(choice, "decode", "prefill"),
         "placement": placement(choice),
         "quality": {"mid": choice.quality, "low": choice.quality_low, "high": choice.quality_high},
@@ -77,5 +77,5 @@ def one_line(choice: Candidate, *, reads_only: bool = False) -> str:
     return (
         f"{choice.model} {choice.quant} ({show_params(choice.params)}, {show_size(choice.tensor_bytes)}): "
         f"{choice.ctx:,} tokens of context{cache}, {'reads ' if reads_only else ''}{show_rate(rate.tok_s)} tok/s, "
-        f"{show_memory(choice.footprint.needed_bytes)} of memory{_of_gpu(choice)}"
+        f"{show_memory(choice.counted_bytes)} of memory{_of_gpu(choice)}"
     )

@@ -344,4 +344,5 @@ class Option:
             source=self.file.source, license=self.card.license, kv_type=self.kv_type, threads=self.threads,
             threads_batch=scenario.threads, gpu_layers=placed.gpu_layers, parts=placed.on_gpus,
             experts_away=placed.experts_away, ubatch=placed.ubatch, other_placements=self.places.others(ctx),
+            counted_bytes=self.counted(placed),
         )  # fmt: skip

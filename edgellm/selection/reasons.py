@@ -142,7 +142,7 @@ def unproven(facts: BackendFacts) -> list[BackendUnproven]:
 def about(chosen: Option, choice: Candidate, possible: Sequence[Option]) -> list[reason.Reason]:
     """What a person should know of the choice: memory, speed, where it comes from, what its licence restricts."""
     run, request = chosen.with_slots(choice.slots), chosen.scenario.request
-    needed, placed = run.counted_at(choice.ctx), run.placed_at(choice.ctx)
+    placed = run.placed_at(choice.ctx)
     rate = choice.prefill if request.task == "embed" else choice.decode
     gpu, prompts = gpu_reason(run, choice.ctx), choice.prefill
     is_unknown = placed.parts and not run.rates_at(choice.ctx).on_gpu
@@ -154,7 +154,7 @@ def about(chosen: Option, choice: Candidate, possible: Sequence[Option]) -> list
         *_backend(chosen, possible),
         *unproven(chosen.facts),
         *([gpu] if gpu is not None else []),
-        reason.MemoryNeeded(needed, chosen.scenario.budget_bytes, factor, runs),
+        reason.MemoryNeeded(choice.counted_bytes, chosen.scenario.budget_bytes, factor, runs),
         *([reason.Threads(request.threads, asked=True)] if request.threads is not None else []),
         *([reason.FewerThreads(chosen.threads, most, 1 - NEARLY_ALL)] if chosen.threads < most else []),
         reason.Speed(rate.tok_s, rate.low, rate.high, rate.basis),

@@ -89,7 +89,9 @@ class Scenario:
         else:
             cap = machine.memory_cap
             rule = cap[1] if cap is not None and own == cap[0] else ""
-            budget = MachineBudget(own, memory.total_bytes, memory.available_bytes, cap=rule)
+            budget = MachineBudget(
+                own, memory.total_bytes, memory.available_bytes, cap=rule, desktop=machine.has_session
+            )
             if limits.memory_bytes is not None and limits.memory_bytes < memory.total_bytes:
                 budget = replace(
                     budget,

@@ -12,6 +12,7 @@ from typing import Literal
 from edgellm.types.gpu_problem import GpuProblem
 
 JETSON_OWN_BYTES = 2_800_000_000  # what system and CUDA keep of a memory that the GPU shares
+DESKTOP_BYTES = 4 * 1024**3  # the least that Windows 11 and Ubuntu 24.04 Desktop ask for (docs/explain/memory-model.md)
 
 
 # Of a data sheet's numbers: read at the public pages that `source` names, or written from memory.
@@ -115,6 +116,7 @@ class Machine:
     provenance: Provenance | None = None
     notes: tuple[str, ...] = ()  # what is unknown and why, in words
     gpu_problems: tuple[GpuProblem, ...] = ()  # of GPUs, whether they are in `accelerators` or not
+    desktop: bool = False  # somebody works at it; said in profiles, as here the system tells what is available
     schema: int = 1
 
     @property
@@ -122,18 +124,25 @@ class Machine:
         return None if self.provenance is None else self.provenance.trust
 
     @property
+    def has_session(self) -> bool:
+        """A desktop's session will run beside, and is in no number that is known."""
+        return self.desktop and self.memory.available_bytes is None
+
+    @property
     def memory_budget_bytes(self) -> int:
         """Bytes a model may use here: the least of available RAM and the room left in the limit, less a reserve.
 
-        The reserve is max(10 %, 512 MiB) of the memory that counts, but at most a quarter of it, so that a 700 MiB
-        container keeps a usable budget. Source: docs/explain/memory-model.md; the quarter is ours.
+        The reserve is max(10 %, 512 MiB) of the memory that counts, with what a desktop's session takes where nothing
+        tells what is available, but at most a quarter of it, so that a 700 MiB container keeps a usable budget. Source:
+        docs/explain/memory-model.md; the quarter is ours.
         """
         room = self.memory.available_bytes if self.memory.available_bytes is not None else self.memory.total_bytes
         scope = self.memory.total_bytes
         if self.limits.memory_bytes is not None:
             room = min(room, self.limits.memory_bytes - (self.limits.memory_used_bytes or 0))
             scope = min(scope, self.limits.memory_bytes)
-        reserve = min(max(scope // 10, 512 * 1024**2), scope // 4)
+        session = DESKTOP_BYTES if self.has_session else 512 * 1024**2
+        reserve = min(max(scope // 10, session), scope // 4)
         cap = self.memory_cap
         return max(0, room - reserve) if cap is None else max(0, min(room - reserve, cap[0]))
 

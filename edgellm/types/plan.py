@@ -175,6 +175,7 @@ class Candidate:
     experts_away: int = 0  # as in Settings
     ubatch: int = 512  # tokens of a prompt that are computed at once
     other_placements: tuple[OtherPlacement, ...] = ()  # the next best, where there are GPUs
+    counted_bytes: int = 0  # against the memory budget, with a margin where the size is an estimate
 
     @property
     def settings(self) -> Settings:

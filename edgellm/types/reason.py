@@ -28,6 +28,7 @@ class MachineBudget(Fact, frozen=True):
     limit_used_bytes: int | None = None
     limit_source: str = ""
     cap: str = ""  # a rule of the system that leaves a program less
+    desktop: bool = False  # the reserve holds a desktop's session, which is in no number
 
 
 class RequestedBudget(Fact, frozen=True):

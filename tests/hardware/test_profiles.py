@@ -69,6 +69,8 @@ def test_a_profile_that_comes_with_edgellm(name: str) -> None:
         ("apple-m1-8gb", "neon dotprod fp16", "i8mm bf16"),
         ("apple-m2-8gb", "i8mm bf16", "sve"),
         ("aws-graviton3-64vcpu-128gb", "sve i8mm bf16", "sve2"),
+        ("intel-core-i5-1135g7-16gb", "avx512vnni avx512vbmi", "avx_vnni avx512bf16"),
+        ("intel-core-i7-1260p-16gb", "avx_vnni", "avx512f"),
     ],
 )
 def test_instruction_sets_are_those_of_the_core(name: str, has: str, lacks: str) -> None:
@@ -86,6 +88,7 @@ def test_instruction_sets_are_those_of_the_core(name: str, has: str, lacks: str)
         ("snapdragon-8-gen-3-8gb", 6),
         ("nvidia-dgx-spark-128gb", 20),
         ("intel-core-ultra-7-155h-16gb", 6),
+        ("intel-core-i5-1235u-16gb", 2),
         ("container-2cpu-2gb", 2),
     ],
 )

@@ -11,7 +11,9 @@ from support.contexts import context
 from edgellm.catalog.lookup import catalog
 from edgellm.selection.decide import decide
 from edgellm.selection.decision_json import SCHEMA, one_line, to_dict
+from edgellm.types.reason import MemoryNeeded
 from edgellm.types.request import SelectionRequest
+from edgellm.units import show_memory
 
 DOC = Path(__file__).parents[2] / "docs" / "auto-select-json.md"
 TOP = (
@@ -53,6 +55,16 @@ def test_the_report_is_plain_json(machine, gguf) -> None:
     found = report(machine, gguf)
 
     assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_the_memory_of_the_first_line_is_the_one_that_counts(machine, gguf) -> None:
+    """With the margin for a size that is an estimate."""
+    decision = decide(context(machine(), [catalog()["gemma-3n-e2b-it"]], [gguf()]), SelectionRequest(min_tps=0.1))
+    assert decision.choice is not None
+    (memory,) = (reason for reason in decision.reasons if isinstance(reason, MemoryNeeded))
+
+    assert memory.needed_bytes == decision.choice.counted_bytes > decision.choice.footprint.needed_bytes
+    assert f"{show_memory(memory.needed_bytes)} of memory" in one_line(decision.choice)
 
 
 def test_one_line_holds_what_a_person_compares(machine, gguf) -> None:
