@@ -10,7 +10,7 @@ from pathlib import Path
 from msgspec import structs
 
 from edgellm.catalog import lookup
-from edgellm.errors import UnsupportedArtifact, UsageError
+from edgellm.errors import UnknownAdapter, UnsupportedArtifact, UsageError
 from edgellm.estimate import adapter, quants
 from edgellm.formats.gguf import adapter as gguf_adapter
 from edgellm.formats.gguf.reader import read_model
@@ -40,7 +40,8 @@ def asked(texts: Iterable[str]) -> tuple[AskedAdapter, ...]:
     """The adapters of FILE, NAME=FILE and NAME texts: a file without a name has that of its path, and NAME is stored.
 
     Raises:
-        UsageError: a name is none, or is given twice. ArtifactError: a file is damaged or no adapter.
+        UsageError: a name is none, or is given twice. UnknownAdapter: there is no such file, and none is stored.
+        ArtifactError: a file is damaged or no adapter.
     """
     adapters = tuple(map(_asked, texts))
     names = [one.file.name for one in adapters]
@@ -171,7 +172,11 @@ def _asked(text: str) -> AskedAdapter:
     check_no_quant(name, hint=f"call it otherwise: {name}-adapter=FILE")
     there = [] if sep or Path(path).exists() else [one for one in AdapterStore().installed() if one.name == text]
     if not there:
-        return _read(name, Path(path).expanduser())
+        file = Path(path).expanduser()
+        if not file.exists():
+            hint = "name a .gguf file, or an adapter of `edgellm adapters list`"
+            raise UnknownAdapter(f"there is no adapter {path[:80]!r}", hint=hint, adapter=path)
+        return _read(name, file)
     if all(one.is_merged for one in there):
         there[0].adapter()
     there = [one for one in there if not one.is_merged]

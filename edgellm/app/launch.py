@@ -16,7 +16,7 @@ from edgellm.contract.manager import plugins
 from edgellm.contract.source import Progress, Resolver, scheme_of
 from edgellm.errors import ArtifactError, DiskFull, SourceError, SourceUnreachable, UnknownModel, UnsupportedArtifact
 from edgellm.selection.context import SelectionContext
-from edgellm.selection.decide import decide
+from edgellm.selection.decide import decide, usable_backends
 from edgellm.store.card import undescribed, verified
 from edgellm.store.http import redacted
 from edgellm.store.library import Library, silent
@@ -47,6 +47,8 @@ def plan(
         ArtifactError: an adapter is damaged, or was made for another model.
     """
     decision, tuned = None, None
+    if options.backend is not None and options.backend not in plugins().backends():
+        usable_backends(app_context.here().backends, options.request())  # raises, before a model is looked for
     if model is not None:
         tuned = adapters.tuned(model, options)
         model, options = tuned.model, tuned.options

@@ -73,7 +73,6 @@ def set_up(level: str | None, form: str | None) -> tuple[Say, Say]:
     logs.set_up((level or ("warning" if form is None else "info")).upper(), settings.current().line_format)
     if form is None:
         return tell, functools.partial(tell, err=True)
-    _log.setLevel(logging.INFO)
     return _log.info, _log.warning
 
 

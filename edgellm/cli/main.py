@@ -38,6 +38,7 @@ OTHER_WAYS |= {"kill": OTHER_WAYS["stop"], "upgrade": OTHER_WAYS["update"]}
 
 EXPLAINING = ("doctor", "help", "completion")  # which run whatever the environment says
 LOGGING = ("serve",)  # which tell in lines of a log what is wrong with it
+READER_GONE = 128 + 13  # as of a program that SIGPIPE ends: who reads a pipe has had enough
 
 
 class LazyGroup(click.Group):
@@ -57,6 +58,12 @@ class LazyGroup(click.Group):
         if self.get_command(ctx, name) is None and not name.startswith("-") and not ctx.resilient_parsing:
             raise _unknown(name, self.list_commands(ctx))
         return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:  # of which click makes status 1
+            _end_by_system(error)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         helps = [(name, command.get_short_help_str(200)) for name, command in sorted(_commands().items())]
@@ -122,7 +129,7 @@ def _end_by_system(error: OSError) -> NoReturn:
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if isinstance(error, BrokenPipeError):
-        sys.exit(1)  # as click does
+        sys.exit(READER_GONE)
     what = error.filename or "the output cannot be written"
     hint = "look at its permissions" if error.filename else "look where standard output leads"
     say_error(EdgeLLMError(f"{what}: {error.strerror or error}", hint=hint))

@@ -185,6 +185,5 @@ def _show_downloads(boxes: Sequence[Assigned]) -> None:
     machines = sum(box.site.count for box in boxes)
     about = "" if all(f.bytes_exact for f in files) else "about "
     word = "file" if len(files) == 1 else "files"
-    say(
-        f"\n{len(files)} {word} to download, {about}{distinct}; over all {machines:,} machines {about}{total}.",
-    )
+    over_all = f"; over all {machines:,} machines {about}{total}" if machines > 1 else ""
+    say(f"\n{len(files)} {word} to download, {about}{distinct}{over_all}.")

@@ -12,6 +12,8 @@ def stored(of: problems.StoreProblem | None) -> str:
             return ""
         case problems.FileUnreadable():
             return f"damaged: {of.path} cannot be read: {of.error}"
+        case problems.Forbidden():
+            return f"set aside: {of.path} may not be read by this user"
         case problems.OtherSize():
             return f"damaged: {of.path} has {of.n_bytes} bytes, {of.stored_bytes} were stored"
         case problems.OtherHash():
@@ -27,4 +29,6 @@ def stored_remedy(of: problems.StoreProblem) -> str:
     """What to do about it."""
     if isinstance(of, problems.RecordOfNewer):
         return "update edgellm, or delete it with `edgellm rm`: until then it is neither used nor fetched again"
+    if isinstance(of, problems.Forbidden):
+        return "its owner lets others read it (`chmod -R a+rX` of its folder), or EDGELLM_HOME names a folder of yours"
     return "it is fetched again when it is chosen"

@@ -31,7 +31,7 @@ from edgellm.runtime.mailbox import Mailbox
 from edgellm.runtime.process_usage import ProcessUsage, process_usage
 from edgellm.runtime.session import CLOSE_TIMEOUT_S, Session, SessionState, Sink, closed
 from edgellm.runtime.watchdog import Watchdog, limits
-from edgellm.runtime.worker_end import died, how_it_ended
+from edgellm.runtime.worker_end import died, how_it_ended, not_again
 from edgellm.runtime.worker_process import WorkerProcess
 from edgellm.types.plan import LaunchPlan
 from edgellm.types.request import Request
@@ -279,10 +279,10 @@ class WorkerSession(Session):
             self._deaths = 0 if served else self._deaths + 1
             again = self._info is not None
             failed = not again or self._deaths > RELOADS
+            told = error.message
             if again and not served and not isinstance(error, WorkerCrashed):
                 # No fault of the requests that wait: a file that is gone, or memory that is short.
-                again_not = f"the model does not load again: {error.message}"
-                error = WorkerCrashed(again_not, hint=error.hint, reason=error.message)
+                error = not_again(error)
             if isinstance(error, WorkerCrashed):
                 error.hint = _hint(again, pause_s(self._deaths), error.hint)
             self._state, self._outage = "failed" if failed else "reloading", error
@@ -293,9 +293,9 @@ class WorkerSession(Session):
             pause = pause_s(self._deaths)
         # Outside the lock: writing may block. A first load that fails is its caller's to tell.
         if again and failed:
-            log.error("%s; it is tried again in %.0f s", error.message, pause, extra=self._facts(code=error.code))
+            log.error("%s; it is tried again in %.0f s", told, pause, extra=self._facts(code=error.code))
         elif again:
-            log.warning("%s; the model is loaded again", error.message, extra=self._facts(code=error.code))
+            log.warning("%s; the model is loaded again", told, extra=self._facts(code=error.code))
         return again
 
     def _facts(self, **more: str) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgellm.contract.child import End
-from edgellm.errors import WorkerCrashed
+from edgellm.errors import EdgeLLMError, WorkerCrashed
 
 
 def died(reason: str) -> WorkerCrashed:
@@ -20,3 +20,8 @@ def how_it_ended(end: End) -> str:
         "SIGBUS": "a file that shrank while it was mapped, or a full disk",
     }
     return f"killed by {end.signal}" + (f": {causes[end.signal]}" if end.signal in causes else "")
+
+
+def not_again(error: EdgeLLMError) -> WorkerCrashed:
+    """Of a model that ran and does not load any more. Clients read it: `reason` and the log name files, it does not."""
+    return WorkerCrashed(f"the model does not load again ({error.code})", hint=error.hint, reason=error.message)

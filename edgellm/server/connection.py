@@ -103,6 +103,14 @@ class Connection(H11Protocol):
         self._read_turn()
         self._look(began=bool(self.conn.trailing_data[0]))
 
+    def shutdown(self) -> None:
+        """The server ends. Nobody waits for the rest of a body."""
+        if self._awaited == "body" and not self.transport.is_closing():
+            stopping = HttpError(503, "the server is stopping", code="closed", hint="send the request again later")
+            self._refuse_unread(stopping)
+        else:
+            super().shutdown()
+
     @property
     def held_bytes(self) -> int:
         return self.conn.body_bytes

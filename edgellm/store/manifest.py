@@ -21,9 +21,9 @@ import msgspec
 
 from edgellm.errors import IntegrityError
 from edgellm.files import sync, write_atomic
-from edgellm.store.record import read_record, size_problem
+from edgellm.store.record import read_record, size_problem, unreadable
 from edgellm.types.model import Artifact, Shape
-from edgellm.types.store_problem import FileUnreadable, OtherHash, StoreProblem
+from edgellm.types.store_problem import OtherHash, StoreProblem
 
 RECORD = "stored.json"
 _SCHEMA = 1
@@ -159,7 +159,7 @@ def check(stored: StoredModel) -> StoredModel:
             is_same = path.stat().st_mtime_ns == file.mtime_ns
             now = file if is_same else describe_file(path, inside=stored.folder, expected_sha256="")
         except OSError as error:
-            return replace(stored, problem=FileUnreadable(str(path), error.strerror or str(error)))
+            return replace(stored, problem=unreadable(path, error))
         if now.sha256 != file.sha256:
             return replace(stored, problem=OtherHash(str(path), now.sha256, file.sha256))
         files.append(now)

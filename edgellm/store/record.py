@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, TypeVar
 
 import msgspec
 
 from edgellm.files import read_regular
-from edgellm.types.store_problem import FileUnreadable, OtherSize, RecordOfNewer, RecordUnreadable, StoreProblem
+from edgellm.types.store_problem import (
+    FileUnreadable,
+    Forbidden,
+    OtherSize,
+    RecordOfNewer,
+    RecordUnreadable,
+    StoreProblem,
+)
 
 T = TypeVar("T")
 
@@ -33,16 +41,25 @@ def read_record(path: Path, kind: type[T], *, schema: int, max_bytes: int) -> T 
         return msgspec.json.decode(content, type=kind)
     except FileNotFoundError:
         raise
+    except PermissionError:
+        return Forbidden(str(path))
     except OSError as error:
         return RecordUnreadable(str(path), error.strerror or str(error))
     except (ValueError, RecursionError) as error:  # msgspec's errors, UnicodeDecodeError
         return RecordUnreadable(str(path), str(error))
 
 
+def unreadable(path: Path, error: OSError) -> StoreProblem:
+    if isinstance(error, PermissionError):
+        return Forbidden(str(path))
+    return FileUnreadable(str(path), error.strerror or str(error))
+
+
 def size_problem(path: Path, n_bytes: int) -> StoreProblem | None:
     """What is wrong with a file of which `n_bytes` were stored, without hashing it."""
     try:
-        there = path.stat().st_size
+        with path.open("rb") as file:
+            there = os.fstat(file.fileno()).st_size
     except OSError as error:
-        return FileUnreadable(str(path), error.strerror or str(error))
+        return unreadable(path, error)
     return None if there == n_bytes else OtherSize(str(path), there, n_bytes)

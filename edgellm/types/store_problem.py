@@ -12,6 +12,12 @@ class FileUnreadable(Fact, frozen=True):
     error: str
 
 
+class Forbidden(Fact, frozen=True):
+    """This user may not read a file of it, or its record: another one stored it."""
+
+    path: str
+
+
 class OtherSize(Fact, frozen=True):
     """A file was cut, or something was added to it."""
 
@@ -43,4 +49,4 @@ class RecordOfNewer(Fact, frozen=True):
     read_schema: int  # the newest that this version reads
 
 
-StoreProblem = FileUnreadable | OtherSize | OtherHash | RecordUnreadable | RecordOfNewer
+StoreProblem = FileUnreadable | Forbidden | OtherSize | OtherHash | RecordUnreadable | RecordOfNewer

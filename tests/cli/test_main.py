@@ -92,7 +92,7 @@ def test_a_reader_that_leaves_is_no_error_to_tell() -> None:
     command = f"{shlex.quote(sys.executable)} -m edgellm quants --json | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
 
-    assert done.returncode in (0, 1)  # it may all have fitted into the pipe
+    assert done.returncode in (0, 141)  # it may all have fitted into the pipe
     assert done.stderr == ""
 
 
@@ -217,7 +217,7 @@ def test_a_reader_that_went_away_is_no_traceback(tmp_path: Path) -> None:
     stderr = process.stderr.read()
     process.stderr.close()
 
-    assert process.wait() == 1
+    assert process.wait() == 141  # as of what SIGPIPE ends
     assert stderr == ""
 
 

@@ -66,6 +66,15 @@ def test_one_model_and_one_file(plan: Plan) -> None:
     assert len(report["downloads"]["files"]) == 1
 
 
+def test_of_one_machine_nothing_is_said_over_all(plan: Plan, tmp_path: Path) -> None:
+    file = tmp_path / "f.toml"
+    file.write_text(BOX.format("own", "raspberry-pi-5-4gb"))
+    output, _ = plan(file)
+
+    assert "1 file to download" in output
+    assert "over all" not in output
+
+
 def test_a_box_with_nothing_to_run_is_said_and_exits_with_3(plan: Plan, tmp_path: Path) -> None:
     file = tmp_path / "f.toml"
     file.write_text(BOX.format("good", "intel-n100-16gb") + BOX.format("bad", "raspberry-pi-4-1gb") + "min_tps = 900\n")

@@ -26,7 +26,7 @@ from edgellm.cli import run as module
 from edgellm.cli.main import cli
 from edgellm.cli.run import command
 from edgellm.cli.talk import Talk, thoughtless
-from edgellm.errors import BadTemplate, UnknownModel, UnsupportedTask, UsageError
+from edgellm.errors import BackendUnavailable, BadTemplate, UnknownAdapter, UnknownModel, UnsupportedTask, UsageError
 from edgellm.hardware import profiles
 from edgellm.sdk.client import EdgeLLM
 from edgellm.selection.backend_facts import BackendFacts
@@ -368,3 +368,17 @@ def test_the_task_embed_is_refused_before_anything_is_chosen() -> None:
     check_refusal(result.exception, UnsupportedTask)
     named = CliRunner().invoke(command, ["all-minilm-l6-v2", "hello"], standalone_mode=False)
     check_refusal(named.exception, UnsupportedTask)
+
+
+def test_a_backend_that_is_none_is_told_before_the_model() -> None:
+    with refuses(BackendUnavailable):
+        CliRunner().invoke(
+            command, ["hi", "there", "--backend", "WRONG"], standalone_mode=False, catch_exceptions=False
+        )
+
+
+def test_an_adapter_that_is_none_is_told_with_the_way_to_those_there_are() -> None:
+    with refuses(UnknownAdapter, adapter="nosuch"):
+        CliRunner().invoke(
+            command, ["echo", "there", "--adapter", "nosuch"], standalone_mode=False, catch_exceptions=False
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import socket
 import sys
 from pathlib import Path
 
+import click
 import httpx
 import psutil
 import pytest
@@ -20,6 +22,7 @@ from support.processes import workers
 from support.serving import serving
 from support.waiting import PATIENCE_S, wait_until
 
+from edgellm.cli import log_lines
 from edgellm.cli.main import main
 from edgellm.errors import BackendUnavailable, SourceUnreachable, UsageError
 
@@ -99,6 +102,23 @@ def test_the_second_interrupt_leaves_now() -> None:
         assert command.status() == 130
         assert "Stopped at once" in command.err[-1]
         assert not any(process.is_running() for process in processes)
+
+
+@posix
+def test_the_rest_of_a_body_is_not_waited_for() -> None:
+    with serving("echo", "--port", "0", "--drain", "3600") as command:
+        command.wait_for("Ready after")
+        url = httpx.URL(command.url)
+        with socket.create_connection((url.host, url.port), timeout=PATIENCE_S) as connection:
+            head = b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+            connection.sendall(head + b"Content-Length: 1000\r\n\r\n{")
+            httpx.get(f"{command.url}/health", timeout=PATIENCE_S)  # answered after the head was read
+            command.signal(signal.SIGTERM)
+            with connection.makefile("rb") as answer:
+                status, *_ = answer.read().splitlines()
+
+        assert status.startswith(b"HTTP/1.1 503")
+        assert command.status() == 0
 
 
 @posix
@@ -277,6 +297,14 @@ def test_a_plugin_that_is_not_installed_is_told_by_its_name() -> None:
     with serving("echo", "--port", "0", EDGELLM_PLUGINS="ggfu") as command:
         assert command.status() == UsageError.exit_code
         wait_until(lambda: "EDGELLM_PLUGINS names 'ggfu'" in "".join(command.err))
+
+
+def test_a_log_level_holds_for_what_the_server_says_of_itself() -> None:
+    with click.Context(click.Command("serve")):
+        say, warn = log_lines.set_up("warning", "json")
+        log = logging.getLogger("edgellm.serve")
+        assert (say, warn) == (log.info, log.warning)
+        assert (log.isEnabledFor(logging.INFO), log.isEnabledFor(logging.WARNING)) == (False, True)
 
 
 @pytest.mark.parametrize("level", ["bogus", "5"])

@@ -26,6 +26,7 @@ from edgellm.errors import BadArtifact, Closed, UsageError, WorkerCrashed
 from edgellm.runtime import supervisor, worker_process
 from edgellm.runtime.session import AsyncSink
 from edgellm.runtime.supervisor import WorkerSession
+from edgellm.runtime.worker_end import not_again
 from edgellm.store.holders import holders
 from edgellm.types.event import Delta, Done
 from edgellm.types.markup import Markup, Reading
@@ -573,3 +574,11 @@ def test_a_request_that_cannot_be_sent_is_refused_and_holds_up_nobody(open_sessi
     assert isinstance(refused.end()[1], UsageError)
     assert isinstance(ask(session, "hello", 5).end()[1], Done)
     assert session.restarts == 0
+
+
+def test_a_model_that_is_gone_is_told_without_its_folder() -> None:
+    """Clients read it."""
+    cause = "/home/me/models/m.gguf: no such file"
+    error = not_again(BadArtifact(cause))
+
+    assert (error.message, error.reason) == ("the model does not load again (bad_artifact)", cause)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 from support.browser import answered, ask, last_answer, ready, script, watched
 from support.live_server import Live
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.browser
 
@@ -44,6 +45,26 @@ def test_an_edit_and_another_answer_are_branches(page: Page, live: Live) -> None
     expect(page.locator(".user > .text")).to_have_text("first")
     page.get_by_label("Next version").first.click()
     answer_is(page, "another")  # the latest below it
+
+
+def test_what_is_asked_while_the_page_opens_is_answered(page: Page, live: Live) -> None:
+    held: list[Route] = []
+    opens = [False]
+    page.route("**/health", lambda route: route.continue_() if opens[0] else held.append(route))
+    page.goto(live.url)
+    wait_until(lambda: page.evaluate("document.querySelector('#send').disabled") and held != [])
+    ask(page, "early")
+    opens[0] = True
+    for route in held:
+        route.continue_()
+    answer_is(page, "early")
+
+
+def test_a_turn_outlives_a_reload_right_behind_it(page: Page, live: Live) -> None:
+    ready(page, live)
+    answered(page, "first")
+    page.reload()
+    answer_is(page, "first")
 
 
 def test_conversations_outlive_a_reload(page: Page, live: Live) -> None:

@@ -18,8 +18,9 @@ from edgellm import explain
 from edgellm.store import manifest
 from edgellm.store.library import Library
 from edgellm.store.manifest import StoredModel
+from edgellm.store.record import read_record, size_problem
 from edgellm.types.model import ModelFile
-from edgellm.types.store_problem import FileUnreadable, OtherHash, OtherSize, RecordOfNewer, RecordUnreadable
+from edgellm.types.store_problem import FileUnreadable, Forbidden, OtherHash, OtherSize, RecordOfNewer, RecordUnreadable
 
 LOCATE = """
 import sys
@@ -27,6 +28,8 @@ from edgellm.store.library import Library
 from edgellm.types.model import ModelFile
 print(Library().locate(ModelFile(sys.argv[1], "Q8_0", sha256=sys.argv[2]), "tiny").path)
 """
+
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -122,3 +125,21 @@ def test_damage_is_found_and_named(stored: StoredModel) -> None:
     (entry,) = Library().installed()
     assert isinstance(entry.problem, FileUnreadable)
     assert entry.problem.path == str(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="Windows has no such users")
+def test_what_another_user_keeps_to_himself_is_not_damaged(stored: StoredModel) -> None:
+    path, record = stored.folder / "tiny.gguf", stored.folder / manifest.RECORD
+    for file in (path, record):
+        file.chmod(0)
+    user = os.geteuid()
+    if user == 0:  # who may read everything
+        os.seteuid(NOBODY)
+    try:
+        problems = [size_problem(path, stored.bytes), read_record(record, dict, schema=1, max_bytes=1000)]
+    finally:
+        os.seteuid(user)
+
+    assert problems == [Forbidden(str(path)), Forbidden(str(record))]
+    assert "damaged" not in explain.stored(Forbidden(str(path)))
+    assert "fetched" not in explain.stored_remedy(Forbidden(str(path)))

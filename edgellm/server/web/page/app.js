@@ -134,7 +134,7 @@ document.addEventListener("keydown", (event) => {
     at("new-chat").click();
   }
 });
-addEventListener("pagehide", () => chat.stop());
+addEventListener("pagehide", () => chat.leave());
 
 showState();
 await chat.openLast();

@@ -57,6 +57,13 @@ export class Chat extends EventTarget {
     this.answer?.stop();
   }
 
+  // The page is left: what has come of an answer is kept now.
+  leave() {
+    if (!this.answer) return;
+    this.#keep(this.answer.message);
+    this.stop();
+  }
+
   setSystem(system) {
     if (system === this.conversation.system) return;
     this.conversation.system = system;

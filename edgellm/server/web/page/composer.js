@@ -14,7 +14,9 @@ export class Composer {
     this.files = [];
     this.busy = false;
     this.ready = false;
+    this.wanted = false; // to be sent as soon as the page is ready
     this.text = at("text");
+    this.text.addEventListener("input", () => (this.wanted = false));
     at("composer").addEventListener("submit", (event) => {
       event.preventDefault();
       this.submit();
@@ -37,6 +39,7 @@ export class Composer {
     at("send").hidden = busy;
     at("stop").hidden = !busy;
     at("send").disabled = !ready;
+    if (this.wanted && ready) this.submit();
   }
 
   write(text) {
@@ -46,7 +49,9 @@ export class Composer {
 
   submit() {
     const text = this.text.value;
-    if ((!text.trim() && !this.files.length) || this.busy || !this.ready) return;
+    if ((!text.trim() && !this.files.length) || this.busy) return;
+    this.wanted = !this.ready;
+    if (this.wanted) return;
     const files = this.files;
     this.text.value = "";
     this.files = [];

@@ -95,6 +95,7 @@ export class ConversationStore {
       };
       transaction.onabort = () => reject(transaction.error);
       change(transaction.objectStore("conversations"), transaction.objectStore("messages"));
+      transaction.commit(); // or it would end with a page that is left now
     });
   }
 }
