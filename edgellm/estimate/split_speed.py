@@ -59,13 +59,14 @@ def decode(
     """Time of one token of one slot; what no GPU holds, the processor computes. None: a GPU's speed is not known.
 
     Args:
+        kv_type: of what the processor reads. Nobody measured a smaller cache on GPUs: none is taken to be faster.
         rates, own: of the processor, as for `speed.decode`.
     """
     left, blocks = _left(parts, shape, weights)
     seconds = least = most = 0.0
     gpus = []
     for part in parts:
-        time = decode_seconds(part.gpu, part.api, shape, weights, depth=depth, kv_type=kv_type, share=part.share)
+        time = decode_seconds(part.gpu, part.api, shape, weights, depth=depth, share=part.share)
         if time is None:
             return None
         low, high = band_of(part.gpu, shape)

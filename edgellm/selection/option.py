@@ -181,14 +181,16 @@ class Option:
         return self._rated[threads, depth]
 
     def _predicted(self, threads: int, depth: int) -> Rate:
-        machine, rates = self.scenario.machine, self.facts.calibration
-        # Fewer bytes are more work: llama.cpp decoded at 0.4 to 0.6 of the rate with a q4_0 cache (docs/adr/027).
-        # Without a measurement a smaller cache is not taken to be faster.
-        kv_type = self.kv_type if rates is not None or self.kv_type == "f32" else "f16"
-        own = self.facts.priors.rates
+        machine, rates, own = self.scenario.machine, self.facts.calibration, self.facts.priors.rates
         return speed.decode(
-            machine, self.shape, self.weights, threads, depth=depth, kv_type=kv_type, rates=rates, own=own
+            machine, self.shape, self.weights, threads, depth=depth, kv_type=self.rated_cache, rates=rates, own=own
         )
+
+    @property
+    def rated_cache(self) -> str:
+        """What the processor's rate goes by: unmeasured, a smaller cache is not taken to be faster."""
+        # Fewer bytes are more work: llama.cpp decoded at 0.4 to 0.6 of the rate with a q4_0 cache (docs/adr/027).
+        return self.kv_type if self.facts.calibration is not None or self.kv_type == "f32" else "f16"
 
     @property
     def prefill(self) -> Rate:

@@ -38,6 +38,7 @@ class Runner:
     threads: int
     rates: Calibration | None
     priors: Priors
+    kv_type: str = "f16"  # of the part of the cache that it reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +81,9 @@ def decode(placement: Placement, runner: Runner, shape: Shape, weights: Weights,
     if parts is None:
         return None
     time = split_speed.decode(
-        parts, runner.machine, shape, weights, runner.threads, depth=depth, rates=runner.rates, own=runner.priors.rates
-    )
+        parts, runner.machine, shape, weights, runner.threads, depth=depth, kv_type=runner.kv_type, rates=runner.rates,
+        own=runner.priors.rates,
+    )  # fmt: skip
     if time is None:
         return None
     names = tuple(part.gpu.name for part in parts)
@@ -100,16 +102,18 @@ def prefill(placement: Placement, shape: Shape, weights: Weights) -> Rate | None
     rates = [
         gpu_speed.prefill(part.gpu, part.api, shape, weights, tokens=tokens, ubatch=placement.ubatch) for part in parts
     ]
-    known = [rate for rate in rates if rate is not None]
-    if len(known) < len(rates):
+    told = [rate for rate in rates if rate is not None]
+    if len(told) < len(rates):
         return None
     shares = [part.share.blocks or 1e-6 for part in parts]  # one may have the output table only
-    seconds = sum(share / sum(shares) / rate.tok_s for share, rate in zip(shares, known, strict=True))
-    first = known[0]
+    seconds = sum(share / sum(shares) / rate.tok_s for share, rate in zip(shares, told, strict=True))
+    first = told[0]
     band = (first.low / first.tok_s, first.high / first.tok_s)
     if not placement.host_weight_bytes:
         return banded(1 / seconds, band, first.basis)
-    link = min(part.gpu.link_gb_s or USUAL_LINK_GB_S for part in parts)
+    # llama.cpp copies within one memory, too: there it is read and written.
+    shared = placement.is_unified
+    link = min(p.gpu.bandwidth_gb_s / 2 if shared else p.gpu.link_gb_s or USUAL_LINK_GB_S for p in parts)
     host_bytes = round(placement.host_weight_bytes * _touched(shape, tokens))
     rate = split_speed.prefill(1 / seconds, host_bytes, link, tokens=tokens, ubatch=placement.ubatch)
     assert rate is not None, "a batch has more tokens than are needed"
@@ -124,8 +128,8 @@ def _touched(shape: Shape, tokens: int) -> float:
 
 def _gpu_parts(placement: Placement) -> Sequence[GpuPart] | None:
     parts = [_gpu_part(placement, part) for part in placement.parts]
-    known = [part for part in parts if part is not None]
-    return known if known and len(known) == len(parts) else None
+    predicted = [part for part in parts if part is not None]
+    return predicted if predicted and len(predicted) == len(parts) else None
 
 
 def _gpu_part(placement: Placement, part: DevicePart) -> GpuPart | None:

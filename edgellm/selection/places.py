@@ -182,7 +182,8 @@ class Places:
     @cached_property
     def _runner(self) -> Runner:
         option = self._option
-        return Runner(option.scenario.machine, option.threads, option.facts.calibration, option.facts.priors)
+        facts = option.facts
+        return Runner(option.scenario.machine, option.threads, facts.calibration, facts.priors, option.rated_cache)
 
     def others(self, ctx: int) -> tuple[OtherPlacement, ...]:
         """The next best placements, the best first, each on other devices or with more or less of the model there."""
@@ -201,8 +202,8 @@ class Places:
 
     def _other(self, placed: Placement) -> OtherPlacement:
         rates = self.rates(placed)
-        known = rates.on_gpu or not placed.parts
+        is_told = rates.on_gpu or not placed.parts
         return OtherPlacement(
-            placed.on_gpus, placed.gpu_layers, placed.experts_away, placed.ubatch, rates.decode if known else None,
-            rates.prefill if known else None, self._option.counted(placed),
+            placed.on_gpus, placed.gpu_layers, placed.experts_away, placed.ubatch, rates.decode if is_told else None,
+            rates.prefill if is_told else None, self._option.counted(placed),
         )  # fmt: skip

@@ -20,9 +20,9 @@ LARGE_UBATCH = 2048
 
 
 def asked(load: Load, gpus: Sequence[UsableGpu], count: int) -> Placement:
-    """As many layers as are asked for (-1 = all), on discrete devices where there are any."""
+    """As many layers as are asked for (-1 = all), on discrete devices where there are any, the fastest filled first."""
     count = load.total if count == ALL_LAYERS else min(count, load.total)
-    devices = tuple(gpu for gpu in gpus if not gpu.unified) or tuple(gpus[:1])
+    devices = _together(gpus) or tuple(gpus[:1])
     if not devices or count == 0:
         return load.alone()
     placed = _placed(load, devices, count)
@@ -30,11 +30,12 @@ def asked(load: Load, gpus: Sequence[UsableGpu], count: int) -> Placement:
         return placed
     fitting = _most(load, devices)
     # Shown as it would be if there were room.
-    roomy = tuple(replace(gpu, room_bytes=1 << 60) for gpu in devices)
-    wished = _placed(load, roomy[:1], count)
+    roomy = (replace(devices[-1], room_bytes=1 << 60),)
+    wished, parts = _placed(load, roomy, count), _filled(load, roomy, count, 0, UBATCH)
     assert wished is not None
+    assert parts is not None
     names, usable = ", ".join(gpu.description for gpu in devices), sum(gpu.room_bytes for gpu in devices)
-    needed = sum(part.n_bytes for part in wished.parts)
+    needed = sum(part.n_bytes for part in parts)
     return replace(wished, problem=LayersDoNotFit(count, load.total, needed, usable, names, fitting))
 
 
@@ -49,7 +50,7 @@ def possible(load: Load, gpus: Sequence[UsableGpu]) -> Iterator[Placement]:
         if whole is not None:
             yield whole
             continue
-        if load.has_experts:
+        if load.has_experts and not devices[0].unified:
             for ubatch in (UBATCH, LARGE_UBATCH):
                 if (away := _with_experts_away(load, devices, ubatch)) is not None:
                     yield away
@@ -61,26 +62,30 @@ def possible(load: Load, gpus: Sequence[UsableGpu]) -> Iterator[Placement]:
 def others(load: Load, devices: Sequence[UsableGpu], experts_away: int) -> Iterator[Placement]:
     """What to compare a placement on these devices with: without them, and with more of the model off them."""
     yield load.alone()
-    discrete = tuple(devices)
-    if not discrete:
+    used = tuple(devices)
+    if not used:
         return
     blocks = load.n_blocks
-    for ubatch in (UBATCH, LARGE_UBATCH) if load.has_experts and not discrete[0].unified else ():
+    for ubatch in (UBATCH, LARGE_UBATCH) if load.has_experts and not used[0].unified else ():
         for experts in ((experts_away + blocks) // 2, blocks):
-            if (away := _placed(load, discrete, load.total, experts=experts, ubatch=ubatch)) is not None:
+            if (away := _placed(load, used, load.total, experts=experts, ubatch=ubatch)) is not None:
                 yield away
-    if (half := _placed(load, discrete, min(_most(load, discrete), load.total // 2))) is not None:
+    if (half := _placed(load, used, min(_most(load, used), load.total // 2))) is not None:
         yield half
 
 
 def _sets(gpus: Sequence[UsableGpu]) -> Iterator[tuple[UsableGpu, ...]]:
-    """Each device alone, and all that have a memory of their own together, the fastest last."""
+    """Each device alone, and all that have a memory of their own together."""
     for gpu in gpus:
         yield (gpu,)
+    if len(discrete := _together(gpus)) > 1:
+        yield discrete
+
+
+def _together(gpus: Sequence[UsableGpu]) -> tuple[UsableGpu, ...]:
+    """All that have a memory of their own, the fastest last: that one holds the output table and is filled first."""
     discrete = [gpu for gpu in gpus if not gpu.unified]
-    if len(discrete) > 1:
-        # The last one holds the output table and is filled first.
-        yield tuple(sorted(discrete, key=lambda gpu: gpu.gpu.bandwidth_gb_s if gpu.gpu is not None else 0.0))
+    return tuple(sorted(discrete, key=lambda gpu: gpu.gpu.bandwidth_gb_s if gpu.gpu is not None else 0.0))
 
 
 def _with_experts_away(load: Load, devices: tuple[UsableGpu, ...], ubatch: int) -> Placement | None:
@@ -144,12 +149,14 @@ def _placed(
     if count < 1:
         return None
     cpu = load.on_cpu(ubatch)
-    if devices[0].unified:
-        part = _part(devices[0], first, n_blocks, experts)
-        return Placement(_shared(cpu, devices[0], count, load), n_blocks, (part,))
     parts = _filled(load, devices, count, experts, ubatch)
     if parts is None:
         return None
+    if devices[0].unified:
+        # It may map so much of the machine's memory, and what it maps is counted there.
+        shared = tuple(replace(part, n_bytes=0) for part in parts)
+        footprint = _shared(cpu, devices[0], count, load)
+        return Placement(footprint, n_blocks, shared, host_weight_bytes=load.sums.blocks[first])
     away, before = load.away_bytes(first, n_blocks, experts), load.sums.blocks
     gone = before[n_blocks] - before[first] - away
     kv_bytes = cpu.kv_bytes if first == 0 else load.kv_bytes(first, n_blocks, ubatch)
@@ -179,7 +186,7 @@ def _filled(
     return None
 
 
-def _part(device: UsableGpu, first: int, end: int, experts: int, *, table: bool = True, n_bytes: int = 0) -> DevicePart:
+def _part(device: UsableGpu, first: int, end: int, experts: int, *, table: bool, n_bytes: int) -> DevicePart:
     return DevicePart(device, first, end - first, table, max(0, min(end, experts) - first), n_bytes)
 
 

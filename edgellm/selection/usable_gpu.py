@@ -30,7 +30,7 @@ class UsableGpu:
     name: str  # as the library calls it: "CUDA0"
     description: str
     room_bytes: int  # that may be used: what is free, less a reserve
-    context_bytes: int  # of the driver, of them
+    context_bytes: int  # of them, what the driver's context takes
     unified: bool
     gpu: Gpu | None = None
     api: Api | None = None

@@ -101,3 +101,16 @@ def test_a_gpu_of_unknown_speed_has_no_time() -> None:
     shape, size = _model("qwen3-8b", "Q4_K_M")
     part = GpuPart(_gpu("Apple M3 Max"), "cuda", ModelShare())
     assert split_speed.decode([part], _desktop(50.0), shape, size, 8) is None
+
+
+def test_a_cache_is_taken_to_be_smaller_for_the_processor_only() -> None:
+    """Nobody measured it on GPUs."""
+    shape, size = _model("qwen3-8b", "Q4_K_M")
+    part = GpuPart(_gpu("GeForce RTX 3090"), "cuda", ModelShare(0.5))
+    full, small = (
+        split_speed.decode([part], _desktop(50.0), shape, size, 8, depth=4096, kv_type=kind) for kind in ("f16", "q8_0")
+    )
+    assert full is not None
+    assert small is not None
+    assert small.gpus == full.gpus
+    assert small.cpu < full.cpu

@@ -12,9 +12,11 @@ from support.words import said
 from edgellm import explain
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import NothingFits, UsageError
+from edgellm.hardware import profiles
 from edgellm.selection import constraints
 from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.decide import decide
+from edgellm.selection.offload import assumed
 from edgellm.types.calibration import Calibration
 from edgellm.types.refusal import CacheHeadSize
 from edgellm.types.request import KV_TYPES, SelectionRequest, cache_type
@@ -138,3 +140,16 @@ def test_the_flag_is_read_in_any_case_and_refused_where_unknown() -> None:
     assert cache_type("Q8_0") == "q8_0"
     with refuses(UsageError, param="kv"):
         SelectionRequest(kv_type="q5_0")
+
+
+def test_what_a_cache_costs_the_processor_counts_beside_a_gpu(option) -> None:
+    """As measured here: with half of the layers on the GPU it is slower, too, and on the GPU alone it is not."""
+    machine = profiles.load("desktop-rtx-4090")
+    facts = replace(measured(10.0, 1.0), offload=assumed(machine))
+    rates = {}
+    for layers in (20, -1):
+        for kind in ("f16", "q8_0"):
+            full = option("qwen3-4b", "Q4_K_M", machine, facts=facts, gpu_layers=layers, ctx=8192)
+            rates[layers, kind] = replace(full, kv_type=kind).decode_at(4096).tok_s
+    assert rates[20, "q8_0"] < rates[20, "f16"]
+    assert rates[-1, "q8_0"] == rates[-1, "f16"]

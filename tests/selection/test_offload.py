@@ -18,6 +18,7 @@ from edgellm.estimate.footprint import footprint
 from edgellm.estimate.layer_bytes import layers_of
 from edgellm.estimate.weights import weights
 from edgellm.hardware import gpu_table, profiles
+from edgellm.selection import placement_speed
 from edgellm.selection.backend_facts import BackendFacts, assumed_facts
 from edgellm.selection.decide import decide
 from edgellm.selection.decision_json import to_dict
@@ -28,7 +29,7 @@ from edgellm.selection.placing import asked as as_asked
 from edgellm.selection.placing import possible
 from edgellm.selection.usable_gpu import usable_gpus
 from edgellm.types.backend_reason import BuildNeeded, GpuLayers, GpuUnused, GpuWouldGive
-from edgellm.types.basis import PredictedOnGpu
+from edgellm.types.basis import PredictedOnGpu, PredictedStream
 from edgellm.types.machine import Accelerator, Machine
 from edgellm.types.plan import Candidate, Decision
 from edgellm.types.reason import GpuSpeedUnknown
@@ -391,3 +392,43 @@ def test_a_gpu_that_no_program_reaches_is_planned_nothing() -> None:
     _, decision = chosen(beside, Offload(missing="none"), "qwen3-4b")
     (idle,) = [reason for reason in decision.reasons if isinstance(reason, GpuUnused)]
     assert (idle.cause, idle.devices, idle.vram_bytes) == ("missing", "RTX 3060", 12 * GIB)
+
+
+@pytest.mark.parametrize("quant", ["Q4_K_M", "Q8_0"])
+def test_a_gpu_that_shares_the_memory_holds_no_more_than_it_may_map(quant: str) -> None:
+    """As an 890M of 16 GiB, which may map half of them."""
+    whole = placed("qwen3-8b", quant, gpu(16, unified=True))
+    part = placed("qwen3-8b", quant, gpu(4, unified=True))
+    assert (whole.layers, whole.is_unified) == (37, True)
+    assert 0 < part.layers < whole.layers
+    assert part.on_gpus[0].n_bytes == part.footprint.device_bytes == 0, "all is counted with the machine's memory"
+    problem = placed("qwen3-8b", quant, gpu(4, unified=True), asked=37).problem
+    assert problem is not None
+    assert problem.fitting == part.layers
+    assert problem.needed_bytes > problem.usable_bytes == 4 * GIB
+
+
+def test_prompts_of_a_part_on_a_gpu_that_shares_the_memory_copy_the_rest() -> None:
+    machine, shape = profiles.load("ryzen-7-7840hs-32gb"), catalog()["qwen3-8b"].shape
+    assert shape is not None
+    size = weights(shape, 8.2e9, 8.2e9, "Q4_K_M")
+    on = usable_gpus(assumed(machine), machine, [gpu_table.find(machine.accelerators[0], machine.memory.total_bytes)])
+    load = Load(
+        shape, layers_of(shape, size.total_bytes, "Q4_K_M"), 4096, 1,
+        lambda ubatch: footprint(shape, size.total_bytes, 4096, batch=ubatch),
+    )  # fmt: skip
+    rates = [placement_speed.prefill(as_asked(load, on, count), shape, size) for count in (37, 20)]
+    assert rates[0] is not None
+    assert rates[1] is not None
+    assert rates[1].tok_s < rates[0].tok_s
+    assert isinstance(rates[1].basis, PredictedStream)
+    assert rates[1].basis.link_gb_s == on[0].gpu.bandwidth_gb_s / 2, "what is copied there is read and written"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_layers_that_are_asked_for_lie_on_the_fastest_gpu(reverse: bool) -> None:
+    desktop = profiles.load("desktop-rtx-4090")
+    cards = [*desktop.accelerators, Accelerator("cuda", "GeForce GTX 1060 6GB", 6 * GIB)]
+    machine = replace(desktop, accelerators=tuple(cards[::-1] if reverse else cards))
+    choice, _ = chosen(machine, assumed(machine), "qwen3-4b", gpu_layers=11)
+    assert [(part.description, part.layers) for part in choice.parts] == [("RTX 4090", 11)]
