@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -173,7 +174,9 @@ def measure(point: Point) -> tuple[int, int]:
         packed.write(Path(folder) / HELD_OUT, _first(point.rows, point.settings.batch))
         job = TuneJob("torch", base, "made", point.settings, folder, "here")
         command = [sys.executable, str(CHILD), msgspec.json.encode(job).decode()]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        # Threads that wait do not spin: beside other programs a point of two took 425 s, and 37 s so.
+        environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         if done.returncode:
             sys.exit(done.stderr)
         return predicted, json.loads(done.stdout.splitlines()[-1])["peak"]

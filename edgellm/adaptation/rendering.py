@@ -22,6 +22,7 @@ from edgellm.text.cuts import SpecialTexts, encoded
 from edgellm.text.prompt import PromptBuilder
 from edgellm.types.tuning_data import TrainingChat, TrainingPair, TrainingRecord, TrainingText
 
+_LABEL_CHARS = 64  # an answer no longer than this may be that of many examples
 _NO_PREFIX = "its tokens do not follow those of the prompt"
 
 
@@ -57,6 +58,7 @@ class Renderer:
         self._special = SpecialTexts(info)
         self._end = info.eos_text if self._ids(info.eos_text)[-1:] and self._ends_answer(info.eos_text) else ""
         ends = [text for text in info.special_texts if text != self._end and self._ends_answer(text)]
+        self._labels: dict[tuple[str, tuple[int, ...], bool], list[int]] = {}  # tokens of short answers
         self._answers = AnswerWriter(info, prompts, [*([self._end] if self._end else []), *ends]) if prompts else None
 
     def examples(self, record: TrainingRecord, findings: Findings) -> list[Example]:
@@ -120,16 +122,24 @@ class Renderer:
         answer = answers.answer(chat, place)
         prompt = answer.prompt
         asked = self._ids(prompt.text, prompt.cuts, add_bos=prompt.add_bos)
-        start = len(prompt.text)
-        cuts = (*prompt.cuts, start, *(start + cut for cut in answer.cuts))
-        whole = self._ids(prompt.text + answer.text, cuts, add_bos=prompt.add_bos)
-        if not asked or whole[: len(asked)] != asked or whole[-1] not in self._info.eos_ids:
+        label = answer.text, answer.cuts, prompt.add_bos
+        said = self._labels.get(label)  # no token spans the cut before it, so they are those behind any prompt
+        if said is None:
+            start = len(prompt.text)
+            cuts = (*prompt.cuts, start, *(start + cut for cut in answer.cuts))
+            whole = self._ids(prompt.text + answer.text, cuts, add_bos=prompt.add_bos)
+            if not asked or whole[: len(asked)] != asked or whole[-1] not in self._info.eos_ids:
+                raise ChangedAnswer(_NO_PREFIX)
+            said = whole[len(asked) :]
+            if len(answer.text) <= _LABEL_CHARS:
+                self._labels[label] = said
+        if not asked:
             raise ChangedAnswer(_NO_PREFIX)
         if answer.end_added:
             findings.add(chat.line, "end_added", field=f"messages[{place}]")
         if answer.lacks_thought:
             findings.add(chat.line, "thought_left_out", field=f"messages[{place}]")
-        return asked, whole[len(asked) :]
+        return asked, said
 
     def _of_pair(self, pair: TrainingPair, findings: Findings) -> list[Example]:
         start = len(pair.prompt)

@@ -114,6 +114,25 @@ def test_no_token_spans_the_end_of_the_prompt() -> None:
     assert list(example.tokens[example.supervised][:2]) == [ord("\n"), ord("H")]
 
 
+def test_an_answer_of_many_examples_is_turned_into_tokens_once() -> None:
+    info, tokenizer = template_model(CHATML, Bytes())
+    texts: list[str] = []
+
+    def encode(text: str, cuts: tuple[int, ...], *, add_bos: bool, parse_special: bool) -> list[int]:
+        texts.append(text)
+        return encoder(tokenizer)(text, cuts, add_bos=add_bos, parse_special=parse_special)
+
+    renderer, findings = Renderer(info, encode, PromptBuilder(info), length=1000), Findings()
+    n_before = len(texts)
+    asked = [Message("user", text) for text in ("a", "b", "c")]
+    examples = [example for one in asked for example in renderer.examples(chat(one, ANSWER), findings)]
+
+    assert [text.count("Hello") for text in texts[n_before:]] == [0, 1, 0, 0]
+    said = {tuple(example.tokens[example.supervised].tolist()) for example in examples}
+    assert len(said) == 1
+    assert len(examples) == len(asked)
+
+
 def test_where_serving_would_join_tokens_answers_have_examples_of_their_own() -> None:
     """The next request has the two line feeds as one token, which the answer could not have."""
     turns = (USER, Message("assistant", "\nHello"), USER, ANSWER)

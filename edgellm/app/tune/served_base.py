@@ -31,7 +31,8 @@ class ServedBase:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._session.close()
+        self._session.abandon()  # it only turned texts into tokens: nothing is lost
+        self._session.join()
         self._templates.close()
 
     @property

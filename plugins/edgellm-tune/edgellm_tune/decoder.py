@@ -19,9 +19,10 @@ from edgellm_tune.adapters import Adapter
 from edgellm_tune.base import Base, Matrix
 from edgellm_tune.heap import give_back
 from edgellm_tune.linear import Linear, products
-from edgellm_tune.pieces import Attention, Documents, Norm, Rotate, gated, joined
+from edgellm_tune.pieces import Attention, Documents, Norm, Rotate, ending, gated, joined
 
 Adapt = Callable[[Matrix], Adapter]
+_LAYERS_UNTIL_GIVEN_BACK = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,9 @@ class Model:
     def loss(self, tokens: Tokens) -> float:
         """Sum over the supervised tokens, in nats."""
         with torch.no_grad():
-            return self._ending(self._hidden(tokens), tokens, None)[0]
+            x = self._hidden(tokens)
+            give_back()  # what layers left
+            return self._ending(x, tokens, None)[0]
 
     def next_token(self, tokens: Tokens) -> int:
         """The likeliest behind the last of them."""
@@ -167,16 +170,18 @@ class Model:
             give_back()  # logits
             for layer in reversed(self.layers):
                 x = inputs.pop().requires_grad_(bool(inputs) or trains_embedding)
-                torch.autograd.backward(layer(x, rotations[layer.is_local], tokens.documents), grad)
+                torch.autograd.backward(ending(layer(x, rotations[layer.is_local], tokens.documents), grad))
                 grad = x.grad
         else:
             first = x.requires_grad_(trains_embedding)
             for layer in self.layers:
                 x = layer(x, rotations[layer.is_local], tokens.documents)
+                if layer.index % _LAYERS_UNTIL_GIVEN_BACK == 0:
+                    give_back()  # each layer leaves a hole of the size of its gate, which the next one does not fill
             give_back()
             total, grad = self._ending(x.detach(), tokens, share)
             give_back()
-            torch.autograd.backward(x, grad)
+            torch.autograd.backward(ending(x, grad))
             grad = first.grad
         if trains_embedding:
             assert grad is not None

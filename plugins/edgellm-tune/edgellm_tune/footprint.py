@@ -20,10 +20,11 @@ FLOAT = 4
 LOGITS_BYTES = 64 * 1024**2  # most logits that loss.py has at once
 PART_BYTES = 16 * 1024**2  # values of a table that base.py unpacks at once
 AT_ONCE_BYTES = 4 * 1024**2  # what base.py unpacks at once: 256 Ki values, at most 13 bytes each with their codes
-PROCESS_BYTES = 200 * 1024**2  # measured: the interpreter with torch, the core and the header of a file
+PROCESS_BYTES = 162 * 1024**2  # measured, 155 to 161: the interpreter with torch, the core, buffers of products
 THREAD_BYTES = 6 * 1024**2  # measured: of each but the first
 TOKEN_BYTES = 128  # measured: a token of the vocabulary as Python's text, for sample answers
-# Measured: glibc keeps what was freed between blocks that are not, of activations so much.
+# Measured: glibc keeps what was freed between blocks that are not, of activations so much; but not while there are
+# logits, before which decoder.py gives it back.
 _FRAGMENTED = 1.06
 # 1e9 operations per second and thread: measured on a Zen 4 with AVX-512; the others by the width of their vectors.
 _RATES = {"avx512f": 57.0, "avx2": 28.0, "neon": 14.0}
@@ -87,10 +88,12 @@ def _moments(model: GgufModel, config: Decoder, settings: TuneSettings, size: Tu
     # A table that only its rows are read of: Linux maps up to all of it with them, and it is let go then.
     table = packed.get("token_embd.weight")
     yield _Moment(token * d, unpacked=table.n_bytes if table and not config.tied else 0)
-    yield _Moment(layers * inputs + state, of_head, logits)
+    yield _Moment((layers * inputs + state) / _FRAGMENTED, of_head, logits)
     for left in (layers, 1):  # from the last layer to the first; of the gradient
-        done = of_head + (layers - left) * of_layer
-        yield _Moment(left * inputs + again + working + state + token * d, done, unpacked=unpacked)
+        done = of_head + (layers - left + 1) * of_layer
+        # Holes that inputs of layers leave are too small for what is computed again, so they stay beside gradients.
+        there = (layers if settings.checkpointing else left) * inputs
+        yield _Moment(there + again + working + state + token * d, done, unpacked=unpacked)
     yield _Moment(0, gradients)
 
 

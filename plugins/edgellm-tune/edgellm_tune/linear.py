@@ -11,6 +11,7 @@ from torch import Tensor
 
 from edgellm_tune.adapters import Adapter
 from edgellm_tune.base import Matrix
+from edgellm_tune.pieces import ending
 
 Before = Callable[..., Tensor]
 
@@ -85,5 +86,7 @@ class _Products(torch.autograd.Function):
             del inner, extra
         if to_x is None:
             return None, None, None, *(None for _ in wanted), *to_trained
-        to_inputs = iter(torch.autograd.grad(x, [tensor for tensor in again if tensor.requires_grad], to_x))
+        with torch.enable_grad():
+            ended = ending(x, to_x)
+        to_inputs = iter(torch.autograd.grad(ended, [tensor for tensor in again if tensor.requires_grad]))
         return None, None, None, *(next(to_inputs) if needs else None for needs in wanted), *to_trained

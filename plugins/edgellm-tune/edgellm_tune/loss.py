@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from edgellm_tune.base import Matrix
-from edgellm_tune.pieces import Norm
+from edgellm_tune.pieces import Norm, ending
 
 LOGITS_BYTES = 64 * 1024**2  # as float32
 
@@ -37,7 +37,7 @@ def cross_entropy(
         value, to_x = _of_part(x.detach(), targets[part], head, share)
         total += value
         if to_hidden is not None:
-            torch.autograd.backward(x, to_x)  # to the norm's weight, too, where that is trained
+            torch.autograd.backward(ending(x, to_x))  # to the norm's weight, too, where that is trained
             to_hidden[part] = leaf.grad  # type: ignore[assignment]
     return total, to_hidden
 
