@@ -119,6 +119,7 @@ def test_the_gate_asks_with_examples_and_for_what_was_forgotten(
     assert figures["general_high"] == gate.forgetting.high
 
 
+@pytest.mark.slow(5)
 def test_another_model_answers_the_same_questions(
     base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -139,6 +140,7 @@ def test_another_model_answers_the_same_questions(
     assert (record.against, record.figures["against_before"]) == ("other", gate.zero_shot.before)
 
 
+@pytest.mark.slow(4)
 def test_what_the_gate_asks_is_up_to_the_user(
     base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -347,8 +349,13 @@ def test_what_cannot_be_tuned(
 
 
 def test_a_base_that_is_tuned_is_in_use(base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path]) -> None:
-    pids = list[int]()
-    tune(base, data(), on_event=lambda event: pids or pids.extend(holders(base.parent)), **OPTIONS)
+    pids, stop = list[int](), TuneStop()
+
+    def look(event: TuneEvent) -> None:
+        pids.extend(holders(base.parent))
+        stop.ask()
+
+    tune(base, data(), on_event=look, stop=stop, **OPTIONS)
 
     assert os.getpid() in pids
 
@@ -392,6 +399,7 @@ def test_the_disk_is_known_before_it_starts(
         plan_tuning(base, data(), max_memory=2**61, **OPTIONS)
 
 
+@pytest.mark.slow(4)
 def test_a_model_with_an_adapter_is_no_base(base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path]) -> None:
     assert tune(base, data(), **OPTIONS) is not None
     with refuses(UsageError, param="base"):

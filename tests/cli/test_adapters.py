@@ -88,7 +88,9 @@ def test_an_adapter_comes_is_listed_goes_to_peft_and_back_and_away(base: Path, m
     assert AdapterStore().installed() == []
 
 
-@pytest.mark.parametrize("quant", ["F32", "F16", "Q8_0"])
+@pytest.mark.parametrize(
+    "quant", ["F32", *(pytest.param(quant, marks=pytest.mark.slow(2)) for quant in ("F16", "Q8_0"))]
+)
 def test_a_merged_model_computes_as_the_model_with_the_adapter(
     quant: str, base: Path, mail: Path, tmp_path: Path
 ) -> None:

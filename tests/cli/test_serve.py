@@ -436,7 +436,7 @@ def _is_ready(url: str) -> bool:
 
 
 @posix
-@pytest.mark.parametrize("unread", ["stdout", "stderr"])
+@pytest.mark.parametrize("unread", ["stdout", pytest.param("stderr", marks=pytest.mark.slow(3))])
 def test_a_reader_who_never_reads_holds_up_no_answer_and_no_end(unread: str) -> None:
     """As a terminal that was stopped, or a pipe of a service manager that hangs."""
     with socket.create_server(("127.0.0.1", 0)) as free:

@@ -64,6 +64,10 @@ class TestSmolLM2(OnLlama):
     def test_memory_stays_flat(self, engine: Engine) -> None:
         super().test_memory_stays_flat(engine)
 
+    @pytest.mark.slow(4)  # of a tiny model: test_adapters.py
+    def test_adapters_change_what_they_should_and_nothing_else(self, engine: Engine) -> None:
+        super().test_adapters_change_what_they_should_and_nothing_else(engine)
+
 
 @pytest.mark.slow(18)  # what is its own, a sliding window, is in test_engine.py, too
 class TestGemma3(OnLlama):

@@ -288,6 +288,7 @@ def test_quantizing_twice_is_refused_with_its_cost(tiny: Path, tmp_path: Path) -
     assert make(wanted).tensor_bytes == wanted.file.tensor_bytes
 
 
+@pytest.mark.slow(2)
 def test_what_is_nearly_lossless_may_be_quantized_again(tiny: Path, tmp_path: Path) -> None:
     first = make(planned(tiny, "Q8_0", output=tmp_path / "q8_0.gguf")).path
     wanted = planned(first, "Q4_K_M")

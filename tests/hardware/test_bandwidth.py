@@ -31,7 +31,9 @@ def cache_file(home: Path) -> Path:
     return file
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize(
+    "threads", [pytest.param(1, marks=pytest.mark.slow(1)), 2, pytest.param(3, marks=pytest.mark.slow(1))]
+)
 def test_measures_on_the_threads_that_are_asked_for(threads: int) -> None:
     measurement = bandwidth.measure(threads, 16 * MIB, seconds=0.01)
 

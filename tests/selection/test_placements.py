@@ -198,6 +198,7 @@ def test_the_same_inputs_give_the_same_bytes() -> None:
     assert repr(plan(machine, SOME)) == repr(plan(machine, SOME[::-1]))
 
 
+@pytest.mark.slow(3)
 def test_no_placement_of_500_spills() -> None:
     draw, n_placed = random.Random(16), 0
     names = [n for n in profiles.names() if n.startswith("desktop")]

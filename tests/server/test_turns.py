@@ -150,7 +150,7 @@ async def test_who_gave_way_and_gives_up_passes_nothing_on(monkeypatch: pytest.M
     ("path", "body", "claims_addresses"),
     [
         ("/v1/completions", {"prompt": "hello"}, False),
-        ("/v1/completions", {"prompt": "hello"}, True),
+        pytest.param("/v1/completions", {"prompt": "hello"}, True, marks=pytest.mark.slow(2)),
         ("/v1/embeddings", {"input": "hello"}, False),
     ],
 )
@@ -197,7 +197,7 @@ def test_another_address_waits_for_few_requests_of_one_that_sends_many(
     ("path", "body"),
     [
         ("/tokenize", {"content": "hello", "with_pieces": True}),
-        ("/tokenize", {"content": "hello"}),
+        pytest.param("/tokenize", {"content": "hello"}, marks=pytest.mark.slow(1)),
         ("/detokenize", {"tokens": [1, 2]}),
         ("/v1/messages/count_tokens", {"model": "echo", "messages": [{"role": "user", "content": "hello"}]}),
         ("/v1/responses/input_tokens", {"input": "hello"}),
