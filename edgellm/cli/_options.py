@@ -267,8 +267,20 @@ def say_taken(plan: LaunchPlan, decision: Decision | None = None, *, to_run: boo
     for reason in plan.reasons:
         if isinstance(reason, NameTaken) or (to_run and isinstance(reason, ProcessorsBusy | GpuWouldGive)):
             say(explain.sentence(reason), err=True)
+    if to_run and decision is None:
+        for text in short_contexts(plan):
+            say(text, err=True)
     if decision is not None and (why := explain.second_best(decision)):
         say(why, err=True)
+
+
+def short_contexts(plan: LaunchPlan) -> list[str]:
+    """What whoever named the model should hear of a context that is much shorter than it could be."""
+    from edgellm import explain
+    from edgellm.types.reason import ContextLength
+
+    lengths = [reason for reason in plan.reasons if isinstance(reason, ContextLength)]
+    return [explain.short_context(length) for length in lengths if length.is_much_shorter]
 
 
 def headline(plan: LaunchPlan) -> str:

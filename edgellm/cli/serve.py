@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgellm.cli import log_lines
-from edgellm.cli._options import headline, launch_options, launches, make_plan, samples, slots
+from edgellm.cli._options import headline, launch_options, launches, make_plan, samples, short_contexts, slots
 from edgellm.cli.log_lines import EnvOption
 from edgellm.cli.page import examples
 from edgellm.cli.stopping import Say, ends_clean, hangups_refused, stop_on_hangup
@@ -200,6 +200,8 @@ def _serve(
         say(headline(plan))
         for reason in plan.reasons:
             say(f"  {explain.sentence(reason)}")
+        for text in short_contexts(plan) if decision is None else ():
+            warn(text)
         from edgellm.sdk.client import EdgeLLM
         from edgellm.server.app import create_app
         from edgellm.server.names import ModelNames

@@ -13,7 +13,7 @@ from edgellm.explain.bases import basis
 from edgellm.explain.choice import could_be_made, own_types, second_best, trained_length
 from edgellm.explain.gpus import accelerator, gpu_facts, gpu_problem, gpu_remedy
 from edgellm.explain.plain import facts, fields, plain
-from edgellm.explain.plan import all_busy, budget, gpu, more_memory
+from edgellm.explain.plan import all_busy, budget, gpu, more_memory, short_context
 from edgellm.explain.quantizing import quantized_twice
 from edgellm.explain.reasons import sentence
 from edgellm.explain.refusals import problem, refusal
@@ -24,6 +24,6 @@ from edgellm.explain.verdicts import drift, drift_remedy, verdict
 __all__ = [
     "accelerator", "all_busy", "basis", "budget", "could_be_made", "drawn_by", "drift", "drift_remedy", "facts",
     "fields", "gpu", "gpu_facts", "gpu_problem", "gpu_remedy", "more_memory", "own_types", "plain", "problem",
-    "quantized_twice", "refusal", "second_best", "sentence", "stored", "stored_remedy", "trained_length",
-    "unused_key", "verdict",
+    "quantized_twice", "refusal", "second_best", "sentence", "short_context", "stored", "stored_remedy",
+    "trained_length", "unused_key", "verdict",
 ]  # fmt: skip

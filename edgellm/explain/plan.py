@@ -146,6 +146,12 @@ def context(fact: reason.ContextReason) -> str:
             return f"Cache: {_cache(fact)}."
 
 
+def short_context(fact: reason.ContextLength) -> str:
+    """A warning to whoever named the model."""
+    asks = "" if fact.bound == "memory" else f"; {option('ctx')} asks for more"
+    return f"The context is short, {fact.ctx:,} tokens of the {fact.most:,} that it could have{asks}. {context(fact)}"
+
+
 def _slots(fact: reason.SlotCount) -> str:
     """How many conversations at once, and why not more."""
     if fact.bound == "reads":

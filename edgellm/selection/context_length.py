@@ -59,10 +59,12 @@ def choose_context(option: Option) -> ContextLength:
     if reads_only:
         return ContextLength(ctx, "encoder" if ctx == limit else "encoder_memory")
     if by_speed < needed < by_memory:
-        return ContextLength(ctx, "task", rate, task=request.task)
+        return ContextLength(ctx, "task", rate, task=request.task, most=limit)
     if ctx < by_memory:
-        return ContextLength(ctx, "speed", rate, floor) if keeps_place(by_memory) else ContextLength(ctx, "gpu", rate)
-    return ContextLength(ctx, "memory", rate) if ctx < limit else _all(option, ctx, rate)
+        if keeps_place(by_memory):
+            return ContextLength(ctx, "speed", rate, floor, most=limit)
+        return ContextLength(ctx, "gpu", rate, most=limit)
+    return ContextLength(ctx, "memory", rate, most=limit) if ctx < limit else _all(option, ctx, rate)
 
 
 def _all(option: Option, ctx: int, rate: float) -> ContextLength:

@@ -80,6 +80,12 @@ class ContextLength(Fact, frozen=True):
     ctx_train: int | None = None  # of "unasked": what --ctx may ask for
     budget: BudgetReason | None = None  # of "memory"
     alone: bool = False  # other programs run, and the rates are those without them
+    most: int | None = None  # of "task", "speed", "memory" and "gpu": planned unasked where they allow it
+
+    @property
+    def is_much_shorter(self) -> bool:
+        """A quarter of what it could be, or less."""
+        return self.most is not None and 4 * self.ctx <= self.most
 
 
 class SlotCount(Fact, frozen=True):

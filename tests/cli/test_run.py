@@ -32,7 +32,7 @@ from edgellm.sdk.client import EdgeLLM
 from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.decide import decide
 from edgellm.types.drift import Drift
-from edgellm.types.reason import ProcessorsBusy
+from edgellm.types.reason import ContextLength, ProcessorsBusy
 from edgellm.types.request import GenerationRequest, SelectionRequest
 from edgellm.types.sampling import Sampling
 from edgellm.types.sampling_defaults import SamplingPart
@@ -108,6 +108,18 @@ def test_who_only_fetches_is_not_told_how_busy_the_machine_is(
 
     told = CliRunner().invoke(asks, [], input="hello", standalone_mode=False).stderr
     assert ("Busy:" in told) == (asks is command)
+
+
+@pytest.mark.parametrize(("ctx", "warned"), [(8192, True), (8193, False)])
+def test_whoever_names_a_model_is_warned_of_a_short_context(
+    monkeypatch: pytest.MonkeyPatch, ctx: int, *, warned: bool
+) -> None:
+    plan = launch.model_plan("echo", SelectionRequest())
+    plan = replace(plan, reasons=(*plan.reasons, ContextLength(ctx, "memory", 9.0, most=32768)))
+    monkeypatch.setattr(module, "make_plan", lambda *_, **__: (plan, None))
+
+    told = CliRunner().invoke(command, [], input="hello", standalone_mode=False).stderr
+    assert ("8,192 tokens of the 32,768" in " ".join(told.split())) == warned
 
 
 def test_tasks_of_models_that_do_not_chat_are_not_offered() -> None:
