@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -611,15 +613,21 @@ def test_what_other_clients_take_is_refused_with_what_is_meant(option: dict[str,
         llm.chat("hello", **option)
 
 
-@pytest.mark.usefixtures("slow")
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs POSIX signals")
 def test_a_stream_that_another_thread_reads_is_not_closed_and_says_so(open_llm: Open) -> None:
-    events = open_llm().stream(LONG[:400], temperature=0)
-    next(events)
+    llm = open_llm()
+    assert llm.info
+    worker: int = llm._session.pid  # type: ignore[attr-defined]
+    os.kill(worker, signal.SIGSTOP)  # nothing comes, so the other thread waits
+    events = llm.stream("hello", temperature=0)
     reader = threading.Thread(target=lambda: list(events))
-    reader.start()
-    wait_until(lambda: events._events.gi_running)  # type: ignore[attr-defined]
-    with refuses(UsageError):
-        events.close()
+    try:
+        reader.start()
+        wait_until(lambda: events._events.gi_running)  # type: ignore[attr-defined]
+        with refuses(UsageError):
+            events.close()
+    finally:
+        os.kill(worker, signal.SIGCONT)
     reader.join(PATIENCE_S)
     events.close()
 

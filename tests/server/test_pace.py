@@ -165,7 +165,7 @@ def test_of_many_connections_with_tiny_chunks_some_end_and_others_are_answered(
     serve: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pace, "REST_S", PATIENCE_S)  # nobody's slow turn comes
-    live = serve()
+    live = serve(drain_s=0.1)  # of those whose turn never comes
     with contextlib.ExitStack() as stack:
         senders = [stack.enter_context(live.connection()) for _ in range(MOST_SLOW + 4)]
         for sender in senders:

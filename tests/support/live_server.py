@@ -72,6 +72,7 @@ class Servers:
         wait: bool = True,
         decision: Decision | None = None,
         deadlines: Deadlines | None = None,
+        drain_s: float = 8.0,
         most: int | None = None,
         isolate: bool = True,
         **app: Any,
@@ -87,7 +88,7 @@ class Servers:
             started=listening.set,
             draining=lambda n: None,
             overdue=llm.close,
-            drain_s=8.0,
+            drain_s=drain_s,
             deadlines=deadlines or Deadlines(),
             most=most,
         )
