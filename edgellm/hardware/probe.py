@@ -15,6 +15,7 @@ from edgellm import settings
 from edgellm.hardware import bandwidth, identity
 from edgellm.hardware.linux import affinity, cpu, gpu, limits, memory
 from edgellm.hardware.linux.sysfs import SysRoot
+from edgellm.hardware.printable import clean
 from edgellm.types.machine import Accelerator, Disk, Machine, Provenance
 from edgellm.version import __version__
 
@@ -78,7 +79,7 @@ def _linux(tree: SysRoot) -> Machine:
     return identity.machine(
         processor,
         ram,
-        board=cpu.clean(board) if board else "",
+        board=clean(board) if board else "",
         accelerators=accelerators,
         limits=allowed,
         provenance=identity.measured() if tree.live else recorded,

@@ -13,8 +13,7 @@ import platform
 from collections.abc import Callable
 from typing import Any
 
-from edgellm.hardware import identity
-from edgellm.hardware.linux import nvidia, nvml
+from edgellm.hardware import identity, nvml, visible
 from edgellm.types.gpu_problem import GpuProblem
 from edgellm.types.machine import Accelerator, Cpu, Limits, Machine, Memory
 
@@ -62,7 +61,7 @@ def _gpus() -> tuple[tuple[Accelerator, ...], tuple[GpuProblem, ...]]:
     devices = nvml.read(problems)
     # Without NVIDIA's driver there is no library of its, as on any machine without such a GPU.
     problems = [problem for problem in problems if problem.kind != "library_missing"]
-    gpus = [named.gpu for named in nvidia.shown(os.environ, devices or (), problems)]
+    gpus = [named.gpu for named in visible.nvidia(devices or (), os.environ, problems)]
     return tuple(gpus), (*problems, GpuProblem("not_looked", detail="those of AMD and Intel, under Windows"))
 
 

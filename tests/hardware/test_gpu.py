@@ -9,8 +9,8 @@ from unittest.mock import Mock
 import pytest
 from support.gpu_machine import DATA, parse_tree, unpack
 
-from edgellm.hardware import gpu_table
-from edgellm.hardware.linux import gpu, nvml
+from edgellm.hardware import gpu_table, nvml
+from edgellm.hardware.linux import gpu
 from edgellm.hardware.linux.sysfs import SysRoot
 from edgellm.types.gpu_problem import GpuProblem
 from edgellm.types.machine import Accelerator

@@ -24,8 +24,8 @@ import msgspec
 
 from edgellm.contract.manager import plugins
 from edgellm.hardware import probe
-from edgellm.hardware.linux.nvml import LIBRARY
 from edgellm.hardware.linux.sysfs import SysRoot
+from edgellm.hardware.nvml import LIBRARY
 from edgellm.types.gpu_problem import GpuProblem
 from edgellm.types.machine import Accelerator, Machine
 

@@ -6,13 +6,13 @@ What lies where: names of instruction sets in isa.py, cores and caches in topolo
 from __future__ import annotations
 
 import platform
-import re
 from collections import Counter
 
 from edgellm.hardware.linux import arm, cpuinfo, isa, topology
 from edgellm.hardware.linux.cpuinfo import CpuInfo
 from edgellm.hardware.linux.sysfs import SysRoot
 from edgellm.hardware.linux.topology import Topology
+from edgellm.hardware.printable import clean
 from edgellm.types.machine import Cpu
 
 
@@ -91,8 +91,3 @@ def _model(info: CpuInfo) -> str:
         cores = " + ".join(f"{counts[name]}x {name}" for name in sorted(counts, key=lambda n: (n in arm.LITTLE, n)))
         return clean(f"{hardware}, {cores}" if hardware else cores)
     return clean(info.field("model name", "Processor", "cpu", "uarch", "Hardware") or "") or "unknown"
-
-
-def clean(text: str) -> str:
-    """One line of printable text, at most 120 characters: names come from firmware and are shown in terminals."""
-    return re.sub(r"\s+", " ", "".join(c if c.isprintable() else " " for c in text)).strip()[:120]

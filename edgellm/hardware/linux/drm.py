@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from edgellm.hardware import gpu_table
 from edgellm.hardware.linux import device_nodes, pci
-from edgellm.hardware.linux.cpu import clean
 from edgellm.hardware.linux.sysfs import SysRoot
+from edgellm.hardware.printable import clean
 from edgellm.types.gpu import Vendor
 from edgellm.types.gpu_problem import GpuProblem
 from edgellm.types.machine import Accelerator

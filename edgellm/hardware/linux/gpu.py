@@ -9,11 +9,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 
-from edgellm.hardware import gpu_table
-from edgellm.hardware.linux import amd_gpu, device_nodes, drm, intel_gpu, nvidia, pci, tegra, visible
+from edgellm.hardware import gpu_table, visible
+from edgellm.hardware.linux import amd_gpu, device_nodes, drm, intel_gpu, nvidia, pci, tegra
 from edgellm.hardware.linux.drm import Card
 from edgellm.hardware.linux.sysfs import SysRoot
-from edgellm.hardware.linux.visible import Named
+from edgellm.hardware.visible import Named
 from edgellm.types.gpu_problem import GpuProblem, GpuProblemKind
 from edgellm.types.machine import Accelerator
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from edgellm.hardware.linux import device_nodes, nvml, pci, visible
-from edgellm.hardware.linux.cpu import clean
+from edgellm.hardware import nvml, visible
+from edgellm.hardware.linux import device_nodes, pci
 from edgellm.hardware.linux.sysfs import SysRoot
-from edgellm.hardware.linux.visible import Named
+from edgellm.hardware.printable import clean
 from edgellm.types.gpu_problem import GpuProblem
 from edgellm.types.machine import Accelerator
 
@@ -37,7 +36,7 @@ def read(tree: SysRoot, problems: list[GpuProblem]) -> list[Accelerator]:
     devices = nvml.read(silence, beside=[library] if library else [])
     if devices is not None:
         problems += silence + _own_driver(tree, wsl)
-        return [named.gpu for named in shown(tree.variables, devices, problems)]
+        return [named.gpu for named in visible.nvidia(devices, tree.variables, problems)]
     problems += [_cause(tree, problem, wsl) for problem in silence]
     present = [_proc_name(tree, slot) for slot in listed]
     names = present or [gpu.name for gpu in pci.controllers(tree) if gpu.vendor == "nvidia" and gpu.driver == "nvidia"]
@@ -66,30 +65,6 @@ def _own_driver(tree: SysRoot, wsl: bool) -> list[GpuProblem]:
     if not wsl or device_nodes.in_container(tree) or not tree.exists(f"{_WSL_LIBRARIES}/libcuda.so.1"):
         return []
     return [GpuProblem("wsl_own_driver", path=path) for path in _OWN_LIBRARIES if tree.exists(path)]
-
-
-def shown(variables: Mapping[str, str], devices: Sequence[nvml.NvmlDevice], problems: list[GpuProblem]) -> list[Named]:
-    """What a CUDA program is shown: of the instances of divided GPUs one, the named or else the first."""
-    asked = [name.strip() for name in variables.get(visible.CUDA, "").split(",")]
-    named, parts = [], dict[str, Accelerator]()
-    for device in devices:
-        if not device.divided:
-            named.append(Named(device.whole, (device.uuid,)))
-            continue
-        if not device.instances:
-            problems.append(GpuProblem("mig_empty", device.whole.name))
-            continue
-        wanted = (uuid for uuid, _ in device.instances if any(name and uuid.startswith(name) for name in asked))
-        uuid = next(wanted, device.instances[0][0])
-        parts |= device.instances
-        named.append(Named(parts[uuid], (device.uuid, uuid)))
-    shown = visible.cuda(named, variables, problems)
-    divided = [part for part in shown if parts.keys() & set(part.uuids)]
-    left = [part for part in shown if part not in divided[1:]]
-    kept = {uuid for part in divided[:1] for uuid in part.uuids}
-    if divided:
-        problems += [GpuProblem("mig_one", gpu.name) for uuid, gpu in parts.items() if uuid not in kept]
-    return left
 
 
 def _proc_name(tree: SysRoot, slot: str) -> str:

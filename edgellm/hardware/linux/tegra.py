@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from edgellm.hardware.linux import device_nodes
-from edgellm.hardware.linux.cpu import clean
 from edgellm.hardware.linux.sysfs import SysRoot
+from edgellm.hardware.printable import clean
 from edgellm.types.gpu_problem import GpuProblem
 from edgellm.types.machine import Accelerator
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgellm.hardware import gpu_table
-from edgellm.hardware.linux.cpu import clean
+from edgellm.hardware.nvml import NvmlDevice
+from edgellm.hardware.printable import clean
 from edgellm.types.gpu_problem import GpuProblem
 from edgellm.types.machine import Accelerator
 
@@ -22,6 +23,30 @@ class Named:
 
     gpu: Accelerator
     uuids: tuple[str, ...] = ()
+
+
+def nvidia(devices: Sequence[NvmlDevice], variables: Mapping[str, str], problems: list[GpuProblem]) -> list[Named]:
+    """What a CUDA program is shown: of the instances of divided GPUs one, the named or else the first."""
+    asked = [name.strip() for name in variables.get(CUDA, "").split(",")]
+    named, parts = [], dict[str, Accelerator]()
+    for device in devices:
+        if not device.divided:
+            named.append(Named(device.whole, (device.uuid,)))
+            continue
+        if not device.instances:
+            problems.append(GpuProblem("mig_empty", device.whole.name))
+            continue
+        wanted = (uuid for uuid, _ in device.instances if any(name and uuid.startswith(name) for name in asked))
+        uuid = next(wanted, device.instances[0][0])
+        parts |= device.instances
+        named.append(Named(parts[uuid], (device.uuid, uuid)))
+    shown = cuda(named, variables, problems)
+    divided = [part for part in shown if parts.keys() & set(part.uuids)]
+    left = [part for part in shown if part not in divided[1:]]
+    kept = {uuid for part in divided[:1] for uuid in part.uuids}
+    if divided:
+        problems += [GpuProblem("mig_one", gpu.name) for uuid, gpu in parts.items() if uuid not in kept]
+    return left
 
 
 def cuda(devices: Sequence[Named], variables: Mapping[str, str], problems: list[GpuProblem]) -> list[Named]:

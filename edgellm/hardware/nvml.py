@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edgellm.hardware import gpu_table
-from edgellm.hardware.linux.cpu import clean
+from edgellm.hardware.printable import clean
 from edgellm.types.gpu_problem import GpuProblem, GpuProblemKind
 from edgellm.types.machine import Accelerator
 
