@@ -17,7 +17,7 @@ from edgellm.formats.gguf.reader import read_model
 from edgellm.store.adapters import AdapterStore, StoredAdapter
 from edgellm.store.content_hash import content_hash
 from edgellm.types.adapter import AdapterFile, AdapterNeed, AdapterSet
-from edgellm.types.model import Artifact, Shape
+from edgellm.types.model import Artifact, ModelCard, Shape
 from edgellm.types.options import LaunchOptions
 from edgellm.types.plan import Footprint, LaunchPlan
 from edgellm.types.reason import AdaptersBeside
@@ -202,6 +202,18 @@ def name_of(path: Path) -> str:
     """What the adapter at `path` is called where nobody gives it a name."""
     stem = path.absolute().parent.name if path.stem in _USUAL_STEMS else path.stem
     return re.sub(r"[^A-Za-z0-9._-]", "-", stem).lstrip("._-")[:64] or "adapter"
+
+
+def taking_adapters(card: ModelCard) -> ModelCard:
+    """The card with those of its files that adapters can be loaded beside.
+
+    Raises:
+        UnsupportedArtifact: there is none.
+    """
+    if not (files := tuple(file for file in card.files if file.format == "gguf")):
+        formats = ", ".join(sorted({file.format for file in card.files}))
+        raise UnsupportedArtifact(f"adapters go with GGUF files, {card.id} has {formats}", hint="leave them out")
+    return replace(card, files=files)
 
 
 def adapter_bytes(adapters: Iterable[str], shape: Shape | None, artifact: Artifact | None = None) -> int:

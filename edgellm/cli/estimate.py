@@ -77,7 +77,7 @@ def command(
 ) -> int:
     """Predict memory, speed and quality of a model without fetching it."""
     from edgellm import explain
-    from edgellm.app.adapters import adapter_bytes
+    from edgellm.app.adapters import adapter_bytes, taking_adapters
     from edgellm.app.context import of, request_for
     from edgellm.app.file_plan import judged
     from edgellm.app.resolve import resolve
@@ -88,6 +88,8 @@ def command(
     selection = SelectionOptions.of(**options)
     context = of(profile, models_file=models_file)
     resolved = resolve(model, context, quant=quant, offline=offline, predict=True)
+    if adapters:
+        resolved = replace(resolved, card=taking_adapters(resolved.card))
     if resolved.typed:
         say(f"{resolved.typed} is taken as {resolved.card.id}.", err=True)
     reads_only = resolved.card.kind in ("embedding", "reranker")

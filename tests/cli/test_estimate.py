@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from edgellm.app import context
+from edgellm.app.adapters import taking_adapters
+from edgellm.catalog.lookup import find
 from edgellm.cli import page
 from edgellm.cli.main import main
 from edgellm.selection.backend_facts import BackendFacts
@@ -159,6 +161,7 @@ def test_a_file_is_read_by_its_header(look: Look, tmp_path: Path) -> None:
         ((str(TINY), "--quant", "Q8_0"), "--quant has no meaning", 2),
         (("qwen3-4b", "--adapter", str(TINY)), "key general.type is 'model', 'adapter' is needed", 4),
         (("hf://nobody/nothing:Q4_K_M", "--offline"), "cannot be asked, as offline was asked for", 5),
+        (("smollm2-135m-instruct:INT4", "--adapter", "rank=16"), "adapters go with GGUF files", 4),
     ],
 )
 def test_what_cannot_be_estimated_is_an_error_with_a_hint(
@@ -168,6 +171,12 @@ def test_what_cannot_be_estimated_is_an_error_with_a_hint(
 
     assert complaint in error
     assert len(error.splitlines()) == 2
+
+
+def test_an_adapter_is_counted_beside_files_that_take_one() -> None:
+    card = find("smollm2-135m-instruct")
+    assert {file.format for file in card.files} == {"gguf", "onnx"}
+    assert {file.format for file in taking_adapters(card).files} == {"gguf"}
 
 
 def test_an_address_is_answered_by_the_catalog_where_its_source_is_not_asked(look: Look) -> None:
