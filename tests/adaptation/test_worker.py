@@ -118,10 +118,10 @@ def test_nobody_listens_any_more(job: Callable[..., TuneJob]) -> None:
     ("fate", "error", "attributes"),
     [
         ("killed", WorkerCrashed, {"reason": "SIGKILL"}),
-        ("exits", WorkerCrashed, {"reason": ""}),
+        pytest.param("exits", WorkerCrashed, {"reason": ""}, marks=pytest.mark.slow(2)),
         ("full", DiskFull, {}),
         ("diverges", BackendError, {}),
-        ("memory", BackendError, {}),
+        pytest.param("memory", BackendError, {}, marks=pytest.mark.slow(2)),
     ],
 )
 def test_whatever_ends_it_the_next_goes_on_to_the_same_bytes(
