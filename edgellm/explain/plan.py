@@ -294,11 +294,27 @@ def placement(fact: reason.PlacementReason) -> str:
             span = f"{show_rate(fact.low)} to {show_rate(fact.high)}"
             return f"Prompts: {show_rate(fact.tok_s)} tok/s ({span}); {basis(fact.basis)}."
         case reason.OtherPlacements():
-            return f"Other placements: {'; '.join(map(_row, fact.rows))}."
+            return f"Other placements: {'; '.join(_row(row, fact) for row in fact.rows)}."
 
 
-def _row(row: reason.PlacementRow) -> str:
+def _row(row: reason.PlacementRow, fact: reason.OtherPlacements) -> str:
     where = f"{placed_layers(row.layers, row.total, row.experts_away)} on {row.devices}" if row.devices else "no GPU"
     if row.tok_s is None:
-        return f"{where}, not predicted"
-    return f"{where}, {show_rate(row.tok_s)} tok/s, prompts at {show_rate(row.prompt_tok_s or 0)}"
+        where = f"{where}, not predicted"
+    else:
+        where = f"{where}, {show_rate(row.tok_s)} tok/s, prompts at {show_rate(row.prompt_tok_s or 0)}"
+    return f"{where}{_lost(row, fact)}"
+
+
+def _lost(row: reason.PlacementRow, fact: reason.OtherPlacements) -> str:
+    """Why it is not planned; nothing where that is said already."""
+    match row.lost:
+        case "memory":
+            return f" (needs {show_memory(row.needed_bytes)} of RAM, {show_memory(fact.budget_bytes)} usable)"
+        case "answers":
+            return f" (the choice of the model counts on {show_rate(fact.least_tok_s)} tok/s)"
+        case "request":
+            assert row.request_s is not None, "its speed is predicted"
+            return f" (a usual request takes {show_rate(row.request_s)} s instead of {show_rate(fact.request_s)})"
+        case "asked" | "unsuited" | "unknown":
+            return ""

@@ -215,7 +215,7 @@ def _fit_report(run: _Run, siblings: Sequence[Option], adapter_bytes: int, probl
         problems=tuple(problem for problem in problems if problem is not None),
         remedies=() if chosen.fits_at(ctx) else _remedies(chosen, ctx, others, adapter_bytes),
         device_reason=gpu_reason(chosen, ctx),
-        other_placements=other_placements(candidate, placed.n_blocks + 1),
+        other_placements=other_placements(candidate, chosen),
     )
 
 

@@ -14,6 +14,7 @@ from edgellm.selection.load import Load
 from edgellm.selection.placement import Placement
 from edgellm.selection.placement_speed import PlacedRates, Runner
 from edgellm.types.plan import Footprint, OtherPlacement, Rate
+from edgellm.types.reason import Lost
 
 if TYPE_CHECKING:
     from edgellm.selection.option import Option
@@ -193,17 +194,35 @@ class Places:
             return ()
         load, used = self._load(ctx), [part.device for part in chosen.parts] or gpus[:1]
         every = (*placing.possible(load, gpus), *placing.others(load, used, chosen.experts_away))
-        held = [placed for placed in every if option.counted(placed) <= option.scenario.budget_bytes]
         best: dict[object, Placement] = {}
-        for placed in sorted(held, key=lambda placed: self._seconds(self.rates(placed))):
+        for placed in sorted(every, key=lambda placed: (not self._is_held(placed), self.request_s(placed))):
             best.setdefault((placed.layers, placed.experts_away, len(placed.parts)), placed)
         best.pop((chosen.layers, chosen.experts_away, len(chosen.parts)), None)
-        return tuple(self._other(placed) for placed in list(best.values())[:OTHERS])
+        return tuple(self._other(placed, ctx) for placed in list(best.values())[:OTHERS])
 
-    def _other(self, placed: Placement) -> OtherPlacement:
-        rates = self.rates(placed)
-        is_told = rates.on_gpu or not placed.parts
+    def _is_held(self, placed: Placement) -> bool:
+        return self._option.counted(placed) <= self._option.scenario.budget_bytes
+
+    def request_s(self, placed: Placement) -> float:
+        """Seconds of the usual request, cautiously."""
+        return self._seconds(self.rates(placed))
+
+    def _other(self, placed: Placement, ctx: int) -> OtherPlacement:
+        rates = self.rates(placed) if placed.is_rated else None
         return OtherPlacement(
-            placed.on_gpus, placed.gpu_layers, placed.experts_away, placed.ubatch, rates.decode if is_told else None,
-            rates.prefill if is_told else None, self._option.counted(placed),
+            placed.on_gpus, placed.gpu_layers, placed.experts_away, placed.ubatch, rates.decode if rates else None,
+            rates.prefill if rates else None, self._option.counted(placed), self._lost(placed, ctx),
+            self.request_s(placed) if rates else None,
         )  # fmt: skip
+
+    def _lost(self, placed: Placement, ctx: int) -> Lost:
+        """Why it is not the one that is planned."""
+        if not self._is_held(placed):
+            return "memory"
+        if self._option.scenario.request.gpu_layers is not None:
+            return "asked"
+        if not all(part.device.is_suited for part in placed.parts):
+            return "unsuited"
+        if not placed.is_rated:
+            return "unknown"
+        return "answers" if self._tok_s(placed) < self.worth_at(ctx) else "request"

@@ -98,7 +98,7 @@ def gpu_reason(option: Option, ctx: int) -> GpuReason | None:
     names, memory = ", ".join(gpu.description for gpu in suited or option.gpus), idle.vram_bytes
     if not suited:
         return GpuUnused(names, memory, "unsuited" if any(gpu.gpu for gpu in option.gpus) else "unknown")
-    other = next((o for o in option.candidate(ctx).other_placements if o.parts), None)
+    other = next((o for o in option.candidate(ctx).other_placements if o.parts and o.lost != "memory"), None)
     if other is None:
         return GpuUnused(names, memory, "too_small")
     if other.decode is None:
@@ -122,17 +122,22 @@ def _placed(option: Option, ctx: int) -> GpuLayers:
     )
 
 
-def other_placements(choice: Candidate, total: int) -> tuple[reason.OtherPlacements, ...]:
-    """The next best places for it, as a reason; () where there are no GPUs. `total`: its layers."""
+def other_placements(choice: Candidate, option: Option) -> tuple[reason.OtherPlacements, ...]:
+    """The next best places for it, as a reason; () where there are no GPUs."""
+    placed, places = option.placed_at(choice.ctx), option.places
     rows = tuple(
         reason.PlacementRow(
-            sum(part.layers for part in other.parts), total, ", ".join(part.description for part in other.parts),
-            other.experts_away, other.decode.tok_s if other.decode else None,
-            other.prefill.tok_s if other.prefill else None,
+            sum(part.layers for part in other.parts), placed.n_blocks + 1,
+            ", ".join(part.description for part in other.parts), other.experts_away,
+            other.decode.tok_s if other.decode else None, other.prefill.tok_s if other.prefill else None,
+            other.lost, other.request_s, other.needed_bytes,
         )
         for other in choice.other_placements
     )  # fmt: skip
-    return (reason.OtherPlacements(rows),) if rows else ()
+    if not rows:
+        return ()
+    least, budget = places.worth_at(choice.ctx), option.scenario.budget_bytes
+    return (reason.OtherPlacements(rows, places.request_s(placed), least, budget),)
 
 
 def unproven(facts: BackendFacts) -> list[BackendUnproven]:
@@ -163,7 +168,7 @@ def about(chosen: Option, choice: Candidate, possible: Sequence[Option]) -> list
         reasons.append(reason.GpuSpeedUnknown())
     elif placed.parts and request.task != "embed":
         reasons.append(reason.Prompts(prompts.tok_s, prompts.low, prompts.high, prompts.basis))
-    reasons += other_placements(choice, placed.n_blocks + 1)
+    reasons += other_placements(choice, run)
     if not chosen.weights.exact:
         reasons.append(reason.SizeEstimated())
     if chosen.file.trust == "convention":

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from edgellm.types.adapter import AdapterFile, AdapterSet
 from edgellm.types.basis import RateBasis
 from edgellm.types.model import Artifact
-from edgellm.types.reason import Reason
+from edgellm.types.reason import Lost, Reason
 from edgellm.types.refusal import Refusal
 from edgellm.types.sampling_defaults import UNASKED, SamplingDefaults
 
@@ -146,6 +146,8 @@ class OtherPlacement:
     decode: Rate | None  # None = not predicted
     prefill: Rate | None
     needed_bytes: int  # of RAM
+    lost: Lost  # why it is not planned
+    request_s: float | None  # of the usual request
 
 
 @dataclass(frozen=True, slots=True)

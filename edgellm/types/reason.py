@@ -179,6 +179,11 @@ class Prompts(Fact, frozen=True):
     basis: RateBasis
 
 
+# Why a placement is not planned: RAM does not hold it, nobody knows its speed, another was asked for, its GPU is never
+# taken unasked, it answers slower than the choice of the model counts on, or the usual request takes longer.
+Lost = Literal["memory", "unknown", "asked", "unsuited", "answers", "request"]
+
+
 class PlacementRow(Fact, frozen=True):
     """One of them."""
 
@@ -188,12 +193,18 @@ class PlacementRow(Fact, frozen=True):
     experts_away: int
     tok_s: float | None  # None = not predicted
     prompt_tok_s: float | None
+    lost: Lost
+    request_s: float | None  # of the usual request, 512 tokens in and 256 out, cautiously
+    needed_bytes: int  # of RAM
 
 
 class OtherPlacements(Fact, frozen=True):
     """The next best places for the same model, with their speeds."""
 
     rows: tuple[PlacementRow, ...]
+    request_s: float  # of the planned one
+    least_tok_s: float  # that the choice of the model counts on
+    budget_bytes: int  # of RAM
 
 
 class Slow(Fact, frozen=True):

@@ -136,6 +136,24 @@ def test_a_hundred_billion_parameters_run_with_their_experts_in_ram() -> None:
     assert len(choice.other_placements) == 2
 
 
+@pytest.mark.parametrize(
+    ("name", "lost"),
+    [("desktop-rtx-4090", {"answers"}), ("desktop-arc-b580", {"request"}), ("desktop-rx-6600-8gb", {"memory"})],
+)
+def test_the_two_next_best_are_named_with_what_they_lost_on(name: str, lost: set[str]) -> None:
+    decision = plan(profiles.load(name), [catalog()["qwen3.6-35b-a3b"]])
+    (fact,) = [fact for fact in decision.reasons if isinstance(fact, OtherPlacements)]
+    assert len(fact.rows) == 2
+    assert {row.lost for row in fact.rows} == lost
+    for row in fact.rows:
+        assert row.request_s is not None
+        assert (row.needed_bytes > fact.budget_bytes) == (row.lost == "memory")
+        if row.lost == "request":
+            assert row.request_s >= fact.request_s
+        if row.lost == "answers":
+            assert (row.tok_s or 0) < fact.least_tok_s
+
+
 def test_a_worker_is_given_the_split_that_was_planned() -> None:
     card = catalog()["qwen3-32b"]
     large = replace(card, files=tuple(file for file in card.files if file.quant == "Q8_0"))
