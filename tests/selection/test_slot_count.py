@@ -97,7 +97,7 @@ def test_their_number_changes_nothing_else(task: Task, ram_gib: float, machine) 
 
 
 def alone(candidate: Candidate) -> Candidate:
-    return replace(candidate, slots=1, footprint=Footprint(0, 0, 0, 0))
+    return replace(candidate, slots=1, footprint=Footprint(0, 0, 0, 0), counted_bytes=0)
 
 
 def test_their_caches_push_no_layers_off_a_gpu(option, machine) -> None:
