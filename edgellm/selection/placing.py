@@ -116,7 +116,7 @@ def _most(load: Load, devices: tuple[UsableGpu, ...]) -> int:
 
 def _fits(load: Load, devices: tuple[UsableGpu, ...], count: int, experts: int, ubatch: int) -> bool:
     """Whether `_placed` places them. For one device without looking at each block: this is asked most."""
-    if len(devices) > 1 or devices[0].unified:
+    if len(devices) > 1:
         return _placed(load, devices, count, experts=experts, ubatch=ubatch) is not None
     if count < 1:
         return False
