@@ -15,6 +15,7 @@ import msgspec
 
 from edgellm.text.call_writer import Call, write_calls
 from edgellm.text.template_caps import REASONING_PARTS, TemplateCaps, shaped_content, thought_parts
+from edgellm.types.json_counts import check_counts
 from edgellm.types.markup import Markup
 from edgellm.types.message import Message, Tool, ToolCall
 
@@ -64,8 +65,10 @@ def adapted(
     """The conversation for a template with these capabilities, marked. `markup`: how the model writes calls itself.
 
     Raises:
-        RecursionError: arguments of a call are nested too deeply.
+        UsageError: the calls have too many arguments, or arguments that are nested too deeply.
     """
+    arguments = [call.arguments.encode(errors="replace") for message in messages for call in message.calls]
+    check_counts(*arguments, what="what the calls have as arguments", param="messages")
     return _Adapter(caps, mark, markup, prompts_tools=bool(tools) and caps.tools is None).adapt(messages, tools)
 
 

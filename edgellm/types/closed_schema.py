@@ -35,7 +35,10 @@ def close(schema: Any) -> None:
         properties = part.get("properties")
         if isinstance(properties, dict):
             required = part.get("required", [])
-            if not _MORE & part.keys() and isinstance(required, list) and all(name in properties for name in required):
+            has_all = isinstance(required, list) and all(
+                isinstance(name, str) and name in properties for name in required
+            )
+            if has_all and not _MORE & part.keys():
                 part.setdefault("type", "object")
                 part["additionalProperties"] = False
         elif ("items" in part or "prefixItems" in part) and not (_MORE | {"required"}) & part.keys():

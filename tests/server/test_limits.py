@@ -27,10 +27,11 @@ from edgellm.server.intake import MAX_BODY_BYTES, Incoming, Intake
 from edgellm.server.request_log import RequestRecord
 from edgellm.server.schemas.chat import MAX_MESSAGES, ChatBody
 from edgellm.server.schemas.completion import CompletionBody
-from edgellm.server.schemas.counts import MAX_DEPTH, MAX_PARTS, MAX_VALUES, check_counts
 from edgellm.server.schemas.embeddings import EmbeddingBody
 from edgellm.server.schemas.fields import RequestBody
 from edgellm.server.served_model import LARGE_BYTES, ServedModel
+from edgellm.types import json_counts
+from edgellm.types.json_counts import MAX_DEPTH, MAX_PARTS, MAX_VALUES, check_counts
 from edgellm.types.request import MAX_TOKEN_BYTES
 from edgellm.types.sampling import MAX_BIASES
 
@@ -103,6 +104,33 @@ def test_exactly_as_deep_as_is_allowed_is_read(opened: str, closed: str) -> None
     check_counts(f"{opened * most}1{closed * most}".encode())
     with refuses(UsageError):
         check_counts(f"{opened * (most + 1)}1{closed * (most + 1)}".encode())
+
+
+class Steps(dict[int, int]):
+    """Counts how often it is asked."""
+
+    n_asked = 0
+
+    def __getitem__(self, key: int) -> int:
+        self.n_asked += 1
+        return super().__getitem__(key)
+
+
+def test_of_millions_of_ends_few_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = Steps(json_counts._STEPS)
+    monkeypatch.setattr(json_counts, "_STEPS", steps)
+    check_counts(b"[]" * (MAX_DEPTH + 1) + b"]" * 4 * MAX_PARTS)
+
+    assert steps.n_asked == 2 * MAX_PARTS + 1
+
+
+def test_what_several_texts_hold_together_counts() -> None:
+    half = f"[{','.join(['1'] * (MAX_VALUES // 2))}]".encode()
+
+    check_counts(half)
+    with refuses(UsageError, param="messages"):
+        check_counts(half, half, what="some text", param="messages")
+    check_counts(*[b"[" * MAX_DEPTH] * 4)
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_pages_of_items(live: Live) -> None:
 
     assert [item["content"][0]["text"] for item in (*first["data"], *second["data"])] == ["c", "b", "a"]
     assert (first["has_more"], second["has_more"]) == (True, False)
-    for query in ("limit=0", "limit=101", "limit=x", "order=up", "after=x"):
+    for query in ("limit=0", "limit=101", "limit=x", "limit=" + "1" * 5000, "limit=" + "1" * 9, "order=up", "after=x"):
         assert live.http.get(f"{path}?{query}").status_code == 400
 
 

@@ -9,6 +9,12 @@ from typing import Any
 import jsonschema
 import pytest
 from support.live_server import Live
+from support.refusals import refuses
+
+from edgellm.errors import UsageError
+from edgellm.server.schemas.structural_tag import StructuralTag
+from edgellm.types.grammar import MAX_TREE_BYTES
+from edgellm.types.json_counts import MAX_DEPTH, MAX_VALUES
 
 SCHEMA = {
     "type": "object",
@@ -103,11 +109,26 @@ def test_plain_completions_and_streams(live: Live) -> None:
         ({"json_schema": {"$ref": "http://127.0.0.1/x"}}, "json_schema"),
         ({"json_schema": {"$ref": "#"}}, "json_schema"),
         ({"grammar": "root ::= ("}, "grammar"),
+        ({"json_schema": {"properties": {"a": 1}, "required": [[]]}}, "json_schema"),
     ],
 )
 def test_a_mistake_is_named_with_its_field(live: Live, fields: dict[str, Any], param: str) -> None:
     answer = live.chat("Paris", **fields)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps(TAG) + " " * MAX_TREE_BYTES,
+        f'{{"triggers": ["<f"], "structures": [{{"begin": "<f", "schema": {{"enum": [{"1," * MAX_VALUES}1]}}}}]}}',
+        f'{{"triggers": ["<f"], "structures": [{{"begin": "<f", "schema": {"[" * MAX_DEPTH}{"]" * MAX_DEPTH}}}]}}',
+    ],
+    ids=["bytes", "values", "depth"],
+)
+def test_a_tag_as_text_is_counted_before_it_is_read(text: str) -> None:
+    with refuses(UsageError, param="tag"):
+        StructuralTag.of_json(text, "tag")
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,8 @@ def test_objects_are_closed(schema: Any, meant: Any) -> None:
         {"allOf": [{"$ref": "#/$defs/place"}, {"required": ["size"]}], "$defs": {"place": PLACE}},
         {"$ref": "#/$defs/place", "required": ["size"], "$defs": {"place": PLACE}},
         {"type": "object", "not": PLACE},
+        {**PLACE, "required": [[]]},
+        {**PLACE, "required": "city"},
     ],
 )
 def test_what_says_more_or_is_combined_stays_open(schema: Any) -> None:

@@ -8,6 +8,7 @@ from support.refusals import refuses
 from edgellm.contract.engine import EngineInfo
 from edgellm.errors import BadTemplate, ContextOverflow, UsageError
 from edgellm.text.prompt import PromptBuilder
+from edgellm.types.json_counts import MAX_DEPTH, MAX_VALUES
 from edgellm.types.markup import JsonCalls, Markup, Reading
 from edgellm.types.message import Message, Tool, ToolCall
 
@@ -153,6 +154,14 @@ def test_arguments_that_are_no_object_are_shown_as_they_are(arguments):
 
     assert json.dumps({"arguments": arguments}) in prompt.text
     assert prompt.notes == {"arguments_wrapped"}
+
+
+@pytest.mark.parametrize(
+    "arguments", [f"[{','.join('1' * (MAX_VALUES // 2))}]", "[" * (MAX_DEPTH + 1)], ids=["values", "depth"]
+)
+def test_arguments_are_counted_before_they_are_read(arguments):
+    with refuses(UsageError, param="messages"):
+        build(CALLS, USER, called("x", arguments=arguments), USER, called("y", arguments=arguments))
 
 
 def test_no_arguments_are_an_empty_object():

@@ -18,8 +18,8 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar,
 import msgspec
 
 from edgellm.errors import UnsupportedField, UsageError
-from edgellm.server.schemas.counts import MAX_VALUES, check_counts
 from edgellm.server.schemas.unknown import UnknownFields
+from edgellm.types.json_counts import MAX_VALUES, check_counts
 
 # Python's float() makes an infinity of 1e999, which the range of its field then refuses by name; msgspec would not.
 _decode = msgspec.json.Decoder(float_hook=float).decode
@@ -63,7 +63,7 @@ class RequestBody(Fields, kw_only=True):
             UnsupportedField, UsageError: with the name of the field.
         """
         unknown = unknown or UnknownFields(strict=True)
-        check_counts(body, cls.max_values)
+        check_counts(body, max_values=cls.max_values)
         try:
             fields = _decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:

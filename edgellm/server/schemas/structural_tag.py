@@ -9,8 +9,9 @@ from msgspec import Meta
 
 from edgellm.errors import UsageError
 from edgellm.server.schemas.fields import Fields, NeutralValues
-from edgellm.types.grammar import Grammar
+from edgellm.types.grammar import MAX_TREE_BYTES, Grammar
 from edgellm.types.grammar_tree import AnyText, Json, OneOf, Repeat, TextUntil, sequence
+from edgellm.types.json_counts import check_counts
 from edgellm.types.message import MAX_TOOLS
 
 Trigger = Annotated[str, Meta(min_length=1, max_length=256)]
@@ -35,8 +36,17 @@ class StructuralTag(Fields, kw_only=True):
 
     @classmethod
     def of_json(cls, text: str, param: str) -> StructuralTag:
+        """
+        Raises:
+            UsageError: it is too large, nested too deeply, or no structural tag.
+        """
+        encoded = text.encode()
+        if len(encoded) > MAX_TREE_BYTES:
+            hint = f"{MAX_TREE_BYTES} are allowed"
+            raise UsageError(f"{param} has {len(encoded)} bytes", hint=hint, param=param)
+        check_counts(encoded, what=param, param=param)
         try:
-            return msgspec.json.decode(text, type=cls)
+            return msgspec.json.decode(encoded, type=cls)
         except (msgspec.DecodeError, RecursionError) as error:
             raise UsageError(f"{param} is wrong: {error}"[:200], hint="send JSON", param=param) from None
 

@@ -31,7 +31,8 @@ def page(items: Sequence[ResponsesItem], query: Mapping[str, str]) -> ResponsesI
         UsageError: one of them cannot be.
     """
     limit, order, after = query.get("limit", str(LIMIT)), query.get("order", "desc"), query.get("after")
-    if not limit.isdecimal() or not 1 <= int(limit[:9]) <= MAX_LIMIT:
+    n_most = int(limit) if limit.isdecimal() and len(limit) <= 3 else 0  # Python reads no number of thousands of digits
+    if not 1 <= n_most <= MAX_LIMIT:
         raise UsageError(f"limit={limit[:20]!r} is out of range", hint=f"1 to {MAX_LIMIT}", param="limit")
     if order not in ("asc", "desc"):
         raise UsageError(f"order={order[:20]!r} is unknown", hint="send asc or desc", param="order")
@@ -41,6 +42,6 @@ def page(items: Sequence[ResponsesItem], query: Mapping[str, str]) -> ResponsesI
         if after not in ids:
             raise UsageError(f"after={after[:80]!r} is no item of it", hint="send the last_id of a page", param="after")
         ordered = ordered[ids.index(after) + 1 :]
-    shown = ordered[: int(limit)]
+    shown = ordered[:n_most]
     ends = (shown[0].id, shown[-1].id) if shown else (None, None)
     return ResponsesItemList([listed(item) for item in shown], *ends, len(ordered) > len(shown))
