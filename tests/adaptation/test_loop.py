@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -192,13 +193,17 @@ def test_threads_are_no_other_job(tmp_path: Path) -> None:
     assert events[0].first_step == events[0].n_steps
 
 
-def test_a_damaged_checkpoint_is_named_and_an_older_one_taken(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["a bit", "a header"])
+def test_a_damaged_checkpoint_is_named_and_an_older_one_taken(tmp_path: Path, damage: str) -> None:
     with pytest.raises(Killed):
         train(course(tmp_path), toy_trainer.ToyTrainer(SETTINGS), killed_after(20))
     *_, older, newest = sorted(tmp_path.glob("*.npz"))
     raw = bytearray(newest.read_bytes())
     raw[len(raw) // 2] ^= 255
     newest.write_bytes(raw)
+    if damage == "a header":
+        with zipfile.ZipFile(newest, "w") as file:
+            file.writestr("meta.npy", b"\x93NUMPY\x01\x00\x01\x00(")
     events = run(course(tmp_path))
     run(course(tmp_path / "whole"))
 

@@ -77,6 +77,35 @@ def test_only_what_was_built_here_is_loaded(former: Path, content: bytes, is_it:
     assert device_backends.is_as_built("vulkan") is is_it
 
 
+@pytest.mark.skipif(os.name != "posix", reason="os: Windows has no such modes")
+@pytest.mark.parametrize("place", ["library", "record", "vulkan", "commit", "gpu", "data"])
+@pytest.mark.parametrize("mode", [0o002, 0o020])
+def test_what_others_may_write_is_not_loaded(former: Path, place: str, mode: int) -> None:
+    build = device_backends.Build("vulkan", "a commit", hashlib.sha256(b"former").hexdigest(), (), {})
+    record = former.parent / device_backends.RECORD
+    record.write_bytes(msgspec.json.encode(build))
+    paths = dict(zip(("vulkan", "commit", "gpu", "data"), former.parents, strict=False))
+    path = {"library": former, "record": record, **paths}[place]
+    assert device_backends.is_as_built("vulkan")
+
+    os.chmod(path, path.stat().st_mode | mode)
+    state = path.stat()
+    is_own_group = mode == 0o020 and state.st_gid == state.st_uid
+    assert device_backends.is_as_built("vulkan") is is_own_group
+    assert (str(path) in device_backends.written_by_others("vulkan")) is not is_own_group
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="user: only root gives files away")
+@pytest.mark.parametrize("place", ["library", "folder"])
+def test_what_belongs_to_somebody_else_is_not_loaded(former: Path, place: str) -> None:
+    build = device_backends.Build("vulkan", "a commit", hashlib.sha256(b"former").hexdigest(), (), {})
+    (former.parent / device_backends.RECORD).write_bytes(msgspec.json.encode(build))
+    assert device_backends.is_as_built("vulkan")
+
+    os.chown(former if place == "library" else former.parent, 65534, 65534)
+    assert not device_backends.is_as_built("vulkan")
+
+
 def test_a_version_of_a_driver_that_is_no_text_is_shown_as_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
     nvml = pytest.importorskip("pynvml")
     monkeypatch.setattr(nvml, "nvmlInit", lambda: None)

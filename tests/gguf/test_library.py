@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from edgellm_gguf import device_backends, library
 from edgellm_gguf.device_build import cuda
@@ -401,6 +403,29 @@ def test_devices_that_are_named_are_the_only_ones(fake_probe: FakeProbe) -> None
         assert [device.name for device in offload.devices] == ["GPU1"]
     with settings.override(devices=("GPU7",)), refuses(UsageError, param="device"):
         offload_facts(GgufBackend(), MACHINE)
+
+
+@pytest.mark.skipif(bool(library.missing()) or sys.platform == "win32", reason="cpu: libllama is missing")
+@pytest.mark.skipif(not shutil.which("cc"), reason="tool: no compiler")
+@pytest.mark.parametrize("is_recorded", [True, False])
+def test_a_library_that_somebody_else_may_have_put_there_is_not_run(tmp_path: Path, is_recorded: bool) -> None:
+    """The real probe. A library's constructor runs before any of its functions is called."""
+    ran, source = tmp_path / "ran", tmp_path / "code.c"
+    source.write_text(
+        f'#include <stdio.h>\n__attribute__((constructor)) static void run(void) {{ fclose(fopen("{ran}", "w")); }}'
+    )
+    path = device_backends.folder() / "vulkan" / device_backends.file_name("vulkan")
+    path.parent.mkdir(parents=True)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", path, source], check=True)
+    if is_recorded:
+        build = device_backends.Build("vulkan", "", hashlib.sha256(path.read_bytes()).hexdigest(), (), {})
+        (path.parent / device_backends.RECORD).write_bytes(msgspec.json.encode(build))
+        path.chmod(0o777)
+    facts = GgufBackend().offload(WITH_GPU)
+    assert not facts.devices
+    assert set(library.verdict(WITH_GPU).unloaded) == {"vulkan"}
+    assert (str(path) in facts.missing, bool(facts.remedy)) == (is_recorded, not is_recorded)
+    assert not ran.exists()
 
 
 @pytest.mark.skipif(bool(library.missing()), reason="cpu: libllama is missing")

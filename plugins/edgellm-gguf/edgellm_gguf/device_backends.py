@@ -4,12 +4,15 @@
     <data folder>/gpu/<commit of llama.cpp>/vulkan/build.json            how it was built
 
 A backend shares structs with ggml that no version number covers, so one is only loaded into a libllama of its own
-commit. Nothing here imports `llama_cpp`.
+commit. It is code, and its record lies beside it: both are believed where nobody else may write. Nothing here imports
+`llama_cpp`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 import sys
 from pathlib import Path
 
@@ -58,13 +61,34 @@ def libraries() -> dict[str, Path]:
 
 
 def is_as_built(api: str) -> bool:
-    """Whether the library is, byte for byte, the one that its record tells of."""
+    """Whether the library is, byte for byte, the one that its record tells of, and nobody else may write either."""
+    if written_by_others(api):
+        return False
     build = build_of(api)
     try:
         with open(folder() / api / file_name(api), "rb", opener=at_once) as file:
             return build is not None and hashlib.file_digest(file, "sha256").hexdigest() == build.sha256
     except OSError:
         return False
+
+
+def written_by_others(api: str) -> str:
+    """Why another user may have put this library here, and what to do; "" = only this one and root may (POSIX), or it
+    is not there."""
+    here = folder() / api
+    data = settings.current().data_dir
+    above = (here, *(path for path in here.parents if path.is_relative_to(data)))
+    for path in (here / file_name(api), here / RECORD, *above) if os.name == "posix" else ():
+        try:
+            state = path.stat()
+        except OSError:
+            continue
+        if state.st_uid not in (0, os.geteuid()):
+            return f"{path} belongs to user {state.st_uid}: remove {here}, or `chown` all of it if you trust its maker"
+        # A group with the number of its user is that user's own: whose umask is 002 makes all files so.
+        if state.st_mode & (stat.S_IWOTH | (stat.S_IWGRP if state.st_gid != state.st_uid else 0)):
+            return f"others may write {path}: `chmod go-w {path}` where you made it, or remove {here}"
+    return ""
 
 
 def build_of(api: str) -> Build | None:

@@ -115,13 +115,16 @@ def _devices() -> dict[str, Any]:
 
     LOG.start()
     ggml.start(with_devices=True)
-    files, backends = [*library.library_files(), *device_backends.libraries().values()], ggml.backends()
-    unloaded = inventory.unloaded(files, backends)
-    stale = [name for name in device_backends.libraries() if not device_backends.is_as_built(name)]
-    unloaded |= dict.fromkeys(stale, f"it is not the file that {device_backends.RECORD} beside it tells of")
+    built = device_backends.libraries()
+    strange = {name: why for name in built if (why := device_backends.written_by_others(name))}
+    stale = [name for name in built if name not in strange and not device_backends.is_as_built(name)]
+    # Why a library does not load is found out by loading it, which runs what is in it.
+    files = [path for name, path in built.items() if name not in strange and name not in stale]
+    unloaded = inventory.unloaded([*library.library_files(), *files], backends := ggml.backends())
+    unloaded |= strange | dict.fromkeys(stale, f"it is not the file that {device_backends.RECORD} beside it tells of")
     if not ggml.is_of_pinned_commit():
         own = f"it was built for llama.cpp {pinned().commit}, and this libllama is another"
-        unloaded |= dict.fromkeys(device_backends.libraries(), own)
+        unloaded |= dict.fromkeys(built, own)
         stale = []
     return {
         "stale": stale,
