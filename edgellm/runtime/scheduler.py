@@ -18,8 +18,9 @@ from edgellm.runtime.request_state import RequestState
 from edgellm.types.adapter import AdapterSet
 
 # What prompts, and grammars that leave no choice, add to a step beside running answers is kept short, so that they are
-# not held up for a whole batch.
-BUSY_CHUNK = 256
+# not held up for a whole batch: so many tokens, or as many as take so long, but enough to be worth a step.
+BUSY_CHUNK, LEAST_CHUNK = 256, 16
+BUSY_S = 0.25
 # What requests with the same adapters have before others get theirs: so many steps, or fewer where they take long. A
 # change of adapters costs llama.cpp a third of a step of a small model, as it plans its buffers anew.
 TURN_STEPS = 32
@@ -89,6 +90,8 @@ class Scheduler:
         self.running: list[RequestState] = []  # in order of admission
         self._clock = 0
         self._turn = Turn()
+        self._chunk = BUSY_CHUNK
+        self._short_s = 0.0  # what the last step without a prompt took
         self._served: dict[AdapterSet, int] = {}  # step number of the last turn, or of arrival before the first
 
     @property
@@ -206,7 +209,7 @@ class Scheduler:
         running = self._next()
         decoding = [request for request in running if request.decoding]
         if len(self.running) > 1 and any(request.decoding for request in self.running):
-            budget = min(budget, len(decoding) + BUSY_CHUNK)
+            budget = min(budget, len(decoding) + self._chunk)
         for n_others, request in zip(reversed(range(len(decoding))), decoding, strict=True):
             # One token at least is left for each of the others.
             tokens = request.next_tokens[: budget - n_others]
@@ -242,6 +245,7 @@ class Scheduler:
             return []
         self._clock += 1
         self._turn = self._turn.after(step, seconds)
+        self._chunk = self._chunk_after(step, seconds)
         sets = {request.adapters for request in self.running}
         self._served = {adapters: at for adapters, at in self._served.items() if adapters in sets}
         self._served[self._turn.adapters] = self._clock
@@ -257,6 +261,18 @@ class Scheduler:
             if entry.n_logits:
                 ready.append(request)
         return ready
+
+    def _chunk_after(self, step: Step, seconds: float) -> int:
+        """By what a prompt added to this step. Where the step itself takes long, as threads wait, less is no faster."""
+        pairs = zip(step.batch, step.requests, strict=True)
+        n_tokens = sum(len(entry.tokens) for entry, request in pairs if not request.decoding)
+        if not n_tokens:
+            self._short_s = seconds
+        if n_tokens < LEAST_CHUNK:
+            return self._chunk
+        more_s = seconds - self._short_s
+        fits = BUSY_CHUNK if more_s <= 0 else int(n_tokens * BUSY_S / more_s)
+        return max(LEAST_CHUNK, min(fits, 2 * self._chunk, BUSY_CHUNK))
 
     def room(self, request: RequestState) -> int:
         """Tokens that the request's slot can still take; before it has one, after its prompt."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -16,6 +16,7 @@ from edgellm.errors import Overloaded
 from edgellm.runtime.request_state import RequestState
 from edgellm.runtime.scheduler import (
     BUSY_CHUNK,
+    LEAST_CHUNK,
     MIN_FORK_TOKENS,
     MIN_FORK_TOKENS_SHARED,
     Admission,
@@ -40,6 +41,7 @@ class Table:
         self.cache: list[list[int]] = [[] for _ in range(info.n_slots)]
         self.n_submitted = 0
         self.choices: dict[int, list[RequestState]] = {}  # by request
+        self.seconds: Callable[[Step], float] = lambda step: 0.0  # that a step takes
 
     def submit(self, prompt: Sequence[int], n: int = 1) -> RequestState:
         """The first of `n` choices."""
@@ -68,7 +70,7 @@ class Table:
         for entry in step.batch:
             assert entry.n_past == len(self.cache[entry.slot])
             self.cache[entry.slot].extend(entry.tokens)
-        for request in self.scheduler.advance(step):
+        for request in self.scheduler.advance(step, self.seconds(step)):
             if not request.n_generated:
                 for choice in self.choices[request.id]:
                     choice.n_generated, choice.next_tokens = 1, (999,)
@@ -124,6 +126,45 @@ def test_a_prompt_alone_uses_the_whole_batch_and_beside_answers_a_short_chunk() 
     assert [len(e.tokens) for e in table.step().batch] == [1, BUSY_CHUNK]
     assert [len(e.tokens) for e in table.step().batch] == [1, BUSY_CHUNK]
     assert [len(e.tokens) for e in table.step().batch] == [1, 600 - 2 * BUSY_CHUNK]
+
+
+def beside_an_answer(seconds: Callable[[Step], float]) -> list[int]:
+    """Sizes of the parts of a prompt of 900 tokens."""
+    table = Table()
+    table.seconds = seconds
+    table.submit(prompt(10, 1))
+    table.admit()
+    table.step()
+    table.step()
+    table.submit(prompt(900, 2))
+    table.admit()
+    sizes = []
+    while sum(sizes) < 900:
+        sizes.append(max(len(entry.tokens) for entry in table.step().batch))
+    return sizes
+
+
+def test_where_prompts_take_long_their_parts_get_shorter() -> None:
+    """At 200 tokens/s, 50 of them add a quarter of a second."""
+    first, *rest, last = beside_an_answer(lambda step: sum(len(entry.tokens) for entry in step.batch) / 200)
+    assert first == BUSY_CHUNK
+    assert {50, 51} >= set(rest)
+    assert last <= 51
+
+
+def test_parts_are_worth_a_step() -> None:
+    sizes = beside_an_answer(lambda step: 10.0 if len(step.batch) > 1 else 0.1)
+    assert sizes[1:-1] == [LEAST_CHUNK] * len(sizes[1:-1])
+
+
+def test_where_each_step_takes_long_shorter_parts_would_not_help() -> None:
+    assert beside_an_answer(lambda step: 3.0) == [BUSY_CHUNK, BUSY_CHUNK, BUSY_CHUNK, 900 - 3 * BUSY_CHUNK]
+
+
+def test_parts_grow_again() -> None:
+    slow = iter([0.1, 0.1, 4.0])
+    sizes = beside_an_answer(lambda step: next(slow, 0.1))
+    assert sizes == [256, 16, 32, 64, 128, 256, 148]
 
 
 def test_what_a_grammar_forces_comes_in_short_parts_beside_others() -> None:
