@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 from pathlib import Path
 
 import msgspec
@@ -89,13 +91,16 @@ def create_app(
 
 
 def _openapi(operations: list[Operation]) -> Route:
-    encoded = b""
+    making = asyncio.Lock()
+
+    @functools.cache
+    def encoded() -> bytes:
+        return msgspec.json.encode(openapi.document(operations, title="EdgeLLM", version=__version__))
 
     async def document(_: Request) -> Response:
-        nonlocal encoded
-        # Made when it is first asked for: most servers are never asked.
-        encoded = encoded or msgspec.json.encode(openapi.document(operations, title="EdgeLLM", version=__version__))
-        return Response(encoded, media_type="application/json")
+        # Made when it is first asked for, once and beside the event loop: most servers are never asked.
+        async with making:
+            return Response(await asyncio.to_thread(encoded), media_type="application/json")
 
     return Route("/openapi.json", document)
 

@@ -11,10 +11,12 @@ import httpx
 import psutil
 import pytest
 from support.live_server import Live, Servers, echo_plan
+from support.off_loop import calls_off_loop
 from support.waiting import wait_until
 from support.words import said
 
 from edgellm.sdk.client import EdgeLLM
+from edgellm.server import openapi
 from edgellm.server.app import WEB
 from edgellm.server.served_model import ServedModel
 from edgellm.server.state import describe
@@ -132,6 +134,15 @@ def test_an_error_that_nobody_foresaw_tells_the_client_nothing(serve: Servers, m
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal_error")
     assert "secret" not in answer.text
     assert live.post("/v1/completions", {"prompt": "x"}).status_code == 200
+
+
+def test_the_schema_is_made_once_and_beside_the_event_loop(serve: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = calls_off_loop(monkeypatch, openapi, "document")
+    live = serve()
+    answers = [live.http.get("/openapi.json") for _ in range(2)]
+
+    assert answers[0].content == answers[1].content
+    assert calls == [True]
 
 
 def test_the_schema_holds_every_field_and_path(live: Live) -> None:

@@ -9,6 +9,11 @@ from typing import Any
 import httpx
 import pytest
 from support.live_server import Live, Servers
+from support.off_loop import calls_off_loop
+
+from edgellm.server.dialects.openai.chat_chunks import ChatChunks
+from edgellm.server.dialects.openai.text_chunks import TextChunks
+from edgellm.server.schemas.completion import MAX_ECHO
 
 
 def events(answer: httpx.Response) -> list[Any]:
@@ -221,6 +226,15 @@ def test_logprobs_of_a_completion(live: Live) -> None:
     assert all(token in top and len(top) == 2 for token, top in zip(told["tokens"], told["top_logprobs"], strict=True))
 
 
+def test_whole_answers_are_written_beside_the_event_loop(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts, chats = calls_off_loop(monkeypatch, TextChunks, "whole"), calls_off_loop(monkeypatch, ChatChunks, "whole")
+    body = {"prompt": ["abc", "d"], "logprobs": 1, "echo": True, "max_tokens": 1}
+
+    assert len(live.post("/v1/completions", body).json()["choices"]) == 2
+    assert live.chat("a").status_code == 200
+    assert (texts, chats) == ([True], [True])
+
+
 @pytest.mark.parametrize(
     ("path", "fields", "param"),
     [
@@ -229,6 +243,8 @@ def test_logprobs_of_a_completion(live: Live) -> None:
         ("/v1/chat/completions", {"top_logprobs": 2}, "top_logprobs"),
         ("/v1/completions", {"logprobs": 21}, "logprobs"),
         ("/v1/completions", {"logprobs": True}, "logprobs"),
+        ("/v1/completions", {"logprobs": 1, "echo": True, "prompt": ["a" * 1000] * 1001}, "echo"),
+        ("/v1/completions", {"echo": True, "n": 3, "prompt": "a" * (MAX_ECHO // 3 + 1)}, "echo"),
     ],
 )
 def test_wrong_logprobs_are_refused(live: Live, path: str, fields: dict[str, Any], param: str) -> None:

@@ -10,12 +10,15 @@ from typing import Any
 import msgspec
 import pytest
 from support.live_server import Live
+from support.off_loop import calls_off_loop
 from support.refusals import refuses
 
 from edgellm.errors import UsageError
+from edgellm.server.dialects.responses import operations
 from edgellm.server.dialects.responses.body import ResponsesBody
 from edgellm.server.dialects.responses.stored import StoredResponses
 from edgellm.server.errors import HttpError
+from edgellm.server.schemas.chat import MAX_MESSAGES
 
 ALICE, BOB = b"a", b"b"
 
@@ -118,6 +121,26 @@ def test_a_conversation_is_made_short(live: Live) -> None:
     assert "Summarize our conversation" in summary.content  # the model says back what it is asked
 
 
+def test_only_what_the_user_said_stays_of_what_is_made_short(live: Live) -> None:
+    said = [
+        {"type": "reasoning", "role": "user", "summary": []},
+        {"type": "message", "role": "user", "content": "a"},
+        {"role": "user", "content": "b"},
+    ]
+    output = live.post("/v1/responses/compact", {"input": said}).json()["output"]
+
+    assert [item["type"] for item in output] == ["message", "message", "compaction"]
+
+
+def test_conversations_are_written_and_kept_beside_the_event_loop(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = calls_off_loop(monkeypatch, StoredResponses, "keep")
+    compacted = calls_off_loop(monkeypatch, operations, "compacted")
+    create(live, "hello")
+
+    assert live.post("/v1/responses/compact", {"input": "a"}).status_code == 200
+    assert (kept, compacted) == ([True], [True])
+
+
 class Answer(msgspec.Struct):
     id: str
     output: list[Any] = []
@@ -151,6 +174,17 @@ def test_what_they_hold_is_bounded() -> None:
     assert not stored._responses
     assert not stored._items
     assert stored._n_bytes == 0
+
+
+def test_a_conversation_that_goes_on_is_as_long_as_one_that_is_sent() -> None:
+    stored = StoredResponses()
+    answer: Any = Answer("resp_0")
+    item = '{"role":"user","content":"a"}'
+    stored.keep(ALICE, answer, (), ResponsesBody.read(f'{{"input":[{",".join([item] * MAX_MESSAGES)}]}}'.encode()))
+
+    assert len(stored.fill_in(ALICE, ResponsesBody(previous_response_id="resp_0", input=[]))) == MAX_MESSAGES
+    with refuses(UsageError, param="previous_response_id"):
+        stored.fill_in(ALICE, ResponsesBody(previous_response_id="resp_0", input="b"))
 
 
 def test_each_key_has_its_own_items() -> None:

@@ -18,6 +18,7 @@ from edgellm.types.request import GenerationRequest
 # OpenAI's default for /v1/completions; chat has none.
 MAX_TOKENS = 16
 MAX_ANSWERS = 2048  # to all prompts of a request, as OpenAI's API allows
+MAX_ECHO = 2_000_000  # characters or tokens of prompts that come back, times the tokens that are told for each
 
 
 class CompletionBody(GenerationBody, kw_only=True):
@@ -95,7 +96,8 @@ class CompletionBody(GenerationBody, kw_only=True):
 
     def _check_counts(self) -> None:
         check_range((self.logprobs or 0) in range(MAX_TOP + 1), f"logprobs={self.logprobs}", f"0 to {MAX_TOP}")
-        n_prompts = len(self.prompts())
+        prompts = self.prompts()
+        n_prompts = len(prompts)
         if not n_prompts:
             raise UsageError("prompt holds no text", hint="send at least one", param="prompt")
         if self.n_drawn < self.n_sent:
@@ -111,4 +113,12 @@ class CompletionBody(GenerationBody, kw_only=True):
                 f"{n_prompts} prompts with {self.n_drawn} answers each are over {MAX_ANSWERS} answers",
                 hint="send several smaller requests",
                 param="prompt" if self.n_drawn == 1 else "n",
+            )
+        n_echoed = sum(map(len, prompts)) * self.n_sent if self.echo else 0
+        if n_echoed * (1 + (self.logprobs or 0)) > MAX_ECHO:
+            raise UsageError(
+                f"{n_echoed} characters or tokens of prompts, with {self.logprobs or 0} logprobs each, are more than "
+                f"come back at a time ({MAX_ECHO})",
+                hint="send several smaller requests",
+                param="echo",
             )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import TypeVar
 
+import msgspec
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
@@ -17,6 +19,7 @@ from edgellm.server.dialects.openai.chat_chunks import ChatChunks
 from edgellm.server.dialects.openai.chunks import OpenAIChunks
 from edgellm.server.dialects.openai.text_chunks import TextChunks
 from edgellm.server.error_form import lists_for_anthropic
+from edgellm.server.json_list import json_list
 from edgellm.server.openapi import EVENTS, REFUSALS, Operation, status_reply
 from edgellm.server.request_log import RequestRecord
 from edgellm.server.responses import JSONResponse, client_closed
@@ -26,7 +29,7 @@ from edgellm.server.schemas.chat import ChatBody
 from edgellm.server.schemas.completion import CompletionBody
 from edgellm.server.schemas.usage import CompletionTimings
 from edgellm.server.served_model import ServedModel, overflow_names
-from edgellm.types.event import Done
+from edgellm.types.event import Done, Event
 
 BodyT = TypeVar("BodyT", ChatBody, CompletionBody)
 TAG = "OpenAI"
@@ -89,9 +92,15 @@ async def _whole(request: Request, chunks: OpenAIChunks, event_lists: EventLists
     events = await sse.unless_gone(request.receive, sse.gathered(event_lists))
     if events is None:
         return client_closed(request)
+    # Prompts that come back with their logprobs take a while to write: not in the event loop that all streams share.
+    return await asyncio.to_thread(_written, chunks, events)
+
+
+def _written(chunks: OpenAIChunks, events: Sequence[Event]) -> JSONResponse:
     answer = whole([event for event in events if not chunks.takes(event)])
     first = next(event for event in events if isinstance(event, Done) and event.choice == 0)  # it computed the prompt
-    return JSONResponse(chunks.whole(answer, CompletionTimings.of(answer.timings, first.usage)))
+    told = chunks.whole(answer, CompletionTimings.of(answer.timings, first.usage))
+    return JSONResponse(msgspec.structs.replace(told, choices=json_list(told.choices, 1)))
 
 
 def _described(model: ServedModel, name: str) -> response.Model:

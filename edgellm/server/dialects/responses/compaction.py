@@ -51,7 +51,8 @@ class ResponsesCompaction(msgspec.Struct, frozen=True):
 
 
 def compacted(body: ResponsesCompactBody, earlier: Sequence[ResponsesItem], answer: Completion) -> ResponsesCompaction:
-    said = [item for item in (*earlier, *body.items) if item is not None and item.role == "user"]
+    items = (item for item in (*earlier, *body.items) if item is not None)
+    said = [item for item in items if item.type in (None, "message") and item.role == "user"]
     summary = {"type": "compaction", "id": new_id("cmp"), "encrypted_content": sealed(answer.text)}
     output = [*(listed(with_id(item)) for item in said), summary]
     return ResponsesCompaction(new_id("resp"), int(time.time()), output, ResponsesUsage.of(answer.usage))

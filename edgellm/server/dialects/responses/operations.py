@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TypeVar
 
 from starlette.requests import Request
@@ -69,7 +70,9 @@ def operations(served: ServedModel) -> list[Operation]:
         with overflow_names(ResponsesBody.text_field):
             body, (earlier, generation) = await receive(request, ResponsesCompactBody)
             events = await sse.unless_gone(request.receive, sse.gathered(served.events(request, [generation])))
-        return client_closed(request) if events is None else JSONResponse(compacted(body, earlier, whole(events)))
+        if events is None:
+            return client_closed(request)
+        return await asyncio.to_thread(lambda: JSONResponse(compacted(body, earlier, whole(events))))
 
     async def retrieve(request: Request) -> ASGIApp:
         """A response that was stored."""
@@ -125,4 +128,7 @@ def operations(served: ServedModel) -> list[Operation]:
 
 async def _whole(request: Request, chunks: ResponsesChunks, event_lists: EventLists) -> ASGIApp:
     events = await sse.unless_gone(request.receive, sse.gathered(event_lists))
-    return client_closed(request) if events is None else JSONResponse(chunks.whole(events))
+    if events is None:
+        return client_closed(request)
+    # A long conversation takes a while to keep: not in the event loop that all streams share.
+    return await asyncio.to_thread(lambda: JSONResponse(chunks.whole(events)))

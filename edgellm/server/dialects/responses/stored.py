@@ -19,6 +19,7 @@ from edgellm.server.dialects.responses.body import ResponsesBody
 from edgellm.server.dialects.responses.items import ResponsesItem
 from edgellm.server.dialects.responses.output import new_id
 from edgellm.server.errors import HttpError
+from edgellm.server.schemas.chat import MAX_MESSAGES
 
 MAX_RESPONSES = 1024
 MAX_BYTES = 64 * 1024**2  # of all responses with their conversations, as JSON; the oldest are dropped
@@ -97,7 +98,7 @@ class StoredResponses:
         """Put items in the place of references to them. Returns what was said before the input of `body`.
 
         Raises:
-            UsageError: it refers to what is not kept.
+            UsageError: it refers to what is not kept, or the whole conversation is too long.
         """
         if isinstance(body.input, list):
             body.input = [self._item(owner, item, f"input[{index}]") for index, item in enumerate(body.input)]
@@ -106,6 +107,13 @@ class StoredResponses:
         stored = self._get(owner, body.previous_response_id)
         if stored is None:
             raise _not_kept(body.previous_response_id, "previous_response_id")
+        n_items = len(stored.items) + len(body.items)
+        if n_items > MAX_MESSAGES:
+            raise UsageError(
+                f"the conversation has {n_items} items with those before, of {MAX_MESSAGES} that are allowed",
+                hint="send what matters of it as input, without previous_response_id",
+                param="previous_response_id",
+            )
         return stored.items
 
     def _item(self, owner: Owner, item: ResponsesItem | None, where: str) -> ResponsesItem | None:
