@@ -19,7 +19,7 @@ from edgellm.selection.decide import usable_backends
 from edgellm.selection.offload import unused
 from edgellm.selection.reasons import unproven
 from edgellm.selection.scenario import CTX_UNKNOWN, SHORTEST_CTX, Scenario
-from edgellm.types import reason, refusal
+from edgellm.types import model_reason, reason, refusal
 from edgellm.types.backend_reason import BackendOpens
 from edgellm.types.model import Artifact, ModelCard
 from edgellm.types.plan import LaunchPlan, Settings
@@ -170,7 +170,7 @@ def with_own_footprint(plan: LaunchPlan) -> LaunchPlan:
     return replace(plan, settings=run, reasons=reasons, footprint=own)
 
 
-def not_quantized(artifact: Artifact) -> tuple[reason.NotQuantized, ...]:
+def not_quantized(artifact: Artifact) -> tuple[model_reason.NotQuantized, ...]:
     """How to quantize a named file that is not quantized yet. For models of the catalog, selection says so."""
     floats = quants.QUANTS.get(artifact.quant)
     if artifact.format != "gguf" or floats is None or floats.kind != "float":
@@ -178,4 +178,4 @@ def not_quantized(artifact: Artifact) -> tuple[reason.NotQuantized, ...]:
     if not any(isinstance(backend, Quantizer) for backend in plugins().backends().values()):
         return ()
     name = artifact.model_id if artifact.model_id in lookup.catalog() else artifact.path
-    return (reason.NotQuantized(name),)
+    return (model_reason.NotQuantized(name),)

@@ -22,9 +22,10 @@ from edgellm.store.http import redacted
 from edgellm.store.library import Library, silent
 from edgellm.store.sources.registry import source_for, sources, unreachable
 from edgellm.types.model import Artifact, ModelCard, ModelFile
+from edgellm.types.model_reason import CouldBeMade, ModelNamed, ModelSkipped, NameShadowsFile, NameTaken
 from edgellm.types.options import LaunchOptions
 from edgellm.types.plan import Candidate, Decision, LaunchPlan
-from edgellm.types.reason import CouldBeMade, ModelNamed, ModelSkipped, NameShadowsFile, NameTaken, Reason
+from edgellm.types.reason import Reason
 from edgellm.types.request import SelectionRequest
 
 REACH_TIMEOUT_S = 5.0

@@ -16,8 +16,9 @@ from edgellm.contract.manager import plugins
 from edgellm.errors import BackendUnavailable, BadArtifact, UnknownModel
 from edgellm.selection.scenario import threads_of
 from edgellm.types.model import Artifact
+from edgellm.types.model_reason import ModelNamed
 from edgellm.types.plan import LaunchPlan, Settings
-from edgellm.types.reason import ModelNamed, Threads
+from edgellm.types.reason import Threads
 from edgellm.types.request import SelectionRequest
 
 ECHO_CTX = 4096

@@ -262,7 +262,8 @@ def say_taken(plan: LaunchPlan, decision: Decision | None = None, *, to_run: boo
     runs, that other programs slow it down, and that a GPU is left unused."""
     from edgellm import explain
     from edgellm.types.backend_reason import GpuWouldGive
-    from edgellm.types.reason import NameTaken, ProcessorsBusy
+    from edgellm.types.model_reason import NameTaken
+    from edgellm.types.reason import ProcessorsBusy
 
     for reason in plan.reasons:
         if isinstance(reason, NameTaken) or (to_run and isinstance(reason, ProcessorsBusy | GpuWouldGive)):

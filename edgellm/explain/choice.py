@@ -3,44 +3,44 @@
 from __future__ import annotations
 
 from edgellm.explain.bases import basis, when_alone
-from edgellm.types import criterion, reason
+from edgellm.types import criterion, model_reason, reason
 from edgellm.types.model import ModelCard, ModelFile
 from edgellm.types.plan import Decision
 from edgellm.units import counted, show_memory, show_params, show_rate, show_size
 
 
-def model(fact: reason.ModelReason) -> str:
+def model(fact: model_reason.ModelReason) -> str:
     match fact:
-        case reason.ModelNamed():
+        case model_reason.ModelNamed():
             return _named(fact)
-        case reason.NameShadowsFile():
+        case model_reason.NameShadowsFile():
             shadowed = f"./{fact.path}, which is here too, would name what lies there"
             return f"Model: {fact.model} of the catalog; {shadowed}."
-        case reason.NameTaken():
+        case model_reason.NameTaken():
             return f"Model: {fact.typed} is taken as {fact.model}."
-        case reason.ModelSkipped():
+        case model_reason.ModelSkipped():
             return f"{fact.model} {fact.quant} cannot be had: {fact.error}."
-        case reason.BestModel():
+        case model_reason.BestModel():
             kept = f"{fact.kept:.1%} kept in {fact.quant}"
             ability = f"ability {fact.ability:.0f}, {basis(fact.ability_basis)}"
             score = f"{fact.score:.1f} of 100 ({ability}; {kept})"
             return f"Model: {fact.model} ({show_params(fact.params)}) scores best: {score}."
-        case reason.ChosenQuant():
+        case model_reason.ChosenQuant():
             size = f"{fact.bits:.2f} bits a weight, {show_size(fact.tensor_bytes)}"
             return f"Quantization: {fact.quant} ({size}): {quant_criterion(fact.why)}."
-        case reason.FewerBitsScoreMore():
+        case model_reason.FewerBitsScoreMore():
             would = f"would fit, too, and scores {fact.score:.1f} by the table against {fact.chosen_score:.1f}"
             quality = f"its quality may be {fact.quality_low:.0f} to {fact.quality_high:.0f}"
             return f"Fewer bits: {fact.model} {fact.quant} {would}; {quality}, so 4 bits are preferred."
-        case reason.FewerBitsTaken():
+        case model_reason.FewerBitsTaken():
             return f"Nothing fits at {fact.bits} bits a weight: fewer are taken, expect less coherent answers."
-        case reason.CouldBeMade():
+        case model_reason.CouldBeMade():
             return could_be_made(fact)
         case _:
             return _about_file(fact)
 
 
-def _named(fact: reason.ModelNamed) -> str:
+def _named(fact: model_reason.ModelNamed) -> str:
     match fact.by:
         case "file":
             return f"Model: {fact.model} {fact.quant}, the file that was named."
@@ -50,7 +50,7 @@ def _named(fact: reason.ModelNamed) -> str:
             return f"Model: {fact.model}, as named: it says the prompt back."
 
 
-def could_be_made(fact: reason.CouldBeMade) -> str:
+def could_be_made(fact: model_reason.CouldBeMade) -> str:
     """How to make a file that would be chosen, and what is taken without it."""
     command = f"`edgellm quantize {fact.path or fact.model} --to {fact.quant}`"
     name = f"{fact.model} {fact.quant}"
@@ -63,17 +63,17 @@ def could_be_made(fact: reason.CouldBeMade) -> str:
     return f"{words}; it would score {fact.score:.1f}, {taken}."
 
 
-def _about_file(fact: reason.FileReason) -> str:
+def _about_file(fact: model_reason.FileReason) -> str:
     match fact:
-        case reason.SizeEstimated():
+        case model_reason.SizeEstimated():
             return "Size: estimated, as the parts of this architecture are not known one by one."
-        case reason.NotQuantized():
+        case model_reason.NotQuantized():
             command = f"`edgellm quantize {fact.model} --to auto`"
             return f"It is not quantized: {command} makes the one that suits this machine."
-        case reason.NameConvention():
+        case model_reason.NameConvention():
             checked = "its name and size are checked before the download"
             return f"Source: the repository usually has this file; {checked}."
-        case reason.LicenseRestricts():
+        case model_reason.LicenseRestricts():
             return f"Licence: {fact.license} restricts use; read it before you build on it."
 
 

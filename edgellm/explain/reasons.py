@@ -8,16 +8,9 @@ from typing import Any, get_args
 from edgellm.explain import choice, plan, quantizing, sampling
 from edgellm.types.backend_reason import BackendReason, GpuReason
 from edgellm.types.criterion import Stated
+from edgellm.types.model_reason import ModelReason
 from edgellm.types.quantize_note import QuantizeNote
-from edgellm.types.reason import (
-    ContextReason,
-    MemoryReason,
-    ModelReason,
-    PlacementReason,
-    Reason,
-    SelectionReason,
-    SpeedReason,
-)
+from edgellm.types.reason import ContextReason, MemoryReason, PlacementReason, Reason, SelectionReason, SpeedReason
 from edgellm.types.sampling_defaults import SamplingDefaults
 
 _SENTENCES: dict[type, Callable[[Any], str]] = {

@@ -14,8 +14,9 @@ from msgspec import structs
 from edgellm.selection.context import SelectionContext
 from edgellm.selection.scenario import Scenario
 from edgellm.types.criterion import SurelyKeepsFloor
+from edgellm.types.model_reason import ChosenQuant
 from edgellm.types.plan import Candidate, Decision, Rate
-from edgellm.types.reason import ChosenQuant, ContextLength, ProcessorsBusy, Reason, SlotCount, Speed
+from edgellm.types.reason import ContextLength, ProcessorsBusy, Reason, SlotCount, Speed
 from edgellm.types.request import ALL_LAYERS, SelectionRequest
 
 R = TypeVar("R", bound=Reason)

@@ -11,7 +11,7 @@ from edgellm.selection.scenario import Scenario
 from edgellm.types import criterion, refusal
 from edgellm.types.backend_reason import Faster, OwnKernels
 from edgellm.types.basis import Losses, rate_kind
-from edgellm.types.reason import BestModel, ChosenQuant
+from edgellm.types.model_reason import BestModel, ChosenQuant
 
 SMALL_PARAMS = 10e9  # "up to the 7-9B class": below, 4 bits cost code and logic noticeably
 LARGE_ENOUGH = ("Q4_K_M", "UD-Q4_K_XL", "Q4_K_S", "IQ4_XS", "IQ4_NL", "Q4_0")  # what a large model is content with

@@ -13,7 +13,8 @@ from edgellm.selection.rule_result import RuleResult, lowering, split
 from edgellm.selection.scenario import SHORTEST_CTX, Scenario
 from edgellm.types import criterion, refusal
 from edgellm.types.basis import rate_kind
-from edgellm.types.reason import FewerBitsTaken, RequestedBudget, ShorterContext, Slow
+from edgellm.types.model_reason import FewerBitsTaken
+from edgellm.types.reason import RequestedBudget, ShorterContext, Slow
 from edgellm.units import counted, show_memory, show_rate, show_size
 
 LOW_SHARE = 1 / 3  # a file is a 2- or 3-bit file if more of its weights than this are; 4-bit mixes have none

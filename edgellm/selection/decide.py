@@ -33,8 +33,9 @@ from edgellm.selection.scenario import Scenario
 from edgellm.selection.slot_count import choose_slots
 from edgellm.selection.source import is_reachable, scheme
 from edgellm.types.backend_reason import BackendCannotRun
+from edgellm.types.model_reason import CouldBeMade
 from edgellm.types.plan import Candidate, Decision, Rejection
-from edgellm.types.reason import Considered, ContextLength, CouldBeMade, Reason, SlotCount, SourcesReached
+from edgellm.types.reason import Considered, ContextLength, Reason, SlotCount, SourcesReached
 from edgellm.types.request import SelectionRequest
 
 RUNNERS_UP = 5

@@ -12,8 +12,8 @@ from edgellm.selection.option import RISK
 from edgellm.selection.scenario import TASK_NEEDS, Scenario
 from edgellm.types.machine import Machine
 from edgellm.types.model import ModelCard
+from edgellm.types.model_reason import FewerBitsTaken
 from edgellm.types.plan import Candidate, Decision
-from edgellm.types.reason import FewerBitsTaken
 from edgellm.types.request import SelectionRequest
 
 RUNNERS_UP = 5

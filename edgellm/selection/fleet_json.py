@@ -10,11 +10,17 @@ from edgellm import explain
 from edgellm.selection.decision_json import to_dict as decision_to_dict
 from edgellm.selection.fit_json import file_size
 from edgellm.selection.fleet import Assigned, Shared, is_slow
-from edgellm.types import reason
+from edgellm.types import model_reason, reason
 from edgellm.types.plan import Decision
 
 SCHEMA = 1
-_TELLING = (reason.ChosenQuant, reason.Slow, reason.FewerBitsTaken, reason.ShorterContext, reason.LicenseRestricts)
+_TELLING = (
+    model_reason.ChosenQuant,
+    reason.Slow,
+    model_reason.FewerBitsTaken,
+    reason.ShorterContext,
+    model_reason.LicenseRestricts,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +53,7 @@ def downloads(boxes: Sequence[Assigned]) -> list[Download]:
 
 def telling(decision: Decision, *, shared: bool) -> list[reason.Reason]:
     """The reasons for the model (where it was chosen for this box), its quantization, and what falls short."""
-    kinds = _TELLING if shared else (reason.BestModel, *_TELLING)
+    kinds = _TELLING if shared else (model_reason.BestModel, *_TELLING)
     return [fact for fact in decision.reasons if isinstance(fact, kinds)]
 
 

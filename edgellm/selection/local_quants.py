@@ -8,7 +8,7 @@ from dataclasses import replace
 from edgellm.estimate import weights
 from edgellm.selection.option import Option
 from edgellm.types.model import ModelFile
-from edgellm.types.reason import CouldBeMade
+from edgellm.types.model_reason import CouldBeMade
 
 # What little is lost in, so that making another one of it adds no loss that counts.
 SOURCES = ("F32", "BF16", "F16", "Q8_0")

@@ -11,7 +11,7 @@ from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.choices import better_backend
 from edgellm.selection.offload import unused
 from edgellm.selection.option import NEARLY_ALL, Option
-from edgellm.types import reason
+from edgellm.types import model_reason, reason
 from edgellm.types.backend_reason import (
     BackendPreferred,
     BackendUnproven,
@@ -27,7 +27,7 @@ NOTABLY = 1.05  # a difference in score that is worth a word
 FREE_LICENSES = ("apache-2.0", "mit")
 
 
-def evidence(chosen: Option, low: Sequence[Option]) -> list[reason.FewerBitsScoreMore]:
+def evidence(chosen: Option, low: Sequence[Option]) -> list[model_reason.FewerBitsScoreMore]:
     """Where predictions speak against preferring 4 bits: the best of the files that were dropped for few bits."""
     scenario = chosen.scenario
     best: Option | None = None
@@ -42,7 +42,7 @@ def evidence(chosen: Option, low: Sequence[Option]) -> list[reason.FewerBitsScor
     if best is None:
         return []
     low_end, high_end = best.ability.low * best.kept.low, best.ability.high * best.kept.high
-    return [reason.FewerBitsScoreMore(best.model, best.quant, best.score, chosen.score, low_end, high_end)]
+    return [model_reason.FewerBitsScoreMore(best.model, best.quant, best.score, chosen.score, low_end, high_end)]
 
 
 def _cache(chosen: Option) -> list[reason.CacheType]:
@@ -170,9 +170,9 @@ def about(chosen: Option, choice: Candidate, possible: Sequence[Option]) -> list
         reasons.append(reason.Prompts(prompts.tok_s, prompts.low, prompts.high, prompts.basis))
     reasons += other_placements(choice, run)
     if not chosen.weights.exact:
-        reasons.append(reason.SizeEstimated())
+        reasons.append(model_reason.SizeEstimated())
     if chosen.file.trust == "convention":
-        reasons.append(reason.NameConvention())
+        reasons.append(model_reason.NameConvention())
     if chosen.card.license not in FREE_LICENSES:
-        reasons.append(reason.LicenseRestricts(chosen.card.license))
+        reasons.append(model_reason.LicenseRestricts(chosen.card.license))
     return reasons

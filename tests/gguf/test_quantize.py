@@ -36,9 +36,9 @@ from edgellm.estimate import file_recipe
 from edgellm.formats.gguf import reader
 from edgellm.store.library import TWICE, Library
 from edgellm.types.model import Artifact
+from edgellm.types.model_reason import ChosenQuant
 from edgellm.types.plan import Decision
 from edgellm.types.quantize_note import MatrixCovers
-from edgellm.types.reason import ChosenQuant
 from edgellm.types.request import SelectionRequest
 
 # One of each kind; all of them, on real models: `make bench-bytes`. IQ1 and IQ2 take seconds to set up.

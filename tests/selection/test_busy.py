@@ -16,8 +16,9 @@ from edgellm.selection.busy import as_if_alone, least_share, with_threads
 from edgellm.selection.decide import decide
 from edgellm.selection.offload import assumed
 from edgellm.types.criterion import SurelyKeepsFloor
+from edgellm.types.model_reason import ChosenQuant
 from edgellm.types.plan import Candidate, Decision
-from edgellm.types.reason import ChosenQuant, ContextLength, ProcessorsBusy, SlotCount, Speed
+from edgellm.types.reason import ContextLength, ProcessorsBusy, SlotCount, Speed
 from edgellm.types.request import KV_TYPES, SelectionRequest, Task
 
 CARDS = [catalog()[name] for name in ("smollm2-135m-instruct", "qwen3-0.6b", "qwen3-4b", "nomic-embed-text-v1.5")]

@@ -23,8 +23,9 @@ from edgellm.hardware import profiles
 from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.decide import decide
 from edgellm.types.machine import Machine
+from edgellm.types.model_reason import FewerBitsTaken
 from edgellm.types.plan import Candidate, Decision
-from edgellm.types.reason import FewerBitsTaken, ShorterContext, Slow
+from edgellm.types.reason import ShorterContext, Slow
 from edgellm.types.request import KV_TYPES, SelectionRequest
 from edgellm.units import show_memory
 

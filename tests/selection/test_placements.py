@@ -31,8 +31,9 @@ from edgellm.selection.placing import LARGE_UBATCH, asked, possible
 from edgellm.selection.usable_gpu import usable_gpus
 from edgellm.types.backend_reason import GpuLayers, GpuUnused
 from edgellm.types.machine import Accelerator, Machine
+from edgellm.types.model_reason import BestModel, FewerBitsTaken
 from edgellm.types.plan import Decision
-from edgellm.types.reason import BestModel, FewerBitsTaken, OtherPlacements, Prompts, ShorterContext, Slow, Speed
+from edgellm.types.reason import OtherPlacements, Prompts, ShorterContext, Slow, Speed
 from edgellm.types.request import KV_TYPES, SelectionRequest
 from edgellm.units import GIB, MIB, show_memory
 

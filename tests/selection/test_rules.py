@@ -14,7 +14,7 @@ from edgellm.selection.option import Option
 from edgellm.selection.rule_result import Rule, RuleResult, rejections
 from edgellm.selection.speed_worth import speed_worth
 from edgellm.types import criterion, refusal
-from edgellm.types.reason import ChosenQuant
+from edgellm.types.model_reason import ChosenQuant
 from edgellm.types.refusal import Dominated
 from edgellm.units import show_rate
 

@@ -17,8 +17,9 @@ from support.waiting import wait_until
 from edgellm.app import launch
 from edgellm.types.basis import Predicted
 from edgellm.types.criterion import Stated
+from edgellm.types.model_reason import ModelNamed
 from edgellm.types.plan import Candidate, Decision, Footprint, Rate, Rejection
-from edgellm.types.reason import ModelNamed, SourceSilent
+from edgellm.types.reason import SourceSilent
 from edgellm.types.request import SelectionRequest
 
 pytestmark = pytest.mark.browser
