@@ -191,7 +191,7 @@ def _speed(plan: LaunchPlan, tests: BenchOptions, report: dict[str, Any], *, com
     machine = probe()
     # First, because the loads below correct later predictions.
     expected = bench.expected(plan, machine, tests)
-    results = bench.measure(plan, tests, lambda what: click.echo(what, err=True))
+    results = bench.measure(plan, tests, lambda what: say_lines(what, err=True))
     before = run_log.read(machine).benches
     row = bench.row(plan, results)
     _keep(machine, row)

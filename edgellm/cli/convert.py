@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgellm.cli.page import examples, say_json
+from edgellm.cli.page import examples, say_json, say_lines
 from edgellm.errors import UsageError
 from edgellm.units import show_size
 
@@ -61,9 +61,9 @@ def command(
         answer = {"schema": SCHEMA, "path": str(result.path), "bytes": result.bytes, "notes": result.notes}
         say_json(answer)
         return
-    click.echo(f"Wrote {result.path}, {show_size(result.bytes)}")
+    say_lines(f"Wrote {result.path}, {show_size(result.bytes)}")
     for note in result.notes:
-        click.echo(f"  {note}")
+        say_lines(f"  {note}")
 
 
 def _choose(converters: dict[tuple[str, str], Converter], from_format: str, to_format: str) -> Converter:

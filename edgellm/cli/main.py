@@ -106,6 +106,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         status = cli.main(args=arguments, prog_name="edgellm", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
+        from edgellm.cli.page import cleaned
+
+        # It may hold names of files, where a shell filled in a `*`.
+        error.message = cleaned(error.message)  # type: ignore[misc]
         error.show()
         sys.exit(error.exit_code)
     except click.exceptions.Abort:

@@ -1,9 +1,14 @@
-"""Text for a person: wrapped at words on a terminal, in whole lines elsewhere, where programs read lines."""
+"""Text for a person: wrapped at words on a terminal, in whole lines elsewhere, where programs read lines.
+
+What is shown may come from a file, a name or a model of somebody else's making. It must not move the cursor, retitle
+the terminal or answer for its user, so control characters are left out before styles are added.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -16,6 +21,7 @@ if TYPE_CHECKING:
     from edgellm.errors import EdgeLLMError
 
 NARROWEST = 20  # columns; a terminal that says less does not know
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # other than tab and newline
 _BESIDE = 24  # columns that text needs beside its lead; with fewer it goes on below
 
 
@@ -25,6 +31,11 @@ def columns(*, err: bool = False) -> int | None:
     if stream is None or not stream.isatty():
         return None
     return max(NARROWEST, shutil.get_terminal_size().columns)
+
+
+def cleaned(text: str) -> str:
+    """Without control characters. Whatever is printed past `say`, `say_lines`, `entry` and `table` goes through it."""
+    return _CONTROLS.sub("", text)
 
 
 def say(text: str = "", *, lead: str = "", err: bool = False, **style: Any) -> None:
@@ -50,6 +61,7 @@ def wrapped_lines(text: str, *, err: bool = False) -> str:
 
 def entry(label: str, text: str, width: int = 12) -> None:
     """Print `text` beside its label, which takes `width` columns, in bold."""
+    label = cleaned(label)
     lines = wrapped(text, columns(), f"{label:<{width}} ")
     click.echo(styled(lines[: len(label)], bold=True) + lines[len(label) :])
 
@@ -69,6 +81,7 @@ def table(
 
     `styles`: those of the rows.
     """
+    rows = [[cleaned(cell) for cell in row] for row in rows]
     widths = [max(map(_cells, (column.head, *(row[i] for row in rows)))) for i, column in enumerate(heads)]
     shown, is_narrow = _shown_columns(heads, widths, gap)
     head_row = [column.head for column in heads]
@@ -114,8 +127,9 @@ def say_error(error: EdgeLLMError) -> None:
 
 
 def wrapped(text: str, width: int | None, lead: str = "") -> str:
-    """`lead` and `text` in lines of at most `width` columns; a longer word stays whole. Further lines stand below the
-    beginning of the text, or four columns in where the lead leaves no room."""
+    """`lead` and `text`, cleaned, in lines of at most `width` columns; a longer word stays whole. Further lines stand
+    below the beginning of the text, or four columns in where the lead leaves no room."""
+    text, lead = cleaned(text), cleaned(lead)
     if width is None:
         return (lead + text).rstrip()
     taken = _cells(lead)

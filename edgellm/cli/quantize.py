@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli.page import examples, say_json
+from edgellm.cli.page import examples, say_json, say_lines
 from edgellm.cli.words import MODEL, QUANT
 from edgellm.units import show_size
 
@@ -85,9 +85,9 @@ def _nothing_to_do(decision: Decision, as_json: bool) -> None:
     if as_json:
         say_json({"schema": SCHEMA, "quant": decision.choice.quant, "made": None})
     else:
-        click.echo(f"{decision.choice.model} {decision.choice.quant} is what this machine wants: nothing to make.")
+        say_lines(f"{decision.choice.model} {decision.choice.quant} is what this machine wants: nothing to make.")
         for reason in decision.reasons:
-            click.echo(f"  {explain.sentence(reason)}")
+            say_lines(f"  {explain.sentence(reason)}")
 
 
 def _tell(planned: Plan) -> None:
@@ -95,18 +95,18 @@ def _tell(planned: Plan) -> None:
 
     source, n = planned.source.artifact, len(planned.file.tensors)
     changed = sum(p.changes for p in planned.file.tensors)
-    click.echo(
+    say_lines(
         f"{planned.source.card.id}: {source.quant or source.path} to {planned.quant}, {changed} of {n} tensors change"
     )
-    click.echo(f"  {show_size(source.bytes)} become {show_size(planned.file_bytes)} (predicted)")
+    say_lines(f"  {show_size(source.bytes)} become {show_size(planned.file_bytes)} (predicted)")
     for note in planned.notes:
-        click.echo(f"  {explain.sentence(note)}")
+        say_lines(f"  {explain.sentence(note)}")
 
 
 def _done(planned: Plan, result: Made) -> None:
-    click.echo(f"Wrote {result.path}, {show_size(result.bytes)}, in {result.seconds:.0f} s")
-    click.echo(f"  its {result.tensor_bytes:,} bytes of tensors are what was predicted")
-    click.echo(f"  run it: edgellm run {result.name or result.path}")
+    say_lines(f"Wrote {result.path}, {show_size(result.bytes)}, in {result.seconds:.0f} s")
+    say_lines(f"  its {result.tensor_bytes:,} bytes of tensors are what was predicted")
+    say_lines(f"  run it: edgellm run {result.name or result.path}")
 
 
 def _answer(planned: Plan, result: Made | None) -> dict[str, Any]:

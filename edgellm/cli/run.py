@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgellm.cli._options import headline, launch_options, launches_to_chat, make_plan, samples, say_taken
-from edgellm.cli.page import examples, say, say_error
+from edgellm.cli.page import examples, say, say_error, say_lines
 from edgellm.cli.progress import waiting
 from edgellm.cli.talk import Talk, thoughtless
 from edgellm.cli.tool_option import function_of
@@ -108,7 +108,7 @@ def command(
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")
     if question is None:
-        click.echo(headline(plan), err=True)
+        say_lines(headline(plan), err=True)
     with EdgeLLM(plan, decision=decision, isolate=isolate) as llm:
         with waiting(f"loading {plan.artifact.name} {plan.artifact.quant}"):
             talk = Talk(llm, raw=raw, system=system, schema=grammar, tools=functions, max_tokens=max_tokens, stop=stop)
@@ -257,7 +257,7 @@ def _obey(text: str, talk: Talk) -> None:
             click.echo(_stats(talk))
             say(explain.sentence(talk.sampling))
             for line in _drifts(talk.llm):
-                click.echo(line)
+                say(line)
         case _:
             say(f"{text.split(maxsplit=1)[0]} is not a command.")
             _say_help()

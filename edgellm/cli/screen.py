@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import click
 
-from edgellm.cli.page import Wrapping, columns, say, styled
+from edgellm.cli.page import Wrapping, cleaned, columns, say, styled
 
 if TYPE_CHECKING:
     from edgellm.types.event import Delta
     from edgellm.types.tool_use import ToolResult
-
-# A model's text must not move the cursor or retitle the terminal: control characters other than tab and newline.
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class Screen:
@@ -29,7 +25,7 @@ class Screen:
 
     def show(self, delta: Delta) -> None:
         is_text = delta.kind == "text"
-        text = delta.text if is_text and self._is_plain else _CONTROLS.sub("", delta.text)
+        text = delta.text if is_text and self._is_plain else cleaned(delta.text)
         if self._on_err is is_text or delta.kind == "call_name":
             self.end()
         if delta.kind == "call_name":
@@ -42,7 +38,7 @@ class Screen:
 
     def show_result(self, result: ToolResult) -> None:
         self.end()
-        say(_CONTROLS.sub("", result.text), lead=f"{result.call.name} -> ", err=True, dim=True)
+        say(result.text, lead=f"{result.call.name} -> ", err=True, dim=True)
 
     def end(self, *, cut: bool = False) -> None:
         """What was shown so far stands in whole lines. `cut`: by Ctrl-C, which terminals show."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -422,6 +423,8 @@ def test_what_was_never_finished_is_listed_and_removed(
     assert 0 < first.step < first.record.n_steps
     assert not first.is_running
     assert first.bytes > 10_000
+    if os.name == "posix":
+        assert {stat.S_IMODE(job.folder.stat().st_mode) for job in (first, second)} == {0o700}, "the data is in it"
     assert jobs.find("tiny:mail") == jobs.find(first.id) == first
     with refuses(UsageError, param="job"):
         jobs.find("tiny:none")

@@ -226,3 +226,8 @@ def test_garbage_is_collected_as_usual_once_a_model_is_held() -> None:
         main(["run", "echo", "hi"])
 
     assert gc.get_threshold() == collector.USUAL
+
+
+def test_a_name_that_a_shell_filled_in_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status("show", "a", "b\x1b]0;title\x07.gguf") == 2
+    assert "\x1b" not in capsys.readouterr().err

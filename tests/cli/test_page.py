@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 
 import pytest
 
 from edgellm.cli import page
 from edgellm.cli.page import Column, Wrapping, wrapped
+from edgellm.errors import EdgeLLMError
 
 WORDS = "The quick brown fox, which was as brown as any, jumped over the dog's lazy back; nobody knows why. "
 WIDTHS = (40, 80, 200)
@@ -130,6 +132,42 @@ def test_no_color_turns_bold_off_too(monkeypatch: pytest.MonkeyPatch, capsys: py
     page.say("title", bold=True)
 
     assert capsys.readouterr().out == "\x1b[1mtitle\x1b[0m\ntitle\n"
+
+
+ESCAPES = "a\x1b]0;title\x07b\x9bc\x7f\rd"
+FACES: dict[str, Callable[[], None]] = {
+    "text": lambda: page.say(ESCAPES, bold=True),
+    "lead": lambda: page.say("text", lead=ESCAPES),
+    "error": lambda: page.say(ESCAPES, err=True),
+    "lines": lambda: page.say_lines(f"  {ESCAPES}\n{ESCAPES}"),
+    "label": lambda: page.entry(ESCAPES, "text"),
+    "value": lambda: page.entry("label", ESCAPES),
+    "table": lambda: page.table([Column("a"), Column("b")], [(ESCAPES, ESCAPES)], styles=[{"bold": True}]),
+    "failure": lambda: page.say_error(EdgeLLMError(ESCAPES, hint=ESCAPES)),
+}
+
+
+@pytest.mark.parametrize("columns", [None, 40])
+@pytest.mark.parametrize("face", FACES)
+def test_what_a_file_says_does_not_steer_the_terminal(
+    face: str, columns: int | None, width: Callable[[int | None], None], capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Styles of our own stay."""
+    monkeypatch.setattr(page.click.utils, "should_strip_ansi", lambda *_: False)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    width(columns)
+    FACES[face]()
+    shown = "".join(capsys.readouterr())
+    assert "a]0;titlebcd" in shown
+    assert not set(re.sub(r"\x1b\[[01]m", "", shown)) & set("\x1b\x07\x9b\x7f\r")
+    assert ("\x1b[1m" in shown) == (face in ("text", "label", "value", "table"))
+
+
+def test_columns_are_counted_without_what_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    page.table([Column("name"), Column("x")], [("a\x1b[2Jb", "1"), ("abcdef", "2")])
+    page.entry("a\x07b", "text", 4)
+    assert capsys.readouterr().out.splitlines() == ["name    x", "a[2Jb   1", "abcdef  2", "ab   text"]
 
 
 def test_wide_and_joined_characters_count_as_they_are_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,6 +26,20 @@ with waiting("loading a-model Q4_K_M"):
     time.sleep(0.5)
 print("loaded")
 """
+STEERS = """
+import time
+from edgellm.cli.progress import progress, progress_line, waiting
+NAME = "a" + chr(27) + "]0;title" + chr(7) + "b[/x]"
+with waiting(NAME):
+    time.sleep(0.3)
+with progress(NAME) as report:
+    time.sleep(0.3)
+    report(1, 2, NAME + "c")
+    time.sleep(0.3)
+with progress_line("work", 0.0) as share:
+    share(0.5, NAME + "d")
+    time.sleep(0.3)
+"""
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
@@ -54,3 +68,14 @@ def test_loading_is_seen_and_leaves_nothing_behind() -> None:
     assert any("loading a-model Q4_K_M" in line for line in lines)
     assert lines[-1] == "loaded"
     assert shown(WAITING, 80, TERM="dumb") == ["loaded"]
+
+
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+def test_a_name_does_not_steer_the_terminal(term: str) -> None:
+    """Nor is what it has in brackets taken for a style."""
+    with Terminal(columns=80, code=STEERS, TERM=term) as terminal:
+        text = terminal.rest()
+    expected = ["", "c", "d"] if term == "xterm" else ["c", "d"]
+    assert all(f"a]0;titleb[/x]{end}" in text for end in expected)
+    assert "\x1b]" not in text
+    assert "\x07" not in text

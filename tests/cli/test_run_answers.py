@@ -132,7 +132,7 @@ def test_thoughts_and_calls_stay_out_of_what_is_piped(capsys: pytest.CaptureFixt
         Delta("{}", kind="call_arguments", call=1),
     ):
         screen.show(delta)
-    screen.show_result(ToolResult(ToolCall("add", "{}"), "3\x07"))
+    screen.show_result(ToolResult(ToolCall("a\x1bdd", "{}"), "3\x07"))
     screen.show(Delta("Done", kind="text"))
     screen.end()
 

@@ -64,6 +64,7 @@ def run_tuning(
     folder = work.folder
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)  # it holds the data as tokens, and what was learned from them; also one of before
         write_atomic(folder / SETTINGS, msgspec.json.encode(planned.settings), sync=True)
     if work is planned.work:
         jobs.note(folder, planned.record)
