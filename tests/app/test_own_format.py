@@ -13,7 +13,7 @@ from support.refusals import refuses
 from edgellm.builtin.echo import EchoBackend
 from edgellm.cli.main import cli
 from edgellm.contract.manager import plugins
-from edgellm.errors import BadArtifact, UnknownModel, UnsupportedArtifact, UsageError
+from edgellm.errors import BackendUnavailable, BadArtifact, UnknownModel, UnsupportedArtifact, UsageError
 from edgellm.sdk.client import EdgeLLM
 from edgellm.types.backend_reason import BackendOpens
 from edgellm.types.model import Artifact
@@ -81,7 +81,7 @@ def test_a_path_is_its_where_it_is_named(book: str, tmp_path: Path) -> None:
 
 
 def test_a_backend_that_is_not_there_is_told_rather_than_the_file(book: str) -> None:
-    with refuses(UsageError, varies="installed: .*"):
+    with refuses(BackendUnavailable, varies="installed: .*"):
         EdgeLLM.load(book, backend="markov")
 
 
