@@ -38,9 +38,9 @@ def main() -> None:
     # A service manager signals every process of a service: the parent decides when to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    up, down = pipes()  # before anything is logged: standard error may be closed
     environment = settings.current()
     logs.set_up(environment.log_level, environment.line_format)
-    up, down = pipes()
     _offer_to_oom_killer()
     launch = _read(down)
     if not isinstance(launch, wire.Launch):

@@ -82,6 +82,15 @@ def test_a_worker_runs_without_the_streams_that_its_parent_lacks() -> None:
     assert "hi" in done.stdout
 
 
+def test_a_program_without_standard_error_embeds_a_model() -> None:
+    code = "import edgellm; print(edgellm.EdgeLLM.load('echo').chat('hi').text)"
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} <&- 2>&-"
+    done = subprocess.run(["sh", "-c", command], stdout=subprocess.PIPE, text=True, check=False)
+
+    assert done.returncode == 0
+    assert "hi" in done.stdout
+
+
 def test_a_program_that_may_not_be_started_is_named(failing, capsys: pytest.CaptureFixture[str]) -> None:
     failing(PermissionError(13, "Permission denied", "/opt/python"))
     assert status("quants") == 1
