@@ -18,6 +18,15 @@ CALL = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "we
 REST = {"index": 0, "function": {"arguments": '"Bern"}'}}
 TOOLS = '[{"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}]'
 
+# Transactions that go on until the page is left, and are undone with it.
+WRITE_WITHOUT_END = """() => {
+  IDBTransaction.prototype.commit = function () {
+    const store = this.objectStore("messages");
+    const goOn = () => { store.count().onsuccess = goOn; };
+    goOn();
+  };
+}"""
+
 
 def answer_is(page: Page, text: str) -> None:
     expect(last_answer(page)).to_have_text(text)
@@ -65,6 +74,19 @@ def test_a_turn_outlives_a_reload_right_behind_it(page: Page, live: Live) -> Non
     answered(page, "first")
     page.reload()
     answer_is(page, "first")
+
+
+def test_what_the_browser_did_not_write_is_written_by_the_next_page(page: Page, live: Live) -> None:
+    ready(page, live)
+    answered(page, "first")
+    page.evaluate(WRITE_WITHOUT_END)
+    answered(page, "second")
+    page.reload()
+    answer_is(page, "second")
+    page.reload()
+    answer_is(page, "second")
+    expect(page.locator(".turn")).to_have_count(4)
+    assert page.evaluate("Object.keys(localStorage).filter((key) => key.includes('unwritten'))") == []
 
 
 def test_conversations_outlive_a_reload(page: Page, live: Live) -> None:

@@ -59,8 +59,8 @@ export class Chat extends EventTarget {
 
   // The page is left: what has come of an answer is kept now.
   leave() {
-    if (!this.answer) return;
-    this.#keep(this.answer.message);
+    if (this.answer) this.#keep(this.answer.message);
+    this.store.leave();
     this.stop();
   }
 

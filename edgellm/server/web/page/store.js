@@ -2,6 +2,7 @@
 // Where the browser forbids that (a private window), they are kept until the page is closed.
 
 import { Conversation } from "/web/page/conversation.js";
+import { Unwritten } from "/web/page/unwritten.js";
 
 const NAME = "edgellm";
 const OPENED = "edgellm-open";
@@ -16,17 +17,21 @@ export class ConversationStore {
   // `changed` is called when another tab changed something.
   static async open(changed) {
     if (tabs) tabs.onmessage = changed;
+    let store;
     try {
-      return new ConversationStore(await openDatabase());
+      store = new ConversationStore(await openDatabase());
+      await Unwritten.takeUp((head, messages) => store.#put(head, messages));
     } catch {
-      return new ConversationStore(null);
+      store ??= new ConversationStore(null);
     }
+    return store;
   }
 
   constructor(database) {
     this.database = database;
     this.lasts = database !== null;
     this.memory = new Map();
+    this.unwritten = new Unwritten();
   }
 
   // Heads, the latest first.
@@ -59,14 +64,29 @@ export class ConversationStore {
   // Its head and these of its messages. Throws QuotaExceededError where the browser has no room left.
   async save(conversation, messages) {
     this.memory.set(conversation.id, conversation);
-    await this.#write((heads, kept) => {
-      heads.put(conversation.head);
+    const write = this.unwritten.begin(conversation, messages);
+    try {
+      await this.#put(conversation.head, messages);
+    } finally {
+      this.unwritten.end(write);
+    }
+  }
+
+  // The page is left: what is not written by now, the next one writes.
+  leave() {
+    if (this.lasts) this.unwritten.layDown();
+  }
+
+  #put(head, messages) {
+    return this.#write((heads, kept) => {
+      heads.put(head);
       for (const message of messages) kept.put(message);
     });
   }
 
   async remove(conversation) {
     this.memory.delete(conversation.id);
+    this.unwritten.drop(conversation);
     await this.#write((heads, kept) => {
       heads.delete(conversation.id);
       for (const id of conversation.messages.keys()) kept.delete(id);
@@ -79,6 +99,7 @@ export class ConversationStore {
 
   async clear() {
     this.memory.clear();
+    this.unwritten = new Unwritten();
     await this.#write((heads, kept) => {
       heads.clear();
       kept.clear();
