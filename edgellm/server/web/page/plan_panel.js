@@ -4,7 +4,6 @@ import { at, element } from "/web/page/dom.js";
 import { count, mebibytes, megabytes, rate } from "/web/page/format.js";
 import { showMemory } from "/web/page/memory_bar.js";
 import { SlotsPlot, SpeedPlot } from "/web/page/plots.js";
-import { brief, showRejected, showRunnersUp } from "/web/page/runners_up.js";
 
 const CHOSEN = ["model_named", "best_model", "chosen_quant"];
 const SOURCES = ["source_silent", "sources_reached", "model_skipped"];
@@ -27,8 +26,9 @@ export class PlanPanel {
     showWish(decision);
     at("facts").replaceChildren(...pairs(factsOf(plan)));
     showReasons(plan);
-    showRunnersUp(decision?.choice ?? null, decision?.runners_up ?? []);
-    showRejected(decision?.rejected ?? []);
+    const { choice = null, runners_up: runnersUp = [], rejected = [] } = decision ?? {};
+    showFolded("runners-up", "Runners-up", runnersUp, ({ showRunnersUp }) => showRunnersUp(choice, runnersUp));
+    showFolded("rejected", "Rejected", rejected, ({ showRejected }) => showRejected(rejected));
     const details = Object.entries(plan.engine).filter(([name]) => name !== "device");
     at("engine").hidden = details.length === 0;
     at("engine").querySelector("dl").replaceChildren(...pairs(details));
@@ -96,9 +96,21 @@ function pairs(rows) {
   ]);
 }
 
-function showWish(decision) {
+const others = () => import("/web/page/runners_up.js");
+
+function showFolded(id, name, candidates, show) {
+  const box = at(id);
+  box.hidden = candidates.length === 0;
+  box.querySelector("summary").textContent = `${name} (${count(candidates.length)})`;
+  box.ontoggle = async () => box.open && show(await others());
+  box.ontoggle();
+}
+
+async function showWish(decision) {
   const wish = decision?.would_choose;
   const shown = wish && (wish.model !== decision.choice?.model || wish.quant !== decision.choice?.quant);
   at("wish").hidden = !shown;
-  if (shown) at("wish").textContent = `With every source reachable, ${wish.model} ${wish.quant} would run here: ${brief(wish)}.`;
+  if (!shown) return;
+  const { brief } = await others();
+  at("wish").textContent = `With every source reachable, ${wish.model} ${wish.quant} would run here: ${brief(wish)}.`;
 }

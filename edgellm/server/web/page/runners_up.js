@@ -1,4 +1,4 @@
-// What else could run here, beside the choice, and what was rejected by which rule.
+// What else could run here, beside the choice, and what was rejected by which rule; loaded once it is unfolded.
 
 import { at, element } from "/web/page/dom.js";
 import { count, mebibytes, rate } from "/web/page/format.js";
@@ -6,11 +6,8 @@ import { count, mebibytes, rate } from "/web/page/format.js";
 const MOST_SHOWN = 100;
 
 export function showRunnersUp(choice, candidates) {
-  const box = at("runners-up");
-  box.hidden = candidates.length === 0;
-  box.querySelector("summary").textContent = `Runners-up (${candidates.length})`;
   const rows = [...(choice ? [row(choice, "choice")] : []), ...candidates.map((one) => row(one))];
-  box.querySelector("tbody").replaceChildren(...rows);
+  at("runners-up").querySelector("tbody").replaceChildren(...rows);
 }
 
 function row(candidate, className = "") {
@@ -26,15 +23,12 @@ function row(candidate, className = "") {
 }
 
 export function showRejected(rejections) {
-  const box = at("rejected");
-  box.hidden = rejections.length === 0;
-  box.querySelector("summary").textContent = `Rejected (${count(rejections.length)})`;
   const rules = new Map();
   for (const one of rejections) {
     if (!rules.has(one.rule)) rules.set(one.rule, []);
     rules.get(one.rule).push(one);
   }
-  box.querySelector("div").replaceChildren(...[...rules].map(([rule, ones]) => rejectedBy(rule, ones)));
+  at("rejected").querySelector("div").replaceChildren(...[...rules].map(([rule, ones]) => rejectedBy(rule, ones)));
 }
 
 function rejectedBy(rule, ones) {
