@@ -12,13 +12,15 @@ from edgellm_bitnet.architecture import FAMILIES
 from edgellm_bitnet.codecs import floats, i2_s, q1_0, q2_0, tq1_0, tq2_0
 from edgellm_bitnet.engine import BitnetEngine
 from edgellm_bitnet.layout import INPUT_NORMS
+from edgellm_bitnet.models import TINY_TERNARY
 from edgellm_bitnet.options import Options
 from edgellm_bitnet.ternary import Ternary
 from edgellm_bitnet.weights import GgufWeights
 
 from edgellm.contract.engine import SlotInput
+from edgellm.formats.gguf import reader
 from edgellm.formats.gguf.ggml_types import BY_NAME
-from edgellm.formats.gguf.writer import GgufWriter, TensorInfo
+from edgellm.formats.gguf.writer import Encoded, GgufWriter, TensorInfo
 from edgellm.types.plan import Settings
 
 
@@ -32,6 +34,7 @@ CODECS = {
     "TQ2_0": tq2_0.encode, "TQ1_0": tq1_0.encode, "Q2_0": q2_0.encode, "Q1_0": q1_0.encode,
 }  # fmt: skip
 BLOCKS = {"TQ2_0": 256, "TQ1_0": 256, "Q2_0": 64, "Q1_0": 128}
+LAST = 3  # llama.cpp's number of the pooling type
 REAL = ("F32", "F16", "BF16")
 # Large, so that a wrong one shows.
 EPS = 0.01
@@ -180,3 +183,11 @@ def feed(engine, slot, tokens, *, n_past=0, step=64, rows=16):
 
 def tokens_of(model, count, seed=1):
     return [int(token) for token in np.random.default_rng(seed).integers(0, model.vocab, count)]
+
+
+def embedding_model():
+    """A random qwen3-like model with the trained tiny model's vocabulary; its last token's state is the vector."""
+    keys = reader.read_key_bytes(reader.read_header(TINY_TERNARY.files[0].source.removeprefix("file:")))
+    vocabulary = {key: Encoded(data) for key, data in keys.items() if key.startswith("tokenizer.ggml")}
+    asked = {"pooling_type": LAST, "vocab_size": 2048}
+    return Tiny("qwen3", vocab=2048, input_norms=True, vocabulary=vocabulary, keys=asked)

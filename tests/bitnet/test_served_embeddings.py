@@ -4,40 +4,28 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from bitnet.models import Tiny
+from bitnet.models import embedding_model
 from bitnet.packed import library
 from bitnet.reference import Reference
-from edgellm_bitnet.models import TINY_TERNARY
 from edgellm_bitnet.weights import GgufWeights
 from support.live_server import Servers
 
 from edgellm.app import launch
 from edgellm.formats.gguf import reader
-from edgellm.formats.gguf.writer import Encoded
 from edgellm.formats.tokenizer.from_gguf import read_tokenizer
 from edgellm.testing import EmbedderContract
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
 from edgellm.types.request import SelectionRequest
 
-LAST = 3  # llama.cpp's number of the pooling type
 CLOSE = 2e-3  # of two unit vectors: a rounding of an activation that falls the other way moves others (test_engine.py)
 TEXTS = ["Once upon a time", "there was a little boat", "a", "It rained all night, and the harbour was full. " * 3]
-
-
-def model_of():
-    """A random qwen3-like ternary model with the trained tiny model's vocabulary."""
-    keys = reader.read_key_bytes(reader.read_header(TINY_TERNARY.files[0].source.removeprefix("file:")))
-    vocabulary = {key: Encoded(data) for key, data in keys.items() if key.startswith("tokenizer.ggml")}
-    return Tiny(
-        "qwen3", vocab=2048, input_norms=True, vocabulary=vocabulary, keys={"pooling_type": LAST, "vocab_size": 2048}
-    )
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     library()
-    return model_of().write(tmp_path_factory.mktemp("embed") / "embed.gguf")
+    return embedding_model().write(tmp_path_factory.mktemp("embed") / "embed.gguf")
 
 
 class TestTernaryEmbeddings(EmbedderContract):

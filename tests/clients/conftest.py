@@ -60,7 +60,7 @@ class Server:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What to serve, by backend."""
+    """What to serve, by backend (support.client_models)."""
     python = Path(os.environ["EDGELLM"]).with_name("python")
     command = [str(python), "-m", "support.client_models", str(tmp_path_factory.mktemp("models"))]
     made = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(HERE.parent)}, capture_output=True, check=True)
@@ -69,27 +69,29 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def servers(models: dict[str, str]) -> Iterator[Callable[[str], Server]]:
-    """Servers by backend. They stay until the end."""
+def servers(models: dict[str, str]) -> Iterator[Callable[..., Server]]:
+    """Servers by backend, and by the task of a model that does nothing else. They stay until the end."""
     started: dict[str, Server] = {}
 
-    def get(backend: str) -> Server:
-        if backend not in started:
-            started[backend] = Server(backend, models[backend])
-        return started[backend]
+    def get(backend: str, task: str = "") -> Server:
+        name = f"{backend} {task}" if f"{backend} {task}" in models else backend
+        if name not in started:
+            started[name] = Server(backend, models[name])
+        return started[name]
 
     yield get
     for server in started.values():
         server.close()
 
 
-@pytest.fixture(scope="session", params=BACKENDS)
-def server(request: pytest.FixtureRequest, servers: Callable[[str], Server]) -> Server:
-    return servers(request.param)
+@pytest.fixture(params=BACKENDS)
+def server(request: pytest.FixtureRequest, servers: Callable[..., Server]) -> Server:
+    test: pytest.Function = request.node
+    return servers(request.param, task(test.path.name, test.originalname))
 
 
 @pytest.fixture(scope="session")
-def echo(servers: Callable[[str], Server]) -> Server:
+def echo(servers: Callable[..., Server]) -> Server:
     return servers("echo")
 
 
@@ -113,11 +115,18 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def refused(tests: str, name: str, backend: str) -> str | None:
-    """By what an error tells the code with which a backend refuses a call; None where the call has to work."""
-    client = CLIENTS.get(tests, {"calls": {}})
-    call = client["calls"].get(name)
-    code = call.get(backend) if isinstance(call, dict) else None
-    return client.get("says", {}).get(code, code)
+    """The code with which a backend refuses a call; None where the call has to work."""
+    return _named(tests, name).get(backend)
+
+
+def task(tests: str, name: str) -> str:
+    """What a call needs a model for, where it is not one that writes."""
+    return _named(tests, name).get("task", "")
+
+
+def _named(tests: str, name: str) -> dict[str, str]:
+    call = CLIENTS.get(tests, {"calls": {}})["calls"].get(name)
+    return call if isinstance(call, dict) else {}
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,4 +1,4 @@
-"""litellm's `openai/` and `ollama_chat/` providers, unmodified."""
+"""litellm's providers that have other addresses than their own, unmodified."""
 
 from __future__ import annotations
 
@@ -138,15 +138,29 @@ def test_tools_as_anthropic(server: Any) -> None:
     assert json.loads(call.function.arguments)["city"] in ("Bonn", "Rome")
 
 
-@pytest.mark.parametrize("provider", ["cohere", "jina_ai", "hosted_vllm"])
-def test_rerank(server: Any, provider: str) -> None:
-    answer = litellm.rerank(
+def rerank(server: Any, provider: str, *, documents: bool) -> Any:
+    return litellm.rerank(
         model=f"{provider}/{server.model}",
         api_base=server.root,
         api_key="none",
         query="Where is Bonn?",
         documents=["The sky is blue.", "Bonn lies on the Rhine."],
         top_n=1,
+        return_documents=documents,
     )
 
-    assert len(answer.results) == 1
+
+# Infinity's own answer has a document as a text, at the address where Jina's has an object.
+@pytest.mark.parametrize("provider", ["cohere", "jina_ai", "hosted_vllm", "huggingface", "together_ai", "infinity"])
+def test_rerank(server: Any, provider: str) -> None:
+    (best,) = rerank(server, provider, documents=False).results
+
+    assert best["index"] in (0, 1)
+    assert 0 <= best["relevance_score"] <= 1
+
+
+@pytest.mark.parametrize("provider", ["jina_ai", "hosted_vllm", "huggingface", "together_ai"])
+def test_rerank_with_documents(server: Any, provider: str) -> None:
+    (best,) = rerank(server, provider, documents=True).results
+
+    assert best["document"]["text"] in ("The sky is blue.", "Bonn lies on the Rhine.")

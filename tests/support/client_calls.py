@@ -12,7 +12,8 @@ LIST = Path(__file__).parent.parent / "clients" / "calls.toml"
 HEADING = "## Official clients"
 INTRODUCTION = """`make test-clients` makes these calls with unmodified clients against `edgellm serve`.
 `tests/clients/requirements` and `tests/clients/node/package.json` name their releases, `tests/clients/calls.toml`
-the calls. Each is made on each backend."""
+the calls. Each is made on each backend; those that ask for vectors or an order, of a small model for that, where the
+backend has one (rerankers run as ONNX alone)."""
 
 
 def pages_part(backends: tuple[str, ...]) -> str:

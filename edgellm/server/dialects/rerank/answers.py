@@ -14,7 +14,7 @@ class Document(Struct, frozen=True):
 class Ranked(Struct, frozen=True):
     index: int  # of the document in the request
     relevance_score: float  # on the model's own scale
-    document: Document | None = None
+    document: Document | UnsetType = UNSET
 
 
 class Ranking(Struct, frozen=True):

@@ -59,7 +59,7 @@ async def _scored(model: ServedModel, request: Request, body_type: type[RerankT]
 
 def _ranking(model: ServedModel, body: RerankBody, scores: list[float], vectors: Vectors) -> answers.Ranking:
     results = [
-        answers.Ranked(index, scores[index], answers.Document(body.sent[index]) if body.repeats else None)
+        answers.Ranked(index, scores[index], answers.Document(body.sent[index]) if body.repeats else msgspec.UNSET)
         for index in _best(scores, body.top_n)
     ]
     n_tokens = vectors.usage.prompt_tokens
