@@ -31,6 +31,7 @@ class TemplateCaps:
 
     content: Literal["text", "parts"] = "text"
     tools_unset: bool = False  # fails where `tools` is there and None
+    functions_set: bool = False  # fails without `functions`, a text
     roles: bool = True  # it writes who says what
     system: bool = False  # a system message at the beginning
     late_system: bool = False  # also later
@@ -48,8 +49,8 @@ class TemplateCaps:
 
     def variables(self, *, thinking: bool) -> dict[str, Any]:
         """Those for a conversation without tools."""
-        unset = {"tools": UNDEFINED} if self.tools_unset else {}
-        return {"enable_thinking": thinking, **({self.switch: thinking} if self.switch else {}), **unset}
+        without = {"tools": UNDEFINED} if self.tools_unset else {"functions": "[]"} if self.functions_set else {}
+        return {"enable_thinking": thinking, **({self.switch: thinking} if self.switch else {}), **without}
 
 
 @lru_cache(maxsize=16)
@@ -118,7 +119,8 @@ def _result(index: int = 0) -> dict[str, Any]:
 
 def _find_content(probe: _Probe, caps: TemplateCaps) -> TemplateCaps:
     forms: list[TemplateCaps] = [replace(caps, content=content) for content in ("text", "parts")]
-    for form in (*forms, *(replace(form, tools_unset=True) for form in forms)):
+    unset = [replace(form, tools_unset=True) for form in forms]
+    for form in (*forms, *unset, replace(caps, functions_set=True)):
         if _USER in _Probe(probe._template, form)(_user()):
             return form
     return caps

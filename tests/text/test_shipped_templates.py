@@ -7,7 +7,7 @@ from edgellm.errors import BadTemplate
 from edgellm.text.prompt import PromptBuilder
 from edgellm.types.message import Message, Tool, ToolCall
 
-NEEDED = 68  # of 71
+NEEDED = 70  # of 71
 TOOL = Tool(
     "get_weather",
     "Tells the weather of a town.",

@@ -1,5 +1,7 @@
 """What is found out about a template by rendering it."""
 
+from dataclasses import replace
+
 import pytest
 
 from edgellm.text.chat import ChatTemplate
@@ -68,6 +70,13 @@ def test_tools_that_must_not_be_none():
 
     assert found.tools_unset
     assert found.tools is None
+
+
+def test_functions_that_have_to_be_there():
+    """Firefunction's template adds them to its text, also where a conversation has none."""
+    found = caps("{{ 'Functions: ' + functions }}" + TURNS)
+
+    assert found == replace(PLAIN, functions_set=True, tools=("functions", "text"))
 
 
 @pytest.mark.parametrize(
