@@ -29,7 +29,7 @@ from edgellm import settings
 
 if TYPE_CHECKING:
     from edgellm.history.run_log import Run
-    from edgellm.types.calibration import Calibration
+    from edgellm.selection.backend_facts import BackendFacts
     from edgellm.types.machine import Machine
 
 SHAPE_QUANTS = (
@@ -128,17 +128,18 @@ def report(paths: dict[tuple[str, str], Path]) -> None:
 
     machine = probe(measure=False)
     runs = run_log.read(machine).runs
-    rates = verify.rates_of("gguf", machine)
+    facts = verify.facts_of("gguf", machine)
     pairs: list[tuple[Run, Run]] = []
     for cell in CELLS:
         pair = _pair(_of(runs, cell))
         if pair is not None:
-            first, second = (_anew(run, paths[cell], machine, rates) for run in pair)
+            first, second = (_anew(run, paths[cell], machine, facts) for run in pair)
             pairs.append((first, second))
     firsts = tuple(first for first, _ in pairs)
     busy = sum(map(run_log.is_busy, runs))
     print(f"{len(runs)} loads, {busy} of them beside other programs: not learned from")
-    print(f"{machine.name}; {len(pairs)} of {len(CELLS)} combinations; {'priors' if rates is None else 'calibrated'}\n")
+    known = "calibrated" if facts.calibration else "priors"
+    print(f"{machine.name}; {len(pairs)} of {len(CELLS)} combinations; {known}\n")
     print("| median error of the second run's prediction | " + " | ".join(NUMBERS) + " |")
     print("|---|" + "---|" * len(NUMBERS))
     _row("before", pairs, lambda first: ())
@@ -155,7 +156,7 @@ def report(paths: dict[tuple[str, str], Path]) -> None:
             _row(f"{model}, after one run of the same", own, lambda first: (first,))
 
 
-def _anew(run: Run, path: Path, machine: Machine, rates: Calibration | None) -> Run:
+def _anew(run: Run, path: Path, machine: Machine, facts: BackendFacts) -> Run:
     """The run beside what is predicted of it now."""
     import msgspec
 
@@ -168,7 +169,7 @@ def _anew(run: Run, path: Path, machine: Machine, rates: Calibration | None) -> 
     run_with = Settings(run.ctx, run.slots, run.threads, run.threads, run.kv_type)
     # Whether the file is mapped or read, as the load had it.
     plan = with_own_footprint(LaunchPlan(run.backend, identify(str(path)), run_with))
-    predicted = verify.predicted(plan, machine, MeasuredRates(decode_depth=run.depth, prefill_tokens=PROMPT), rates)
+    predicted = verify.predicted(plan, machine, MeasuredRates(decode_depth=run.depth, prefill_tokens=PROMPT), facts)
     # Each load read PROMPT tokens, give or take a word.
     return msgspec.structs.replace(run, predicted=predicted, basis="now", whole_batch=True)
 

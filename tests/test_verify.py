@@ -17,6 +17,7 @@ from edgellm import EdgeLLM, explain
 from edgellm.app import context, launch, verify
 from edgellm.catalog import lookup
 from edgellm.catalog.identify import identify
+from edgellm.contract.backend import Device, Offload
 from edgellm.contract.manager import plugins
 from edgellm.estimate import weights
 from edgellm.hardware.probe import probe
@@ -28,7 +29,8 @@ from edgellm.runtime.supervisor import WorkerSession
 from edgellm.selection.backend_facts import backend_facts
 from edgellm.selection.decide import decide
 from edgellm.types.drift import Drift
-from edgellm.types.machine import Machine
+from edgellm.types.gpu_place import GpuPlace
+from edgellm.types.machine import Accelerator, Machine
 from edgellm.types.plan import Candidate
 from edgellm.types.request import GenerationRequest, SelectionRequest
 
@@ -116,13 +118,52 @@ def test_streamed_weights_of_a_file_are_those_of_its_header(smollm2: str) -> Non
 def test_a_prediction_is_made_for_the_depth_that_was_measured(smollm2: str) -> None:
     plan = launch.model_plan(smollm2, SelectionRequest(ctx=2048))
     machine = probe(measure=False)
-    shallow, deep = (verify.predicted(plan, machine, MeasuredRates(decode_depth=d), None) for d in (16, 2000))
+    facts = verify.facts_of("gguf", machine)
+    shallow, deep = (verify.predicted(plan, machine, MeasuredRates(decode_depth=d), facts) for d in (16, 2000))
     assert shallow.decode is not None
     assert deep.decode is not None
     assert shallow.decode > deep.decode * 1.1
     assert shallow.resident_bytes == deep.resident_bytes
     on_gpu = replace(plan, settings=replace(plan.settings, gpu_layers=3))
-    assert verify.predicted(on_gpu, machine, MeasuredRates(), None) == Numbers()
+    assert verify.predicted(on_gpu, machine, MeasuredRates(), facts) == Numbers(), "which GPU, nothing tells"
+
+
+def test_a_run_with_layers_on_gpus_is_predicted_as_its_plan_was(smollm2: str) -> None:
+    """At the usual depth; for all layers, some of them, and two GPUs of which one is not in the table."""
+    cards = (Accelerator("cuda", "RTX 3060", 12 << 30), Accelerator("cuda", "Strange 9000", 8 << 30))
+    machine = replace(probe(measure=False), accelerators=cards)
+    devices = tuple(Device(f"CUDA{i}", gpu.name, gpu.vram_bytes or 0, None, False) for i, gpu in enumerate(cards))
+    plain = replace(verify.facts_of("gguf", machine), offload=Offload(devices[:1]), problems=(), calibration=None)
+    plan = launch.model_plan(smollm2, SelectionRequest(ctx=2048))
+    card = lookup.find(plan.artifact.model_id)
+    files = tuple(file for file in card.files if file.quant == plan.artifact.quant)
+    for layers, split in ((-1, "whole"), (16, "part")):
+        request = SelectionRequest(ctx=2048, gpu_layers=layers)
+        on = replace(machine, accelerators=cards[:1])
+        choice = decide(contexts.context(on, [replace(card, files=files)], [plain]), request).choice
+        assert choice is not None
+        placed = replace(plan, settings=choice.settings)
+        place = verify.place_of(placed, on, plain)
+        assert place == GpuPlace(("cuda RTX 3060",), split)  # type: ignore[arg-type]
+        numbers = verify.predicted(placed, on, MeasuredRates(decode_depth=1024, prefill_tokens=512), plain)
+        assert numbers.decode == pytest.approx(choice.decode.tok_s, rel=0.02)
+        assert numbers.prefill == pytest.approx(choice.prefill.tok_s, rel=0.02)
+        assert numbers.resident_bytes is None
+    both = replace(plain, offload=Offload(devices))
+    settings = replace(plan.settings, gpu_layers=31, devices=("CUDA0", "CUDA1"), device_layers=(20, 11))
+    place = verify.place_of(replace(plan, settings=settings), machine, both)
+    assert place == GpuPlace(("cuda RTX 3060", "cuda Strange 9000"), "whole", strange=True)
+    for wrong in (replace(settings, device_layers=()), replace(settings, devices=("CUDA0", "CUDA7"))):
+        assert verify.place_of(replace(plan, settings=wrong), machine, both) is None
+
+
+def test_a_slower_gpu_than_before_is_a_drift_and_the_processors_runs_are_not_asked() -> None:
+    place = GpuPlace(("cuda A",), "whole")
+    on_gpu = [msgspec.structs.replace(run(decode=4.0), id=str(i), gpu_layers=-1, place=place) for i in range(6)]
+    on_cpu = msgspec.structs.replace(run(decode=10.0), id="cpu")
+    bases = {"gguf": "", "gguf on GPUs": ""}
+    assert [d.quantity for d in verify.latest_drifts((on_cpu, on_gpu[0]), bases)] == ["decode"]
+    assert verify.latest_drifts((on_cpu, *on_gpu), bases) == ()
 
 
 def test_a_load_is_recorded_warned_of_and_learned_from(smollm2: str, caplog: pytest.LogCaptureFixture) -> None:

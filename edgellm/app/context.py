@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgellm import settings
+from edgellm.app.gpus import gpus_of
 from edgellm.catalog import lookup
 from edgellm.catalog.recognize import joined
 from edgellm.contract.manager import plugins
@@ -22,7 +23,6 @@ from edgellm.selection.context import SelectionContext
 from edgellm.selection.rule_result import Rule
 from edgellm.store import local
 from edgellm.store.library import Library
-from edgellm.types.gpu import Gpu
 from edgellm.types.machine import Machine
 from edgellm.types.model import ModelCard, ModelFile
 from edgellm.types.options import SelectionOptions
@@ -54,7 +54,7 @@ def here(models_file: Path | None = None) -> SelectionContext:
         vetoes=run_log.vetoes(machine),
         divergences=divergences(machine),
         rules=rules(),
-        gpus=_gpus(machine),
+        gpus=gpus_of(machine),
         load=busy_load(machine),
         load_lasts=busy_load(machine, minutes=5) is not None,
     )
@@ -64,13 +64,7 @@ def of_machine(machine: Machine, cards: Iterable[ModelCard]) -> SelectionContext
     """Another machine, which a profile describes: installed backends are assumed to run there, built for its GPUs, and
     nothing is stored."""
     backends = assumed_facts(plugins().backends().values(), machine)
-    return SelectionContext(machine, backends, tuple(cards), rules=rules(), gpus=_gpus(machine), is_here=False)
-
-
-def _gpus(machine: Machine) -> tuple[Gpu | None, ...]:
-    from edgellm.hardware import gpu_table
-
-    return tuple(gpu_table.find(gpu, machine.memory.total_bytes) for gpu in machine.accelerators)
+    return SelectionContext(machine, backends, tuple(cards), rules=rules(), gpus=gpus_of(machine), is_here=False)
 
 
 def of(profile: str | None, *, models_file: Path | None = None) -> SelectionContext:
@@ -160,7 +154,10 @@ def corrections(machine: Machine, backends: Iterable[BackendFacts]) -> Correctio
     log = run_log.read(machine)
     # A backend that never ran is not asked for its build: that may start a process.
     ran = {run.backend for run in log.runs}
-    bases = {b.name: fingerprint.basis(plugins().backend(b.name), b.calibration) for b in backends if b.name in ran}
+    bases: dict[str, str] = {}
+    for facts in backends:
+        if facts.name in ran:
+            bases |= fingerprint.bases(plugins().backend(facts.name), facts.calibration)
     return run_log.of_runs(log.runs, bases, machine.compute_threads)
 
 

@@ -22,6 +22,7 @@ from typing import Any, Literal
 import msgspec
 
 from edgellm import explain
+from edgellm.app import gpu_run
 from edgellm.contract import answers
 from edgellm.contract.backend import priors_of
 from edgellm.contract.manager import plugins
@@ -33,8 +34,9 @@ from edgellm.history.run_log import Numbers, Run
 from edgellm.runtime.metrics import MeasuredRates
 from edgellm.runtime.process_usage import waited_share
 from edgellm.runtime.session import Session
-from edgellm.types.calibration import Calibration
+from edgellm.selection.backend_facts import BackendFacts
 from edgellm.types.drift import Drift
+from edgellm.types.gpu_place import GpuPlace
 from edgellm.types.machine import Machine
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan
@@ -145,9 +147,7 @@ class Verification:
             return  # memory and speed are those of both, which says nothing of the model alone
         self._recorded = measured.requests
         run = self._run(measurements)
-        learned = run_log.of_runs(self._earlier, {run.backend: run.basis}, run.threads).of(
-            run.backend, run.model, run.quant, run.kv_type
-        )
+        learned = _learned(run, self._earlier, {run.rated_by: run.basis})
         run_log.record(self._machine, run)
         self.run, self.drifts = run, drifts(run, learned)
         for drift in self.drifts:
@@ -169,22 +169,25 @@ class Verification:
     def _run(self, measurements: Measurements) -> Run:
         plan, settings, measured = self._plan, self._plan.settings, measurements.rates
         backend = plugins().backend(plan.backend)
-        rates = rates_of(plan.backend, self._machine)
+        facts = facts_of(plan.backend, self._machine)
+        place = place_of(plan, self._machine, facts)
         return Run(
             **run_log.about(plan, self._id),
             build=fingerprint.build(backend),
-            basis=fingerprint.basis(backend, rates),
+            basis=fingerprint.bases(backend, facts.calibration)[fingerprint.name(plan.backend, place)],
             threads=settings.n_threads,
             ctx=settings.n_ctx,
             slots=settings.n_slots,
             kv_type=settings.kv_type,
             gpu_layers=settings.gpu_layers,
+            experts_away=settings.experts_away,
+            place=place,
             depth=measured.decode_depth,
             requests=measured.requests,
             restarts=measurements.restarts,
             whole_batch=measured.longest_prefill >= WHOLE_BATCH * min(settings.n_batch, settings.n_ctx - 1),
             waited=measurements.waited,
-            predicted=predicted(plan, self._machine, measured, rates),
+            predicted=predicted(plan, self._machine, measured, facts),
             measured=measurements.numbers,
         )
 
@@ -198,18 +201,23 @@ def _harmless() -> Iterator[None]:
         log.warning("what was measured could not be recorded: %s: %s", type(error).__name__, error)
 
 
-def rates_of(backend: str, machine: Machine) -> Calibration | None:
-    """What was measured of the backend's kernels on this machine; None = priors are used."""
+def facts_of(backend: str, machine: Machine) -> BackendFacts:
+    """What is known of the backend on this machine."""
     from edgellm.selection.backend_facts import backend_facts
 
-    return backend_facts([plugins().backend(backend)], machine)[0].calibration
+    return backend_facts([plugins().backend(backend)], machine)[0]
 
 
-def predicted(plan: LaunchPlan, machine: Machine, measured: MeasuredRates, rates: Calibration | None) -> Numbers:
-    """The prediction for what was measured: at its depth and its prompts, before corrections.
+def place_of(plan: LaunchPlan, machine: Machine, facts: BackendFacts) -> GpuPlace | None:
+    """What of GPUs a run of the plan teaches; None = nothing."""
+    if not plan.settings.gpu_layers:
+        return None
+    placed = gpu_run.placement_of(plan, machine, facts, weights_of(plan.artifact))
+    return None if placed is None else placed.gpu_place
 
-    Rates only where a processor computes alone, as no others are predicted.
-    """
+
+def predicted(plan: LaunchPlan, machine: Machine, measured: MeasuredRates, facts: BackendFacts) -> Numbers:
+    """The prediction for what was measured: at its depth and its prompts, before corrections."""
     artifact, settings, shape = plan.artifact, plan.settings, plan.artifact.shape
     assert shape is not None
     backend = plugins().backend(plan.backend)
@@ -217,16 +225,16 @@ def predicted(plan: LaunchPlan, machine: Machine, measured: MeasuredRates, rates
     memory = answers.footprint(backend, artifact, settings) or footprint.footprint(
         shape, artifact.bytes, settings.n_ctx, settings.n_slots, settings.kv_type
     )
+    tensors = weights_of(artifact)
     if settings.gpu_layers:
-        return Numbers()
+        return gpu_run.numbers(plan, machine, measured, facts, tensors)
     # Requests under a grammar are few, and their tables stay.
     beside = memory.parent_bytes + memory.grammar_bytes
     resident_bytes = memory.resident_bytes - beside
     allocated_bytes = memory.allocated_bytes - beside - memory.process_bytes
-    tensors = weights_of(artifact)
     if tensors is None:
         return Numbers(resident_bytes=resident_bytes, allocated_bytes=allocated_bytes)
-    kernels, kv_type = priors_of(backend).rates, settings.kv_type
+    kernels, kv_type, rates = priors_of(backend).rates, settings.kv_type, facts.calibration
     depth = measured.decode_depth or speed.REFERENCE_DEPTH
     decode = speed.decode(
         machine, shape, tensors, settings.n_threads, depth=depth, kv_type=kv_type, rates=rates, own=kernels
@@ -279,11 +287,14 @@ def _from_header(artifact: Artifact) -> weights.Weights:
     return weights.Weights(total_bytes, streamed_bytes, weights.ranked(by_type), exact=True)
 
 
-def correction(plan: LaunchPlan, machine: Machine, rates: Calibration | None) -> Correction:
+def correction(plan: LaunchPlan, machine: Machine, facts: BackendFacts) -> Correction:
     """What earlier runs made of predictions like those for this plan."""
-    bases = {plan.backend: fingerprint.basis(plugins().backend(plan.backend), rates)}
-    return run_log.corrections(machine, bases, plan.settings.n_threads).of(
-        plan.backend, plan.artifact.model_id, plan.artifact.quant, plan.settings.kv_type
+    bases = fingerprint.bases(plugins().backend(plan.backend), facts.calibration)
+    place = place_of(plan, machine, facts)
+    return (
+        run_log.corrections(machine, bases, plan.settings.n_threads)
+        .on(place)
+        .of(plan.backend, plan.artifact.model_id, plan.artifact.quant, plan.settings.kv_type)
     )
 
 
@@ -309,8 +320,14 @@ def drifts(run: Run, learned: Correction) -> tuple[Drift, ...]:
 def latest_drifts(runs: Sequence[Run], bases: Mapping[str, str]) -> tuple[Drift, ...]:
     """Drifts of the last run of each model and quantization, compared with what the runs before it had taught."""
     latest: list[Drift] = []
-    last = {(run.backend, run.model, run.quant, run.kv_type): index for index, run in enumerate(runs)}
-    for key, index in last.items():
-        if runs[index].basis == bases.get(runs[index].backend):
-            latest += drifts(runs[index], run_log.of_runs(runs[:index], bases, runs[index].threads).of(*key))
+    last = {(run.backend, run.model, run.quant, run.kv_type, run.place): run for run in runs}
+    for run in last.values():
+        if run.basis == bases.get(run.rated_by):
+            latest += drifts(run, _learned(run, runs[: runs.index(run)], bases))
     return tuple(latest)
+
+
+def _learned(run: Run, earlier: Sequence[Run], bases: Mapping[str, str]) -> Correction:
+    """What the runs before it had taught of what it ran."""
+    learned = run_log.of_runs(earlier, bases, run.threads).on(run.place)
+    return learned.of(run.backend, run.model, run.quant, run.kv_type)

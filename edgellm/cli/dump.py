@@ -89,11 +89,15 @@ def history_of(machine: Machine, facts: Mapping[str, BackendFacts]) -> tuple[His
 
     log = run_log.read(machine)
     ran = {run.backend for run in log.runs} & facts.keys()
-    bases = {name: fingerprint.basis(plugins().backend(name), facts[name].calibration) for name in ran}
+    bases: dict[str, str] = {}
+    for name in sorted(ran):
+        bases |= fingerprint.bases(plugins().backend(name), facts[name].calibration)
     learned = run_log.of_runs(log.runs, bases, machine.compute_threads)
     rows = [
-        {"backend": backend, "model": model, "quant": quant, "kv_type": kv_type, **explain.plain(correction)}
-        for (backend, model, quant, kv_type), correction in learned.rows.items()
+        {"backend": backend, "model": model, "quant": quant, "kv_type": kv_type, "place": msgspec.to_builtins(place)}
+        | explain.plain(correction)
+        for place in (None, *learned.places)
+        for (backend, model, quant, kv_type), correction in learned.on(place).rows.items()
     ]
     vetoes = [
         {"backend": backend, "model": model, "quant": quant, "reason": why}

@@ -30,6 +30,7 @@ _MOBILE = frozenset({"qualcomm", "arm", "broadcom"})
 # What not knowing the device adds to both ends: a guess between its variants, and between other ones of its family.
 _WIDER: dict[Known, tuple[float, float]] = {
     "device": (1.0, 1.0), "variant": (0.95, 1.35), "family": (0.85, 1.2), "bandwidth": (0.65, 1.2),
+    "nothing": (0.65, 1.2),
 }  # fmt: skip
 _UNTRIED_BY_NAME = 0.9  # of the newest architecture's speed, where only vendor and bandwidth are known
 

@@ -57,6 +57,8 @@ def _known(of: bases.PredictedOnGpu) -> str:
             return " (as others of its family)"
         case "bandwidth":
             return " (known by its bandwidth only)"
+        case "nothing":
+            return " (known by its runs only), as if it had"
 
 
 def when_alone(said: bool) -> str:
@@ -91,9 +93,13 @@ def _runs(of: bases.Runs) -> str:
             return f"by runs of {of.model} in {counted(of.files, 'other')} here; never run itself"
         case bases.SameFamily():
             types = f"{counted(of.files, 'other')} of the {of.family} types"
-            return f"by runs of {types} on {of.backend} here; never run itself"
+            return f"by runs of {types} on {_where(of)} here; never run itself"
         case bases.SameBackend():
-            return f"by runs of {counted(of.files, 'other')} on {of.backend} here; never run itself"
+            return f"by runs of {counted(of.files, 'other')} on {_where(of)} here; never run itself"
+
+
+def _where(of: bases.SameFamily | bases.SameBackend) -> str:
+    return f"{' and '.join(of.gpus)} with {of.backend}" if of.gpus else of.backend
 
 
 def _loss(of: bases.LossBasis) -> str:

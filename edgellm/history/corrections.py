@@ -4,7 +4,7 @@ A factor is the weighted median of measured over predicted, in logarithms. The f
 toward the factor one level up. The levels are: this quantization of this model with this type of cache; with other
 types of cache; the model in other quantizations, or, where the model never ran, the family of tensor types on this
 backend; the backend; 1. Memory is corrected only for a file that itself ran, with whatever cache, because its errors
-are bytes, not shares.
+are bytes, not shares. What ran on GPUs teaches nothing of the processor, nor of other GPUs or another split.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from edgellm.types.basis import OtherCaches, OwnRuns, Runs, SameBackend, SameFamily, SameModel
+from edgellm.types.gpu_place import GpuPlace
 
 # How many runs, or rows of other files, weigh as much as the level above: the variance of one measurement over the
 # variance of what is measured. A run repeats within about 5 %, predictions are off by 10 to 20 %. Other rows say less.
@@ -43,6 +45,7 @@ class Correction:
     basis: Runs | None = None  # the runs that it was learned from; None = not corrected
     # How far from it the next run may be, as a share of a rate; None = as far as predictions are.
     within: float | None = None
+    held: tuple[int, int] | None = None  # as in `Ratio`, where all of its own runs had the same
 
 
 NONE = Correction()
@@ -59,6 +62,8 @@ class Ratio:
     prefill: float | None = None
     resident: float | None = None
     kv_type: str = "f16"
+    place: GpuPlace | None = None  # None = the processor alone
+    held: tuple[int, int] = (0, 0)  # layers on GPUs, and of how many blocks the routed experts are in RAM
 
     @property
     def has_rate(self) -> bool:
@@ -72,6 +77,8 @@ class Corrections:
 
     `rows` are for a file with a type of cache that ran, `files` for a file that ran with other types of cache. A file
     that never ran is corrected by its model, else by its family of tensor types, else by its backend.
+
+    These are of the processor alone; `on` gives those of GPUs.
     """
 
     rows: Mapping[CorrectionKey, Correction] = field(default_factory=dict)
@@ -79,11 +86,33 @@ class Corrections:
     models: Mapping[tuple[str, str], Correction] = field(default_factory=dict)
     families: Mapping[tuple[str, str], Correction] = field(default_factory=dict)
     backends: Mapping[str, Correction] = field(default_factory=dict)
+    places: Mapping[GpuPlace, Corrections] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """Of files that ran, wherever."""
+        return len(self.rows) + sum(len(own.rows) for own in self.places.values())
+
+    def on(self, place: GpuPlace | None) -> Corrections:
+        """Those of runs there; None = of the processor alone."""
+        return self if place is None else self.places.get(place, NOTHING_RAN)
+
+    def strangers(self, backend: str) -> frozenset[str]:
+        """GPUs of which nothing else is known, and that ran something of this backend whole."""
+        return frozenset(
+            name
+            for place, own in self.places.items()
+            if place.strange and place.split == "whole" and backend in own.backends
+            for name in place.gpus
+        )
 
     def of(self, backend: str, model: str, quant: str, kv_type: str = "f16") -> Correction:
         own = self.rows.get((backend, model, quant, kv_type)) or self.files.get((backend, model, quant))
         own = own or self.models.get((backend, model)) or self.families.get((backend, family(quant)))
         return own or self.backends.get(backend, NONE)
+
+
+NOTHING_RAN = Corrections()
 
 
 def family(quant: str) -> str:
@@ -100,6 +129,52 @@ def family(quant: str) -> str:
 
 def corrections(ratios: Iterable[Ratio]) -> Corrections:
     """Corrections from runs, oldest first. Only those with a rate count in `basis`, and narrow `within`."""
+    by_place: dict[GpuPlace | None, list[Ratio]] = defaultdict(list)
+    for ratio in ratios:
+        by_place[ratio.place].append(ratio)
+    on_cpu = _of_place(by_place.pop(None, []), ())
+    places = {
+        place: (_of_strangers if place.strange else _of_place)(own, place.gpus)
+        for place, own in by_place.items()
+        if place is not None
+    }
+    return replace(on_cpu, places=places)
+
+
+def _of_strangers(ratios: Sequence[Ratio], gpus: tuple[str, ...]) -> Corrections:
+    """Where predictions mean nothing: relative to the middle of all that ran there, which holds for what did not."""
+    middle = {name: _median(_logs(ratios, name)) for name in RATES}
+    if middle["decode"] is None:
+        return NOTHING_RAN
+    # The first prompt after a load is not measured (`runtime.metrics`): until there is a second, answers tell of both.
+    by = {name: math.exp(middle["decode"] if log is None else log) for name, log in middle.items()}
+
+    def scaled(factor: float | None, scale: float) -> float | None:
+        return None if factor is None else factor * scale
+
+    relative = [
+        replace(r, decode=scaled(r.decode, 1 / by["decode"]), prefill=scaled(r.prefill, 1 / by["prefill"]))
+        for r in ratios
+    ]
+
+    def absolute(learned: Mapping[Any, Correction]) -> dict[Any, Correction]:
+        return {
+            key: replace(
+                one,
+                decode=float(f"{one.decode * by['decode']:.4g}"),
+                prefill=float(f"{one.prefill * by['prefill']:.4g}"),
+            )
+            for key, one in learned.items()
+        }
+
+    own = _of_place(relative, gpus)
+    return Corrections(
+        absolute(own.rows), absolute(own.files), absolute(own.models), absolute(own.families), absolute(own.backends)
+    )
+
+
+def _of_place(ratios: Sequence[Ratio], gpus: tuple[str, ...]) -> Corrections:
+    """Of the processor, or of one split over `gpus`."""
     runs: dict[CorrectionKey, list[Ratio]] = defaultdict(list)
     for ratio in ratios:
         runs[ratio.backend, ratio.model, ratio.quant, ratio.kv_type].append(ratio)
@@ -112,11 +187,13 @@ def corrections(ratios: Iterable[Ratio]) -> Corrections:
     timed = {key: group for key, group in by_file.items() if any(ratio.has_rate for ratio in group)}
     for backend in sorted({key[0] for key in timed}):
         on_backend = {key: group for key, group in timed.items() if key[0] == backend}
-        backends[backend] = _of_others(on_backend.values(), NONE, BACKEND_PRIOR, SameBackend(backend, len(on_backend)))
+        backends[backend] = _of_others(
+            on_backend.values(), NONE, BACKEND_PRIOR, SameBackend(backend, len(on_backend), gpus)
+        )
         for name in sorted({family(key[2]) for key in on_backend}):
             alike = {key: group for key, group in on_backend.items() if family(key[2]) == name}
             families[backend, name] = _of_others(
-                alike.values(), backends[backend], FAMILY_PRIOR, SameFamily(name, backend, len(alike))
+                alike.values(), backends[backend], FAMILY_PRIOR, SameFamily(name, backend, len(alike), gpus)
             )
         for model in sorted({key[1] for key in on_backend}):
             alike = {key: group for key, group in on_backend.items() if key[1] == model}
@@ -128,7 +205,7 @@ def corrections(ratios: Iterable[Ratio]) -> Corrections:
     for key in by_file:
         # Its own runs must not count twice, so the level above is made of the others.
         others = {other: theirs for other, theirs in timed.items() if other[0] == key[0] and other != key}
-        above = _level_above(others, key[1], family(key[2]))
+        above = _level_above(others, key[1], family(key[2]), gpus)
         by_cache = {row: theirs for row, theirs in runs.items() if row[:3] == key}
         files[key] = _of_other_caches(by_cache, above)
         for row, own in by_cache.items():
@@ -137,16 +214,16 @@ def corrections(ratios: Iterable[Ratio]) -> Corrections:
     return Corrections(rows, files, models, families, backends)
 
 
-def _level_above(others: Mapping[RunKey, Sequence[Ratio]], model: str, name: str) -> Correction:
+def _level_above(others: Mapping[RunKey, Sequence[Ratio]], model: str, name: str, gpus: tuple[str, ...]) -> Correction:
     if not others:
         return NONE
     (backend, *_), *_ = others
-    on_backend = _of_others(others.values(), NONE, BACKEND_PRIOR, SameBackend(backend, len(others)))
+    on_backend = _of_others(others.values(), NONE, BACKEND_PRIOR, SameBackend(backend, len(others), gpus))
     same_model = {key: group for key, group in others.items() if key[1] == model}
     if same_model:
         return _of_others(same_model.values(), on_backend, MODEL_PRIOR, SameModel(model, len(same_model)))
     alike = {key: group for key, group in others.items() if family(key[2]) == name}
-    basis = SameFamily(name, backend, len(alike)) if alike else on_backend.basis
+    basis = SameFamily(name, backend, len(alike), gpus) if alike else on_backend.basis
     return _of_others(alike.values(), on_backend, FAMILY_PRIOR, basis)
 
 
@@ -170,7 +247,7 @@ def _of_others(files: Collection[Sequence[Ratio]], above: Correction, prior: flo
     for name in RATES:
         medians = [middle for runs in files if (middle := _median(_logs(runs, name))) is not None]
         factors[name] = _shrunk([(middle, 1.0) for middle in medians], getattr(above, name), prior)
-    return Correction(**factors, basis=basis)
+    return Correction(factors["decode"], factors["prefill"], basis=basis)
 
 
 def _own(runs: Sequence[Ratio], above: Correction) -> Correction:
@@ -179,9 +256,10 @@ def _own(runs: Sequence[Ratio], above: Correction) -> Correction:
     timed = sum(ratio.has_rate for ratio in runs)
     if not timed:
         return replace(above, resident=resident)
-    last = runs[-1]
+    last, held = runs[-1], {ratio.held for ratio in runs}
     basis = OwnRuns(timed, last.model, last.quant, last.kv_type)
-    return Correction(**factors, resident=resident, basis=basis, within=REPEATS)
+    same = last.held if len(held) == 1 else None
+    return Correction(factors["decode"], factors["prefill"], resident, basis, within=REPEATS, held=same)
 
 
 def _logs(runs: Sequence[Ratio], name: str) -> list[tuple[float, float]]:

@@ -9,6 +9,7 @@ from dataclasses import fields
 from edgellm.contract import answers
 from edgellm.contract.backend import Backend
 from edgellm.types.calibration import Calibration
+from edgellm.types.gpu_place import GpuPlace
 from edgellm.version import __version__
 
 
@@ -21,6 +22,16 @@ def basis(backend: Backend, rates: Calibration | None) -> str:
     """Changes with the build, with a new calibration, and with the formulas (by EdgeLLM's version)."""
     measured = [] if rates is None else [_plain(getattr(rates, field.name)) for field in fields(rates)]
     return ("prior-" if rates is None else "calibrated-") + _word([__version__, build(backend), measured])
+
+
+def name(backend: str, place: GpuPlace | None) -> str:
+    """What a fingerprint is filed under: where GPUs compute everything, rates of the processor do not enter."""
+    return f"{backend} on GPUs" if place is not None and place.split == "whole" else backend
+
+
+def bases(backend: Backend, rates: Calibration | None) -> dict[str, str]:
+    """By `name`, what predictions are made of now."""
+    return {backend.name: basis(backend, rates), f"{backend.name} on GPUs": basis(backend, None)}
 
 
 def _plain(value: object) -> object:

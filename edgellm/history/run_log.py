@@ -21,8 +21,10 @@ from msgspec import Meta
 
 from edgellm import settings
 from edgellm.files import at_once, read_regular, write_atomic
+from edgellm.history import fingerprint
 from edgellm.history.corrections import Corrections, Ratio, RunKey
 from edgellm.history.corrections import corrections as from_ratios
+from edgellm.types.gpu_place import GpuPlace
 from edgellm.types.machine import Machine
 from edgellm.types.plan import LaunchPlan
 from edgellm.units import GIB
@@ -77,6 +79,8 @@ class Run(_Line, frozen=True, kw_only=True, tag="run"):
     slots: _Count
     kv_type: str
     gpu_layers: Annotated[int, Meta(ge=-1, le=1 << 40)] = 0  # -1 = all
+    experts_away: _Count = 0
+    place: GpuPlace | None = None  # None = on the processor, or on GPUs whose speed was not predicted
     depth: _Count = 0  # tokens in the cache in the middle of what was decoded
     requests: _Count = 0
     restarts: _Count = 0  # of a worker that died; what was measured across one counts for nothing
@@ -84,6 +88,10 @@ class Run(_Line, frozen=True, kw_only=True, tag="run"):
     whole_batch: bool = False  # a prompt filled a whole batch, so that the peak is the peak
     predicted: Numbers = Numbers()  # before corrections
     measured: Numbers = Numbers()
+
+    @property
+    def rated_by(self) -> str:
+        return fingerprint.name(self.backend, self.place)
 
 
 class BenchTest(msgspec.Struct, frozen=True, kw_only=True):
@@ -220,7 +228,7 @@ def read(machine: Machine) -> History:
 def corrections(machine: Machine, bases: Mapping[str, str] | None = None, threads: int | None = None) -> Corrections:
     """Factors for predictions on this machine with so many threads; None = whatever ran.
 
-    `bases`: by backend, the fingerprint of what predictions are made of now. Runs that were predicted from something
+    `bases`: by `fingerprint.name`, what predictions are made of now. Runs that were predicted from something
     else (another calibration, another build) are left out. None = every run counts.
     """
     return of_runs(read(machine).runs, bases, threads)
@@ -228,10 +236,12 @@ def corrections(machine: Machine, bases: Mapping[str, str] | None = None, thread
 
 def of_runs(runs: Sequence[Run], bases: Mapping[str, str] | None = None, threads: int | None = None) -> Corrections:
     """See `corrections`. A file that ran with `threads` threads is corrected by those runs only."""
-    whole = [run for run in runs if not run.gpu_layers and not run.restarts]
-    comparable = [run for run in whole if bases is None or bases.get(run.backend) == run.basis]
-    files = {_key(run) for run in comparable if run.threads == threads}
-    return from_ratios(ratio(run) for run in comparable if run.threads == threads or _key(run) not in files)
+    steady = [run for run in runs if not run.restarts and (run.place is not None or not run.gpu_layers)]
+    comparable = [run for run in steady if bases is None or bases.get(run.rated_by) == run.basis]
+    # Threads compute nothing where GPUs do all of it.
+    alike = {id(run) for run in comparable if run.threads == threads or (run.place and run.place.split == "whole")}
+    files = {(_key(run), run.place) for run in comparable if id(run) in alike}
+    return from_ratios(ratio(run) for run in comparable if id(run) in alike or (_key(run), run.place) not in files)
 
 
 def _key(row: Row) -> RunKey:
@@ -249,7 +259,8 @@ def ratio(run: Run) -> Ratio:
     resident = ratios["resident_bytes"]
     if resident is not None and resident < 1 and not run.whole_batch:
         resident = None
-    return Ratio(run.backend, run.model, run.quant, *rates, resident, run.kv_type)
+    held = (run.gpu_layers, run.experts_away)
+    return Ratio(run.backend, run.model, run.quant, *rates, resident, run.kv_type, run.place, held)
 
 
 def is_busy(run: Run) -> bool:

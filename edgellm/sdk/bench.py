@@ -295,19 +295,19 @@ def expected(plan: LaunchPlan, machine: Machine, options: BenchOptions) -> dict[
     if plan.artifact.shape is None:
         return {}
     predictions: dict[tuple[str, int], float] = {}
-    rates = verify.rates_of(plan.backend, machine)
-    correction = verify.correction(plan, machine, rates)
+    facts = verify.facts_of(plan.backend, machine)
+    correction = verify.correction(plan, machine, facts)
     for threads in options.threads or (plan.settings.n_threads,):
         own = with_threads(plan, threads)
         for depth in options.depths if options.gen else ():
-            numbers = verify.predicted(own, machine, MeasuredRates(decode_depth=depth + options.gen // 2), rates)
+            numbers = verify.predicted(own, machine, MeasuredRates(decode_depth=depth + options.gen // 2), facts)
             if numbers.decode is not None:
                 predictions[f"tg{options.gen}" + (f" @ {depth}" if depth else ""), threads] = (
                     numbers.decode * correction.decode
                 )
         # What a prompt costs behind others is not predicted.
         for length in options.prompts if 0 in options.depths else ():
-            numbers = verify.predicted(own, machine, MeasuredRates(prefill_tokens=length), rates)
+            numbers = verify.predicted(own, machine, MeasuredRates(prefill_tokens=length), facts)
             if numbers.prefill is not None:
                 predictions[f"pp{length}", threads] = numbers.prefill * correction.prefill
     return predictions

@@ -13,6 +13,7 @@ from msgspec import structs
 
 from edgellm.selection.context import SelectionContext
 from edgellm.selection.scenario import Scenario
+from edgellm.types.basis import Corrected, PredictedOnGpu, PredictedSplit, PredictedStream, RateBasis
 from edgellm.types.criterion import SurelyKeepsFloor
 from edgellm.types.model_reason import ChosenQuant
 from edgellm.types.plan import Candidate, Decision, Rate
@@ -81,13 +82,31 @@ def slowed(choice: Candidate, load: float, scenario: Scenario) -> tuple[Candidat
     processors = scenario.machine.cpu.threads
 
     def beside(rate: Rate, threads: int) -> Rate:
-        return replace(rate, low=rate.low * least_share(load, processors, threads))
+        return replace(rate, low=rate.low * _left(least_share(load, processors, threads), cpu_share(rate)))
 
     decode, prefill = beside(choice.decode, choice.threads), beside(choice.prefill, choice.threads_batch)
-    least_tok_s = (prefill if scenario.request.task == "embed" else decode).low
+    counts, before = (prefill, choice.prefill) if scenario.request.task == "embed" else (decode, choice.decode)
     instead_of = scenario.threads if scenario.threads_beside is not None else None
-    told = ProcessorsBusy(load, processors, choice.threads, least_tok_s, instead_of)
+    told = ProcessorsBusy(load, processors, choice.threads, counts.low, instead_of, cpu_share(before))
     return replace(choice, decode=decode, prefill=prefill), told
+
+
+def cpu_share(rate: Rate) -> float:
+    """Of the time at the low end, what the processor computes: only that waits for other programs."""
+    basis: RateBasis = rate.basis
+    factor = 1.0
+    if isinstance(basis, Corrected):
+        factor, basis = basis.factor, basis.of
+    if isinstance(basis, PredictedOnGpu | PredictedStream):  # a copy to a GPU takes no threads that wait for each other
+        return 0.0
+    if not isinstance(basis, PredictedSplit):
+        return 1.0
+    return min(1.0, basis.cpu_ms / 1000 / factor * rate.low)
+
+
+def _left(share: float, cpu: float) -> float:
+    """Of a rate, where the processor has `share` of its speed and takes `cpu` of the time."""
+    return 1 / (1 - cpu + cpu / share)
 
 
 def least_share(load: float, processors: int, threads: int) -> float:
@@ -103,7 +122,7 @@ def with_threads(reasons: Sequence[Reason], threads: int) -> tuple[Reason, ...]:
     busy = next((reason for reason in reasons if isinstance(reason, ProcessorsBusy)), None)
     if busy is None:
         return tuple(reasons)
-    before, after = (least_share(busy.load, busy.processors, n) for n in (busy.threads, threads))
+    before, after = (_left(least_share(busy.load, busy.processors, n), busy.cpu_share) for n in (busy.threads, threads))
     told: list[Reason] = []
     for reason in reasons:
         if isinstance(reason, ProcessorsBusy):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 from edgellm.history.corrections import Correction
+from edgellm.selection.placement import Placement
 from edgellm.types.basis import Corrected
 from edgellm.types.plan import Footprint, Rate
 
@@ -22,6 +24,15 @@ def corrected(rate: Rate, factor: float, correction: Correction) -> Rate:
     assert correction.basis is not None
     assert not isinstance(rate.basis, Corrected)
     return Rate(tok_s, low, high, Corrected(factor, correction.basis, rate.basis))
+
+
+def corrected_on_gpus(rate: Rate, name: Literal["decode", "prefill"], placed: Placement, of_place: Correction) -> Rate:
+    """The same for a placement on GPUs. With other layers there than ran, it is as uncertain as predictions are."""
+    if of_place.basis is None:
+        return rate
+    if of_place.held != (placed.gpu_layers, placed.experts_away):
+        of_place = replace(of_place, within=None)
+    return corrected(rate, getattr(of_place, name), of_place)
 
 
 def with_resident(predicted: Footprint, factor: float) -> Footprint:

@@ -304,7 +304,7 @@ def _inputs(context: SelectionContext, scenario: Scenario, backends: Sequence[Ba
         "rates": {b.name: "measured" if b.calibration else "prior" for b in backends},
         "models": len(context.cards),
         "local_files": len(context.stored),
-        "corrected": len(context.corrections.rows),
+        "corrected": context.corrections.count,
         "vetoes": len(context.vetoes),
         "checked": len(context.divergences),
     }

@@ -34,7 +34,12 @@ def expand(context: SelectionContext, scenario: Scenario) -> tuple[list[Option],
     """
     cards = context.cards
     kind = scenario.needs.kind
-    gpus = {b.name: usable_gpus(b.offload, context.machine, context.gpus) for b in context.backends}
+    gpus = {
+        b.name: usable_gpus(
+            b.offload, context.machine, context.gpus, context.corrections.strangers(b.name).__contains__
+        )
+        for b in context.backends
+    }
     scored = {card.id: card for card in cards if card.scores}
     options: list[Option] = []
     rejected: list[Rejection] = []

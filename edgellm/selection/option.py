@@ -11,7 +11,7 @@ from functools import cached_property
 from edgellm.estimate import footprint, quality, quants, repack, small_row_mix, speed
 from edgellm.estimate.tensor_types import TYPES
 from edgellm.estimate.weights import Weights
-from edgellm.history.corrections import Correction, Corrections
+from edgellm.history.corrections import NOTHING_RAN, Correction, Corrections
 from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.corrected import corrected, with_resident
 from edgellm.selection.placement import Placement
@@ -30,7 +30,6 @@ RISK = 0.25
 # Estimated sizes were up to 2.3 % too small (gemma-4-e4b, nemotron-3-nano-4b): a twentieth is kept free for them.
 UNSURE = 20
 NEARLY_ALL = 0.97  # of the decode rate with all threads
-NOTHING_RAN = Corrections()
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class Option:
 
     @cached_property
     def correction(self) -> Correction:
-        """How far earlier predictions were off here, for it or for what is most like it."""
+        """How far earlier predictions were off here, for it or for what is most like it, on the processor."""
         return self.learned.of(self.backend, self.model, self.quant, self.kv_type)
 
     @cached_property

@@ -8,6 +8,7 @@ from functools import cached_property
 from edgellm.estimate.footprint import UBATCH
 from edgellm.estimate.model_share import ModelShare
 from edgellm.selection.usable_gpu import UsableGpu
+from edgellm.types.gpu_place import GpuPlace, GpuSplit
 from edgellm.types.plan import Footprint, PlacedPart
 from edgellm.types.refusal import LayersDoNotFit
 from edgellm.types.request import ALL_LAYERS
@@ -66,6 +67,17 @@ class Placement:
         """Equal for placements that differ in bytes only."""
         held = tuple((part.device.name, part.blocks, part.experts_away) for part in self.parts)
         return (held, self.experts_away, self.ubatch)
+
+    @cached_property
+    def gpu_place(self) -> GpuPlace:
+        """What it has in common with others whose runs teach of it."""
+        split: GpuSplit = "whole" if self.is_whole else "experts" if self.layers == self.n_blocks + 1 else "part"
+        return GpuPlace(tuple(sorted(part.device.identity for part in self.parts)), split, self.is_strange)
+
+    @cached_property
+    def is_strange(self) -> bool:
+        """Whether nothing is known of one of its devices but what ran there."""
+        return any(part.device.gpu is not None and part.device.gpu.known == "nothing" for part in self.parts)
 
     @property
     def on_gpus(self) -> tuple[PlacedPart, ...]:

@@ -93,12 +93,12 @@ def decode(placement: Placement, runner: Runner, shape: Shape, weights: Weights,
     return banded(1 / time.seconds, (time.seconds / time.most, time.seconds / time.least), basis)
 
 
-def prefill(placement: Placement, shape: Shape, weights: Weights) -> Rate | None:
-    """Of a prompt as long as a batch."""
+def prefill(placement: Placement, shape: Shape, weights: Weights, tokens: int | None = None) -> Rate | None:
+    """Of a prompt of so many tokens; None = as long as a batch. No rate where it is too short to be read on GPUs."""
     parts = _gpu_parts(placement)
     if parts is None:
         return None
-    tokens = max(UBATCH, placement.ubatch)
+    tokens = tokens or max(UBATCH, placement.ubatch)
     rates = [
         gpu_speed.prefill(part.gpu, part.api, shape, weights, tokens=tokens, ubatch=placement.ubatch) for part in parts
     ]
@@ -116,7 +116,8 @@ def prefill(placement: Placement, shape: Shape, weights: Weights) -> Rate | None
     link = min(p.gpu.bandwidth_gb_s / 2 if shared else p.gpu.link_gb_s or USUAL_LINK_GB_S for p in parts)
     host_bytes = round(placement.host_weight_bytes * _touched(shape, tokens))
     rate = split_speed.prefill(1 / seconds, host_bytes, link, tokens=tokens, ubatch=placement.ubatch)
-    assert rate is not None, "a batch has more tokens than are needed"
+    if rate is None:
+        return None
     low = min(band[0], _STREAM_BAND[0])
     return banded(rate, (low, _STREAM_BAND[1]), PredictedStream(parts[0].gpu.name, host_bytes, link, placement.ubatch))
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from edgellm.estimate.footprint import UBATCH
 from edgellm.estimate.layer_bytes import Layers, layers_of
+from edgellm.history.corrections import Correction
 from edgellm.selection import placement_speed, placing
+from edgellm.selection.corrected import corrected_on_gpus
 from edgellm.selection.load import Load
 from edgellm.selection.placement import Placement
 from edgellm.selection.placement_speed import PlacedRates, Runner
@@ -95,11 +97,11 @@ class Places:
         return self._chosen[ctx]
 
     def _fastest(self, held: Sequence[Placement], ctx: int) -> Placement:
-        unknown = [placed for placed in held if not placed.is_rated]
+        unknown = [placed for placed in held if not self._is_rated(placed)]
         # How fast it is, is not known: what lies in a memory of its own is taken to be faster, and nothing else is.
         if whole := [placed for placed in unknown if placed.is_whole and not placed.is_unified]:
             return whole[0]
-        rated = [placed for placed in held if placed.is_rated] or list(held[:1])
+        rated = [placed for placed in held if self._is_rated(placed)] or list(held[:1])
         least = self.worth_at(ctx)
         enough = [placed for placed in rated if self._tok_s(placed) >= least] or rated
         return enough[0] if len(enough) == 1 else self._first_done(enough)
@@ -167,6 +169,7 @@ class Places:
         if key not in self._rates:
             decode = self._on_gpu(placed, option.usual_depth) if placed.parts else None
             prompts = placement_speed.prefill(placed, option.shape, option.weights) if placed.parts else None
+            prompts = prompts and self._corrected(prompts, "prefill", placed)
             if decode is None or prompts is None:
                 rates = PlacedRates(option.cpu_decode(option.usual_depth), option.cpu_prefill, on_gpu=False)
             else:
@@ -177,8 +180,28 @@ class Places:
     def _on_gpu(self, placed: Placement, depth: int) -> Rate | None:
         key, option = (placed.place, depth), self._option
         if key not in self._decode:
-            self._decode[key] = placement_speed.decode(placed, self._runner, option.shape, option.weights, depth)
+            rate = placement_speed.decode(placed, self._runner, option.shape, option.weights, depth)
+            self._decode[key] = rate and self._corrected(rate, "decode", placed)
         return self._decode[key]
+
+    def _corrected(self, rate: Rate, name: Literal["decode", "prefill"], placed: Placement) -> Rate | None:
+        """By what ran there; None where what was predicted is of any GPU, and nothing ran there."""
+        if not self._option.learned.places and not placed.is_strange:
+            return rate
+        correction = self._learned(placed)
+        if correction.basis is None and placed.is_strange:
+            return None
+        return corrected_on_gpus(rate, name, placed, correction)
+
+    def _learned(self, placed: Placement) -> Correction:
+        option = self._option
+        return option.learned.on(placed.gpu_place).of(option.backend, option.model, option.quant, option.kv_type)
+
+    def _is_rated(self, placed: Placement) -> bool:
+        """Whether it is known how fast it is."""
+        if not placed.is_strange:
+            return placed.is_rated
+        return placed.is_rated and self._learned(placed).basis is not None
 
     @cached_property
     def _runner(self) -> Runner:
@@ -208,7 +231,7 @@ class Places:
         return self._seconds(self.rates(placed))
 
     def _other(self, placed: Placement, ctx: int) -> OtherPlacement:
-        rates = self.rates(placed) if placed.is_rated else None
+        rates = self.rates(placed) if self._is_rated(placed) else None
         return OtherPlacement(
             placed.on_gpus, placed.gpu_layers, placed.experts_away, placed.ubatch, rates.decode if rates else None,
             rates.prefill if rates else None, self._option.counted(placed), self._lost(placed, ctx),
@@ -223,6 +246,6 @@ class Places:
             return "asked"
         if not all(part.device.is_suited for part in placed.parts):
             return "unsuited"
-        if not placed.is_rated:
+        if not self._is_rated(placed):
             return "unknown"
         return "answers" if self._tok_s(placed) < self.worth_at(ctx) else "request"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgellm.contract.backend import Offload
 from edgellm.estimate.device_memory import context_bytes, reserve_bytes
 from edgellm.estimate.gpu_constants import shipped_cells
 from edgellm.estimate.gpu_speed import api_of
+from edgellm.estimate.stranger import stranger
 from edgellm.selection.offload import matches
 from edgellm.types.gpu import Api, Gpu
 from edgellm.types.machine import Machine
@@ -36,6 +37,11 @@ class UsableGpu:
     api: Api | None = None
 
     @property
+    def identity(self) -> str:
+        """What runs on it are kept under."""
+        return identity(self.name, self.description)
+
+    @property
     def is_suited(self) -> bool:
         """False for what is never used unless it is asked for."""
         if self.gpu is None:
@@ -44,8 +50,27 @@ class UsableGpu:
         return not slow and self.gpu.fp32_tflops >= LEAST_TFLOPS
 
 
-def usable_gpus(offload: Offload | None, machine: Machine, gpus: Sequence[Gpu | None]) -> tuple[UsableGpu, ...]:
-    """The devices of `offload`. `gpus`: of the machine's accelerators, what is known of each."""
+def identity(name: str, description: str) -> str:
+    """`("CUDA0", "NVIDIA GeForce RTX 4090")` -> `"cuda NVIDIA GeForce RTX 4090"`."""
+    return f"{api_of(name) or name.lower().rstrip('0123456789')} {description}"
+
+
+def no_stranger(identity: str) -> bool:
+    return False
+
+
+def usable_gpus(
+    offload: Offload | None,
+    machine: Machine,
+    gpus: Sequence[Gpu | None],
+    ran: Callable[[str], bool] = no_stranger,
+) -> tuple[UsableGpu, ...]:
+    """The devices of `offload`.
+
+    Args:
+        gpus: of the machine's accelerators, what is known of each.
+        ran: whether speeds were measured on a device of that identity, so that one can be predicted for strangers.
+    """
     if offload is None:
         return ()
     usable = []
@@ -55,6 +80,9 @@ def usable_gpus(offload: Offload | None, machine: Machine, gpus: Sequence[Gpu | 
         if not _is_predicted(gpu, api):
             gpu, api = None, None
         context = UNKNOWN_CONTEXT_BYTES if gpu is None or api is None else context_bytes(gpu, api)
+        lib = api_of(device.name)
+        if gpu is None and lib is not None and ran(identity(device.name, device.description)):
+            gpu, api = stranger(device.description, lib, unified=device.unified), lib
         free = device.total_bytes if device.free_bytes is None else device.free_bytes
         display = index is not None and machine.accelerators[index].display is True
         reserve = reserve_bytes(

@@ -56,6 +56,7 @@ class SameFamily(Fact, frozen=True):
     family: str  # of tensor types, as `history.corrections.family` names it
     backend: str
     files: int
+    gpus: tuple[str, ...] = ()  # on which they ran; empty = on the processor
 
 
 class SameBackend(Fact, frozen=True):
@@ -63,6 +64,7 @@ class SameBackend(Fact, frozen=True):
 
     backend: str
     files: int
+    gpus: tuple[str, ...] = ()
 
 
 Runs = OwnRuns | OtherCaches | SameModel | SameFamily | SameBackend

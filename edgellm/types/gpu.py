@@ -8,8 +8,8 @@ from typing import Literal
 from edgellm.types.machine import SourceTrust
 
 # How well it is known: it is in the table; one of several of that name is (the slowest is taken); only its architecture
-# is; only its vendor and its bandwidth are.
-Known = Literal["device", "variant", "family", "bandwidth"]
+# is; only its vendor and its bandwidth are; nothing is, until it ran here.
+Known = Literal["device", "variant", "family", "bandwidth", "nothing"]
 Api = Literal["cuda", "rocm", "metal", "vulkan", "sycl", "opencl"]  # the library that computes on it
 Vendor = Literal["nvidia", "amd", "intel", "apple", "qualcomm", "arm", "broadcom", "unknown"]
 

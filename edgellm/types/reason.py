@@ -165,6 +165,7 @@ class ProcessorsBusy(Fact, frozen=True):
     threads: int  # that the choice decodes with
     least_tok_s: float  # that it may fall to
     instead_of: int | None = None  # threads, where it takes fewer as the others have been there for five minutes
+    cpu_share: float = 1.0  # of the time, that processors compute; GPUs do the rest
 
 
 class GpuSpeedUnknown(Fact, frozen=True):

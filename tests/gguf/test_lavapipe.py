@@ -12,6 +12,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 
+import msgspec
 import numpy as np
 import pytest
 from edgellm_gguf import library
@@ -21,19 +22,25 @@ from support.gguf_writer import ARRAY, F16, STRING
 from support.refusals import refuses
 from support.sessions import ask
 from support.tiny_models import VOCAB, Tiny
+from support.waiting import wait_until
 
+from edgellm import EdgeLLM
+from edgellm.app import launch
 from edgellm.catalog.lookup import catalog
 from edgellm.errors import BackendUnavailable
 from edgellm.hardware.probe import probe
+from edgellm.history import run_log
 from edgellm.runtime.supervisor import WorkerSession
 from edgellm.selection.backend_facts import backend_facts, offload_facts
 from edgellm.selection.decide import decide
 from edgellm.types.backend_reason import GpuUnused
+from edgellm.types.basis import Corrected
 from edgellm.types.event import Done
 from edgellm.types.machine import Accelerator
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
-from edgellm.types.request import SelectionRequest
+from edgellm.types.reason import GpuSpeedUnknown, Speed
+from edgellm.types.request import GenerationRequest, SelectionRequest
 
 pytestmark = [pytest.mark.usefixtures("lavapipe"), pytest.mark.timeout(1800)]
 
@@ -206,3 +213,31 @@ def test_a_device_of_another_name_is_refused_with_those_that_are_seen(smollm2: s
             _ = session.info
     finally:
         session.close()
+
+
+@pytest.mark.model
+@pytest.mark.slow(60)
+def test_what_ran_on_a_device_that_nobody_knows_is_what_the_next_plan_goes_by(smollm2: str) -> None:
+    """No table has lavapipe: its first answer measures it, alone or with layers in RAM."""
+    learned = {}
+    for layers, split in ((-1, "whole"), (4, "part")):
+        before = launch.model_plan(smollm2, SelectionRequest(ctx=256, gpu_layers=layers))
+        with EdgeLLM.load(smollm2, ctx=256, gpu_layers="all" if layers < 0 else layers) as llm:
+            assert list(llm.generate(GenerationRequest(PROMPT, max_tokens=18, ignore_eos=True)))
+            wait_until(lambda llm=llm: llm.verification.run is not None)
+            kept = llm.verification.run
+        assert kept is not None
+        assert kept.place is not None
+        assert (kept.place.split, kept.place.strange, kept.place.gpus[0][:15]) == (split, True, "vulkan llvmpipe")
+        assert kept.measured.decode is not None
+        # Other programs may have had the processors, which are this device, too; on others they are not.
+        quiet = msgspec.structs.replace(kept, id=split, waited=0.0)
+        run_log.record(probe(measure=False), quiet)
+        after = launch.model_plan(smollm2, SelectionRequest(ctx=256, gpu_layers=layers))
+        learned[split] = next(reason for reason in after.reasons if isinstance(reason, Speed))
+        assert not any(isinstance(reason, GpuSpeedUnknown) for reason in after.reasons)
+        assert any(isinstance(reason, GpuSpeedUnknown) for reason in before.reasons)
+        assert isinstance(learned[split].basis, Corrected)
+        assert learned[split].tok_s == pytest.approx(kept.measured.decode, rel=0.3), "it decoded at less depth"
+    unasked = launch.model_plan(smollm2, SelectionRequest(ctx=256))
+    assert unasked.settings.gpu_layers == 0, "the processor is faster"

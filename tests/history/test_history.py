@@ -15,6 +15,7 @@ from support.refusals import refuses
 from edgellm.history import run_log
 from edgellm.history.run_log import Numbers, Quality, Run
 from edgellm.types.basis import OwnRuns
+from edgellm.types.gpu_place import GpuPlace
 from edgellm.types.machine import Cpu, Machine, Memory
 
 MACHINE = Machine("m", "A machine", Cpu("x86_64", "A CPU", 4, 8, ("avx2",)), Memory(16 * 1024**3))
@@ -211,8 +212,38 @@ def test_memory_that_requests_held_is_not_the_models() -> None:
 
 
 def test_layers_on_a_gpu_tell_nothing_of_the_processor() -> None:
-    run_log.record(MACHINE, run(gpu_layers=5))
-    assert not run_log.corrections(MACHINE).rows
+    place = GpuPlace(("cuda A",), "part")
+    run_log.record(MACHINE, run(gpu_layers=5, place=place))
+    learned = run_log.corrections(MACHINE)
+    assert not learned.rows
+    assert learned.on(place).of("gguf", "m", "Q4_K_M").held == (5, 0)
+    assert learned.count == 1
+
+
+def test_a_line_of_before_places_were_recorded_is_read_and_teaches_nothing() -> None:
+    """It has layers on a GPU, and no prediction."""
+    run_log.record(MACHINE, run(gpu_layers=5, predicted=Numbers()))
+    path = run_log.path_of(MACHINE)
+    old = path.read_text().replace(',"experts_away":0,"place":null', "")
+    assert old != path.read_text()
+    path.write_text(old)
+    log = run_log.read(MACHINE)
+    assert (len(log.runs), log.skipped, log.runs[0].place) == (1, 0, None)
+    assert run_log.of_runs(log.runs).count == 0
+
+
+def test_where_gpus_compute_everything_neither_threads_nor_the_processors_calibration_count() -> None:
+    whole, part = GpuPlace(("cuda A",), "whole"), GpuPlace(("cuda A",), "part")
+    rows = (
+        run(1, gpu_layers=-1, place=whole, threads=1, basis="prior"),
+        run(2, gpu_layers=5, place=part, basis="prior"),
+    )
+    bases = {"gguf": "calibrated", "gguf on GPUs": "prior"}
+    learned = run_log.of_runs(rows, bases, threads=4)
+    assert list(learned.places) == [whole]
+    slow = run(3, gpu_layers=-1, place=whole, threads=4, basis="prior", measured=Numbers(decode=5.0))
+    (row,) = run_log.of_runs((*rows, slow), bases, threads=4).on(whole).rows.values()
+    assert row.basis == OwnRuns(2, "m", "Q4_K_M", "f16")
 
 
 def test_runs_with_other_threads_count_only_where_none_has_these() -> None:

@@ -15,6 +15,7 @@ from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.busy import as_if_alone, least_share, with_threads
 from edgellm.selection.decide import decide
 from edgellm.selection.offload import assumed
+from edgellm.types.basis import PredictedSplit
 from edgellm.types.criterion import SurelyKeepsFloor
 from edgellm.types.model_reason import ChosenQuant
 from edgellm.types.plan import Candidate, Decision
@@ -141,3 +142,26 @@ def test_a_model_that_gpus_compute_is_as_fast_beside_other_programs() -> None:
         assert quiet.choice.gpu_layers == layers
         assert (busy.choice.decode.low < quiet.choice.decode.low) is slower
         assert any(isinstance(reason, ProcessorsBusy) for reason in busy.reasons) is slower
+
+
+@pytest.mark.parametrize(("layers", "threads"), [(20, 2), (35, 2), (20, 1)])
+def test_of_a_model_that_is_partly_on_a_gpu_only_the_processors_time_grows(layers: int, threads: int) -> None:
+    """It was told to be 200 times as slow, however little was left to the processor."""
+    machine = profiles.load("desktop-rtx-4090")
+    on = context(machine, [CARDS[2]], [replace(GGUF, offload=assumed(machine))], is_here=False)
+    request = SelectionRequest(gpu_layers=layers, threads=threads)
+    quiet, busy = (decide(replace(on, load=99.0), request) if load else decide(on, request) for load in (0, 1))
+    assert quiet.choice is not None
+    assert busy.choice is not None
+    split = quiet.choice.decode.basis
+    assert isinstance(split, PredictedSplit)
+    share = least_share(99.0, machine.cpu.threads, threads)
+    more_s = split.cpu_ms / 1000 * (1 / share - 1)
+    assert 1 / busy.choice.decode.low == pytest.approx(1 / quiet.choice.decode.low + more_s, rel=0.01)
+    assert busy.choice.prefill == quiet.choice.prefill, "weights are copied to the GPU, which computes prompts"
+    (told,) = (reason for reason in busy.reasons if isinstance(reason, ProcessorsBusy))
+    assert told.least_tok_s == busy.choice.decode.low
+    other = 3 - threads
+    (again,) = (reason for reason in with_threads(busy.reasons, other) if isinstance(reason, ProcessorsBusy))
+    more_s = split.cpu_ms / 1000 * (1 / least_share(99.0, machine.cpu.threads, other) - 1)
+    assert 1 / again.least_tok_s == pytest.approx(1 / quiet.choice.decode.low + more_s, rel=0.01)
