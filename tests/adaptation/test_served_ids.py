@@ -22,7 +22,7 @@ from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
 from edgellm.types.tuning_data import TrainingChat
 
-RENDERED = {"one": 69, "system": 69, "turns": 69, "thought": 68, "call": 67, "thought and call": 66}  # of 71
+RENDERED = {"one": 70, "system": 70, "turns": 70, "thought": 69, "call": 67, "thought and call": 66}  # of 71
 TOOL = Tool(
     "get_weather",
     "Tells the weather of a town.",

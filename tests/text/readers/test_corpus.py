@@ -16,14 +16,11 @@ from edgellm.types.markup import Markup, Reading
 # What is read in another way, and why: line of the case -> reason.
 _FENCED = "JSON under a schema comes bare here: the grammar allows no fence around it"
 _UNREAD = "there is no `reasoning_format: none`: thoughts are always told apart"
-_UNRENDERED = "the template fails where there are no tools"
 EXCEPTIONS = {
     2648: _FENCED,
     6318: _FENCED,
     3011: _UNREAD,
     6458: _UNREAD,
-    5986: _UNRENDERED,
-    5994: _UNRENDERED,
 }
 # Whose models are in the catalog, by the names of template files.
 CATALOG = re.compile(
