@@ -3,7 +3,7 @@ PYTHON ?= python3
 ARGS ?=
 FUZZ ?= gguf
 BIN := .venv/bin
-TOGETHER := -n auto --dist loadfile
+TOGETHER := -n auto --dist loadfile --no-loadscope-reorder
 EVERY := -m 'slow or not slow'
 SHELL := /bin/sh
 # Hundreds of tests start processes of their own, and pytest rewrites every test file: bytecode is kept even where an

@@ -35,6 +35,7 @@ pytest_plugins = [
     "support.json_schema_suite",
     "support.lavapipe",
     "support.llama_cpp_source",
+    "support.longest_first",
     "support.refusals",
     "support.slow",
 ]
@@ -47,10 +48,13 @@ hypothesis.settings.load_profile("edgellm")
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """`-n auto`: two files at a time where two processors are ours. More would each load a model."""
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """`-n auto`: two files at a time where two processors are ours. More would each load a model.
+
+    A third of what is not slow: its tests wait for a quarter of their time, for processes and pages.
+    """
     ours = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(2, ours)
+    return min(2, ours) + (ours > 1 and not config.option.markexpr)
 
 
 @pytest.hookimpl(wrapper=True)

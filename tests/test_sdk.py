@@ -41,10 +41,11 @@ Open = Callable[..., EdgeLLM]
 
 @pytest.fixture
 def open_llm() -> Iterator[Open]:
+    """In a thread, unless a test asks for a process: `both` are those whose answers come another way there."""
     opened: list[EdgeLLM] = []
 
     def open_one(model: str = "echo", **kind: object) -> EdgeLLM:
-        opened.append(EdgeLLM.load(model, **kind))  # type: ignore[arg-type]
+        opened.append(EdgeLLM.load(model, **{"isolate": False} | kind))  # type: ignore[arg-type]
         return opened[-1]
 
     yield open_one
@@ -193,7 +194,14 @@ QUESTIONS: list[dict[str, object]] = [
 ]
 
 
-@pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: str(question["messages"])[:20])
+@pytest.mark.parametrize(
+    "question",
+    [
+        *QUESTIONS[1:3],
+        *(pytest.param(question, marks=pytest.mark.slow(1)) for question in (QUESTIONS[0], *QUESTIONS[3:])),
+    ],
+    ids=lambda question: str(question["messages"])[:20],
+)
 def test_a_thread_answers_as_a_process_does(open_llm: Open, question: dict[str, object]) -> None:
     found: list[Completion] = []
     for isolate in (True, False):
@@ -431,7 +439,9 @@ print(sorted({"llama_cpp", "onnxruntime", "torch", "numpy"} & set(sys.modules)))
 """
 
 
-@pytest.mark.parametrize("backend", ["echo", pytest.param("gguf", marks=pytest.mark.model)])
+@pytest.mark.parametrize(
+    "backend", [pytest.param("echo", marks=pytest.mark.slow(1)), pytest.param("gguf", marks=pytest.mark.model)]
+)
 def test_the_parent_imports_no_backend_library(backend: str, request: pytest.FixtureRequest) -> None:
     paths = [request.getfixturevalue("smollm2")] if backend == "gguf" else []
     done = subprocess.run([sys.executable, "-c", CHAT, backend, *paths], capture_output=True, text=True, check=True)
@@ -615,7 +625,7 @@ def test_what_other_clients_take_is_refused_with_what_is_meant(option: dict[str,
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs POSIX signals")
 def test_a_stream_that_another_thread_reads_is_not_closed_and_says_so(open_llm: Open) -> None:
-    llm = open_llm()
+    llm = open_llm(isolate=True)
     assert llm.info
     worker: int = llm._session.pid  # type: ignore[attr-defined]
     os.kill(worker, signal.SIGSTOP)  # nothing comes, so the other thread waits

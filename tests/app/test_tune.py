@@ -97,12 +97,16 @@ def test_examples_become_an_adapter(base: Path, toy: toy_tuner.ToyTuner, data: C
     assert not list(stored.folder.parents[2].glob("tuning/*/*")), "nothing of the data stays"
     with refuses(UsageError, param="name"):
         plan_tuning(base, data(), **OPTIONS)
+    with refuses(UsageError, param="base"):  # a model with an adapter
+        plan_tuning("tiny:mail", data(), name="more", **OPTIONS)
 
 
 def test_the_gate_asks_with_examples_and_for_what_was_forgotten(
-    base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path]
+    base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path], tmp_path: Path
 ) -> None:
-    tuned = tune(base, data(), **OPTIONS | {"general": None, "shots": None})
+    other = tmp_path / "other.gguf"
+    other.write_bytes(base.read_bytes())
+    tuned = tune(base, data(), against=str(other), **OPTIONS | {"general": None, "shots": None})
 
     assert tuned is not None
     gate = tuned.gate
@@ -112,6 +116,8 @@ def test_the_gate_asks_with_examples_and_for_what_was_forgotten(
     assert (gate.few_shot.n_rows, gate.few_shot.after) == (12, gate.zero_shot.after)
     assert 0 < gate.n_shots <= 4, "one of each class at least, as many as the context holds"
     assert gate.shuffled is None
+    assert gate.against is not None
+    assert (gate.against.model, gate.against.zero_shot) == ("other", gate.zero_shot)
     assert gate.forgetting is not None
     assert gate.forgetting.n_tokens == 16 * 254, "of each piece what the context holds"
     assert gate.forgetting.before != gate.forgetting.after
@@ -245,9 +251,10 @@ def test_memory_is_known_before_it_starts(
         plan_tuning(base, data(), max_memory=1024, **free)
 
 
+@pytest.mark.slow(11)  # of the worker: adaptation/test_worker.py
 @pytest.mark.parametrize(
     ("fate", "error"),
-    [("killed", WorkerCrashed), pytest.param("full", DiskFull, marks=pytest.mark.slow(6))],
+    [("killed", WorkerCrashed), ("full", DiskFull)],
 )
 def test_what_was_ended_goes_on(
     base: Path,
@@ -297,6 +304,7 @@ def test_asked_to_end(base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., P
 
     assert tune(base, data(), on_event=lambda event: stop.ask(), stop=stop, **options) is None
     assert plan_tuning(base, data(), **options).resumes
+    assert not plan_tuning(base, data(), **options | {"seed": 1}).resumes
     assert not AdapterStore().installed()
 
 
@@ -353,7 +361,7 @@ def test_a_base_that_is_tuned_is_in_use(base: Path, toy: toy_tuner.ToyTuner, dat
     pids, stop = list[int](), TuneStop()
 
     def look(event: TuneEvent) -> None:
-        pids.extend(holders(base.parent))
+        pids.extend(pids or holders(base.parent))
         stop.ask()
 
     tune(base, data(), on_event=look, stop=stop, **OPTIONS)
@@ -398,13 +406,6 @@ def test_the_disk_is_known_before_it_starts(
     monkeypatch.setattr(toy, "footprint", lambda base, settings, size: huge)
     with refuses(DiskFull, varies=r"\S+ [KMGT]?B (?=are free)"):
         plan_tuning(base, data(), max_memory=2**61, **OPTIONS)
-
-
-@pytest.mark.slow(4)
-def test_a_model_with_an_adapter_is_no_base(base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path]) -> None:
-    assert tune(base, data(), **OPTIONS) is not None
-    with refuses(UsageError, param="base"):
-        plan_tuning("tiny:mail", data(), name="more", **OPTIONS)
 
 
 def test_what_was_never_finished_is_listed_and_removed(

@@ -92,6 +92,12 @@ def test_group_ends_soon_in_little_memory(group):
     assert {name: ending for name, ending in endings.items() if ending != "BadTemplate"} == {}
 
 
+@pytest.mark.parametrize("source", [hostile.LOOPS["nested-ranges"], hostile.BOMBS["text-times"]], ids=["loop", "bomb"])
+def test_what_would_never_end_or_fill_the_memory_is_stopped(source):
+    with pytest.raises(BadTemplate):
+        ChatTemplate(source).render(MESSAGES)
+
+
 @pytest.mark.parametrize(
     "name", [name if name == "in" else pytest.param(name, marks=pytest.mark.slow(2)) for name in hostile.STRAIGHT]
 )

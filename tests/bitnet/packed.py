@@ -27,6 +27,12 @@ def usable():
         return [pytest.param("none", marks=pytest.mark.skip(reason=f"{MISSING} ({error})"))]
 
 
+def fastest():
+    """As `usable`, all but the last one slow: for what `test_kernels.py` holds to numpy on each."""
+    *others, last = usable()
+    return [*(pytest.param(name, marks=pytest.mark.slow(2)) for name in others), last]
+
+
 def isa_number(name):
     return list(native.isas()).index(name)
 

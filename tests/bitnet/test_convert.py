@@ -226,7 +226,9 @@ def test_more_tokens_than_rows_is_refused(tmp_path):
         convert(folder.path, "i2_s", tmp_path / "m.gguf")
 
 
-@pytest.mark.parametrize("start", ["i2_s", "tq2_0", "tq1_0", "q2_0"])
+@pytest.mark.parametrize(
+    "start", ["i2_s", "tq2_0", *(pytest.param(n, marks=pytest.mark.slow(2)) for n in ("tq1_0", "q2_0"))]
+)
 @pytest.mark.parametrize("to", TARGETS)
 def test_gguf_types_become_each_other_and_all_else_stays(tmp_path, start, to):
     folder = folders.make(tmp_path / "model", "llama", "bitlinear")

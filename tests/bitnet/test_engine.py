@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from bitnet.models import Tiny, engine_of, feed, settings_of, tokens_of
-from bitnet.packed import library, usable
+from bitnet.packed import fastest, library, usable
 from bitnet.reference import Reference, row_errors
 from edgellm_bitnet.weights import GgufWeights
 from support.refusals import refuses
@@ -78,7 +78,7 @@ FAMILIES = {
 }
 
 
-@pytest.mark.parametrize("isa", usable())
+@pytest.mark.parametrize("isa", fastest())
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_is_the_oracle(tmp_path, isa, family):
     check(tmp_path, FAMILIES[family], isa=isa)
@@ -132,13 +132,13 @@ def test_a_requantized_head_of_rows_that_are_no_whole_blocks(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("isa", usable())
+@pytest.mark.parametrize("isa", fastest())
 @pytest.mark.parametrize(("heads", "kv_heads"), [(2, 2), (4, 2), (6, 2), (4, 1), (10, 2), (8, 1)])
 def test_query_heads_share_a_kv_head(tmp_path, isa, heads, kv_heads):
     check(tmp_path, Tiny("qwen3", heads=heads, kv_heads=kv_heads, head_dim=32, hidden=128, ffn=128), isa=isa)
 
 
-@pytest.mark.parametrize("isa", usable())
+@pytest.mark.parametrize("isa", fastest())
 @pytest.mark.parametrize("kv_type", ["f16", "q8_0", "f32"])
 @pytest.mark.parametrize(
     ("head_dim", "rope_dim"),
@@ -161,7 +161,7 @@ def test_rows_that_start_inside_a_block_and_counts_that_are_no_whole_panels(tmp_
     check(tmp_path, model)
 
 
-@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.slow(1)), 3])
+@pytest.mark.parametrize("threads", [*(pytest.param(n, marks=pytest.mark.slow(2)) for n in (1, 2)), 3])
 @pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
 def test_a_context_of_several_chunks(tmp_path, kv_type, threads):
     """The last rows, as one prefill (units of rows) and decoded one by one (chunks shared out among threads)."""
@@ -177,7 +177,7 @@ def test_a_context_of_several_chunks_on_every_instruction_set(tmp_path, isa):
     check_long(tmp_path, Tiny(layers=1), 1041, settings, isa=isa)
 
 
-@pytest.mark.parametrize("window", [1, 33, 512, 700])
+@pytest.mark.parametrize("window", [*(pytest.param(n, marks=pytest.mark.slow(2)) for n in (1, 512)), 33, 700])
 @pytest.mark.parametrize("step", [64, 1])
 def test_sliding_windows_over_several_chunks(tmp_path, window, step):
     settings = settings_of(n_ctx=1120, n_slots=1)

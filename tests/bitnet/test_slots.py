@@ -69,7 +69,7 @@ def test_any_batch_gives_the_bits_of_each_alone(tmp_path, isa, name):
                     np.testing.assert_array_equal(rows, wanted[at : at + len(rows)])
 
 
-@pytest.mark.parametrize("kv_type", ["f16", "q8_0", "f32"])
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0", pytest.param("f32", marks=pytest.mark.slow(2))])
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_decoding_one_by_one_is_a_prefill_of_all(tmp_path, kv_type, threads):
     """Decoding beyond 512 positions shares chunks out among threads; a prefill does not."""
@@ -106,7 +106,7 @@ def test_a_value_beyond_the_cache_does_not_reach_rows_that_do_not_see_it(tmp_pat
 
 
 @pytest.mark.parametrize("kv_type", ["f16", "q8_0", pytest.param("f32", marks=pytest.mark.slow(2))])
-@pytest.mark.parametrize("kept", [0, 1, 15, 16, 17, 100])
+@pytest.mark.parametrize("kept", [0, 16, 17, *(pytest.param(n, marks=pytest.mark.slow(2)) for n in (1, 15, 100))])
 def test_truncate_fork_save_and_load_leave_nothing_behind(tmp_path, kv_type, kept):
     model = Tiny()
     path = model.write(tmp_path / "model.gguf")

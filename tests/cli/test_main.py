@@ -66,7 +66,9 @@ def test_output_that_cannot_be_written_is_an_error_and_no_traceback(arguments: l
     assert "No space left on device" in done.stderr
 
 
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    "closed", [*(pytest.param(one, marks=pytest.mark.slow(1)) for one in ("<&-", "<&- >&-")), ">&-", "<&- >&- 2>&-"]
+)
 def test_closed_streams_are_no_output(closed: str) -> None:
     command = f"{shlex.quote(sys.executable)} -m edgellm list {closed}"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)

@@ -31,11 +31,12 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_from_the_verdict_to_the_table(command: list[str]) -> None:
-    plan = subprocess.run([*command, "--plan"], capture_output=True, text=True, check=True).stdout
+    plan = subprocess.run([*command, "--control", "--plan"], capture_output=True, text=True, check=True).stdout
     done = subprocess.run([*command, "--epochs", "2"], capture_output=True, text=True, check=True)
 
     assert "line 61: it is no JSON" in plan
     assert "36 examples of 61 lines" in plan
+    assert "once more with shuffled answers" in plan
     assert done.stdout.startswith(plan.splitlines()[0])
     assert "loss " in done.stderr
     assert "right answers of 12" in done.stdout
@@ -46,7 +47,6 @@ def test_from_the_verdict_to_the_table(command: list[str]) -> None:
 
 def test_json_says_the_same_for_programs(command: list[str]) -> None:
     command += ["--name", "post", "--shots", "2", "--general", "none", "--control"]
-    plan = subprocess.run([*command, "--plan"], capture_output=True, text=True, check=True).stdout
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
     answer = json.loads(done.stdout)
 
@@ -55,7 +55,6 @@ def test_json_says_the_same_for_programs(command: list[str]) -> None:
     gate = answer["tuned"]["gate"]
     assert gate["zero_shot"]["n_rows"] == gate["few_shot"]["n_rows"] == gate["shuffled"]["n_rows"] == 12
     assert (gate["n_shots"], gate["forgetting"], answer["control"]) == (2, None, True)
-    assert "once more with shuffled answers" in plan
     assert "with shuffled answers" in done.stderr
     assert Path(answer["tuned"]["path"]).is_file()
 

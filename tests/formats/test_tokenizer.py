@@ -309,8 +309,15 @@ def sentence_pieces(path: Path, *keys: tuple[str, int, Any], pieces: list[str] |
     return Gguf(keys_).write(path)
 
 
-@pytest.mark.parametrize("space_prefix", [None, True, False])
-@pytest.mark.parametrize("add_eos", [False, True])
+@pytest.mark.parametrize(
+    ("space_prefix", "add_eos"),
+    [
+        (None, False),
+        (False, True),
+        *(pytest.param(*keys, marks=pytest.mark.slow(3)) for keys in ((None, True), (True, False), (True, True))),
+        pytest.param(False, False, marks=pytest.mark.slow(3)),
+    ],
+)
 def test_sentence_pieces_merge_as_in_llama_cpp(
     tmp_path_factory: pytest.TempPathFactory, space_prefix: bool | None, add_eos: bool
 ) -> None:

@@ -407,7 +407,7 @@ def test_devices_that_are_named_are_the_only_ones(fake_probe: FakeProbe) -> None
 
 @pytest.mark.skipif(bool(library.missing()) or sys.platform == "win32", reason="cpu: libllama is missing")
 @pytest.mark.skipif(not shutil.which("cc"), reason="compiler: no cc")
-@pytest.mark.parametrize("is_recorded", [True, False])
+@pytest.mark.parametrize("is_recorded", [True, pytest.param(False, marks=pytest.mark.slow(1))])
 def test_a_library_that_somebody_else_may_have_put_there_is_not_run(tmp_path: Path, is_recorded: bool) -> None:
     """The real probe. A library's constructor runs before any of its functions is called."""
     ran, source = tmp_path / "ran", tmp_path / "code.c"

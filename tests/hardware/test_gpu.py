@@ -154,7 +154,16 @@ def test_a_tegra_in_a_container_is_known_by_its_chip(machine_at: Callable[..., P
     )
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in DATA.glob("gpu-*.tree")))
+DRIVERS = {"gpu-amd-discrete", "gpu-intel-xe", "gpu-nvidia-two", "gpu-wsl"}  # one machine of each
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        path.stem if path.stem in DRIVERS else pytest.param(path.stem, marks=pytest.mark.slow(3))
+        for path in sorted(DATA.glob("gpu-*.tree"))
+    ],
+)
 def test_garbage_in_any_file_is_no_error(tmp_path: Path, name: str) -> None:
     files = parse_tree((DATA / f"{name}.tree").read_text("utf-8"))
     for at, (path, garbage) in enumerate(

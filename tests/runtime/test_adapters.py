@@ -44,7 +44,7 @@ def greedy(prompt: str, adapters: AdapterSet = (), max_tokens: int = 20) -> Gene
 
 
 @pytest.mark.parametrize("mixes", [False, True])
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow(4)) for seed in range(2, 5))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow(4)) for seed in range(1, 5))])
 def test_mixes_of_adapters_answer_as_if_each_request_were_alone(seed: int, mixes: bool, tmp_path: Path) -> None:
     """Prefixes that several sets share, choices, cancellations; engines that mix sets in a step, and that do not."""
     rng = random.Random(seed)

@@ -40,7 +40,7 @@ STOPS = ("a", "ab", "é", "🙂", "ba ab", "\n", "abc.", "c")
 GREEDY = Sampling(temperature=0)
 
 
-@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.slow(4)) for seed in range(4, 10))])
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow(4)) for seed in range(2, 10))])
 def test_mixes_answer_as_if_each_request_were_alone(seed: int) -> None:
     """200 mixes: prefixes, choices, arrivals, cancellations, seeds, stop strings, penalties; engines of every kind."""
     rng = random.Random(seed)

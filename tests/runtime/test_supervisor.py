@@ -60,7 +60,11 @@ def kill_in_mid_stream(session: WorkerSession, number: signal.Signals, prompt: s
 
 
 @pytest.mark.usefixtures("slow")
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGILL], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGKILL, signal.SIGSEGV, pytest.param(signal.SIGILL, marks=pytest.mark.slow(1))],
+    ids=lambda number: number.name,
+)
 def test_a_killed_worker_is_a_typed_error_and_is_replaced(open_session: OpenSession, number: signal.Signals) -> None:
     kill_in_mid_stream(open_session(), number)
 
@@ -370,7 +374,7 @@ def test_what_native_code_prints_does_not_break_a_frame(
 
 
 @pytest.mark.usefixtures("slow")
-@pytest.mark.parametrize("wait_s", [0.0, 0.001, 0.01, 0.1])
+@pytest.mark.parametrize("wait_s", [0.0, *(pytest.param(s, marks=pytest.mark.slow(1)) for s in (0.001, 0.1)), 0.01])
 def test_closing_beside_a_crash(open_session: OpenSession, wait_s: float) -> None:
     """The worker dies, and before it is replaced, while it is, or just after, the session is closed."""
     session = open_session()

@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -165,6 +165,18 @@ def test_ids_of_as_many_texts_as_are_allowed_are_read() -> None:
     assert len(body.to_request().inputs) == 2048
 
 
+@pytest.fixture(scope="module")
+def held() -> Iterator[Live]:
+    """A server whose worker stands still."""
+    with pytest.MonkeyPatch.context() as patch:
+        servers = Servers(patch)
+        live = servers(ctx=CTX)
+        live.hold()
+        yield live
+        live.release()
+        servers.close()
+
+
 @pytest.mark.parametrize(
     ("path", "body", "param"),
     [
@@ -176,14 +188,9 @@ def test_ids_of_as_many_texts_as_are_allowed_are_read() -> None:
     ],
 )
 def test_a_text_that_no_context_holds_is_refused_without_the_worker(
-    serve: Servers, path: str, body: dict[str, Any], param: str
+    held: Live, path: str, body: dict[str, Any], param: str
 ) -> None:
-    live = serve(ctx=CTX)
-    live.hold()
-    try:
-        error = live.post(path, body).json()["error"]
-    finally:
-        live.release()
+    error = held.post(path, body).json()["error"]
 
     assert (error["code"], error["param"]) == ("context_length_exceeded", param)
 

@@ -474,12 +474,18 @@ FIELDS = (*ResponsesBody.__struct_fields__, "background", "conversation", "promp
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_hostile_values_are_refused_or_answered(live: Live, field: str) -> None:
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/responses",
+        *(pytest.param(f"/v1/responses/{name}", marks=pytest.mark.slow(2)) for name in ("input_tokens", "compact")),
+    ],
+)
+def test_hostile_values_are_refused_or_answered(live: Live, field: str, path: str) -> None:
     for value in HOSTILE:
         body = json.dumps({"input": "hi", "max_output_tokens": 4, field: value})
-        for path in ("/v1/responses", "/v1/responses/input_tokens", "/v1/responses/compact"):
-            answer = live.http.post(path, content=body, headers={"content-type": "application/json"})
-            assert answer.status_code in (200, 400, 404), (value, answer.text)
+        answer = live.http.post(path, content=body, headers={"content-type": "application/json"})
+        assert answer.status_code in (200, 400, 404), (value, answer.text)
 
 
 KINDS = ("message", "reasoning", "function_call", "function_call_output", "compaction", "item_reference", "mcp_call")

@@ -140,7 +140,7 @@ def test_of_an_onnx_graph_that_is_not_there_the_others_are_named(hub, environmen
     [
         ("hf://o/r:Q2_K", "unknown_model", "no file of quantization Q2_K"),
         ("hf://o/none:Q4_K_M", "unknown_model", "does not exist"),
-        ("hf://o/r/none.gguf", "unknown_model", "does not exist"),
+        pytest.param("hf://o/r/none.gguf", "unknown_model", "does not exist", marks=pytest.mark.slow(1)),
         ("hf://o/r/README.md", "bad_artifact", "not a GGUF file: it is plain text"),
     ],
 )
@@ -203,7 +203,7 @@ def test_what_the_cache_has_not_is_unreachable_offline(hub, environment, model_b
     assert not hub.asked
 
 
-@pytest.mark.parametrize("mode", ["cut-once", "cut-once-no-range"])
+@pytest.mark.parametrize("mode", ["cut-once", pytest.param("cut-once-no-range", marks=pytest.mark.slow(1))])
 def test_a_hub_that_hangs_up_in_the_middle(hub, environment, model_bytes, own_home, mode):
     hub.files["o/r/m.gguf"] = model_bytes
     hub.mode = mode

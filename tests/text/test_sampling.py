@@ -166,7 +166,7 @@ def test_filters_that_keep_all_are_alike(row: Row) -> None:
     "sampling",
     [
         Sampling(seed=1),
-        Sampling(temperature=0.5, seed=2),
+        pytest.param(Sampling(temperature=0.5, seed=2), marks=pytest.mark.slow(1)),
         Sampling(temperature=3.0, seed=3),
         Sampling(top_k=4, seed=4),
         Sampling(top_p=0.8, seed=5),

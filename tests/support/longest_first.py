@@ -1,0 +1,30 @@
+"""The files that take longest begin first where several run at a time, so that none of them is left over at the end.
+
+pytest-xdist would begin with the files of most tests, which are not the longest: a test of the page takes as long as
+some hundred others. `--no-loadscope-reorder` leaves the order to us.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+# Seconds of a test that has the fixture, about, beside one other file of tests; of several the longest. Most others
+# take some milliseconds.
+SECONDS = {"page": 2.0, "browser": 3.0, "command": 2.0, "planner": 1.0, "smollm2": 1.0, "serve": 0.5, "index": 0.5}
+OTHERS_S = 0.05
+
+
+def seconds_of(item: pytest.Item) -> float:
+    return max((SECONDS.get(name, OTHERS_S) for name in getattr(item, "fixturenames", ())), default=OTHERS_S)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What is not run in a worker of pytest-xdist keeps its order."""
+    if not hasattr(config, "workerinput"):
+        return
+    seconds: dict[str, float] = {}
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        seconds[file] = seconds.get(file, 0) + seconds_of(item)
+    items.sort(key=lambda item: -seconds[item.nodeid.partition("::")[0]])
