@@ -322,7 +322,7 @@ def latest_drifts(runs: Sequence[Run], bases: Mapping[str, str]) -> tuple[Drift,
     latest: list[Drift] = []
     last = {(run.backend, run.model, run.quant, run.kv_type, run.place): run for run in runs}
     for run in last.values():
-        if run.basis == bases.get(run.rated_by):
+        if run.model != run_log.CALIBRATION and run.basis == bases.get(run.rated_by):
             latest += drifts(run, _learned(run, runs[: runs.index(run)], bases))
     return tuple(latest)
 

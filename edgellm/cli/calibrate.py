@@ -1,33 +1,48 @@
-"""`edgellm calibrate`: how fast this processor consumes the weights of each type, measured once and remembered."""
+"""`edgellm calibrate`: how fast this processor or a GPU consumes the weights of each type, measured and remembered."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgellm.cli import _options
 from edgellm.cli.page import Column, examples, say, say_json, table
 from edgellm.cli.words import BACKEND, WholeNumber
 from edgellm.errors import BackendUnavailable, UsageError
 from edgellm.units import counted
 
 if TYPE_CHECKING:
+    from edgellm.history.run_log import Run
     from edgellm.types.calibration import Calibration
+    from edgellm.types.machine import Machine
 
 SCHEMA = 1
 
 
-@click.command(epilog=examples("edgellm calibrate", "edgellm calibrate --backend gguf --threads 4"))
+@click.command(
+    epilog=examples(
+        "edgellm calibrate", "edgellm calibrate --backend gguf --threads 4", "edgellm calibrate --device CUDA0"
+    )
+)
 @click.option("--backend", type=BACKEND, help="Measure this backend only. Default: every one that can.")
 @click.option("--threads", type=WholeNumber(1, 1024), help="Measure this many beside one. Default: as selection uses.")
+@_options.device
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/cli.md).")
 def command(*, backend: str | None, threads: int | None, as_json: bool) -> None:
-    """Measure how fast this CPU runs each quantization."""
+    """Measure how fast this CPU, or with --device a GPU, runs each quantization."""
+    from edgellm import settings
     from edgellm.hardware.probe import probe
     from edgellm.history import calibrations, calibrator
 
     machine = probe(measure=False)
+    if devices := settings.flag("devices"):
+        if threads is not None:
+            raise UsageError("--threads is of the processor, --device of a GPU", hint="leave one out", param="threads")
+        _measure_devices(_names(backend), devices, machine, as_json=as_json)
+        return
     count = threads or machine.compute_threads
     rows = []
     for name in _chosen(backend):
@@ -39,9 +54,7 @@ def command(*, backend: str | None, threads: int | None, as_json: bool) -> None:
         try:
             calibrations.save(machine, name, calibration)
         except OSError as error:
-            raise UsageError(
-                f"the calibration cannot be stored: {error}", hint="set EDGELLM_HOME to a folder that can be written"
-            ) from error
+            raise _not_stored(error) from error
         rows.append(_row(name, calibration, seconds) | {"not_kept_threads": list(slow)})
         if not as_json:
             _show(name, calibration, seconds)
@@ -57,14 +70,71 @@ def command(*, backend: str | None, threads: int | None, as_json: bool) -> None:
         say("Selection counts with these rates from now on; `edgellm quants` shows them.")
 
 
+def _measure_devices(names: list[str], devices: Sequence[str], machine: Machine, *, as_json: bool) -> None:
+    from edgellm import explain
+    from edgellm.app import calibrate_device
+    from edgellm.contract.manager import plugins
+    from edgellm.selection.backend_facts import backend_facts
+
+    rows = []
+    able = calibrate_device.able(names)
+    for facts in backend_facts([plugins().backend(name) for name in able], machine):
+        # Names in capitals, too: those are as the backend has them.
+        for device in facts.offload.devices if facts.offload else ():
+            if not as_json:
+                say(f"Measuring {device.description} ({device.name}) with {facts.name} ...", err=True)
+            try:
+                runs = calibrate_device.measured(facts, machine, device.name)
+            except OSError as error:
+                raise _not_stored(error) from error
+            rows += [explain.plain(run) for run in runs]
+            if not as_json:
+                _show_device(device.description, runs)
+    if as_json:
+        say_json({"schema": SCHEMA, "devices": list(devices), "runs": rows})
+    else:
+        say("Plans for it count with these rates from now on; `edgellm doctor --json` has them under history.")
+
+
+def _show_device(description: str, runs: Sequence[Run]) -> None:
+    say(f"{description}: tokens per second of small models, beside what was predicted")
+    rows = [
+        (
+            run.quant,
+            *(_against(getattr(run.measured, name), getattr(run.predicted, name)) for name in ("decode", "prefill")),
+        )
+        for run in runs
+    ]
+    table((Column("type"), Column("answers", right=True), Column("prompts", right=True)), rows)
+
+
+def _against(measured: float | None, predicted: float | None) -> str:
+    return f"{measured or 0:,.1f}" + (f" / {predicted:,.1f}" if predicted else "")
+
+
+def _not_stored(error: OSError) -> UsageError:
+    return UsageError(
+        f"the calibration cannot be stored: {error}", hint="set EDGELLM_HOME to a folder that can be written"
+    )
+
+
+def _names(backend: str | None) -> list[str]:
+    """Of the backend that is named, or of all."""
+    from edgellm.contract.manager import plugins
+
+    if backend is not None:
+        plugins().backend(backend)
+        return [backend]
+    return list(plugins().backends())
+
+
 def _chosen(backend: str | None) -> list[str]:
     """Names of the backends to measure."""
     from edgellm.contract.backend import Calibrator
     from edgellm.contract.manager import plugins
 
     if backend is not None:
-        plugins().backend(backend)
-        return [backend]
+        return _names(backend)
     names = [name for name, one in plugins().backends().items() if isinstance(one, Calibrator)]
     if not names:
         raise BackendUnavailable("no installed backend measures itself", hint="see `edgellm plugins`")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # `edgellm --help` needs no plan
     from edgellm.contract.engine import Engine
     from edgellm.types.build_api import BuildApi
     from edgellm.types.calibration import Calibration
+    from edgellm.types.device_trial import DeviceTrial
     from edgellm.types.machine import Machine
     from edgellm.types.model import Artifact, ModelFacts
     from edgellm.types.plan import Footprint, LaunchPlan, Settings
@@ -272,4 +273,17 @@ class Calibrator(Protocol):
 
     def calibrate(self, settings: Settings) -> Calibration:
         """Rates at one thread and at the settings' numbers of threads, in some ten seconds. In a worker only."""
+        ...
+
+
+@runtime_checkable
+class DeviceCalibrator(Protocol):
+    """Optional: a backend that can measure how fast a GPU runs its kernels."""
+
+    def calibrate_device(self, device: str) -> tuple[DeviceTrial, ...]:
+        """Models of several types, whole on the device that `offload` calls so, in some ten seconds. In a worker only.
+
+        Raises:
+            BackendUnavailable: it does not compute there.
+        """
         ...

@@ -12,16 +12,18 @@ import sys
 
 import msgspec
 
-from edgellm.contract.backend import Calibrator, worker_environment
+from edgellm.contract.backend import Backend, Calibrator, DeviceCalibrator, worker_environment
 from edgellm.contract.child import ask
 from edgellm.contract.manager import plugins
 from edgellm.contract.parent import connect
 from edgellm.errors import BackendUnavailable, WorkerCrashed
 from edgellm.history.calibrations import Tables
 from edgellm.types.calibration import Calibration
+from edgellm.types.device_trial import DeviceTrial
 from edgellm.types.plan import Settings
 
 TIMEOUT_S = 180.0
+DEVICE_TIMEOUT_S = 600.0  # drivers compile their kernels at first
 SLOWER_THAN_ONE = 0.95  # of the rate of one thread
 
 
@@ -35,12 +37,29 @@ def measure(backend: str, threads: int) -> Calibration:
     calibrator = plugins().backend(backend)
     if not isinstance(calibrator, Calibrator):
         raise BackendUnavailable(f"backend {backend} does not measure itself", hint="its speeds are predicted")
+    rates = msgspec.json.decode(_asked(calibrator, str(threads), TIMEOUT_S), type=Tables).calibration()
+    day = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return dataclasses.replace(rates, build=calibrator.build(), date=day)
+
+
+def measure_device(backend: Backend, device: str) -> tuple[DeviceTrial, ...]:
+    """Speeds of small models on a GPU.
+
+    Raises:
+        BackendUnavailable: it does not compute there. WorkerCrashed: its process died.
+    """
+    return msgspec.json.decode(_asked(backend, device, DEVICE_TIMEOUT_S), type=tuple[DeviceTrial, ...])
+
+
+def _asked(calibrator: Backend, what: str, timeout_s: float) -> str:
+    """What a process of its own measures: a number of threads, or a GPU by its name."""
+    backend = calibrator.name
     answer, end = ask(
-        "edgellm.history.calibrator", backend, str(threads), env=worker_environment(calibrator), timeout_s=TIMEOUT_S
+        "edgellm.history.calibrator", backend, what, env=worker_environment(calibrator), timeout_s=timeout_s
     )
     if end.timed_out:
         raise WorkerCrashed(
-            f"measuring {backend} took longer than {TIMEOUT_S:.0f} s and was ended",
+            f"measuring {backend} took longer than {timeout_s:.0f} s and was ended",
             hint="try again when the machine has less to do",
         )
     if end.signal:
@@ -50,9 +69,7 @@ def measure(backend: str, threads: int) -> Calibration:
         )
     if end.returncode:
         raise BackendUnavailable(f"{backend} cannot be measured: {end.last_words or 'no reason given'}")
-    rates = msgspec.json.decode(answer, type=Tables).calibration()
-    day = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return dataclasses.replace(rates, build=calibrator.build(), date=day)
+    return answer
 
 
 def believable(calibration: Calibration) -> tuple[Calibration, tuple[int, ...]]:
@@ -79,9 +96,14 @@ def believable(calibration: Calibration) -> tuple[Calibration, tuple[int, ...]]:
 
 def main() -> None:
     _, tell = connect()
-    name, threads = sys.argv[1], int(sys.argv[2])
+    name, what = sys.argv[1:]
     backend = plugins().backend(name)
+    if not what.isdecimal():
+        assert isinstance(backend, DeviceCalibrator)
+        tell(backend.calibrate_device(what))
+        return
     assert isinstance(backend, Calibrator)
+    threads = int(what)
     tell(Tables.of(backend.calibrate(Settings(0, n_threads=threads, n_threads_batch=threads))))
 
 

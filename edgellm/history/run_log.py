@@ -35,6 +35,7 @@ MAX_LINE_BYTES = 64 * 1024
 # Share of waiting. With up to 0.085 a model decoded here as fast as with 0.005; with 0.097 half as fast (SmolLM2-135M).
 BUSY = 0.09
 OF_REQUESTS = 0.25  # of the memory of a model; predictions of what it takes itself are nearer
+CALIBRATION = "calibration"  # the model of runs that `edgellm calibrate --device` makes
 MAX_CHECKS = 256  # quality checks that outlive the lines around them
 _COMPARED = ("decode", "prefill", "resident_bytes")
 

@@ -112,3 +112,53 @@ def test_a_folder_that_cannot_be_written_is_an_error(edgellm, tmp_path: Path) ->
     done = edgellm("calibrate", code=2, EDGELLM_HOME=str(tmp_path / "home"))
 
     assert "cannot be stored" in done.stderr
+
+
+ON_A_GPU = METER.replace(
+    "class Meter(Light):",
+    """from edgellm.contract.backend import Device, Offload
+from edgellm.types.device_trial import DeviceTrial
+
+class Meter(Light):
+    def offload(self, machine):
+        names = enumerate(("RTX 3060", "RTX 3090"))
+        return Offload(tuple(Device(f"CUDA{i}", name, 12 << 30, None, False) for i, name in names))
+    def calibrate_device(self, device):
+        if os.environ.get("METER_DOES") == "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        sizes = (4, 2048, 8192, 32, 8, 64, 256)
+        rate = float(os.environ.get("METER_RATE", "500"))
+        return tuple(DeviceTrial(kind, 137_000_000, *sizes, rate, 24, 20 * rate, 512) for kind in ("Q4_0", "Q4_K"))""",
+)
+
+
+@pytest.mark.slow(6)
+def test_a_gpu_is_measured_and_its_plans_go_by_that(tmp_path: Path) -> None:
+    home = tmp_path / "plugin"
+    home.mkdir()
+    fake_plugins.install(home, "meter", ON_A_GPU)
+
+    def edgellm(*arguments: str, code: int = 0, **environment: str) -> str:
+        return fake_plugins.run_edgellm(home, "meter", tmp_path, *arguments, code=code, **environment).stdout
+
+    def on_gpus() -> list:
+        history = json.loads(edgellm("doctor", "--json"))["history"]
+        assert len(history["runs"]) == 2, "a later measurement takes the place of an earlier one"
+        assert history["drift"] == []
+        return [(row["place"], row["quant"], row["decode"]) for row in history["corrections"]]
+
+    assert "RTX 3060:" in edgellm("calibrate", "--device", "cuda0", METER_RATE="100")
+    first = on_gpus()
+    assert [(place["gpus"], place["split"], quant) for place, quant, _ in first] == [
+        (["cuda RTX 3060"], "whole", "Q4_0"), (["cuda RTX 3060"], "whole", "Q4_K"),
+    ]  # fmt: skip
+    runs = json.loads(edgellm("calibrate", "--device", "CUDA0", "--json"))["runs"]
+    assert [run["measured"]["decode"] for run in runs] == [500.0, 500.0]
+    assert all(run["predicted"]["decode"] > 0 for run in runs)
+    again = on_gpus()
+    assert again[0][2] > first[0][2]
+    edgellm("calibrate", "--device", "CUDA0", code=7, METER_DOES="dies")
+    assert on_gpus() == again
+    edgellm("calibrate", "--device", "CUDA7", code=2)
+    edgellm("calibrate", "--device", "CUDA0", "--threads", "2", code=2)
+    edgellm("calibrate", "--device", "CUDA0", "--backend", "echo", code=6)

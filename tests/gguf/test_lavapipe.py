@@ -35,6 +35,7 @@ from edgellm.selection.backend_facts import backend_facts, offload_facts
 from edgellm.selection.decide import decide
 from edgellm.types.backend_reason import GpuUnused
 from edgellm.types.basis import Corrected
+from edgellm.types.device_trial import DeviceTrial
 from edgellm.types.event import Done
 from edgellm.types.machine import Accelerator
 from edgellm.types.model import Artifact
@@ -241,3 +242,18 @@ def test_what_ran_on_a_device_that_nobody_knows_is_what_the_next_plan_goes_by(sm
         assert learned[split].tok_s == pytest.approx(kept.measured.decode, rel=0.3), "it decoded at less depth"
     unasked = launch.model_plan(smollm2, SelectionRequest(ctx=256))
     assert unasked.settings.gpu_layers == 0, "the processor is faster"
+
+
+@pytest.mark.slow(40)
+def test_the_kernels_of_a_device_are_measured_with_a_small_model() -> None:
+    """One type of them; `edgellm calibrate --device` takes several."""
+    script = (
+        "from edgellm_gguf import device_calibrate as d; import msgspec; d.TYPES = ('Q4_K',); "
+        "print(msgspec.json.encode(d.calibrate('Vulkan0')).decode())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (trial,) = msgspec.json.decode(done.stdout.splitlines()[-1], type=tuple[DeviceTrial, ...])
+    assert (trial.type, trial.layers, trial.tokens) == ("Q4_K", 2, 64), "it is slow, so the least is enough"
+    assert trial.decode_tok_s > 0
+    assert trial.prefill_tok_s > 0

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edgellm.contract.quantizer import Quantization, TensorProgress
     from edgellm.types.build_api import BuildApi
     from edgellm.types.calibration import Calibration
+    from edgellm.types.device_trial import DeviceTrial
     from edgellm.types.machine import Machine
     from edgellm.types.model import Artifact
     from edgellm.types.plan import Footprint, LaunchPlan, Settings
@@ -153,6 +154,11 @@ class GgufBackend:
         from edgellm_gguf.calibrate import calibrate
 
         return calibrate(tuple(sorted({1, settings.n_threads, settings.n_threads_batch})))
+
+    def calibrate_device(self, device: str) -> tuple[DeviceTrial, ...]:
+        with loading_library("llama-cpp-python", RuntimeError, AttributeError):
+            from edgellm_gguf.device_calibrate import calibrate
+        return calibrate(device)
 
     def describe(self) -> dict[str, str]:
         about = {"library": str(library.library_dir() or "not installed")}

@@ -43,7 +43,8 @@ class Small:
         return 6 * self.width + 3 * self.ffn + 3 * self.heads.head_dim * (self.heads.n_head + 2 * self.heads.n_head_kv)
 
 
-def write(path: Path, model: Small) -> None:
+def write(path: Path, model: Small, matrices: str = TYPE) -> None:
+    """`matrices`: their type."""
     width, ffn, heads = model.width, model.ffn, model.heads
     q, kv = heads.n_head * heads.head_dim, heads.n_head_kv * heads.head_dim
     shapes = {"token_embd": (width, VOCAB), "output_norm": (width,)}
@@ -52,7 +53,7 @@ def write(path: Path, model: Small) -> None:
         "attn_output": (q, width), "ffn_gate": (width, ffn), "ffn_up": (width, ffn), "ffn_down": (ffn, width),
     }  # fmt: skip
     shapes |= {f"blk.{i}.{name}": dims for i in range(model.layers) for name, dims in layer.items()}
-    kind, f32 = BY_NAME[TYPE], BY_NAME["F32"]
+    kind, f32 = BY_NAME[matrices], BY_NAME["F32"]
     tensors = [TensorInfo(f"{name}.weight", dims, kind if len(dims) > 1 else f32) for name, dims in shapes.items()]
     metadata: dict[str, Value] = {
         "general.architecture": "llama",
@@ -66,7 +67,7 @@ def write(path: Path, model: Small) -> None:
         "llama.vocab_size": VOCAB,
         "tokenizer.ggml.model": "no_vocab",
     }
-    data = kernels.sample(TYPE, width)
+    data = kernels.sample(matrices, width)
     with GgufWriter(path, metadata, tensors) as writer:
         for tensor in tensors:
             vector = np.ones(tensor.dims, np.float32).view(np.uint8)
