@@ -9,8 +9,9 @@ from support.live_server import Live, Servers
 
 
 @pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Servers]:
-    servers = Servers(monkeypatch)
+def serve(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Servers]:
+    """A module that says `ISOLATE = False` has its models in threads, but for tests that ask for a process."""
+    servers = Servers(monkeypatch, isolate=getattr(request.module, "ISOLATE", True))
     yield servers
     servers.close()
 

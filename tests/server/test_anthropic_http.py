@@ -13,6 +13,9 @@ import httpx
 import pytest
 from support.live_server import Live, Servers
 
+ISOLATE = False  # a process for a model costs more than most of these tests, and changes none of their answers
+
+
 HELLO = {"role": "user", "content": "hello"}
 CITY = {"type": "object", "properties": {"city": {"enum": ["Bonn"]}}, "required": ["city"]}
 WEATHER = {"name": "weather", "input_schema": CITY}
@@ -208,7 +211,7 @@ def test_a_client_that_leaves_frees_its_slot(serve: Servers) -> None:
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
 def test_a_worker_that_dies_in_mid_stream_is_an_error_event(serve: Servers) -> None:
-    live = serve(step_s=SLOW_S)
+    live = serve(step_s=SLOW_S, isolate=True)
     body = {"max_tokens": 2000, "messages": [{"role": "user", "content": LONG}], "stream": True}
     worker, received = live.llm._session.pid, []  # type: ignore[attr-defined]
     with live.http.stream("POST", PATH, json=body) as answer:

@@ -17,6 +17,9 @@ from edgellm.errors import UsageError
 from edgellm.server import middleware
 from edgellm.server.intake import MAX_BODY_BYTES, Intake
 
+ISOLATE = False  # a process for a model costs more than most of these tests, and changes none of their answers
+
+
 BODY = {"messages": [{"role": "user", "content": "hello"}]}
 KEY = "s3cret-key"
 
@@ -128,7 +131,7 @@ def test_health_and_the_page_need_no_key(locked: Live) -> None:
 
 @pytest.mark.parametrize("key", [KEY, None])
 def test_health_tells_only_the_kind_of_a_reason(serve: Servers, key: str | None) -> None:
-    live = serve(replace(echo_plan(), backend="nosuch"), wait=False, api_key=key)
+    live = serve(replace(echo_plan(), backend="nosuch"), wait=False, api_key=key, isolate=True)
     wait_until(lambda: live.llm.state == "failed")
     assert live.llm.outage is not None
     health = live.http.get("/health").json()

@@ -12,6 +12,9 @@ from support.live_server import Live, Servers
 from edgellm.server import sse
 from edgellm.server.names import ModelNames
 
+ISOLATE = False  # a process for a model costs more than most of these tests, and changes none of their answers
+
+
 BODIES = {"/api/chat": "message", "/api/generate": "response"}
 
 

@@ -15,6 +15,8 @@ from edgellm.server.dialects.openai.chat_chunks import ChatChunks
 from edgellm.server.dialects.openai.text_chunks import TextChunks
 from edgellm.server.schemas.completion import MAX_ECHO
 
+ISOLATE = False  # a process for a model costs more than most of these tests, and changes none of their answers
+
 
 def events(answer: httpx.Response) -> list[Any]:
     """Data of a stream's events; "[DONE]" stays text."""

@@ -9,6 +9,9 @@ import pytest
 from support.live_server import Live, Servers
 from support.waiting import wait_until
 
+ISOLATE = False  # a process for a model costs more than most of these tests, and changes none of their answers
+
+
 SECRET = "a secret that nobody else may read"
 
 

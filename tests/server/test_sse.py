@@ -17,6 +17,9 @@ from support.waiting import PATIENCE_S, wait_until
 from edgellm.server import sse
 from edgellm.server.sse import Template
 
+ISOLATE = False  # a process for a model costs more than most of these tests, and changes none of their answers
+
+
 SLOW_S = 0.02  # a step of the echo model: 50 tokens per second
 LONG = "x" * 2000
 FOREVER_S = 0.16  # a step: LONG takes 320 s, longer than any test may run and than a client waits
@@ -47,7 +50,7 @@ def once_asked(live: Live, act: Callable[[], object]) -> None:
 
 
 def test_a_client_that_leaves_a_stream_frees_its_slot(serve: Servers) -> None:
-    live = serve(step_s=FOREVER_S)
+    live = serve(step_s=FOREVER_S, isolate=True)
     with live.http.stream(
         "POST", "/v1/completions", json={"prompt": LONG, "max_tokens": 2000, "stream": True}
     ) as answer:
@@ -112,7 +115,7 @@ def test_streams_run_beside_each_other(serve: Servers) -> None:
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV"])
 def test_a_worker_that_dies_in_mid_stream_is_an_error_event(serve: Servers, name: str) -> None:
-    live = serve(step_s=SLOW_S)
+    live = serve(step_s=SLOW_S, isolate=True)
     old = live.llm._session.pid
     with live.http.stream(
         "POST", "/v1/completions", json={"prompt": LONG, "max_tokens": 2000, "stream": True}
@@ -134,7 +137,7 @@ def test_a_worker_that_dies_in_mid_stream_is_an_error_event(serve: Servers, name
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
 def test_a_worker_that_dies_before_the_answer_is_a_status(serve: Servers) -> None:
-    live = serve(step_s=SLOW_S)
+    live = serve(step_s=SLOW_S, isolate=True)
     once_asked(live, lambda: os.kill(live.llm._session.pid, signal.SIGKILL))
     answer = live.post("/v1/completions", {"prompt": LONG, "max_tokens": 2000})
 
@@ -194,7 +197,7 @@ def test_the_stream_is_not_held_back(serve: Servers) -> None:
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs POSIX signals")
 def test_a_stream_whose_answer_does_not_begin_has_comments(serve: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sse, "KEEP_ALIVE_S", 0.05)
-    live = serve()
+    live = serve(isolate=True)
     live.hold()
     with live.http.stream("POST", "/v1/completions", json={"prompt": "hello", "stream": True}) as answer:
         lines = answer.iter_lines()
@@ -212,7 +215,7 @@ def test_whoever_leaves_before_the_answer_begins_frees_the_place(
     serve: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sse, "KEEP_ALIVE_S", 0.05)
-    live = serve(step_s=FOREVER_S)
+    live = serve(step_s=FOREVER_S, isolate=True)
     live.hold()
     body = {"prompt": LONG, "max_tokens": 2000, "stream": True}
     with live.http.stream("POST", "/v1/completions", json=body) as answer:
@@ -224,7 +227,7 @@ def test_whoever_leaves_before_the_answer_begins_frees_the_place(
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs POSIX signals")
 def test_whoever_leaves_before_the_first_comment_frees_the_place(serve: Servers) -> None:
-    live = serve(step_s=FOREVER_S)
+    live = serve(step_s=FOREVER_S, isolate=True)
     live.hold()
     with pytest.raises(httpx.ReadTimeout):
         live.post("/v1/completions", {"prompt": LONG, "max_tokens": 2000, "stream": True}, timeout=0.4)

@@ -57,8 +57,9 @@ def echo_plan(ctx: int = 4096, slots: int = 1) -> LaunchPlan:
 class Servers:
     """Starts servers and stops all of them at the end."""
 
-    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+    def __init__(self, patch: pytest.MonkeyPatch, *, isolate: bool = True) -> None:
         self._patch = patch
+        self._isolate = isolate
         self._running: list[tuple[Live, threading.Thread]] = []
 
     def __call__(
@@ -74,13 +75,15 @@ class Servers:
         deadlines: Deadlines | None = None,
         drain_s: float = 8.0,
         most: int | None = None,
-        isolate: bool = True,
+        isolate: bool | None = None,
         **app: Any,
     ) -> Live:
         """`isolate=False`: the model runs in a thread, for tests of what never reaches a worker's process."""
         self._patch.setenv("EDGELLM_ECHO_STEP_S", str(step_s))
         self._patch.setenv("EDGELLM_ECHO_LOAD_S", str(load_s))
-        llm = EdgeLLM(plan or echo_plan(ctx, slots), decision=decision, isolate=isolate)
+        llm = EdgeLLM(
+            plan or echo_plan(ctx, slots), decision=decision, isolate=self._isolate if isolate is None else isolate
+        )
         bound = listener.bind("127.0.0.1", 0)
         listening = threading.Event()
         server = listener.Listener(
