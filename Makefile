@@ -11,7 +11,7 @@ SHELL := /bin/sh
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tune serve test same-outputs test-all test-clients clients-latest llama-server-tests test-variants vulkan foreign-libraries docs typing slow test-arm64 check bench attack bench-adapters bench-start bench-builds bench-dialects bench-serve bench-answers bench-speed bench-speed-gpu bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine bench-page bench-tuning bench-tuning-memory bench-usefulness screenshots onnx-parity onnx-exporters ternary-parity sanitize fuzz fuzz-http soak soak-downloads clean python \
+.PHONY: help setup setup-tune serve test same-outputs test-all test-clients clients-latest llama-server-tests test-variants vulkan test-openvino foreign-libraries docs typing slow test-arm64 check bench attack bench-adapters bench-start bench-builds bench-dialects bench-serve bench-answers bench-speed bench-speed-gpu bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine bench-page bench-tuning bench-tuning-memory bench-usefulness screenshots onnx-parity onnx-exporters ternary-parity sanitize fuzz fuzz-http soak soak-downloads clean python \
   test-tools lint
 
 help: ## show this list
@@ -70,6 +70,12 @@ test-variants: python ## build llama.cpp with code for each kind of processor, i
 
 foreign-libraries: test-tools ## check that a wheel of the package index with other structs is refused (ARGS=--commits: two other commits of llama.cpp, too; ARGS=--drifts: 20 moved fields)
 	PYTHONPATH=tests EDGELLM_HOME=$(CURDIR)/build/foreign/home $(BIN)/python tests/support/foreign_libraries.py build/foreign $(ARGS)
+
+test-openvino: python ## run the ONNX backend's tests on OpenVINO's provider, with its processor as the device, in .venv-openvino (fetches 84 MB)
+	@$(PYTHON) plugins/install.py --venv .venv-openvino --extras test
+	.venv-openvino/bin/pip uninstall --quiet --yes onnxruntime
+	.venv-openvino/bin/pip install --quiet --disable-pip-version-check --no-deps onnxruntime-openvino==1.24.1
+	.venv-openvino/bin/pytest -q tests/onnx/test_providers.py tests/onnx/test_engine.py $(ARGS)
 
 llama-server-tests: test-tools ## run llama.cpp's own server tests against `edgellm serve` (LLAMA_SERVER=PATH: against llama-server, as a control; TESTS=FOLDER; ARGS="unit/test_rerank.py")
 	@$(PYTHON) -m venv .venv-llama-server-tests
@@ -206,5 +212,5 @@ sanitize: test-tools ## run the ternary engine's tests with AddressSanitizer and
 	  -k "not peak_memory and not memory_stays_flat" $(ARGS)
 
 clean: ## remove .venv and caches; models and built libraries in your own folders stay
-	rm -rf .venv .venv-variants .venv-clients .venv-clients-latest .venv-llama-server-tests build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-variants .venv-openvino .venv-clients .venv-clients-latest .venv-llama-server-tests build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

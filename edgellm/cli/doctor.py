@@ -173,17 +173,20 @@ def examine_history(report: Report, machine: Machine) -> None:
 
 def examine_backends(report: Report, machine: Machine) -> None:
     from edgellm.contract import answers
+    from edgellm.contract.backend import Offloader
     from edgellm.contract.manager import plugins
     from edgellm.selection.backend_facts import offload_facts
 
     able: list[str] = []
     offloads: list[Offload] = []
+    every = tuple(plugins().backends().values())
     for name, backend in plugins().backends().items():
         reasons = answers.check(backend, machine)
         about = answers.describe(backend)  # which may hold what the check has found out
-        offload = attempt(report, "GPUs", lambda backend=backend: offload_facts(backend, machine))  # type: ignore[misc]
+        offload = attempt(report, "GPUs", lambda backend=backend: offload_facts(backend, machine, every))  # type: ignore[misc]
         if offload is not None:
             about |= {"GPU": "; ".join(map(_device, offload.devices)) or f"none: {offload.missing}"}
+        if offload is not None and isinstance(backend, Offloader):
             offloads.append(offload)
         devices = [asdict(device) for device in offload.devices] if offload else []
         row = {"name": name, "can_run": reasons == [], "reasons": reasons, "about": about, "devices": devices}

@@ -158,6 +158,7 @@ _EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "footprint": ("a Footprint or None", _or_none(_kind("edgellm.types.plan", "Footprint"))),
     "describe": ("a dict of texts", _mapping),
     "offload": ("an Offload", _kind("edgellm.contract.backend", "Offload")),
+    "accelerators": ("an Offload or None", _or_none(_kind("edgellm.contract.backend", "Offload"))),
     "kv_types": ("a set of names", _names),
     "architectures": ("a set of names or None", _or_none(_names)),
     "tensor_types": ("a set of names or None", _or_none(_names)),

@@ -104,6 +104,19 @@ class Offloader(Protocol):
 
 
 @runtime_checkable
+class Accelerated(Protocol):
+    """Optional: a backend whose library may compute a whole model on one device; `Priors.providers` says how fast.
+
+    A plan for it has all layers (`Settings.gpu_layers` = -1) and one of `Settings.devices`. Of other machines nothing
+    is assumed: what is installed there, nobody knows.
+    """
+
+    def accelerators(self, machine: Machine) -> Offload | None:
+        """Devices of this build on this machine; None = it is made for the CPU. As `Offloader.offload` in its cost."""
+        ...
+
+
+@runtime_checkable
 class CacheQuantizer(Protocol):
     """Optional: a backend whose cache can be held in other types than f16 (`Settings.kv_type`)."""
 

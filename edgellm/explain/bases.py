@@ -36,6 +36,13 @@ def _rate(of: bases.RateBasis) -> str:
         case bases.PredictedStream():
             copied = f"{show_memory(of.host_bytes)} in RAM copied to {of.gpu} for every {of.ubatch:,} tokens"
             return f"predicted: {copied}, at {of.link_gb_s:g} GB/s"
+        case bases.PredictedByProvider():
+            source = f"by {of.source}" if of.source else "a guess, as nothing is published"
+            factor = f"x{of.factor:g} ({of.low:g} to {of.high:g}) for {of.provider}, {source}"
+            copied = ""
+            if of.link_gb_s is not None:
+                copied = f"; {show_memory(of.copied_bytes)} of cache copied in each step at {of.link_gb_s:g} GB/s"
+            return f"{_rate(of.of)}, {factor}{copied}"
         case bases.Measured():
             when = f" {of.date}" if of.date else ""
             build = f" with {of.build}" if of.build else ""

@@ -102,6 +102,9 @@ def _gpu_unused(fact: backend_reason.GpuUnused) -> str:
         case "unknown":
             asks = f"{option('gpu_layers', 'all')} uses it"
             return f"{fact.devices} stays idle: nothing tells its bandwidth, so no speed is predicted; {asks}"
+        case "unpublished":
+            asks = f"{option('gpu_layers', 'all')} uses it"
+            return f"{fact.devices} stays idle: its speed is not predicted, as {fact.missing}; {asks}"
         case "too_small":
             return f"{fact.devices} stays idle: no part of the model that is worth it fits its memory"
         case "unreachable":

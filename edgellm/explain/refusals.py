@@ -73,6 +73,8 @@ def _by_rule(why: refusals.RuleRefusal) -> str:
             needed, usable = show_memory(why.needed_bytes), show_memory(why.usable_bytes)
             count = layers(why.layers, why.total)
             return f"{count} need {needed} on {why.devices}, {usable} usable; {why.fitting} fit"
+        case refusals.WholeModelOnly():
+            return f"{why.device} computes all {why.total} layers or none, {why.layers} are asked for"
         case refusals.OtherBackendPreferred():
             return f"{why.backend} is preferred to {why.other}: {why_better(why.why)}"
         case refusals.OtherFilePreferred():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from edgellm import settings
 from edgellm.contract import answers
 from edgellm.contract.answers import answer
 from edgellm.contract.backend import (
+    Accelerated,
     Backend,
     CacheQuantizer,
     Calibrator,
@@ -89,16 +90,17 @@ def backend_facts(backends: Iterable[Backend], machine: Machine) -> tuple[Backen
     Raises:
         As `named_devices`, of GPUs that were named.
     """
-    return _by_name(_guarded(b, lambda b=b: _facts(b, machine)) for b in backends)  # type: ignore[misc]
+    every = tuple(backends)
+    return _by_name(_guarded(b, lambda b=b: _facts(b, machine, every)) for b in every)  # type: ignore[misc]
 
 
-def _facts(backend: Backend, machine: Machine) -> BackendFacts:
+def _facts(backend: Backend, machine: Machine, every: Sequence[Backend]) -> BackendFacts:
     loads, measures = isinstance(backend, Loader), isinstance(backend, Calibrator)
     return replace(
         _stated(backend, machine, is_here=True),
         problems=tuple(answers.check(backend, machine)),
         archs=answer(backend, "architectures", machine) if loads else None,
-        offload=offload_facts(backend, machine),
+        offload=offload_facts(backend, machine, every),
         types=answer(backend, "tensor_types", machine) if loads else None,
         unproven=answer(backend, "unproven", machine) if isinstance(backend, Provable) else "",
         calibration=calibrations.load(machine, backend.name, answer(backend, "build")) if measures else None,
@@ -114,11 +116,35 @@ def _guarded(backend: Backend, state: Callable[[], BackendFacts]) -> BackendFact
         return BackendFacts(backend.name, backend.formats, backend.quants, problems=(problem,))
 
 
-def offload_facts(backend: Backend, machine: Machine) -> Offload | None:
-    """Where the backend can put layers here, with the memory that is free now; None = it puts none anywhere."""
-    if not isinstance(backend, Offloader):
-        return None
-    return only_named(live(answer(backend, "offload", machine), machine), settings.current().devices)
+def offload_facts(backend: Backend, machine: Machine, every: Sequence[Backend] = ()) -> Offload | None:
+    """Where the backend can put layers here, with the memory that is free now; None = it puts none anywhere.
+
+    Args:
+        every: backends whose devices may be named, too.
+
+    Raises:
+        As `named_devices.only_named`.
+    """
+    offload, names = _devices(backend, machine), settings.current().devices
+    if offload is None or not names:
+        return offload
+    return only_named(offload, names, [name for other in every for name in _names(other, machine)])
+
+
+def _devices(backend: Backend, machine: Machine) -> Offload | None:
+    if isinstance(backend, Offloader):
+        return live(answer(backend, "offload", machine), machine)
+    given: Offload | None = answer(backend, "accelerators", machine) if isinstance(backend, Accelerated) else None
+    return None if given is None else live(given, machine)
+
+
+def _names(backend: Backend, machine: Machine) -> list[str]:
+    """Of its devices; one that does not answer as it must has none."""
+    try:
+        offload = _devices(backend, machine)
+    except BackendError:
+        return []
+    return [device.name for device in offload.devices] if offload is not None else []
 
 
 def assumed_facts(backends: Iterable[Backend], machine: Machine) -> tuple[BackendFacts, ...]:

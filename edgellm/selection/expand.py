@@ -36,10 +36,11 @@ def expand(context: SelectionContext, scenario: Scenario) -> tuple[list[Option],
     kind = scenario.needs.kind
     gpus = {
         b.name: usable_gpus(
-            b.offload, context.machine, context.gpus, context.corrections.strangers(b.name).__contains__
+            b.offload, context.machine, context.gpus, context.corrections.strangers(b.name).__contains__,
+            b.priors.providers,
         )
         for b in context.backends
-    }
+    }  # fmt: skip
     scored = {card.id: card for card in cards if card.scores}
     options: list[Option] = []
     rejected: list[Rejection] = []

@@ -82,7 +82,14 @@ class Load:
         The output table comes on top.
         """
         scratch = self._batch(ubatch).scratch.reserved_bytes(first, experts)
-        return device.room_bytes - device.context_bytes - scratch
+        # What is copied there for a step comes back as a cache of its own.
+        again = 0 if self.copied_bytes(device) == 0 else self.kv_bytes(first, self.n_blocks, ubatch)
+        return device.room_bytes - device.context_bytes - scratch - again
+
+    def copied_bytes(self, device: UsableGpu) -> int:
+        """Of a slot's cache, in each step: there and back, where a library keeps it in RAM."""
+        copies = device.provider is not None and device.provider.copies_cache
+        return 2 * self.on_cpu(UBATCH).kv_bytes // self.slots if copies else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from edgellm.contract.backend import Offload
@@ -10,8 +10,11 @@ from edgellm.errors import UsageError
 from edgellm.selection.offload import not_kept
 
 
-def only_named(offload: Offload, names: Sequence[str]) -> Offload:
+def only_named(offload: Offload, names: Sequence[str], elsewhere: Collection[str] = ()) -> Offload:
     """Only those, in the order in which they were named. Where no GPU is seen, that is the reason, not the names.
+
+    Args:
+        elsewhere: names that other backends see.
 
     Raises:
         UsageError: GPUs are seen, and one that was named is not among them.
@@ -20,10 +23,13 @@ def only_named(offload: Offload, names: Sequence[str]) -> Offload:
     if not wanted or not offload.devices:
         return offload
     seen = {device.name.lower(): device for device in offload.devices}
-    if strange := [name for key, name in wanted.items() if key not in seen]:
-        others = ", ".join(device.name for device in offload.devices)
+    others_see = {name.lower() for name in elsewhere}
+    if strange := [name for key, name in wanted.items() if key not in seen and key not in others_see]:
+        others = ", ".join(dict.fromkeys((*(device.name for device in offload.devices), *elsewhere)))
         raise UsageError(f"no GPU {strange[0]!r} is seen", hint=f"seen are {others}", param="device")
-    return replace(offload, devices=tuple(seen[key] for key in wanted))
+    if own := tuple(seen[key] for key in wanted if key in seen):
+        return replace(offload, devices=own)
+    return Offload(missing=f"it does not see {', '.join(names)}")
 
 
 def require_seen(names: Sequence[str], offloads: Mapping[str, Offload | None]) -> None:

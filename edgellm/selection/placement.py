@@ -10,7 +10,7 @@ from edgellm.estimate.model_share import ModelShare
 from edgellm.selection.usable_gpu import UsableGpu
 from edgellm.types.gpu_place import GpuPlace, GpuSplit
 from edgellm.types.plan import Footprint, PlacedPart
-from edgellm.types.refusal import LayersDoNotFit
+from edgellm.types.refusal import LayersDoNotFit, WholeModelOnly
 from edgellm.types.request import ALL_LAYERS
 
 
@@ -36,7 +36,8 @@ class Placement:
     experts_away: int = 0  # of how many of the first blocks the routed experts stay in RAM
     ubatch: int = UBATCH
     host_weight_bytes: int = 0  # of weights that a batch of a prompt reads from RAM; without the input embedding
-    problem: LayersDoNotFit | None = None  # of layers that were asked for
+    problem: LayersDoNotFit | WholeModelOnly | None = None  # of layers that were asked for
+    copied_bytes: int = 0  # of one slot's cache, that lies in RAM and is copied for each step, there and back
 
     @property
     def layers(self) -> int:
@@ -66,7 +67,7 @@ class Placement:
     def place(self) -> tuple[object, ...]:
         """Equal for placements that differ in bytes only."""
         held = tuple((part.device.name, part.blocks, part.experts_away) for part in self.parts)
-        return (held, self.experts_away, self.ubatch)
+        return (held, self.experts_away, self.ubatch, self.copied_bytes)
 
     @cached_property
     def gpu_place(self) -> GpuPlace:

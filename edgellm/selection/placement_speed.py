@@ -11,6 +11,7 @@ from edgellm.estimate.speed import banded
 from edgellm.estimate.split_speed import GpuPart
 from edgellm.estimate.weights import Weights
 from edgellm.selection.placement import DevicePart, Placement
+from edgellm.selection.provider_speed import STREAM_BAND, by_provider, link_gb_s
 from edgellm.types.basis import PredictedSplit, PredictedStream
 from edgellm.types.calibration import Calibration
 from edgellm.types.machine import Machine
@@ -18,10 +19,6 @@ from edgellm.types.model import Shape
 from edgellm.types.plan import Rate
 from edgellm.types.priors import Priors
 
-# Of the link where the data sheet names none: PCIe 4 with eight lanes, in part.
-USUAL_LINK_GB_S = 12.0
-# A card in a slow slot has a quarter to half of what its sheet says, and nothing here can see the slot.
-_STREAM_BAND = (0.4, 1.15)
 PROMPT, ANSWER = 512, 256  # tokens of the request by which placements are compared
 # A GPU is taken where it is so much faster than the processor: setting it up is work, and it may fail.
 CAUTION = 1.1
@@ -66,6 +63,8 @@ def cautious(rate: Rate, sure: bool) -> float:
 
 
 def is_sure(placement: Placement) -> bool:
+    if any(part.device.provider is not None for part in placement.parts):
+        return False
     gpus = [part.device.gpu for part in placement.parts]
     return all(gpu is not None and gpu.vendor not in _UNSURE and gpu.known in ("device", "variant") for gpu in gpus)
 
@@ -76,7 +75,8 @@ def decode(placement: Placement, runner: Runner, shape: Shape, weights: Weights,
         device = placement.parts[0].device
         if device.gpu is None or device.api is None:
             return None
-        return gpu_speed.decode(device.gpu, device.api, shape, weights, depth=depth)
+        rate = gpu_speed.decode(device.gpu, device.api, shape, weights, depth=depth)
+        return rate if rate is None else by_provider(rate, device, placement.copied_bytes)
     parts = _gpu_parts(placement)
     if parts is None:
         return None
@@ -109,17 +109,18 @@ def prefill(placement: Placement, shape: Shape, weights: Weights, tokens: int | 
     seconds = sum(share / sum(shares) / rate.tok_s for share, rate in zip(shares, told, strict=True))
     first = told[0]
     band = (first.low / first.tok_s, first.high / first.tok_s)
-    if not placement.host_weight_bytes:
-        return banded(1 / seconds, band, first.basis)
-    # llama.cpp copies within one memory, too: there it is read and written.
+    if not placement.host_weight_bytes or placement.parts[0].device.provider is not None:
+        rate = banded(1 / seconds, band, first.basis)
+        return by_provider(rate, placement.parts[0].device, placement.copied_bytes, prompt=min(tokens, placement.ubatch))
+    # llama.cpp copies within one memory, too.
     shared = placement.is_unified
-    link = min(p.gpu.bandwidth_gb_s / 2 if shared else p.gpu.link_gb_s or USUAL_LINK_GB_S for p in parts)
+    link = min(link_gb_s(part.gpu, shared=shared) for part in parts)
     host_bytes = round(placement.host_weight_bytes * _touched(shape, tokens))
-    rate = split_speed.prefill(1 / seconds, host_bytes, link, tokens=tokens, ubatch=placement.ubatch)
-    if rate is None:
+    streamed = split_speed.prefill(1 / seconds, host_bytes, link, tokens=tokens, ubatch=placement.ubatch)
+    if streamed is None:
         return None
-    low = min(band[0], _STREAM_BAND[0])
-    return banded(rate, (low, _STREAM_BAND[1]), PredictedStream(parts[0].gpu.name, host_bytes, link, placement.ubatch))
+    low, basis = min(band[0], STREAM_BAND[0]), PredictedStream(parts[0].gpu.name, host_bytes, link, placement.ubatch)
+    return banded(streamed, (low, STREAM_BAND[1]), basis)
 
 
 def _touched(shape: Shape, tokens: int) -> float:

@@ -11,7 +11,7 @@ from edgellm.selection.load import Load
 from edgellm.selection.placement import DevicePart, Placement
 from edgellm.selection.usable_gpu import UsableGpu
 from edgellm.types.plan import Footprint
-from edgellm.types.refusal import LayersDoNotFit
+from edgellm.types.refusal import LayersDoNotFit, WholeModelOnly
 from edgellm.types.request import ALL_LAYERS
 
 # Weights in RAM are copied to the GPU once for each batch of a prompt: with four times as many tokens in it prompts are
@@ -25,10 +25,14 @@ def asked(load: Load, gpus: Sequence[UsableGpu], count: int) -> Placement:
     devices = _together(gpus) or tuple(gpus[:1])
     if not devices or count == 0:
         return load.alone()
+    if devices[0].provider is not None:
+        devices = devices[-1:]
+        if count < load.total:
+            return replace(load.alone(), problem=WholeModelOnly(count, load.total, devices[0].description))
     placed = _placed(load, devices, count)
     if placed is not None:
         return placed
-    fitting = _most(load, devices)
+    fitting = 0 if devices[0].provider is not None else _most(load, devices)
     # Shown as it would be if there were room.
     roomy = (replace(devices[-1], room_bytes=1 << 60),)
     wished, parts = _placed(load, roomy, count), _filled(load, roomy, count, 0, UBATCH)
@@ -49,6 +53,7 @@ def possible(load: Load, gpus: Sequence[UsableGpu]) -> Iterator[Placement]:
         whole = _placed(load, devices, load.total)
         if whole is not None:
             yield whole
+        if whole is not None or devices[0].provider is not None:
             continue
         if load.has_experts and not devices[0].unified:
             for ubatch in (UBATCH, LARGE_UBATCH):
@@ -63,7 +68,7 @@ def others(load: Load, devices: Sequence[UsableGpu], experts_away: int) -> Itera
     """What to compare a placement on these devices with: without them, and with more of the model off them."""
     yield load.alone()
     used = tuple(devices)
-    if not used:
+    if not used or used[0].provider is not None:
         return
     blocks = load.n_blocks
     for ubatch in (UBATCH, LARGE_UBATCH) if load.has_experts and not used[0].unified else ():
@@ -78,7 +83,7 @@ def _sets(gpus: Sequence[UsableGpu]) -> Iterator[tuple[UsableGpu, ...]]:
     """Each device alone, and all that have a memory of their own together."""
     for gpu in gpus:
         yield (gpu,)
-    if len(discrete := _together(gpus)) > 1:
+    if len(discrete := _together([gpu for gpu in gpus if gpu.provider is None])) > 1:
         yield discrete
 
 
@@ -156,14 +161,19 @@ def _placed(
         # It may map so much of the machine's memory, and what it maps is counted there.
         shared = tuple(replace(part, n_bytes=0) for part in parts)
         footprint = _shared(cpu, devices[0], count, load)
-        return Placement(footprint, n_blocks, shared, host_weight_bytes=load.sums.blocks[first])
+        return Placement(
+            footprint, n_blocks, shared, host_weight_bytes=load.sums.blocks[first],
+            copied_bytes=load.copied_bytes(devices[0]),
+        )  # fmt: skip
     away, before = load.away_bytes(first, n_blocks, experts), load.sums.blocks
     gone = before[n_blocks] - before[first] - away
     kv_bytes = cpu.kv_bytes if first == 0 else load.kv_bytes(first, n_blocks, ubatch)
+    copied = load.copied_bytes(devices[0])
     held = _rest(
-        cpu, load.sizes, gone, kv_bytes, idle=count > n_blocks and not experts, on_gpus=sum(p.n_bytes for p in parts)
-    )
-    return Placement(held, n_blocks, parts, experts, ubatch, before[first] + away)
+        cpu, load.sizes, gone, 0 if copied else kv_bytes, idle=count > n_blocks and not experts,
+        on_gpus=sum(p.n_bytes for p in parts),
+    )  # fmt: skip
+    return Placement(held, n_blocks, parts, experts, ubatch, before[first] + away, copied_bytes=copied)
 
 
 def _filled(

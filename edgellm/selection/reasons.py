@@ -97,7 +97,7 @@ def gpu_reason(option: Option, ctx: int) -> GpuReason | None:
     suited = [gpu for gpu in option.gpus if gpu.is_suited]
     names, memory = ", ".join(gpu.description for gpu in suited or option.gpus), idle.vram_bytes
     if not suited:
-        return GpuUnused(names, memory, "unsuited" if any(gpu.gpu for gpu in option.gpus) else "unknown")
+        return _unsuited(option, names, memory)
     other = next((o for o in option.candidate(ctx).other_placements if o.parts and o.lost != "memory"), None)
     if other is None:
         return GpuUnused(names, memory, "too_small")
@@ -105,6 +105,14 @@ def gpu_reason(option: Option, ctx: int) -> GpuReason | None:
         return GpuUnused(names, memory, "unknown")
     cpu = option.rates_at(ctx).decode
     return GpuUnused(names, memory, "slower", tok_s=other.decode.tok_s, cpu_tok_s=cpu.tok_s)
+
+
+def _unsuited(option: Option, names: str, memory: int) -> GpuUnused:
+    """Why none of its devices is used unless it is asked for."""
+    providers = [gpu.provider for gpu in option.gpus if gpu.provider is not None and gpu.provider.rate is None]
+    if providers:
+        return GpuUnused(names, memory, "unpublished", option.backend, providers[0].unpredicted)
+    return GpuUnused(names, memory, "unsuited" if any(gpu.gpu for gpu in option.gpus) else "unknown")
 
 
 def _placed(option: Option, ctx: int) -> GpuLayers:

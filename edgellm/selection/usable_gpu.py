@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgellm.contract.backend import Offload
@@ -13,6 +13,7 @@ from edgellm.estimate.stranger import stranger
 from edgellm.selection.offload import matches
 from edgellm.types.gpu import Api, Gpu
 from edgellm.types.machine import Machine
+from edgellm.types.priors import NO_PRIORS, ProviderPrior
 from edgellm.units import MIB
 
 # Where nothing is known of the device; the most that any context takes (gpus.json).
@@ -35,6 +36,7 @@ class UsableGpu:
     unified: bool
     gpu: Gpu | None = None
     api: Api | None = None
+    provider: ProviderPrior | None = None  # the library that computes all of a model there, or nothing
 
     @property
     def identity(self) -> str:
@@ -45,7 +47,7 @@ class UsableGpu:
     def is_suited(self) -> bool:
         """False for what is never used unless it is asked for."""
         if self.gpu is None:
-            return not self.unified
+            return not self.unified and self.provider is None
         slow = self.gpu.vendor in _UNSUITED_VENDORS or self.gpu.group in _UNSUITED_GROUPS
         return not slow and self.gpu.fp32_tflops >= LEAST_TFLOPS
 
@@ -64,19 +66,24 @@ def usable_gpus(
     machine: Machine,
     gpus: Sequence[Gpu | None],
     ran: Callable[[str], bool] = no_stranger,
+    providers: Mapping[str, ProviderPrior] = NO_PRIORS.providers,
 ) -> tuple[UsableGpu, ...]:
     """The devices of `offload`.
 
     Args:
         gpus: of the machine's accelerators, what is known of each.
         ran: whether speeds were measured on a device of that identity, so that one can be predicted for strangers.
+        providers: as `Priors.providers`; devices of others take layers one by one.
     """
     if offload is None:
         return ()
     usable = []
     for device, index in zip(offload.devices, matches(offload, machine), strict=True):
         gpu = gpus[index] if index is not None and index < len(gpus) else None
+        provider = providers.get(device.name.rstrip("0123456789"))
         api = api_of(device.name)
+        if provider is not None:
+            api = None if provider.rate is None else provider.rate.api
         if not _is_predicted(gpu, api):
             gpu, api = None, None
         context = UNKNOWN_CONTEXT_BYTES if gpu is None or api is None else context_bytes(gpu, api)
@@ -90,7 +97,7 @@ def usable_gpus(
         )
         # Of a small memory no more than a quarter is kept free, as of the machine's own.
         room = max(0, free - min(reserve, device.total_bytes // 4))
-        usable.append(UsableGpu(device.name, device.description, room, context, device.unified, gpu, api))
+        usable.append(UsableGpu(device.name, device.description, room, context, device.unified, gpu, api, provider))
     return tuple(usable)
 
 

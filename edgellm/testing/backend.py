@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
-from edgellm.contract.backend import Offloader
+from edgellm.contract.backend import Accelerated, Offloader
 from edgellm.contract.engine import SlotInput
 from edgellm.contract.manager import plugins
 from edgellm.errors import ArtifactError, BackendError, CacheFull
@@ -108,6 +108,14 @@ class BackendContract(TokenizerTests, AnswerTests, AdapterTests):
         if not offload.devices:
             with pytest.raises(BackendError):
                 backend.open(replace(launch_plan, settings=replace(launch_plan.settings, gpu_layers=1)))
+
+    def test_devices_of_whole_models_are_told_or_missed(self, backend: Backend) -> None:
+        """A backend that is `Accelerated` says why it has no device, unless it is made for the CPU."""
+        if not isinstance(backend, Accelerated):
+            pytest.skip(f"does not apply: {backend.name} is not Accelerated")
+        offload = backend.accelerators(Machine("test", "Test", Cpu("x86_64"), Memory(2**34)))
+        if offload is not None:
+            assert bool(offload.devices) != bool(offload.missing), f"{offload} must have devices or say what is missing"
 
     def test_info_agrees_with_the_plan(self, engine: Engine, launch_plan: LaunchPlan) -> None:
         info, settings = engine.info, launch_plan.settings

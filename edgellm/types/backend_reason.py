@@ -78,9 +78,11 @@ class GpuUnused(Fact, frozen=True):
 
     devices: str
     vram_bytes: int
-    cause: Literal["asked", "cpu_backend", "missing", "slower", "unsuited", "unknown", "too_small", "unreachable"]
+    cause: Literal[
+        "asked", "cpu_backend", "missing", "slower", "unsuited", "unknown", "too_small", "unreachable", "unpublished"
+    ]
     backend: str = ""
-    missing: str = ""  # what the backend lacks, in its words
+    missing: str = ""  # what the backend lacks, or why it predicts nothing, in its words
     remedy: str = ""
     tok_s: float | None = None  # of "slower": decoding on it
     cpu_tok_s: float | None = None

@@ -125,6 +125,19 @@ class PredictedStream(Fact, frozen=True):
     ubatch: int  # tokens in a batch
 
 
+class PredictedByProvider(Fact, frozen=True):
+    """From published figures of another library on a GPU, as factors of what llama.cpp is predicted there."""
+
+    provider: str
+    low: float
+    factor: float
+    high: float
+    source: str  # "" = nothing is published, and the factors are a guess
+    of: PredictedOnGpu
+    copied_bytes: int = 0  # of the cache, in each step, there and back
+    link_gb_s: float | None = None  # that they take
+
+
 class Measured(Fact, frozen=True):
     """From rates of this machine's kernels (`edgellm calibrate`)."""
 
@@ -141,16 +154,16 @@ class Corrected(Fact, frozen=True):
 
     factor: float
     runs: Runs
-    of: Predicted | PredictedOnGpu | PredictedSplit | PredictedStream | Measured
+    of: Predicted | PredictedOnGpu | PredictedSplit | PredictedStream | PredictedByProvider | Measured
 
 
-RateBasis = Predicted | PredictedOnGpu | PredictedSplit | PredictedStream | Measured | Corrected
+RateBasis = Predicted | PredictedOnGpu | PredictedSplit | PredictedStream | PredictedByProvider | Measured | Corrected
 RateKind = Literal["predicted", "measured", "corrected"]
 
 
 def rate_kind(basis: RateBasis) -> RateKind:
     """The kind in a word."""
-    if isinstance(basis, Predicted | PredictedOnGpu | PredictedSplit | PredictedStream):
+    if isinstance(basis, Predicted | PredictedOnGpu | PredictedSplit | PredictedStream | PredictedByProvider):
         return "predicted"
     return "measured" if isinstance(basis, Measured) else "corrected"
 

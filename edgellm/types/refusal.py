@@ -117,6 +117,14 @@ class LayersDoNotFit(Fact, frozen=True):
     fitting: int
 
 
+class WholeModelOnly(Fact, frozen=True):
+    """Some of the layers were asked for, on a device that computes all of them or none."""
+
+    layers: int
+    total: int
+    device: str
+
+
 class FewBits(Fact, frozen=True):
     """Too many of its weights are in few bits."""
 
@@ -209,6 +217,7 @@ RuleRefusal = (
     | LargeDownload
     | NeedsMemory
     | LayersDoNotFit
+    | WholeModelOnly
     | FewBits
     | TooSlow
     | Dominated

@@ -5,6 +5,7 @@ from __future__ import annotations
 from edgellm.contract.backend import Advice
 from edgellm.types.machine import Machine
 from edgellm_onnx import library
+from edgellm_onnx.devices import DEVICES
 from edgellm_onnx.providers import PROVIDERS
 
 
@@ -24,7 +25,8 @@ def advise(machine: Machine) -> list[Advice]:
             continue
         name, provider = next(iter(fitting.items()))
         text = f"onnxruntime computes on the CPU; {accelerator.name} has a provider of its own, {name}"
-        advice.append(
-            Advice(text, f"pip install {provider.package} in place of onnxruntime, then --option provider={name}")
-        )
+        rated = any(kind.provider == name and kind.rate is not None for kind in DEVICES.values())
+        then = "plans then weigh it" if rated else f"then --option provider={name}, as its speed is not predicted"
+        package = '"onnxruntime-gpu[cuda,cudnn]"' if name == "cuda" else provider.package
+        advice.append(Advice(text, f"pip install {package} in place of onnxruntime; {then}"))
     return advice

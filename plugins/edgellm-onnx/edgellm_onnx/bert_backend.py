@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 from pathlib import Path
 from types import MappingProxyType
@@ -76,4 +75,6 @@ class BertBackend:
         return EncoderEngine(plan)
 
     def describe(self) -> dict[str, str]:
-        return {"library": f"onnxruntime {importlib.metadata.version('onnxruntime')}"}
+        from edgellm_onnx.library import installed
+
+        return {"library": f"onnxruntime {installed()}"}

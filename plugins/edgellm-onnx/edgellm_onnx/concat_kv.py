@@ -17,7 +17,7 @@ import numpy.typing as npt
 from edgellm.types.plan import Settings
 from edgellm_onnx.binding import TYPES, Binding
 from edgellm_onnx.logits import LogitRows
-from edgellm_onnx.memory import aligned, zeros
+from edgellm_onnx.memory import Block, aligned
 from edgellm_onnx.signature import CACHE_TYPES, UNUSED, CacheEntry, Signature
 
 
@@ -31,8 +31,11 @@ class BoundGraph(NamedTuple):
 class ConcatKvDecoder:
     batches = False
 
-    def __init__(self, graphs: Sequence[BoundGraph], rows: LogitRows, settings: Settings) -> None:
-        """`graphs`: of the step that starts a slot, and of every later one, which may be the same."""
+    def __init__(self, graphs: Sequence[BoundGraph], rows: LogitRows, settings: Settings, memory: str = "") -> None:
+        """`graphs`: of the step that starts a slot, and of every later one, which may be the same.
+
+        `memory`: of the cache, as onnxruntime names it; "" = RAM.
+        """
         (self._first, self._later), self._rows = graphs, rows
         self._signature = signature = self._later.signature
         self._ids: npt.NDArray[np.generic] = np.zeros(settings.n_batch, TYPES[signature.ids_type][1])
@@ -43,7 +46,7 @@ class ConcatKvDecoder:
         self._flags = np.array([False, True])
         self._count = np.zeros(1, np.int64)
         *self._offsets, size = _offsets(signature, settings.n_ctx)
-        self._sets = [zeros((size,), np.uint8) for _ in range(settings.n_slots + 1)]
+        self._sets = [Block((size,), np.uint8, memory) for _ in range(settings.n_slots + 1)]
         self._of_slot = list(range(settings.n_slots))
         self._spare = settings.n_slots
 
@@ -98,23 +101,23 @@ class ConcatKvDecoder:
         self._rows.keep(at, n_rows, n_logits)
 
     def _bind_cache(self, graph: BoundGraph, slot: int, n_past: int, cells: int) -> None:
-        old = int(self._sets[self._of_slot[slot]].ctypes.data)
-        new = int(self._sets[self._spare].ctypes.data)
+        old, new = self._sets[self._of_slot[slot]].address, self._sets[self._spare].address
         binding, number = graph.binding, TYPES[graph.signature.cache_type][0]
         for entry, offset in zip(graph.signature.entries, self._offsets, strict=True):
             if entry.past:
-                binding.input(entry.past, number, (1, entry.heads, n_past, entry.dim), old + offset)
-            binding.output(entry.present, number, (1, entry.heads, cells, entry.dim), new + offset)
+                binding.input(entry.past, number, (1, entry.heads, n_past, entry.dim), old + offset, cache=True)
+            binding.output(entry.present, number, (1, entry.heads, cells, entry.dim), new + offset, cache=True)
 
     def _copy(self, source: int, held: int, target: int, n_tokens: int) -> None:
-        for entry, offset in zip(self._signature.entries, self._offsets, strict=True):
-            cache = self._part(source, entry, offset, held)
-            self._part(target, entry, offset, n_tokens)[:] = cache[:, :n_tokens]
+        with self._sets[source].opened(change=False) as old, self._sets[target].opened() as new:
+            for entry, offset in zip(self._signature.entries, self._offsets, strict=True):
+                self._part(new, entry, offset, n_tokens)[:] = self._part(old, entry, offset, held)[:, :n_tokens]
 
-    def _part(self, index: int, entry: CacheEntry, offset: int, tokens: int) -> npt.NDArray[np.uint8]:
+    def _part(
+        self, numbers: npt.NDArray[np.uint8], entry: CacheEntry, offset: int, tokens: int
+    ) -> npt.NDArray[np.uint8]:
         size = entry.heads * tokens * entry.dim * CACHE_TYPES[self._signature.cache_type]
-        part: npt.NDArray[np.uint8] = self._sets[index][offset : offset + size].reshape(entry.heads, tokens, -1)
-        return part
+        return numbers[offset : offset + size].reshape(entry.heads, tokens, -1)
 
 
 def _offsets(signature: Signature, n_ctx: int) -> list[int]:

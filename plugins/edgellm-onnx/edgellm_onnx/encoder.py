@@ -215,7 +215,7 @@ def open_session(graph: Path, settings: Settings) -> tuple[onnxruntime.Inference
     """
     options = Options.parse(settings.options)
     if graph.suffix == ".onnx":
-        choice = choose(options.provider, onnxruntime.get_available_providers())
+        choice = choose(options.provider, onnxruntime.get_available_providers(), settings.devices)
         opened = session.open_session(graph, settings, options, choice)
         return opened.session, {"provider": opened.reason}
     built = graph_of(graph)

@@ -34,7 +34,7 @@ class DecoderEngine:
                 f"{model.graph.where} has angles for {signature.rope_rows} positions, {settings.n_ctx} are asked for",
                 hint=f"{option('ctx', signature.rope_rows)} is the most",
             )
-        choice = choose(options.provider, onnxruntime.get_available_providers())
+        choice = choose(options.provider, onnxruntime.get_available_providers(), settings.devices)
         opened = open_session(model.folder.graph, settings, options, choice)
         gives_all = not signature.num_logits
         self._rows = LogitRows(signature.vocab, signature.logits_type, settings.n_slots, settings.n_batch, gives_all)
@@ -138,13 +138,13 @@ class DecoderEngine:
     ) -> InPlaceKvDecoder | ConcatKvDecoder:
         signature = decoder(model)
         if signature.shared:
-            return InPlaceKvDecoder(opened.session, signature, self._rows, settings)
-        first = later = BoundGraph(Binding(opened.session), signature)
+            return InPlaceKvDecoder(opened.session, signature, self._rows, settings, opened.memory)
+        first = later = BoundGraph(Binding(opened.session, opened.memory), signature)
         if model.folder.first is not None and model.first_signature is not None:
-            choice = choose(options.provider, onnxruntime.get_available_providers())
+            choice = choose(options.provider, onnxruntime.get_available_providers(), settings.devices)
             session = open_session(model.folder.first, settings, options, choice).session
-            first = BoundGraph(Binding(session), model.first_signature)
-        return ConcatKvDecoder((first, later), self._rows, settings)
+            first = BoundGraph(Binding(session, opened.memory), model.first_signature)
+        return ConcatKvDecoder((first, later), self._rows, settings, opened.memory)
 
     def _describe(self, model: OnnxModel, opened: Opened, eos_ids: frozenset[int], settings: Settings) -> EngineInfo:
         signature, tokenizer, n_embd = decoder(model), self.tokenizer, model.folder.config.get("hidden_size")
@@ -162,6 +162,7 @@ class DecoderEngine:
             details={
                 "library": f"onnxruntime {onnxruntime.__version__}", "provider": f"{opened.provider}: {opened.reason}",
                 "graph": f"{model.graph.where} ({model.graph.producer or 'producer not named'})",
+                **({"operators": opened.nodes} if opened.nodes else {}),
                 "cache": f"{signature.cache_type}, {cache}",
                 "slots": "decoded together" if together else "decoded one after another",
                 "logits": "as many rows as asked for" if signature.num_logits else "a row for every token",

@@ -17,7 +17,7 @@ import onnxruntime
 from edgellm.types.plan import Settings
 from edgellm_onnx.binding import TYPES, Binding
 from edgellm_onnx.logits import LogitRows
-from edgellm_onnx.memory import zeros
+from edgellm_onnx.memory import Block
 from edgellm_onnx.signature import CACHE_TYPES, UNUSED, Signature
 
 # Cells by which a mask of several rows grows: its ones count, not its width, and a new width lays it out anew.
@@ -26,14 +26,20 @@ MASK_STEP = 256
 
 class InPlaceKvDecoder:
     def __init__(
-        self, session: onnxruntime.InferenceSession, signature: Signature, rows: LogitRows, settings: Settings
+        self,
+        session: onnxruntime.InferenceSession,
+        signature: Signature,
+        rows: LogitRows,
+        settings: Settings,
+        memory: str = "",
     ) -> None:
-        self._session, self._signature, self._rows = session, signature, rows
+        """`memory`: of the cache, as onnxruntime names it; "" = RAM."""
+        self._session, self._signature, self._rows, self._memory = session, signature, rows, memory
         n_slots, n_ctx, n_tokens = settings.n_slots, settings.n_ctx, max(settings.n_batch, settings.n_slots)
         self._n_ctx = n_ctx
         self.batches = signature.batches and n_slots > 1
         dtype = TYPES[signature.cache_type][1]
-        self._caches = [zeros((n_slots, entry.heads, n_ctx, entry.dim), dtype) for entry in signature.entries]
+        self._caches = [Block((n_slots, entry.heads, n_ctx, entry.dim), dtype, memory) for entry in signature.entries]
         self._ids: npt.NDArray[np.generic] = np.zeros(n_tokens, TYPES[signature.ids_type][1])
         self._positions: npt.NDArray[np.generic] = np.zeros(n_tokens, TYPES[signature.positions_type or UNUSED][1])
         mask_type = TYPES[signature.mask_type or UNUSED][1]
@@ -72,7 +78,8 @@ class InPlaceKvDecoder:
 
     def fork(self, source: int, held: int, target: int, n_tokens: int) -> None:
         for cache in self._caches:
-            cache[target, :, :n_tokens] = cache[source, :, :n_tokens]
+            with cache.opened() as numbers:
+                numbers[target, :, :n_tokens] = numbers[source, :, :n_tokens]
 
     def _run(  # noqa: PLR0917
         self, first: int, n: int, n_tokens: int, cells: int, mask: npt.NDArray[np.generic], n_logits: int, at: int
@@ -106,13 +113,13 @@ class InPlaceKvDecoder:
 
     def _new_span(self, first: int, n: int) -> _Span:
         signature = self._signature
-        binding = Binding(self._session)
+        binding = Binding(self._session, self._memory)
         number, size = TYPES[signature.cache_type][0], CACHE_TYPES[signature.cache_type]
         for entry, cache in zip(signature.entries, self._caches, strict=True):
             shape = (n, entry.heads, self._n_ctx, entry.dim)
-            address = int(cache.ctypes.data) + first * entry.heads * self._n_ctx * entry.dim * size
-            binding.input(entry.past, number, shape, address)
-            binding.output(entry.present, number, shape, address)
+            address = cache.address + first * entry.heads * self._n_ctx * entry.dim * size
+            binding.input(entry.past, number, shape, address, cache=True)
+            binding.output(entry.present, number, shape, address, cache=True)
         if signature.num_logits:
             shape_of_count = (1,) * signature.num_logits_rank
             binding.input(signature.num_logits, TYPES["int64"][0], shape_of_count, int(self._count.ctypes.data))

@@ -9,7 +9,9 @@ import functools
 import hashlib
 import importlib.metadata
 import importlib.util
+import json
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,8 +19,10 @@ import msgspec
 
 from edgellm import settings
 from edgellm.contract.probe import kept, probe_library
+from edgellm_onnx.providers import PROVIDERS
 
 PROBE_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 120.0  # a driver that compiles its kernels takes its time, once
 PROBE_VERSION = 1  # of the questions: answers to others are not used
 
 
@@ -37,7 +41,7 @@ def installed() -> str:
     """Version of the package; "" = there is none."""
     if importlib.util.find_spec("onnxruntime") is None:
         return ""
-    for name in ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-qnn"):
+    for name in dict.fromkeys(provider.package for provider in PROVIDERS.values()):
         try:
             return importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -55,6 +59,33 @@ def verdict() -> Verdict:
     if not installed():
         return Verdict("onnxruntime is not installed: pip install onnxruntime")
     return kept(settings.current().cache_dir / "onnx-probe" / f"{_digest()[:24]}.json", Verdict, _probe)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """`problem` is empty where a provider computes."""
+
+    problem: str = ""
+
+
+def start_problem(provider: str, options: Mapping[str, str], device: str) -> str:
+    """Why a provider does not start; "" = it does. Tried in a process of its own, until it does; that is kept."""
+    asked = json.dumps({"provider": provider, "options": dict(options)}, sort_keys=True)
+    key = hashlib.sha256(f"{_digest()} {asked} {device}".encode()).hexdigest()[:24]
+    path = settings.current().cache_dir / "onnx-probe" / f"start-{key}.json"
+    return kept(path, Start, lambda: _start(provider, asked)).problem
+
+
+def _start(provider: str, asked: str) -> tuple[Start, bool]:
+    # The name of the variable stands in `start.py`, which imports onnxruntime.
+    tried = probe_library("edgellm_onnx.start", provider, START_TIMEOUT_S, {"ONNX_PROVIDER_TRIED": asked})
+    problem = tried.problem
+    if not problem:
+        try:
+            problem = msgspec.json.decode(tried.answer, type=Start).problem
+        except (ValueError, TypeError):
+            problem = f"it answers nonsense: {tried.answer[:200]}"
+    return Start(f"{provider} does not start ({problem})" if problem else ""), not problem
 
 
 @functools.cache

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from edgellm.contract.backend import Advice, Backend, loading_library
+from edgellm.contract.backend import Advice, Backend, Offload, loading_library
 from edgellm.contract.engine import Engine
 from edgellm.contract.hookspecs import hookimpl
 from edgellm.errors import BackendUnavailable, EdgeLLMError, option
+from edgellm.types.request import ALL_LAYERS
 from edgellm_onnx import library
 from edgellm_onnx.bert_backend import LARGE_PAGES, BertBackend
 from edgellm_onnx.options import Options
@@ -54,7 +55,8 @@ class OnnxBackend:
         return facts_of(path)
 
     def footprint(self, artifact: Artifact, settings: Settings) -> Footprint | None:
-        if artifact.format not in self.formats or not artifact.paths:
+        # What goes to a device is the core's to place.
+        if artifact.format not in self.formats or not artifact.paths or settings.gpu_layers:
             return None
         from edgellm_onnx.footprint import footprint
         from edgellm_onnx.model import read_model
@@ -66,7 +68,7 @@ class OnnxBackend:
 
     def open(self, plan: LaunchPlan) -> Engine:
         options = Options.parse(plan.settings.options)
-        if plan.settings.gpu_layers:
+        if plan.settings.gpu_layers != (ALL_LAYERS if plan.settings.devices else 0):
             raise BackendUnavailable(
                 "the onnx backend puts no single layers on a GPU",
                 hint=f"leave {option('gpu_layers')} out; the option provider names a GPU",
@@ -82,6 +84,11 @@ class OnnxBackend:
         from edgellm_onnx.advice import advise
 
         return advise(machine)
+
+    def accelerators(self, machine: Machine) -> Offload | None:
+        from edgellm_onnx.devices import offload
+
+        return None if self.check(machine) else offload(machine)
 
     def build(self) -> str:
         return library.build()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgellm.types.priors import ExportRule, KernelRate, Priors
+from edgellm_onnx.devices import DEVICES
 
 # onnxruntime 1.32 on one core of a Zen 4 decoded SmolLM2-135M at 0.67 (4 bits), 0.78 (8 bits) and 0.39 (16 bits) of the
 # rate of llama.cpp on the same weights, and read prompts as fast (docs/benchmarks/log/onnx.md): the priors of
@@ -17,4 +18,4 @@ RATES = {
 # the embedding table stays in floats. The published model_q4.onnx of SmolLM2-1.7B-Instruct has 1,411,969,607 bytes with
 # its graph; this rule gives 1,409 million.
 EXPORT = ExportRule("onnx", {"F32": "F32", "F16": "F16", "INT8": "F32", "INT4": "F32"}, full_cache=True)
-PRIORS = Priors(RATES, EXPORT)
+PRIORS = Priors(RATES, EXPORT, {name: kind.prior for name, kind in DEVICES.items()})

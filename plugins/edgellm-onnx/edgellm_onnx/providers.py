@@ -1,13 +1,13 @@
-"""Execution providers: what onnxruntime can compute a graph with, which of them is taken here, and why.
+"""Execution providers: what onnxruntime can compute a graph with, which of them is taken, and why.
 
-The cache lives in the machine's own memory. For a provider with its own memory it is copied at every step, so none is
-used unless asked for. `provider=NAME` asks for one. Where it does not start, the CPU computes, and the log says so.
+A plan names a device of `devices.DEVICES`, and its provider is taken or refused. `provider=NAME` asks for one past the
+plan; where that does not start, the CPU computes, and the log says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 CPU = "CPUExecutionProvider"
 
@@ -44,10 +44,25 @@ class Choice:
     providers: tuple[str, ...]
     reason: str
     problem: str = ""  # why what was asked for is not taken; "" = it is
+    options: Mapping[str, str] = field(default_factory=dict)  # of the first provider
+    memory: str = ""  # where caches lie, as onnxruntime names devices ("cuda"); "" = in RAM
+    planned: bool = False  # the plan counts on it: another one is refused, not taken
+
+    @property
+    def with_options(self) -> tuple[str | tuple[str, dict[str, str]], ...]:
+        first, *rest = self.providers
+        return ((first, dict(self.options)) if self.options else first, *rest)
 
 
-def choose(choice: str, available: Sequence[str]) -> Choice:
-    """`available`: what the installed onnxruntime names."""
+def choose(choice: str, available: Sequence[str], devices: Sequence[str] = ()) -> Choice:
+    """
+    Args:
+        choice: as in `Options.provider`.
+        available: what the installed onnxruntime names.
+        devices: of the plan (`Settings.devices`).
+    """
+    if choice == "auto" and devices:
+        return _planned(devices[0], available)
     others = [name for name, provider in PROVIDERS.items() if provider.library in available and name != "cpu"]
     if choice in ("auto", "cpu"):
         reason = "the CPU, as asked" if choice == "cpu" else "the CPU: it computes in the memory that holds the cache"
@@ -58,3 +73,17 @@ def choose(choice: str, available: Sequence[str]) -> Choice:
         return Choice((provider.library, CPU), f"{choice}, as asked; the cache is copied to it at every step")
     problem = f"provider={choice}: the installed onnxruntime has no {provider.library} (pip install {provider.package})"
     return Choice((CPU,), f"the CPU, because {problem}", problem)
+
+
+def _planned(device: str, available: Sequence[str]) -> Choice:
+    from edgellm_onnx.devices import kind_of
+
+    kind = kind_of(device)
+    if kind is None:
+        return Choice((CPU,), "", f"the plan is for {device}, which is no device of onnxruntime", planned=True)
+    provider = PROVIDERS[kind.provider]
+    if provider.library not in available:
+        problem = f"the plan is for {device}, and the installed onnxruntime has no {provider.library}"
+        return Choice((CPU,), "", f"{problem} (pip install {provider.package})", planned=True)
+    reason = f"{device}, as planned; the cache lies {'there' if kind.memory else 'in RAM'}"
+    return Choice((provider.library, CPU), reason, options=kind.options, memory=kind.memory, planned=True)

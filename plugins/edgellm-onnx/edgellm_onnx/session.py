@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import logging
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ import onnxruntime
 from edgellm.errors import BackendUnavailable, BadArtifact, UnsupportedArtifact, option
 from edgellm.types.plan import Settings
 from edgellm_onnx.options import Options
-from edgellm_onnx.providers import CPU, Choice
+from edgellm_onnx.providers import CPU, PROVIDERS, Choice
 
 log = logging.getLogger("edgellm.onnx")
 
@@ -26,6 +28,8 @@ LEVELS = {
     "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     "off": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
 }
+LEAST_SHARE = 0.5  # of a graph's operators, that a provider must compute to be called its provider
+_SOURCE = re.compile(r"^.*(?:\[ONNXRuntimeError\] : |\[ERROR\] )")  # file and function, before the words
 MOST_HEARD = 64 * 1024  # bytes of a library's log
 OUT_OF_MEMORY = ("bad allocation", "bad_alloc", "failed to allocate memory", "cannot allocate memory")
 UNSUPPORTED = ("not implemented", "opset", "is not a registered function", "no such operator", "ir_version")
@@ -36,6 +40,8 @@ class Opened:
     session: onnxruntime.InferenceSession
     provider: str  # as onnxruntime names the one that comes first
     reason: str
+    memory: str = ""  # where caches lie, as in `Choice.memory`
+    nodes: str = ""  # how many of the graph's it computes; "" = all, on the CPU
 
 
 def session_options(settings: Settings, options: Options) -> onnxruntime.SessionOptions:
@@ -58,42 +64,87 @@ def session_options(settings: Settings, options: Options) -> onnxruntime.Session
 def open_session(graph: Path, settings: Settings, options: Options, choice: Choice) -> Opened:
     """
     Raises:
-        BadArtifact, UnsupportedArtifact: onnxruntime refuses the graph. BackendUnavailable: no memory.
+        BadArtifact, UnsupportedArtifact: onnxruntime refuses the graph.
+        BackendUnavailable: no memory, or the plan counts on a provider that does not compute it.
     """
     native = session_options(settings, options)
     if choice.problem:
-        log.error("%s; computing on the CPU instead", choice.problem)
+        _instead(choice, choice.problem)
     if choice.providers != (CPU,):
+        native.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         messages: list[str] = []
         try:
-            with _overhearing(messages):
-                session = _session(graph, native, choice.providers)
+            with overhearing(messages):
+                load_vendor_libraries(choice.providers[0])
+                session = _session(graph, native, choice.with_options)
         except Exception as error:
             # Whatever a vendor's library raises: the same graph on the CPU tells whether the graph is to blame.
-            problem = f"{choice.providers[0]} does not start ({_words(error)})"
-            log.error("%s; computing on the CPU instead", problem)
+            problem = f"{choice.providers[0]} does not start ({words(error)})"
+            _instead(choice, problem)
             choice = Choice((CPU,), f"the CPU, because {problem}", problem)
         else:
-            started = session.get_providers()
-            if started[0] == choice.providers[0]:
-                return Opened(session, started[0], choice.reason)
-            cause = f" ({messages[0]})" if messages else ""
-            problem = f"{choice.providers[0]} did not start{cause}; onnxruntime took {started[0]}"
-            log.error("%s", problem)
-            return Opened(session, started[0], problem)
+            return _started(session, choice, messages)
     with refusing(f"{graph} cannot be opened"):
         return Opened(_session(graph, native, (CPU,)), CPU, choice.reason)
 
 
+def _instead(choice: Choice, problem: str) -> None:
+    """The CPU takes the place of what was asked for, and the log says so; not of what a plan counts on."""
+    if choice.planned:
+        raise BackendUnavailable(
+            problem, hint=f"{option('gpu_layers', 0)} plans for the CPU; `edgellm doctor` says what is installed"
+        )
+    log.error("%s; computing on the CPU instead", problem)
+
+
+def _started(session: onnxruntime.InferenceSession, choice: Choice, messages: list[str]) -> Opened:
+    """The session, if the provider that was wanted computes it: else onnxruntime goes on and is silent."""
+    provider, first = choice.providers[0], session.get_providers()[0]
+    if first != provider:
+        cause = f" ({messages[0]})" if messages else ""
+        problem = f"{provider} did not start{cause}; onnxruntime took {first}"
+        if choice.planned:
+            _instead(choice, problem)
+        log.error("%s", problem)
+        return Opened(session, first, problem)
+    nodes = assigned(session)
+    own, total = nodes[provider], sum(nodes.values())
+    told = f"{own} of {total} operators" if total else "onnxruntime does not say which operators"
+    if total and own < total * LEAST_SHARE:
+        others = ", ".join(f"{name} {count}" for name, count in nodes.items() if name != provider)
+        problem = f"{provider} computes only {told} of this graph ({others})"
+        if choice.planned:
+            _instead(choice, problem)
+        log.error("%s", problem)
+    return Opened(session, first, choice.reason, choice.memory, told)
+
+
+def assigned(session: onnxruntime.InferenceSession) -> collections.Counter[str]:
+    """Operators by the provider that computes them; none where the library does not tell."""
+    nodes: collections.Counter[str] = collections.Counter()
+    tell = getattr(session, "get_provider_graph_assignment_info", None)
+    for part in () if tell is None else tell():
+        nodes[part.ep_name] += len(part.get_nodes())
+    return nodes
+
+
 def _session(
-    graph: Path, options: onnxruntime.SessionOptions, providers: tuple[str, ...]
+    graph: Path, options: onnxruntime.SessionOptions, providers: tuple[str | tuple[str, dict[str, str]], ...]
 ) -> onnxruntime.InferenceSession:
     # Without the last argument a provider that fails, now or in a step, would be replaced behind our back.
     return onnxruntime.InferenceSession(str(graph), options, providers=list(providers), enable_fallback=0)
 
 
+def load_vendor_libraries(provider: str) -> None:
+    """CUDA's libraries may lie in wheels beside onnxruntime, where no loader looks."""
+    preload = getattr(onnxruntime, "preload_dlls", None)
+    if provider == PROVIDERS["cuda"].library and preload is not None:
+        with contextlib.redirect_stdout(sys.stderr):
+            preload()
+
+
 @contextlib.contextmanager
-def _overhearing(messages: list[str]) -> Iterator[None]:
+def overhearing(messages: list[str]) -> Iterator[None]:
     """Collects why a provider's library does not load: onnxruntime only logs that, and goes on without it."""
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as file:
@@ -105,9 +156,9 @@ def _overhearing(messages: list[str]) -> Iterator[None]:
             os.close(stderr)
             file.seek(0)
             text = file.read(MOST_HEARD).decode("utf-8", "replace")
-            # A line is [E:onnxruntime:Default, file.cc:12 Function] in colours, then the words.
-            lines = re.findall(r"(?:\[[EW]:onnxruntime:.*?\] )(.*?)(?:\x1b|$)", text, re.MULTILINE)
-            messages += [line.rpartition("[ONNXRuntimeError] : ")[2].strip()[:400] for line in lines if line.strip()]
+            # A line is [E:onnxruntime:Default, file.cc:12 Function] in colours, then the words. Errors before warnings.
+            lines = sorted(re.findall(r"\[([EW]):onnxruntime:.*?\] (.*?)(?:\x1b|$)", text, re.MULTILINE))
+            messages += [_SOURCE.sub("", line).strip()[:400] for _, line in lines if line.strip()]
 
 
 @contextlib.contextmanager
@@ -116,17 +167,17 @@ def refusing(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        words = _words(error)
-        lower = words.lower()
+        said = words(error)
+        lower = said.lower()
         if any(mark in lower for mark in OUT_OF_MEMORY):
             raise BackendUnavailable(
-                f"{what}: no memory ({words})", hint=f"ask for less with {option('ctx')} or {option('slots')}"
+                f"{what}: no memory ({said})", hint=f"ask for less with {option('ctx')} or {option('slots')}"
             ) from error
         kind = UnsupportedArtifact if any(mark in lower for mark in UNSUPPORTED) else BadArtifact
-        raise kind(f"{what}: {words}", hint="`edgellm doctor` names the onnxruntime in use") from error
+        raise kind(f"{what}: {said}", hint="`edgellm doctor` names the onnxruntime in use") from error
 
 
-def _words(error: Exception) -> str:
+def words(error: Exception) -> str:
     """The first line of a message, without the library's source file."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return f"{type(error).__name__}: {lines[0].removeprefix('[ONNXRuntimeError] : ')[:400]}"
