@@ -15,6 +15,7 @@ from support import onnx_models
 from support.onnx_models import KINDS, Tiny
 from support.refusals import refuses
 
+from edgellm import settings
 from edgellm.contract.engine import SlotInput
 from edgellm.errors import BackendUnavailable
 from edgellm.hardware import profiles
@@ -32,8 +33,8 @@ GIB = 1024**3
 
 def opened(folder, device="", n_slots=4, **options):
     placed = {"gpu_layers": -1, "devices": (device,)} if device else {}
-    settings = Settings(128, n_slots, n_batch=64, options=tuple(options.items()), **placed)
-    return OnnxBackend().open(LaunchPlan("onnx", Artifact("onnx", (str(folder),), "tiny"), settings))
+    run = Settings(128, n_slots, n_batch=64, options=tuple(options.items()), **placed)
+    return OnnxBackend().open(LaunchPlan("onnx", Artifact("onnx", (str(folder),), "tiny"), run))
 
 
 @pytest.fixture(scope="module")
@@ -111,8 +112,6 @@ def test_whether_a_provider_starts_is_tried_and_a_silent_replacement_is_found():
 
 
 def test_what_starts_is_kept_and_what_does_not_is_tried_again(tmp_path, monkeypatch):
-    from edgellm import settings
-
     monkeypatch.setenv("EDGELLM_HOME", str(tmp_path))
     kept = settings.current().cache_dir / "onnx-probe"
     assert "does not start" in library.start_problem("NoSuchExecutionProvider", {}, "a GPU")
@@ -152,9 +151,9 @@ def test_a_plan_for_a_device_that_is_not_there_is_refused(tmp_path, device):
 
 
 def test_single_layers_are_refused(tmp_path):
-    settings = Settings(128, gpu_layers=1, devices=("CUDA0",))
+    run = Settings(128, gpu_layers=1, devices=("CUDA0",))
     with refuses(BackendUnavailable):
-        OnnxBackend().open(LaunchPlan("onnx", Artifact("onnx", (str(onnx_models.shared(tmp_path)),), "tiny"), settings))
+        OnnxBackend().open(LaunchPlan("onnx", Artifact("onnx", (str(onnx_models.shared(tmp_path)),), "tiny"), run))
 
 
 def test_a_plan_for_a_provider_that_leaves_the_graph_to_the_cpu_is_refused_and_asked_for_it_is_told(
@@ -164,15 +163,15 @@ def test_a_plan_for_a_provider_that_leaves_the_graph_to_the_cpu_is_refused_and_a
     azure = "AzureExecutionProvider"
     if azure not in onnxruntime.get_available_providers():
         pytest.skip("this onnxruntime has no provider that takes no operator")
-    graph, settings = onnx_models.shared(tmp_path) / "model.onnx", Settings(128)
+    graph, run = onnx_models.shared(tmp_path) / "model.onnx", Settings(128)
     wanted = choose("cuda", [PROVIDERS["cuda"].library])
     options = session.Options()
     with caplog.at_level(logging.ERROR, "edgellm.onnx"):
-        told = session.open_session(graph, settings, options, replace(wanted, providers=(azure, CPU)))
+        told = session.open_session(graph, run, options, replace(wanted, providers=(azure, CPU)))
     assert told.nodes.startswith("0 of ")
     assert f"{azure} computes only 0 of " in caplog.text
     with refuses(BackendUnavailable):
-        session.open_session(graph, settings, options, replace(wanted, providers=(azure, CPU), planned=True))
+        session.open_session(graph, run, options, replace(wanted, providers=(azure, CPU), planned=True))
 
 
 def test_the_plan_s_device_decides_and_an_option_overrides_it():

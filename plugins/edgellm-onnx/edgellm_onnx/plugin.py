@@ -9,7 +9,6 @@ from edgellm.contract.backend import Advice, Backend, Offload, loading_library
 from edgellm.contract.engine import Engine
 from edgellm.contract.hookspecs import hookimpl
 from edgellm.errors import BackendUnavailable, EdgeLLMError, option
-from edgellm.types.request import ALL_LAYERS
 from edgellm_onnx import library
 from edgellm_onnx.bert_backend import LARGE_PAGES, BertBackend
 from edgellm_onnx.options import Options
@@ -67,6 +66,8 @@ class OnnxBackend:
             return None  # said again, loudly, when it is opened
 
     def open(self, plan: LaunchPlan) -> Engine:
+        from edgellm.types.request import ALL_LAYERS
+
         options = Options.parse(plan.settings.options)
         if plan.settings.gpu_layers != (ALL_LAYERS if plan.settings.devices else 0):
             raise BackendUnavailable(
