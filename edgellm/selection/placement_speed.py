@@ -111,7 +111,9 @@ def prefill(placement: Placement, shape: Shape, weights: Weights, tokens: int | 
     band = (first.low / first.tok_s, first.high / first.tok_s)
     if not placement.host_weight_bytes or placement.parts[0].device.provider is not None:
         rate = banded(1 / seconds, band, first.basis)
-        return by_provider(rate, placement.parts[0].device, placement.copied_bytes, prompt=min(tokens, placement.ubatch))
+        return by_provider(
+            rate, placement.parts[0].device, placement.copied_bytes, prompt=min(tokens, placement.ubatch)
+        )
     # llama.cpp copies within one memory, too.
     shared = placement.is_unified
     link = min(link_gb_s(part.gpu, shared=shared) for part in parts)
