@@ -330,3 +330,7 @@ def speak_in_flags(on: bool = True) -> bool:
     global _in_flags
     before, _in_flags = _in_flags, on
     return before
+
+
+class SecondBest(UserWarning):
+    """Warned of by `EdgeLLM.auto()`: a better model would be chosen, but its source does not answer."""

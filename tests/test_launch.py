@@ -26,6 +26,7 @@ from edgellm.contract.source import FetchedFile, Progress
 from edgellm.errors import (
     BadArtifact,
     DiskFull,
+    SecondBest,
     SourceError,
     SourceUnreachable,
     UnknownModel,
@@ -120,6 +121,13 @@ def test_where_the_hub_is_dead_the_best_that_answers_is_served(smollm2: str, mon
     assert decision.would_choose.model in second_best
     assert "no network" in second_best
     assert SMOLLM2 in second_best
+
+    echo = launch.model_plan("echo", SelectionRequest())
+    monkeypatch.setattr(launch, "plan", lambda *_, **__: (echo, decision))
+    with pytest.warns(SecondBest) as told:
+        EdgeLLM.auto(isolate=False).close()
+    assert [str(warning.message) for warning in told] == [second_best]
+    assert told[0].filename == __file__
 
 
 @pytest.mark.model

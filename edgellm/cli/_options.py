@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edgellm.types.plan import Decision, LaunchPlan
 
 F = TypeVar("F", bound=Callable[..., Any])
+AUTO = "auto"  # in place of a model
 
 gpu_layers = click.option(
     "--gpu-layers",
@@ -190,10 +191,15 @@ def samples(command: F) -> F:
     return command
 
 
+def _named(_context: click.Context, _param: click.Parameter, model: str | None) -> str | None:
+    return None if model == AUTO else model
+
+
 def chooses(command: F, tasks: Words = TASK) -> F:
     """The flags of `launch_options` that choose a model and its file, and the argument MODEL."""
     task = click.option("--task", default="chat", show_default=True, type=tasks, help="What the model is for.")
-    for option in reversed((click.argument("model", required=False, type=MODEL), task, *_CHOOSING)):
+    model = click.argument("model", required=False, type=MODEL, callback=_named)
+    for option in reversed((model, task, *_CHOOSING)):
         command = option(command)
     return command
 

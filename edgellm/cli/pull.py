@@ -19,7 +19,7 @@ SCHEMA = 1
 def command(*, model: str | None, as_json: bool, **options: Any) -> None:
     """Fetch a model without running it.
 
-    MODEL is a catalog id, ID:QUANT or an address; without it, the best model that this machine runs well is fetched.
+    MODEL is a catalog id, ID:QUANT or an address; "auto", or none, fetches the best model that this machine runs well.
     """
     from edgellm.contract.child import ended_with_us
 

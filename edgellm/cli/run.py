@@ -37,6 +37,7 @@ HELP = {
 
 @click.command(
     epilog=examples(
+        'edgellm run auto "Why is the sky blue?"',
         'edgellm run qwen3-4b "Why is the sky blue?"',
         "edgellm run --task code < question.txt",
         'edgellm run qwen3-4b "Summarise this text:" < letter.txt',
@@ -80,7 +81,7 @@ def command(
     """Chat with a model in the terminal.
 
     With PROMPT, with text on standard input, or with both, it answers once. MODEL is a catalog id, a path of a model
-    file, or "echo"; without it, the best model that this machine runs well is chosen.
+    file, or "echo"; "auto", or none, chooses the best model that this machine runs well.
     """
     from edgellm.app.adapters import answering_with_all
     from edgellm.contract.child import ended_with_us
@@ -131,7 +132,7 @@ def _as_prompt(error: UnknownModel, model: str | None, prompt: str | None) -> Un
         return error
     return UnknownModel(
         f"the first argument is the model, and none is called {model[:60]!r}",
-        hint='name one before the question: edgellm run qwen3-4b "Why is the sky blue?"; `edgellm models` lists them',
+        hint='let one be chosen: edgellm run auto "Why is the sky blue?"; or name one of `edgellm models`',
     )
 
 

@@ -129,8 +129,8 @@ def command(
 ) -> int:
     """Serve a model over HTTP on this machine.
 
-    MODEL is a catalog id (see `edgellm models`), a path of a model file, or "echo"; without it, the best model that
-    this machine runs well is chosen and fetched.
+    MODEL is a catalog id (see `edgellm models`), a path of a model file, or "echo"; "auto", or none, chooses the best
+    model that this machine runs well, and fetches it.
     """
     say, warn = log_lines.set_up(log_level, log_format)
     with log_lines.in_order(), contextlib.nullcontext() if log_format is None else log_lines.errors_logged():

@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import warnings
 import weakref
 from typing import TYPE_CHECKING, NoReturn, Self, Unpack
 
@@ -22,7 +23,7 @@ from edgellm.app import launch
 from edgellm.app.download import PlannedDownload
 from edgellm.app.verify import Verification
 from edgellm.contract.manager import plugins
-from edgellm.errors import EdgeLLMError, UsageError
+from edgellm.errors import EdgeLLMError, SecondBest, UsageError
 from edgellm.runtime.session import Session, SessionState
 from edgellm.sdk.adapters import AdapterMethods
 from edgellm.sdk.chat import ChatMethods
@@ -34,6 +35,7 @@ from edgellm.store.library import silent
 from edgellm.text.template_process import TemplateProcess
 from edgellm.types.options import LaunchKeywords, LaunchOptions, SelectionKeywords
 from edgellm.types.plan import Decision, LaunchPlan
+from edgellm.types.reason import SourceSilent
 from edgellm.units import show_size
 
 if TYPE_CHECKING:
@@ -86,10 +88,15 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods, TokenMethods, Adap
 
         Raises:
             NothingFits, SourceError, BackendError, UsageError.
+
+        Warns:
+            SecondBest: a better model would be chosen, but its source does not answer, and offline was not asked for.
         """
         settings.check(os.environ)
         _check_progress(progress)
         plan, decision = launch.plan(None, LaunchOptions.of(**options), progress=progress, approve=_announced)
+        if why := _second_best(decision):
+            warnings.warn(why, SecondBest, stacklevel=2)
         return cls(plan, decision=decision, isolate=isolate)._loaded()
 
     @classmethod
@@ -199,6 +206,12 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods, TokenMethods, Adap
             self.close()
             raise
         return self
+
+
+def _second_best(decision: Decision | None) -> str:
+    if decision is None or not any(isinstance(fact, SourceSilent) for fact in decision.reasons):
+        return ""
+    return explain.second_best(decision)
 
 
 def _announced(download: PlannedDownload) -> None:

@@ -62,8 +62,9 @@ def test_its_name_is_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_command_tries_it() -> None:
     named = CliRunner().invoke(cli, ["run", "trial", "hello", "--no-isolate"])
     by_flag = CliRunner().invoke(cli, ["run", "--backend", "trial", "--no-isolate"], input="hello")
+    chosen = CliRunner().invoke(cli, ["run", "auto", "hello", "--backend", "trial", "--no-isolate"])
 
-    assert (named.output, by_flag.output) == ("hello\n", "hello\n")
+    assert (named.output, by_flag.output, chosen.output) == ("hello\n",) * 3
 
 
 def test_a_path_is_its_where_it_is_named(book: str, tmp_path: Path) -> None:
