@@ -225,7 +225,9 @@ class Installer:
         key = fingerprint(part)
         extras = self.extras_of(part)
         old = self.before.get(part.name)
-        if old and (old.key, old.status, old.extras) == (key, "installed", extras):
+        # With --gpu, what it needs may have been taken away for another build.
+        is_same = old is not None and (old.key, old.status, old.extras) == (key, "installed", extras)
+        if old and is_same and not (self.gpu and part.optional):
             return old
         print(f"Installing {part.name}", flush=True)
         started = time.monotonic()

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from edgellm.adaptation.arrays import ArrayFile, write_arrays
 from edgellm.contract.tuner import Arrays
 from edgellm.errors import BadArtifact
+from edgellm.types.tune_device import CPU
 from edgellm.types.tuning import TuneEvaluation, TuneSettings
 
 _META, _STATE = "meta", "state/"
@@ -38,9 +39,12 @@ class TuneKey(msgspec.Struct, frozen=True):
 
     @property
     def sha256(self) -> str:
-        # The number of threads changes last bits only: `CheckpointOrigin`.
-        settings = msgspec.structs.replace(self.settings, n_threads=1)
-        return _hash(msgspec.structs.replace(self, settings=settings))
+        key = msgspec.to_builtins(self)
+        # Number of threads and device change last bits only: `CheckpointOrigin`. Before there were devices, nothing
+        # stood for them here: what was begun then is gone on from.
+        key["settings"] |= {"n_threads": 1}
+        del key["settings"]["device"]
+        return hashlib.sha256(msgspec.json.encode(key, order="sorted")).hexdigest()
 
 
 class CheckpointOrigin(msgspec.Struct, frozen=True):
@@ -49,6 +53,7 @@ class CheckpointOrigin(msgspec.Struct, frozen=True):
     machine: str
     build: str
     n_threads: int
+    device: str = CPU
 
 
 class _Meta(msgspec.Struct, frozen=True):
@@ -129,7 +134,3 @@ class Checkpoints:
 
 def _as_array(meta: _Meta) -> npt.NDArray[np.uint8]:
     return np.frombuffer(msgspec.json.encode(meta), np.uint8)
-
-
-def _hash(value: msgspec.Struct) -> str:
-    return hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()

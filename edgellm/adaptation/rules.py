@@ -25,6 +25,7 @@ from edgellm.adaptation.example import Example
 from edgellm.adaptation.packing import pack
 from edgellm.adaptation.priority import LAST, least_share
 from edgellm.adaptation.schedule import count_steps, steps_of_epoch
+from edgellm.types.tune_device import CPU, TuneDevice
 from edgellm.types.tune_reason import (
     TuneAlternative,
     TuneBusy,
@@ -36,6 +37,7 @@ from edgellm.types.tune_reason import (
     TuneReason,
     TuneRowsChosen,
     TuneTimeChosen,
+    scarce_bytes,
 )
 from edgellm.types.tuning import METHODS, Method, TuneFootprint, TuneSettings, TuneSize
 
@@ -48,6 +50,7 @@ _USED_TIME = 0.9  # of that which is asked for: loading, looks at held-out rows 
 # Of the predicted time on a quiet machine. Measured 0.8 to 1.2 on a Zen 4 (docs/benchmarks/log/tuning.md); rates of
 # other processors are by the width of their vectors, and were not measured.
 _SPAN = 0.8, 2.0
+_SPAN_OF_GPU = 0.3, 4.0  # none was measured
 _LOOKS = 5  # at the held-out rows
 _PATIENCE = 3
 _SAVED_EVERY_S = 60.0
@@ -71,6 +74,14 @@ class TuneQuestion:
     load: float | None = None  # of a machine whose processors others want, too
     processors: int = 1
     asked: Mapping[str, Any] = field(default_factory=dict)
+    device: TuneDevice | None = None  # a GPU; None = the processor
+
+    def holds(self, footprint: TuneFootprint) -> bool:
+        """Whether RAM does, and the GPU's memory."""
+        if self.device is None or not self.device.unified:
+            held = self.device is None or footprint.device_bytes <= self.device.room_bytes
+            return held and footprint.needed_bytes <= self.budget_bytes
+        return scarce_bytes(footprint, self.device) <= min(self.budget_bytes, self.device.room_bytes)
 
 
 @dataclass(frozen=True)
@@ -88,11 +99,11 @@ class _Way:
     footprint: TuneFootprint
     tok_s: float
 
-    def alternative(self, budget_bytes: int) -> TuneAlternative:
+    def alternative(self, question: TuneQuestion) -> TuneAlternative:
         names = ("method", "rank", "length", "batch", "checkpointing", "quantized")
         same = {name: getattr(self.settings, name) for name in names}
-        needed = self.footprint.needed_bytes
-        return TuneAlternative(**same, needed_bytes=needed, tok_s=self.tok_s, fits=needed <= budget_bytes)
+        needed, fits = scarce_bytes(self.footprint, question.device), question.holds(self.footprint)
+        return TuneAlternative(**same, needed_bytes=needed, tok_s=self.tok_s, fits=fits)
 
 
 def decide(question: TuneQuestion, formulas: TunerFormulas) -> TuneChoice:
@@ -109,27 +120,33 @@ def decide(question: TuneQuestion, formulas: TunerFormulas) -> TuneChoice:
     return msgspec.structs.replace(choice, instead=other.settings if other.fits else None)
 
 
+def size_of(question: TuneQuestion, length: int) -> TuneSize:
+    """In rows of that length."""
+    cut = [example.cut(length) for example in question.examples]
+    return pack([example for example in cut if example.n_supervised] or cut[:1], length).size
+
+
 class _Rules:
     def __init__(self, question: TuneQuestion, formulas: TunerFormulas) -> None:
         self._question = question
         self._formulas = formulas
         self._longest = max(map(len, question.examples))
         self._n_supervised = sum(example.n_supervised for example in question.examples)
-        self._sizes = functools.cache(self._size)
+        self._sizes = functools.cache(functools.partial(size_of, question))
 
     def choice(self) -> TuneChoice:
-        budget, levels = self._question.budget_bytes, list(self._levels())
+        question, levels = self._question, list(self._levels())
         tried: list[_Way] = []
         fitting: list[_Way] = []
         for rank, length in levels:
             settings = list(self._savings(rank, length))
             tried.append(self._way(settings[-1]))  # that needs least
-            if tried[-1].footprint.needed_bytes <= budget:
+            if question.holds(tried[-1].footprint):
                 tried += map(self._way, settings[:-1])
-                fitting = [way for way in tried if way.footprint.needed_bytes <= budget]
+                fitting = [way for way in tried if question.holds(way.footprint)]
                 break
-        chosen = max(fitting, key=_speed) if fitting else min(tried, key=lambda way: way.footprint.needed_bytes)
-        others = dict.fromkeys(way.alternative(budget) for way in tried if way is not chosen)
+        chosen = max(fitting, key=_speed) if fitting else min(tried, key=self._needed)
+        others = dict.fromkeys(way.alternative(question) for way in tried if way is not chosen)
         chosen = replace(chosen, settings=self._timed(chosen))
         size = self._sizes(chosen.settings.length)
         n_epochs = count_steps(chosen.settings, size.n_rows) / steps_of_epoch(chosen.settings, size.n_rows)
@@ -138,12 +155,16 @@ class _Rules:
             fits=bool(fitting),
             settings=chosen.settings,
             footprint=chosen.footprint,
-            budget_bytes=budget,
+            budget_bytes=question.budget_bytes,
             tok_s=chosen.tok_s,
             wall_s=wall_s,
             reasons=self._reasons(chosen, levels[0], wall_s),
             rejected=tuple(others),
+            device=question.device,
         )
+
+    def _needed(self, way: _Way) -> int:
+        return scarce_bytes(way.footprint, self._question.device)
 
     def _levels(self) -> Iterator[tuple[int, int]]:
         """(rank, length), the best first."""
@@ -178,6 +199,7 @@ class _Rules:
             "learning_rate": _RATES.get(method, _USUAL_RATE),
             "n_threads": self._question.n_threads,
             "seed": self._question.seed,
+            "device": self._question.device.name if self._question.device else CPU,
         }
         return TuneSettings(**{**usual, **fields, **asked})
 
@@ -197,10 +219,6 @@ class _Rules:
     def _way(self, settings: TuneSettings) -> _Way:
         footprint = self._formulas.footprint(settings, self._sizes(settings.length))
         return _Way(settings, footprint, self._formulas.rate(settings))
-
-    def _size(self, length: int) -> TuneSize:
-        cut = [example.cut(length) for example in self._question.examples]
-        return pack([example for example in cut if example.n_supervised] or cut[:1], length).size
 
     def _timed(self, way: _Way) -> TuneSettings:
         """With epochs, an end, and moments to look and to save."""
@@ -232,6 +250,7 @@ class _Rules:
         n_steps = count_steps(settings, size.n_rows)
         is_cut = bool(settings.max_steps) and n_steps < settings.epochs * steps_of_epoch(settings, size.n_rows)
         rankless = settings.method in _RANKLESS
+        low, high = _SPAN if self._question.device is None else _SPAN_OF_GPU
         rank = TuneRankChosen(
             settings.rank,
             "rank" in asked,
@@ -260,7 +279,7 @@ class _Rules:
                 way.tok_s,
             ),
             TuneTimeChosen(
-                settings.epochs, n_steps, wall_s, _SPAN[0] * wall_s, _SPAN[1] * wall_s, self._question.seconds, is_cut
+                settings.epochs, n_steps, wall_s, low * wall_s, high * wall_s, self._question.seconds, is_cut
             ),
             *self._busy(wall_s),
         )

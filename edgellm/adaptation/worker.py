@@ -224,7 +224,7 @@ def tune_here(job: TuneJob, tell: Tell, asked: threading.Event) -> None:
     held_out = packed.read(folder / HELD_OUT) if (folder / HELD_OUT).exists() else None
     trainer = plugins().tuners()[job.tuner].open(job.base, job.settings)
     try:
-        origin = CheckpointOrigin(job.machine, trainer.build, job.settings.n_threads)
+        origin = CheckpointOrigin(job.machine, trainer.build, job.settings.n_threads, job.settings.device)
         checkpoints = Checkpoints(folder, key_of(job, rows, held_out), origin)
         course = Course(job.settings, rows, held_out, checkpoints, folder, _spelling(job.base))
         train(course, trainer, tell, goes_on=lambda: not asked.is_set())

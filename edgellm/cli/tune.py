@@ -10,7 +10,7 @@ import click
 
 from edgellm.cli.download import yes
 from edgellm.cli.page import examples, say, say_json
-from edgellm.cli.words import METHOD, MODEL, QUANT, TOKENS, WholeNumber
+from edgellm.cli.words import METHOD, MODEL, QUANT, TOKENS, TUNE_DEVICE, WholeNumber
 
 if TYPE_CHECKING:
     from edgellm.app.tune.plan import TunePlan
@@ -55,6 +55,9 @@ SCHEMA = 1
 @click.option("--general", metavar="FILE|none", help="Text that shows what was forgotten; unset = one that ships.")
 @click.option("--control", is_flag=True, help="Tune on shuffled answers, too, which must not help.")
 @click.option("--against", metavar="MODEL", help="Another model, not tuned, that answers the same held-out questions.")
+@click.option(
+    "--device", type=TUNE_DEVICE, metavar="NAME", help="Where it computes; unset = a GPU where that is better."
+)
 @click.option("--threads", type=int, metavar="N", help="Threads to compute with, instead of what fits here.")
 @yes
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/cli.md).")
@@ -140,6 +143,7 @@ def _answer(planned: TunePlan, tuned: Tuned | None) -> dict[str, Any]:
         "schema": SCHEMA,
         **msgspec.to_builtins(preview),
         "needed_bytes": preview.choice.footprint.needed_bytes,
+        "device_bytes": preview.choice.footprint.device_bytes,
         "reasons": list(map(words.reason, preview.choice.reasons)),
         "problems": words.problems(preview.report),
         "tuned": msgspec.to_builtins(tuned),

@@ -121,9 +121,16 @@ def _methods(_incomplete: str) -> Iterable[str]:
     return METHODS
 
 
+def _tune_devices(_incomplete: str) -> Iterable[str]:
+    from edgellm.types.tune_device import DEVICE_KINDS
+
+    return ("auto", *DEVICE_KINDS)
+
+
 TASK = Words("task", _tasks, few=True)
 WRITING_TASK = Words("task", lambda incomplete: [task for task in _tasks(incomplete) if task != "embed"], few=True)
 METHOD = Words("method", _methods, few=True)
+TUNE_DEVICE = Words("device", _tune_devices)
 KV = Words("kv", _caches, few=True)
 BACKEND = Words("backend", _backends, few=True)
 PROFILE = Words("profile", _profiles, or_file=True)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # numpy costs 80 ms to import
     import numpy as np
     import numpy.typing as npt
 
+    from edgellm.types.gpu import Gpu
     from edgellm.types.machine import Machine
 
 Arrays: TypeAlias = "Mapping[str, npt.NDArray[np.generic]]"
@@ -119,20 +120,28 @@ class Tuner(Protocol):
         """What is not installed, and the command that gets it; None = it can run. No heavy import."""
         ...
 
+    def lacks(self, kind: str) -> Advice | None:
+        """Why it cannot compute on devices of this kind ("cpu", "cuda", "mps", "xpu": `types.tune_device`), and what
+        gets it; None = as far as can be told without its library, it can. No heavy import."""
+        ...
+
     def supports(self, base: Artifact) -> list[str]:
         """Reasons it cannot tune this model; empty = it can. Reads headers only."""
         ...
 
     def footprint(self, base: Artifact, settings: TuneSettings, size: TuneSize) -> TuneFootprint:
-        """By a formula, without native code, in 2 s at most. Reads headers only."""
+        """By a formula, without native code, in 2 s at most, for `settings.device`. Reads headers only."""
         ...
 
-    def rate(self, base: Artifact, settings: TuneSettings, machine: Machine) -> float:
-        """Tokens per second that are learned from, as predicted. Reads headers only."""
+    def rate(self, base: Artifact, settings: TuneSettings, machine: Machine, gpu: Gpu | None = None) -> float:
+        """Tokens per second that are learned from, as predicted. Reads headers only.
+
+        `gpu`: what is known of `settings.device` where that is no processor; None = nothing.
+        """
         ...
 
     def open(self, base: Artifact, settings: TuneSettings) -> Trainer:
-        """Load the model, with the first values of what is trained. Called in a worker only.
+        """Load the model on `settings.device`, with the first values of what is trained. Called in a worker only.
 
         Raises:
             BackendUnavailable, BadArtifact, UnsupportedArtifact.

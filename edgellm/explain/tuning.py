@@ -7,8 +7,11 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
 from edgellm.errors import option
+from edgellm.types.tune_device import CPU
 from edgellm.types.tune_reason import (
     TuneBusy,
+    TuneDeviceChosen,
+    TuneDevicePassed,
     TuneLengthChosen,
     TuneMemoryChosen,
     TuneMethodChosen,
@@ -103,6 +106,10 @@ def disk(of: TunePreview) -> str:
 def reason(of: TuneReason) -> str:
     """Why it is tuned so."""
     match of:
+        case TuneDevicePassed():
+            return f"not on {of.device}{_described(of.description)}: {_passed(of)}"
+        case TuneDeviceChosen():
+            return _place(of)
         case TuneMethodChosen():
             return f"{of.method}, {'as asked' if of.asked else 'as usual here'}, learning rate {of.learning_rate:g}"
         case TuneRankChosen():
@@ -132,6 +139,44 @@ def reason(of: TuneReason) -> str:
             return f"Busy: {who}; until they are done it may come to {duration(of.wall_s)}{cure}"
 
 
+def _place(of: TuneDeviceChosen) -> str:
+    if of.device == CPU:
+        if of.asked:
+            return "on the processor, as asked"
+        return "on the processor" if of.n_passed else "on the processor: no GPU is seen that a tuning computes on"
+    words = [f"on {of.device}{_described(of.description)}{', as asked' if of.asked else ''}"]
+    if of.unified:
+        words.append(f"{show_size(of.needed_bytes)} of the memory that it shares (predicted, not measured on any GPU)")
+    else:
+        used = f"{show_size(of.needed_bytes)} of {show_size(of.room_bytes)} of its memory"
+        words.append(f"{used} (predicted, not measured on any GPU), {show_size(of.host_bytes)} of RAM beside it")
+    if of.held_bytes:
+        words.append(f"other programs hold {show_size(of.held_bytes)} there now, and what they take more may end it")
+    return "; ".join(words)
+
+
+def _described(name: str) -> str:
+    return f" ({name})" if name else ""
+
+
+def _passed(of: TuneDevicePassed) -> str:
+    match of.why:
+        case "no_code":
+            return f"{of.lacks} ({of.remedy})"
+        case "unusable":
+            return "no program here reaches it (`edgellm doctor` says why)"
+        case "not_named":
+            return "EDGELLM_DEVICE names others"
+        case "no_room":
+            return f"it takes {show_size(of.needed_bytes)} there, {show_size(of.room_bytes)} may be used"
+        case "slower":
+            return f"{of.tok_s:.0f} tokens a second there, {of.processor_tok_s:.0f} here (both predicted)"
+        case "unknown_speed":
+            return f"nothing tells how fast it is; {option('device', of.device)} takes it"
+        case "began_elsewhere":
+            return f"it began on another device, and goes on there; {option('device', of.device)} takes it"
+
+
 def _why(*, asked: bool, saves_memory: bool) -> str:
     return ", as asked" if asked else ", less than usual to save memory" if saves_memory else ""
 
@@ -148,7 +193,7 @@ def started(event: TuneStarted) -> str:
     if event.first_step:
         words.append(f"it goes on after step {event.first_step} of {event.n_steps}")
         if not event.exact:
-            words.append("bits may differ from those of one run: machine, library or threads are others")
+            words.append("bits may differ from those of one run: machine, device, library or threads are others")
     return "; ".join(words)
 
 

@@ -2,10 +2,46 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from edgellm.types.basis import Fact
+from edgellm.types.tune_device import TuneDevice
 from edgellm.types.tuning import Method, TuneFootprint, TuneSettings
+
+# What is wrong with a GPU: the tuner's library has no code for it; no program reaches it; another one was named for all
+# that computes here (EDGELLM_DEVICE); it holds less than this takes; it is slower than the processor; nothing tells how
+# fast it is; the tuning began on another device, and goes on there to the same bytes.
+PassedWhy = Literal["no_code", "unusable", "not_named", "no_room", "slower", "unknown_speed", "began_elsewhere"]
+
+
+class TuneDevicePassed(Fact, frozen=True):
+    """A GPU that is not taken."""
+
+    device: str
+    description: str
+    why: PassedWhy
+    needed_bytes: int = 0  # of its memory
+    room_bytes: int = 0
+    tok_s: float = 0.0  # there
+    processor_tok_s: float = 0.0
+    lacks: str = ""  # of the library, and what gets it
+    remedy: str = ""
+
+
+class TuneDeviceChosen(Fact, frozen=True):
+    """Where it computes. Of a GPU: bytes of its memory, of which `room_bytes` may be used now."""
+
+    device: str
+    asked: bool
+    n_passed: int = 0  # GPUs that are here and are not taken
+    description: str = ""
+    needed_bytes: int = 0
+    room_bytes: int = 0
+    held_bytes: int = 0  # by other programs, now
+    host_bytes: int = 0  # of RAM beside it
+    unified: bool = False
 
 
 class TuneMethodChosen(Fact, frozen=True):
@@ -43,7 +79,7 @@ class TuneMemoryChosen(Fact, frozen=True):
 
     checkpointing: bool
     quantized: bool
-    needed_bytes: int
+    needed_bytes: int  # of RAM
     budget_bytes: int
     tok_s: float
 
@@ -69,7 +105,15 @@ class TuneBusy(Fact, frozen=True):
 
 
 TuneReason = (
-    TuneMethodChosen | TuneRankChosen | TuneLengthChosen | TuneRowsChosen | TuneMemoryChosen | TuneTimeChosen | TuneBusy
+    TuneDevicePassed
+    | TuneDeviceChosen
+    | TuneMethodChosen
+    | TuneRankChosen
+    | TuneLengthChosen
+    | TuneRowsChosen
+    | TuneMemoryChosen
+    | TuneTimeChosen
+    | TuneBusy
 )
 
 
@@ -82,7 +126,7 @@ class TuneAlternative(Fact, frozen=True):
     batch: int
     checkpointing: bool
     quantized: bool
-    needed_bytes: int
+    needed_bytes: int  # as `TuneChoice.needed_bytes`
     tok_s: float
     fits: bool
 
@@ -99,3 +143,16 @@ class TuneChoice(msgspec.Struct, frozen=True):
     reasons: tuple[TuneReason, ...]
     rejected: tuple[TuneAlternative, ...]
     instead: TuneSettings | None = None  # where what was asked does not fit: other settings, which do
+    device: TuneDevice | None = None  # the GPU; None = the processor
+
+    @property
+    def needed_bytes(self) -> int:
+        """Of the memory that decides: the GPU's own where it is computed on one, else RAM."""
+        return scarce_bytes(self.footprint, self.device)
+
+
+def scarce_bytes(footprint: TuneFootprint, device: TuneDevice | None) -> int:
+    """Of the memory that decides."""
+    if device is None:
+        return footprint.needed_bytes
+    return footprint.device_bytes + (footprint.needed_bytes if device.unified else 0)

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import msgspec
 
 from edgellm.types.checks import check_range, check_types
+from edgellm.types.tune_device import CPU, device_name
 
 # rslora: alpha / sqrt(rank) instead of alpha / rank. lora-fa: A is frozen. vera: A and B are random, frozen and shared
 # by all layers. delta-lora: telescoped, the base stays as it is.
@@ -51,11 +52,13 @@ class TuneSettings(msgspec.Struct, frozen=True):
     eval_every: int = 0  # steps between two looks at the held-out rows; 0 = an epoch
     patience: int = 0  # evaluations without a better one until it stops early; 0 = it does not
     checkpoint_every: int = 50  # steps
+    device: str = CPU  # where it computes, as torch names it: "cuda:0", "mps", "xpu:0"
 
     def __post_init__(self) -> None:
         check_range(self.method in METHODS, f"method={self.method}", ", ".join(METHODS))
         check_range(self.schedule in SCHEDULES, f"schedule={self.schedule}", ", ".join(SCHEDULES))
         check_types(self)
+        check_range(device_name(self.device) == self.device, f"device={self.device}", "cpu, mps, cuda:N or xpu:N")
         for name, most in (
             ("rank", MAX_RANK),
             ("length", MAX_LENGTH),
@@ -89,7 +92,8 @@ class TuneSize(msgspec.Struct, frozen=True):
 
 
 class TuneFootprint(msgspec.Struct, frozen=True):
-    """Bytes of RAM that tuning takes at its highest, by term."""
+    """Bytes that tuning takes at its highest, by term: all of RAM, or on a GPU the first seven, with `spare_bytes`, of
+    its memory."""
 
     weights_bytes: int  # of the base, as they are held
     unpacked_bytes: int  # matrices that are unpacked for the moment
@@ -100,10 +104,32 @@ class TuneFootprint(msgspec.Struct, frozen=True):
     logits_bytes: int  # of one part of the loss, with its gradient
     data_bytes: int  # rows
     process_bytes: int  # interpreter and libraries
+    on_device: bool = False
+    spare_bytes: int = 0  # of a GPU: what its allocator rounds up or cannot use again, and room that libraries work in
+    copies_bytes: int = 0  # in RAM, of what a GPU holds: while it is loaded, and while a checkpoint is written
 
     @property
     def needed_bytes(self) -> int:
-        return sum(msgspec.structs.astuple(self))
+        """Of RAM."""
+        beside = self.data_bytes + self.process_bytes + self.copies_bytes
+        return beside if self.on_device else beside + self._computed_bytes
+
+    @property
+    def device_bytes(self) -> int:
+        """Of a GPU's memory, beside the context that a process has there."""
+        return self._computed_bytes + self.spare_bytes if self.on_device else 0
+
+    @property
+    def _computed_bytes(self) -> int:
+        weights = self.weights_bytes + self.unpacked_bytes
+        return (
+            weights
+            + self.trained_bytes
+            + self.gradient_bytes
+            + self.optimizer_bytes
+            + self.activation_bytes
+            + (self.logits_bytes)
+        )
 
 
 class TuneStarted(msgspec.Struct, frozen=True, tag=True):

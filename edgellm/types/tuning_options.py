@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from edgellm.errors import UsageError
 from edgellm.types.checks import check_names, check_range, check_types, plain_numbers
+from edgellm.types.tune_device import device_name
 from edgellm.types.tune_reason import TuneChoice
 from edgellm.types.tuning import METHODS, Method, TuneSettings, TuneSize
 from edgellm.types.tuning_data import DataReport
@@ -42,6 +43,7 @@ class TuneOptions(Struct, frozen=True, kw_only=True):
     against: str | None = None  # another model, not tuned, that answers the same held-out questions
     nice: int = 19  # how far it yields to other programs: 19 = whatever they do, 0 = it takes its share
     to: str | None = None  # of dora and full, which make a model and no adapter: its quantization; None = Q8_0
+    device: str | None = None  # "cpu", "cuda", "cuda:1", "mps" or "xpu"; None or "auto" = a GPU where that is better
 
     @classmethod
     def of(cls, **options: Any) -> Self:
@@ -56,7 +58,7 @@ class TuneOptions(Struct, frozen=True, kw_only=True):
         check_range(0 <= self.seed < 2**31, f"seed={self.seed}", "0 to 2147483647")
         check_range(0 <= self.nice <= 19, f"nice={self.nice}", "0 to 19")
         check_range(self.shots is None or 0 <= self.shots <= MOST_SHOTS, f"shots={self.shots}", f"0 to {MOST_SHOTS}")
-        _ = self.asked(), self.seconds, self.memory_bytes
+        _ = self.asked(), self.seconds, self.memory_bytes, self.asked_device
 
     @property
     def seconds(self) -> float | None:
@@ -80,6 +82,17 @@ class TuneOptions(Struct, frozen=True, kw_only=True):
             UsageError: it is no size.
         """
         return parse_bytes(self.max_memory, "max_memory") if isinstance(self.max_memory, str) else self.max_memory
+
+    @property
+    def asked_device(self) -> str | None:
+        """As torch names it; None = it is chosen.
+
+        Raises:
+            UsageError: it is none.
+        """
+        if self.device is None or self.device.strip().lower() == "auto":
+            return None
+        return device_name(self.device)
 
     def asked(self) -> dict[str, Any]:
         """The fields of `TuneSettings` that are set.
@@ -114,6 +127,7 @@ class TuneKeywords(TypedDict, total=False):
     against: str | None
     nice: int
     to: str | None
+    device: str | None
 
 
 class TunePreview(Struct, frozen=True, kw_only=True):

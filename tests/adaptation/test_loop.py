@@ -275,3 +275,14 @@ def test_whoever_asks_for_an_end_gets_what_there_is(tmp_path: Path) -> None:
     assert (events[-1].end, events[-1].n_steps, events[-1].step) == ("asked", 5, 5)
     assert evaluations(events)[-1].step == 5
     assert run(course(tmp_path))[0].first_step == 5
+
+
+def test_what_was_begun_before_there_were_devices_is_gone_on_from() -> None:
+    """The hash that names a checkpoint's file, as it was taken down then; and where one was made."""
+    key = TuneKey("a", "b", "c", TuneSettings(rank=5, n_threads=3), "torch")
+    moved = msgspec.structs.replace(key, settings=TuneSettings(rank=5, n_threads=1, device="cuda:0"))
+    origin = CheckpointOrigin("here", "a build", 2)
+
+    assert key.sha256 == moved.sha256 == "d35da69784f92b9fc522e8d0b4af6b60ab3d3d592c3dab35b0bcbd99788a665f"
+    assert msgspec.json.decode(b'{"machine":"here","build":"a build","n_threads":2}', type=CheckpointOrigin) == origin
+    assert CheckpointOrigin("here", "a build", 2, "cuda:0") != origin

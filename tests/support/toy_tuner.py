@@ -17,6 +17,7 @@ from edgellm.contract.backend import Advice
 from edgellm.contract.hookspecs import hookimpl
 from edgellm.contract.tuner import Arrays, Batch
 from edgellm.errors import BackendError
+from edgellm.types.gpu import Gpu
 from edgellm.types.machine import Machine
 from edgellm.types.model import Artifact
 from edgellm.types.tuning import METHODS, Method, TuneFootprint, TuneSettings, TuneSize
@@ -84,13 +85,16 @@ class ToyTuner:
     def missing(self) -> Advice | None:
         return None
 
+    def lacks(self, kind: str) -> Advice | None:
+        return None
+
     def supports(self, base: Artifact) -> list[str]:
         return []
 
     def footprint(self, base: Artifact, settings: TuneSettings, size: TuneSize) -> TuneFootprint:
-        return TuneFootprint(*[1024**2] * 9)
+        return TuneFootprint(*[1024**2] * 9, on_device=settings.device != "cpu")
 
-    def rate(self, base: Artifact, settings: TuneSettings, machine: Machine) -> float:
+    def rate(self, base: Artifact, settings: TuneSettings, machine: Machine, gpu: Gpu | None = None) -> float:
         return 1000.0
 
     def open(self, base: Artifact, settings: TuneSettings) -> FatedTrainer:

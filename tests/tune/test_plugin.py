@@ -13,7 +13,7 @@ from support.gguf_decoders import FAMILIES, Decoder, byte_level
 
 from edgellm.contract.manager import plugins
 from edgellm.formats.gguf.reader import read_model
-from edgellm.hardware import profiles
+from edgellm.hardware import gpu_table, profiles
 from edgellm.types.model import Artifact
 from edgellm.types.tuning import METHODS, TuneSettings, TuneSize
 
@@ -105,3 +105,43 @@ def test_the_file_is_read_once_for_all_that_is_asked(tmp_path, monkeypatch):
     Decoder(layers=9).write(tmp_path / "m.gguf")
     assert torch.footprint(file, TuneSettings(), SIZE).weights_bytes > first.weights_bytes
     assert len(reads) == 2
+
+
+@pytest.mark.parametrize("device", ["cuda:0", "mps", "xpu:0"])
+def test_on_a_gpu_the_same_values_lie_in_its_memory_and_the_rest_in_ram(device, tmp_path):
+    path = Decoder(layers=8, hidden=256, ffn=512, tied=False, kind="Q8_0").write(tmp_path / "m.gguf")
+    tuner, file = plugins().tuners()["torch"], base(path)
+
+    def both(size=SIZE, **settings):
+        return (tuner.footprint(file, TuneSettings(**settings, device=where), size) for where in ("cpu", device))
+
+    for method in METHODS:
+        here, there = both(method=method)
+        same = ("trained_bytes", "gradient_bytes", "optimizer_bytes", "data_bytes")
+        assert [getattr(there, name) for name in same] == [getattr(here, name) for name in same]
+        assert here.device_bytes == 0
+        assert there.device_bytes > here.needed_bytes - here.process_bytes - here.data_bytes
+        assert there.copies_bytes >= there.trained_bytes + there.optimizer_bytes
+        assert there.needed_bytes == there.process_bytes + there.data_bytes + there.copies_bytes
+        assert there.process_bytes > here.process_bytes
+    # A table that only rows are read of is a copy there.
+    here, there = both()
+    assert there.weights_bytes - here.weights_bytes == next(
+        tensor.n_bytes for tensor in read_model(path).tensors if tensor.name == "token_embd.weight"
+    )
+    # Without a kernel that does without them, the weights of attention are kept.
+    here, there = both(msgspec.structs.replace(SIZE, longest=500))
+    assert (there.activation_bytes > here.activation_bytes) == (device != "cuda:0")
+
+
+def test_a_gpu_is_as_fast_as_its_arithmetic_where_steps_are_large(tmp_path):
+    tuner, file = plugins().tuners()["torch"], base(Decoder(layers=8, hidden=256, ffn=512).write(tmp_path / "m.gguf"))
+    machine = profiles.load("desktop-2x-rtx-3090-64gb")
+    known = gpu_table.find(machine.accelerators[0])
+
+    def rate(batch, gpu=known):
+        return tuner.rate(file, TuneSettings(device="cuda:0", batch=batch), machine, gpu)
+
+    assert rate(1) < rate(8) < rate(64)
+    assert rate(8, None) < rate(8)
+    assert rate(8) > tuner.rate(file, TuneSettings(batch=8), machine)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from edgellm.adaptation import rules
 from edgellm.adaptation.general_text import general_pieces
 from edgellm.adaptation.packed import Packed
 from edgellm.adaptation.schedule import count_steps, steps_of_epoch
@@ -20,18 +18,18 @@ from edgellm.app.adapters import check_no_quant, name_of
 from edgellm.app.download import Approve, approved
 from edgellm.app.quantize.plan import backend_for
 from edgellm.app.tune import jobs
-from edgellm.app.tune.data import TuneData, TuneDataProgress, file_sha256, prepare
+from edgellm.app.tune.choice import chosen
+from edgellm.app.tune.data import TuneDataProgress, file_sha256, prepare
 from edgellm.app.tune.jobs import TuneJobRecord
 from edgellm.app.tune.served_base import ServedBase
 from edgellm.contract.backend import Advice
 from edgellm.contract.manager import plugins
 from edgellm.contract.source import Progress
 from edgellm.contract.tuner import Tuner
-from edgellm.errors import BackendUnavailable, NothingFits, UnsupportedArtifact, UsageError, option
+from edgellm.errors import BackendUnavailable, UnsupportedArtifact, UsageError, option
 from edgellm.estimate import quants
 from edgellm.files import read_regular, require_room
 from edgellm.formats.gguf.reader import read_model
-from edgellm.hardware.host_checks import busy_load
 from edgellm.hardware.probe import probe
 from edgellm.store.adapters import AdapterStore
 from edgellm.store.content_hash import content_hash
@@ -42,11 +40,11 @@ from edgellm.types.machine import Machine
 from edgellm.types.model import Artifact
 from edgellm.types.options import LaunchOptions
 from edgellm.types.plan import LaunchPlan
+from edgellm.types.tune_device import device_kind
 from edgellm.types.tune_reason import TuneChoice
 from edgellm.types.tuning import TuneSettings
 from edgellm.types.tuning_data import TrainingChat, TrainingRecord
 from edgellm.types.tuning_options import TuneOptions, TunePreview
-from edgellm.units import show_size
 
 SETTINGS, CONTROL = "settings.json", "control"
 _MAX_BYTES = 1024**2
@@ -144,9 +142,15 @@ def planned_tuning(
         prepared = prepare(data, asked, options, reading)
     machine = probe(measure=False)
     merged_quant = _merged_quant(options, machine)
-    choice = _choice(tuner, base, prepared, machine, options)
+    choice = chosen(tuner, base, prepared.examples.train, machine, options, begun=earlier)
+    lacks = tuner.lacks(device_kind(choice.settings.device))
+    if missing is None and lacks is not None:  # which was asked for, and is told before it is missed
+        missing = lacks
+        if to_run:
+            raise BackendUnavailable(missing.text, hint=missing.fix)
     if earlier is not None:
-        choice = replace(choice, settings=replace(earlier, n_threads=choice.settings.n_threads))
+        settings = choice.settings
+        choice = replace(choice, settings=replace(earlier, n_threads=settings.n_threads, device=settings.device))
     length = choice.settings.length
     rows, validation = prepared.examples.rows(length)
     work = TuneWork(rows, validation, folder, prepared.asked(length))
@@ -197,43 +201,6 @@ def planned_tuning(
         ),
         against,
     )
-
-
-def _choice(tuner: Tuner, base: Artifact, data: TuneData, machine: Machine, options: TuneOptions) -> TuneChoice:
-    """
-    Raises:
-        NothingFits: with other settings, which would fit.
-    """
-    budget = options.memory_bytes if options.memory_bytes is not None else machine.memory_budget_bytes
-    formulas = rules.TunerFormulas(
-        functools.partial(tuner.footprint, base), lambda run: tuner.rate(base, run, machine), tuner.methods
-    )
-    examples, seconds = data.examples.train, options.seconds
-    question = rules.TuneQuestion(
-        examples,
-        budget,
-        base.ctx_train or max(map(len, examples)),
-        options.threads or machine.compute_threads,
-        options.seed,
-        seconds / 2 if seconds and options.control else seconds,  # the control takes the other half
-        options.nice,
-        busy_load(machine),
-        machine.cpu.threads,
-        options.asked(),
-    )
-    choice = rules.decide(question, formulas)
-    if not choice.fits:
-        needed = choice.footprint.needed_bytes
-        what = f"tuning {base.name} {base.quant} needs {show_size(needed)}, {show_size(budget)} may be used"
-        raise NothingFits(what, hint=_instead(choice, options))
-    return choice
-
-
-def _instead(choice: TuneChoice, options: TuneOptions) -> str:
-    if choice.instead is None:
-        return "free memory, or tune a smaller base, or the same in a smaller quantization"
-    names = [name for name in options.asked() if getattr(choice.instead, name) != getattr(choice.settings, name)]
-    return f"{' and '.join(option(name, getattr(choice.instead, name)) for name in names)} would fit"
 
 
 def _require_room(folder: Path, n_bytes: int) -> None:
@@ -307,7 +274,9 @@ def _folder(
 ) -> Path:
     """One for each job: what is equal goes on where it was ended, however it is judged then."""
     same = replace(options, name=name, threads=None, shots=None, general=None, against=None, nice=19)
-    asked = msgspec.json.encode(same, order="sorted")
+    fields = msgspec.to_builtins(same)
+    del fields["device"]  # what it goes on on may be another; jobs of before there were devices are gone on from, too
+    asked = msgspec.json.encode(fields, order="sorted")
     job = hashlib.sha256(f"{base_sha256} {data_sha256} {tuner.name} ".encode() + asked).hexdigest()
     return jobs.root() / safe_name(base.model_id) / f"{name}.{job[:16]}"
 

@@ -16,6 +16,7 @@ from edgellm.formats.mapped import map_file
 from edgellm_tune.blocks import unpack
 
 PART_BYTES = 16 * 1024**2  # of float32 values: a table's rows are unpacked so many at a time
+CPU = torch.device("cpu")
 _AT_ONCE = 256 * 1024  # values; what they come through stays small, and in the processor's caches
 
 
@@ -35,7 +36,8 @@ class Matrix:
         """All of it. Not a copy where it is held as values."""
         if self.is_unpacked:
             return self.held
-        return self._unpack(torch.empty(self.rows, self.columns, dtype=self.dtype), self.held)
+        values = torch.empty(self.rows, self.columns, dtype=self.dtype, device=self.held.device)
+        return self._unpack(values, self.held)
 
     def at(self, indices: Tensor) -> Tensor:
         """Rows by number, (numbers, columns)."""
@@ -49,8 +51,7 @@ class Matrix:
             yield slice(0, self.rows), self.held
             return
         each = min(self.rows, max(1, PART_BYTES // (4 * self.columns)))
-        # A mapping of its own: between blocks of the heap, holes of this size would stay.
-        room = torch.frombuffer(mmap.mmap(-1, each * self.columns * self.dtype.itemsize), dtype=self.dtype)
+        room = self._room(each * self.columns)
         for start in range(0, self.rows, each):
             part = slice(start, min(start + each, self.rows))
             yield part, self._unpack(room.view(each, -1)[: part.stop - start], self.held[part])
@@ -65,6 +66,12 @@ class Matrix:
             start = self.tensor.offset // mmap.PAGESIZE * mmap.PAGESIZE
             self.file.madvise(mmap.MADV_DONTNEED, start, self.tensor.offset + self.tensor.n_bytes - start)
 
+    def _room(self, n_values: int) -> Tensor:
+        if self.held.device.type != "cpu":
+            return torch.empty(n_values, dtype=self.dtype, device=self.held.device)
+        # A mapping of its own: between blocks of the heap, holes of this size would stay.
+        return torch.frombuffer(mmap.mmap(-1, n_values * self.dtype.itemsize), dtype=self.dtype)
+
     def _unpack(self, values: Tensor, held: Tensor) -> Tensor:
         each = max(1, _AT_ONCE // self.columns)
         for start in range(0, len(held), each):
@@ -73,10 +80,18 @@ class Matrix:
 
 
 class Base:
-    """A checked model. Which of its tensors were asked for is remembered, see `unused`."""
+    """A checked model. Which of its tensors were asked for is remembered, see `unused`. On the processor blocks stay in
+    the file's pages, on another device they are a copy."""
 
-    def __init__(self, model: GgufModel, *, quantized: bool, dtype: torch.dtype = torch.float32) -> None:
-        self.where = model.paths[0]
+    def __init__(
+        self,
+        model: GgufModel,
+        *,
+        quantized: bool,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device = CPU,
+    ) -> None:
+        self.where, self.device = model.paths[0], device
         self._quantized, self._dtype = quantized, dtype
         self._tensors: dict[str, tuple[GgufTensor, Tensor]] = {}
         self._files: dict[str, mmap.mmap] = {}  # by tensor
@@ -107,11 +122,14 @@ class Base:
             BadArtifact: there is none, or it has another shape.
         """
         tensor, held = self._find(name, (columns, rows))
-        matrix = Matrix(name, rows, columns, held.view(rows, -1), tensor, self._dtype, self._files[name])
+        held = held.view(rows, -1).to(self.device)
+        matrix = Matrix(name, rows, columns, held, tensor, self._dtype, self._files[name])
         if tensor.type.name == "F32" and self._dtype == torch.float32:
             matrix.held = matrix.held.view(torch.float32)
         elif not self._quantized:
             matrix.held = matrix.values()
+            matrix.let_go()
+        if self.device != CPU:
             matrix.let_go()
         return matrix
 
@@ -122,7 +140,7 @@ class Base:
             BadArtifact: there is none, or it has another shape.
         """
         tensor, held = self._find(name, (size,))
-        return unpack(held.view(1, -1), tensor.type, self._dtype)[0].clone()
+        return unpack(held.view(1, -1).to(self.device), tensor.type, self._dtype)[0].clone()
 
     def _find(self, name: str, dims: tuple[int, ...]) -> tuple[GgufTensor, Tensor]:
         if name not in self._tensors:

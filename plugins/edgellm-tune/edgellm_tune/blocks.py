@@ -28,7 +28,7 @@ def _half(raw: Tensor, at: int, dtype: torch.dtype) -> Tensor:
 
 def _nibbles(raw: Tensor, dtype: torch.dtype) -> Tensor:
     """Low halves of 16 bytes, then high halves."""
-    values = torch.empty(len(raw), 32, dtype=dtype)
+    values = torch.empty(len(raw), 32, dtype=dtype, device=raw.device)
     values[:, :16] = raw & 15
     values[:, 16:] = raw >> 4
     return values
@@ -36,7 +36,7 @@ def _nibbles(raw: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _fifth_bits(raw: Tensor, dtype: torch.dtype) -> Tensor:
     """Bit i of 4 bytes, as 16 at value i: (blocks, 32)."""
-    bits = raw.contiguous().view(torch.int32) & (1 << torch.arange(32, dtype=torch.int32))
+    bits = raw.contiguous().view(torch.int32) & (1 << torch.arange(32, dtype=torch.int32, device=raw.device))
     return (bits != 0).to(dtype).mul_(16)
 
 
@@ -63,34 +63,35 @@ def _q8_0(raw: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _iq4_nl(raw: Tensor, dtype: torch.dtype) -> Tensor:
     codes = torch.cat([raw[:, 2:] & 15, raw[:, 2:] >> 4], dim=1)
-    return torch.tensor(_IQ4_VALUES, dtype=dtype)[codes.to(torch.int32)].mul_(_half(raw, 0, dtype))
+    values = torch.tensor(_IQ4_VALUES, dtype=dtype, device=raw.device)
+    return values[codes.to(torch.int32)].mul_(_half(raw, 0, dtype))
 
 
 def _q2_k(raw: Tensor, dtype: torch.dtype) -> Tensor:
     scales, codes = raw[:, :16, None], raw[:, 16:80].view(-1, 2, 1, 32)
-    codes = (codes >> _shifts(0, 2, 4, 6)) & 3
+    codes = (codes >> _shifts(raw, 0, 2, 4, 6)) & 3
     values = codes.reshape(-1, 16, 16).to(dtype)
     values.mul_((scales & 15).to(dtype).mul_(_half(raw, 80, dtype)[:, :, None]))
     return values.sub_((scales >> 4).to(dtype).mul_(_half(raw, 82, dtype)[:, :, None])).view(-1, 256)
 
 
 def _q3_k(raw: Tensor, dtype: torch.dtype) -> Tensor:
-    high = (raw[:, :32].view(-1, 1, 1, 32) >> torch.arange(8, dtype=torch.uint8).view(1, 2, 4, 1)) & 1
-    codes = ((raw[:, 32:96].view(-1, 2, 1, 32) >> _shifts(0, 2, 4, 6)) & 3) | (high << 2)
+    high = (raw[:, :32].view(-1, 1, 1, 32) >> _shifts(raw, *range(8)).view(1, 2, 4, 1)) & 1
+    codes = ((raw[:, 32:96].view(-1, 2, 1, 32) >> _shifts(raw, 0, 2, 4, 6)) & 3) | (high << 2)
     packed = raw[:, 96:108]
     low = torch.cat([packed[:, :8] & 15, packed[:, :8] >> 4], dim=1)
-    upper = (packed[:, None, 8:] >> torch.arange(0, 8, 2, dtype=torch.uint8).view(1, 4, 1)) & 3
+    upper = (packed[:, None, 8:] >> _shifts(raw, 0, 2, 4, 6).view(1, 4, 1)) & 3
     scales = (low | (upper.reshape(-1, 16) << 4)).to(dtype).sub_(32).mul_(_half(raw, 108, dtype))
     return codes.reshape(-1, 16, 16).to(dtype).sub_(4).mul_(scales[:, :, None]).view(-1, 256)
 
 
 def _q4_k(raw: Tensor, dtype: torch.dtype) -> Tensor:
-    return _with_six_bits(raw, (raw[:, 16:].view(-1, 4, 1, 32) >> _shifts(0, 4)) & 15, dtype)
+    return _with_six_bits(raw, (raw[:, 16:].view(-1, 4, 1, 32) >> _shifts(raw, 0, 4)) & 15, dtype)
 
 
 def _q5_k(raw: Tensor, dtype: torch.dtype) -> Tensor:
-    codes = (raw[:, 48:].reshape(-1, 4, 1, 32) >> _shifts(0, 4)) & 15
-    high = (raw[:, 16:48].view(-1, 1, 1, 32) >> torch.arange(8, dtype=torch.uint8).view(1, 4, 2, 1)) & 1
+    codes = (raw[:, 48:].reshape(-1, 4, 1, 32) >> _shifts(raw, 0, 4)) & 15
+    high = (raw[:, 16:48].view(-1, 1, 1, 32) >> _shifts(raw, *range(8)).view(1, 4, 2, 1)) & 1
     return _with_six_bits(raw, codes | (high << 4), dtype)
 
 
@@ -106,15 +107,15 @@ def _with_six_bits(raw: Tensor, codes: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _q6_k(raw: Tensor, dtype: torch.dtype) -> Tensor:
-    low = (raw[:, :128].view(-1, 2, 1, 64) >> _shifts(0, 4)) & 15
-    high = (raw[:, 128:192].view(-1, 2, 1, 32) >> _shifts(0, 2, 4, 6)) & 3
+    low = (raw[:, :128].view(-1, 2, 1, 64) >> _shifts(raw, 0, 4)) & 15
+    high = (raw[:, 128:192].view(-1, 2, 1, 32) >> _shifts(raw, 0, 2, 4, 6)) & 3
     codes = low.reshape(-1, 2, 128) | (high.reshape(-1, 2, 128) << 4)
     scales = raw[:, 192:208].view(torch.int8).to(dtype).mul_(_half(raw, 208, dtype))
     return codes.reshape(-1, 16, 16).to(dtype).sub_(32).mul_(scales[:, :, None]).view(-1, 256)
 
 
-def _shifts(*bits: int) -> Tensor:
-    return torch.tensor(bits, dtype=torch.uint8).view(1, 1, len(bits), 1)
+def _shifts(raw: Tensor, *bits: int) -> Tensor:
+    return torch.tensor(bits, dtype=torch.uint8, device=raw.device).view(1, 1, len(bits), 1)
 
 
 _PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}

@@ -214,7 +214,8 @@ class Model:
 
     def _rotations_of(self, tokens: Tokens) -> dict[bool, tuple[Tensor, Tensor]]:
         """Cosines and sines (tokens, 1, dim / 2) of each token's position, by whether a layer is local."""
-        length, positions = int(tokens.positions.max()) + 1, tokens.positions
+        # Positions begin at 0 in each document, and the longest is known without waiting for a device.
+        length, positions = max(stop - start for start, stop in tokens.documents), tokens.positions
         kinds = {layer.is_local for layer in self.layers}
         tables = {local: self._tables(length, local=local) for local in kinds}
         return {local: (cosines[positions], sines[positions]) for local, (cosines, sines) in tables.items()}
@@ -225,10 +226,10 @@ class Model:
         if local not in self._rotations or len(self._rotations[local][0]) < length:
             scaling = rope.RopeScaling() if local else config.rope_scaling
             base = config.local_base if local else config.rope_base
-            divisors = None if local or self.divisors is None else self.divisors.float().numpy()
+            divisors = None if local or self.divisors is None else self.divisors.float().cpu().numpy()
             cosines, sines = rope.tables(length, config.head_dim, base, scaling, divisors)
-            dtype = self.vectors["output_norm.weight"].dtype
+            like = self.vectors["output_norm.weight"]
             self._rotations[local] = (
-                torch.from_numpy(cosines).to(dtype)[:, None], torch.from_numpy(sines).to(dtype)[:, None]
+                torch.from_numpy(cosines).to(like)[:, None], torch.from_numpy(sines).to(like)[:, None]
             )  # fmt: skip
         return self._rotations[local]

@@ -2,7 +2,8 @@
 
 What is counted is what decoder.py, linear.py and loss.py keep and allocate: float32 values for each token, layer by
 layer, and matrices as they are unpacked. Counted are anonymous bytes and pages of the model, not those of libraries.
-Constants were measured with torch 2.13.0 for x86-64 and glibc (docs/benchmarks/log/tuning.md).
+Constants were measured with torch 2.13.0 for x86-64 and glibc (docs/benchmarks/log/tuning.md). On a GPU the same values
+lie in its memory; what its allocator and its libraries take beside them is estimated (`on_device.py`).
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from dataclasses import dataclass
 
 from edgellm.formats.gguf.decoder import Decoder, read_decoder
 from edgellm.formats.gguf.reader import GgufModel, GgufTensor, LongArray
+from edgellm.types.gpu import Gpu
 from edgellm.types.machine import Machine
+from edgellm.types.tune_device import CPU
 from edgellm.types.tuning import TuneFootprint, TuneSettings, TuneSize
+from edgellm_tune import on_device
 
 FLOAT = 4
 LOGITS_BYTES = 64 * 1024**2  # most logits that loss.py has at once
@@ -50,7 +54,8 @@ def footprint(model: GgufModel, settings: TuneSettings, size: TuneSize) -> TuneF
     trained, frozen = n_trained(config, settings, _n_steps(settings, size))
     is_full = settings.method == "full"
     highest = max(_moments(model, config, settings, size), key=lambda moment: moment.total)
-    return TuneFootprint(
+    process = PROCESS_BYTES + THREAD_BYTES * (settings.n_threads - 1) + TOKEN_BYTES * _n_spelled(model)
+    footprint = TuneFootprint(
         weights_bytes=_weights(model, config, settings),
         unpacked_bytes=int(highest.unpacked),
         trained_bytes=FLOAT * (frozen if is_full else trained + frozen),
@@ -59,8 +64,11 @@ def footprint(model: GgufModel, settings: TuneSettings, size: TuneSize) -> TuneF
         activation_bytes=int(highest.activations),
         logits_bytes=int(highest.logits),
         data_bytes=size.n_tokens * 13,
-        process_bytes=PROCESS_BYTES + THREAD_BYTES * (settings.n_threads - 1) + TOKEN_BYTES * _n_spelled(model),
+        process_bytes=process,
     )
+    if settings.device == CPU:
+        return footprint
+    return on_device.placed(footprint, max(tensor.n_bytes for tensor in model.tensors))
 
 
 def _moments(model: GgufModel, config: Decoder, settings: TuneSettings, size: TuneSize) -> Iterator[_Moment]:
@@ -78,7 +86,7 @@ def _moments(model: GgufModel, config: Decoder, settings: TuneSettings, size: Tu
     of_layer = (gradients - of_head - of_table) / layers
 
     token = FLOAT * n_tokens * _FRAGMENTED
-    kept, working = (token * values for values in _layer(config, settings))
+    kept, working = (token * values for values in _layer(config, settings, min(size.longest, settings.length)))
     inputs = token * d if settings.checkpointing else kept
     again = kept if settings.checkpointing else 0
     state = token * (d + config.head_dim * len(set(config.local)))  # behind the last layer; and the rotations
@@ -103,7 +111,9 @@ def _weights(model: GgufModel, config: Decoder, settings: TuneSettings) -> int:
     values = FLOAT * n_weights(config)
     if settings.method == "full":
         return values + sum(tensor.n_bytes for tensor in model.tensors if tensor.type.name == "F32")
-    in_pages = sum(n_bytes for name, n_bytes in mapped.items() if config.tied or name != "token_embd.weight")
+    # On a GPU that table is a copy, which stays.
+    stays = config.tied or settings.device != CPU
+    in_pages = sum(n_bytes for name, n_bytes in mapped.items() if stays or name != "token_embd.weight")
     held = sum(FLOAT * math.prod(tensor.dims) for tensor in model.tensors if tensor.name not in mapped)
     return in_pages + held
 
@@ -115,12 +125,14 @@ def _n_spelled(model: GgufModel) -> int:
     return len(tokens) if isinstance(tokens, tuple) else 0
 
 
-def rate(model: GgufModel, settings: TuneSettings, machine: Machine) -> float:
+def rate(model: GgufModel, settings: TuneSettings, machine: Machine, gpu: Gpu | None = None) -> float:
     """Tokens per second, where half of them are supervised."""
     config = read_decoder(model)
     weights = sum(math.prod(shape) for shape in matrices(config)) * config.n_layer
     passes = 2 + settings.checkpointing + (settings.method == "full")
     operations = 2.0 * weights * passes + 6.0 * n_trained(config, settings)[0] + 2.0 * config.vocab * config.hidden
+    if settings.device != CPU:
+        return on_device.rate(operations, weights, config, settings, gpu)
     per_thread = next((gflops for isa, gflops in _RATES.items() if isa in machine.cpu.isa), 4.0)
     return settings.n_threads * per_thread * 1e9 / operations
 
@@ -168,7 +180,7 @@ def _n_steps(settings: TuneSettings, size: TuneSize) -> int:
     return settings.max_steps or settings.epochs * math.ceil(size.n_rows / (settings.batch * settings.accumulate))
 
 
-def _layer(config: Decoder, settings: TuneSettings) -> tuple[int, int]:
+def _layer(config: Decoder, settings: TuneSettings, longest: int) -> tuple[int, int]:
     """Values for each token: (kept until the gradient comes by, there beside them while it is computed)."""
     d, q, kv, ffn = config.hidden, config.heads * config.head_dim, config.kv_heads * config.head_dim, config.ffn
     kept = 2 * d + 2 * q + 2 * kv + 2 * ffn + config.heads
@@ -178,7 +190,11 @@ def _layer(config: Decoder, settings: TuneSettings) -> tuple[int, int]:
     kept += q + 2 * kv + 2 * d + 2 * ffn if settings.method == "dora" else 0  # before rows are scaled
     # Back through the gate: its two steps again, their product's gradient, and of each factor and of the gate another.
     # Back through attention: heads joined again, that gradient, and those of queries and of keys and values for each.
-    return kept, max(6 * ffn, 6 * q + 2 * kv - 2 * ffn)
+    of_attention = 6 * q + 2 * kv - 2 * ffn
+    if settings.device != CPU:
+        scores = on_device.scores(config, settings.device, longest)
+        kept, of_attention = kept + scores, of_attention + 2 * scores
+    return kept, max(6 * ffn, of_attention)
 
 
 def _packed(model: GgufModel, settings: TuneSettings, *, plain: bool = False) -> dict[str, GgufTensor]:

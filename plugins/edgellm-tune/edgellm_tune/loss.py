@@ -45,7 +45,7 @@ def cross_entropy(
 @torch.no_grad()
 def logits_of(x: Tensor, head: Matrix) -> Tensor:
     """(tokens, vocabulary) of what the last norm gives."""
-    logits = torch.empty(len(x), head.rows, dtype=x.dtype)
+    logits = torch.empty(len(x), head.rows, dtype=x.dtype, device=x.device)
     for part, values in head.parts():
         torch.mm(x, values.T, out=logits[:, part])
     return logits
@@ -54,7 +54,7 @@ def logits_of(x: Tensor, head: Matrix) -> Tensor:
 @torch.no_grad()
 def _of_part(x: Tensor, targets: Tensor, head: Matrix, share: float | None) -> tuple[float, Tensor | None]:
     logits = logits_of(x, head)
-    rows, highest = torch.arange(len(x)), logits.amax(1)
+    rows, highest = torch.arange(len(x), device=x.device), logits.amax(1)
     wanted = logits[rows, targets]
     sums = logits.sub_(highest[:, None]).exp_().sum(1)
     total = float((highest + sums.log() - wanted).sum())

@@ -113,7 +113,7 @@ class Attention:
             query = q[start:stop].view(length, self.kv_heads, each, -1).permute(1, 2, 0, 3)
             # Not copied for each head: strides of 0.
             key, value = (x[start:stop].permute(1, 0, 2).unsqueeze(1).expand(-1, each, -1, -1) for x in (k, v))
-            mask = self._mask(length) if 0 < self.window < length else None
+            mask = self._mask(length, q.device) if 0 < self.window < length else None
             outs.append(
                 functional.scaled_dot_product_attention(
                     query, key, value, attn_mask=mask, is_causal=mask is None, scale=self.scale
@@ -121,8 +121,9 @@ class Attention:
             )
         return outs
 
-    def _mask(self, length: int) -> Tensor:
-        ahead = torch.arange(length)[:, None] - torch.arange(length)[None, :]
+    def _mask(self, length: int, device: torch.device) -> Tensor:
+        at = torch.arange(length, device=device)
+        ahead = at[:, None] - at[None, :]
         return (ahead >= 0) & (ahead < self.window)
 
 

@@ -18,8 +18,9 @@ from edgellm.formats.gguf.reader import GgufModel
 from edgellm.types.tuning import TuneSettings
 from edgellm_tune.adamw import AdamW
 from edgellm_tune.adapters import LowRank
-from edgellm_tune.base import Base
+from edgellm_tune.base import CPU, Base
 from edgellm_tune.decoder import Model, Tokens
+from edgellm_tune.device import build_of, computing_on
 from edgellm_tune.heap import give_back
 from edgellm_tune.methods import Draw
 
@@ -29,17 +30,23 @@ _COUNT = "steps"
 class TorchTrainer:
     """One model in one process."""
 
-    def __init__(self, model: GgufModel, settings: TuneSettings, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        model: GgufModel,
+        settings: TuneSettings,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device = CPU,
+    ) -> None:
         """
         Raises:
             BadArtifact, UnsupportedArtifact.
         """
-        self.settings = settings
+        self.settings, self.device = settings, device
         torch.set_num_threads(settings.n_threads)
         config = read_decoder(model)
-        draw = Draw(settings, config, dtype)
+        draw = Draw(settings, config, dtype, device)
         quantized = settings.quantized and settings.method != "full"
-        self.model = Model(Base(model, quantized=quantized, dtype=dtype), config, draw)
+        self.model = Model(Base(model, quantized=quantized, dtype=dtype, device=device), config, draw)
         self._shared = draw.shared
         self.trained = self._named("trained")
         if settings.method == "full":
@@ -51,7 +58,7 @@ class TorchTrainer:
 
     @property
     def build(self) -> str:
-        return f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}"
+        return build_of(self.device)
 
     @property
     def n_trained(self) -> int:
@@ -59,9 +66,13 @@ class TorchTrainer:
 
     def step(self, batches: Sequence[Batch], learning_rate: float) -> float:
         """As the contract says."""
+        with computing_on(self.device):
+            return self._step(batches, learning_rate)
+
+    def _step(self, batches: Sequence[Batch], learning_rate: float) -> float:
         if self._optimizer.count == self.settings.delta_start:
             self._remember_start()
-        parts = [tokens for tokens in map(tokens_of, batches) if len(tokens.targets)]
+        parts = [tokens for tokens in map(self._tokens, batches) if len(tokens.targets)]
         n_supervised = sum(len(tokens.targets) for tokens in parts)
         if not parts:
             raise BackendError("no token of these rows is supervised, so there is nothing to learn from")
@@ -83,18 +94,20 @@ class TorchTrainer:
 
     def loss(self, batch: Batch) -> float:
         """As the contract says."""
-        return self.model.loss(tokens_of(batch))
+        with computing_on(self.device):
+            return self.model.loss(self._tokens(batch))
 
     def next_token(self, tokens: Sequence[int]) -> int:
         """As the contract says."""
         ids = np.asarray(tokens, np.int32)[None]
         nobody = np.zeros(ids.shape, np.bool_)
-        return self.model.next_token(
-            tokens_of(Batch(ids, nobody, np.arange(ids.size, dtype=np.int32)[None], np.ones_like(ids)))
-        )
+        batch = Batch(ids, nobody, np.arange(ids.size, dtype=np.int32)[None], np.ones_like(ids))
+        with computing_on(self.device):
+            return self.model.next_token(self._tokens(batch))
 
     def state(self) -> Arrays:
-        """Of each tensor itself, its moments as NAME:first and NAME:second, what is frozen; and how many steps."""
+        """Of each tensor itself, its moments as NAME:first and NAME:second, what is frozen; and how many steps. Nothing
+        draws on a device, so it has no random state. Of another device than the processor they are copies."""
         return _arrays(self._stateful()) | {_COUNT: np.array([self._optimizer.count], np.int64)}
 
     def restore(self, state: Arrays) -> None:
@@ -118,6 +131,9 @@ class TorchTrainer:
         """The process ends soon; what is large is let go now."""
         self.trained = {}
         self.model = self._optimizer = None  # type: ignore[assignment]
+
+    def _tokens(self, batch: Batch) -> Tokens:
+        return tokens_of(batch, self.device)
 
     def _stateful(self) -> dict[str, Tensor]:
         tensors = self.trained | self._named("frozen")
@@ -153,7 +169,7 @@ class TorchTrainer:
         return float(torch.stack(squares).sum().sqrt())
 
 
-def tokens_of(batch: Batch) -> Tokens:
+def tokens_of(batch: Batch, device: torch.device = CPU) -> Tokens:
     """All rows in one line, without padding."""
     filled = batch.documents > 0
     # A row that goes on with the number of the row before is another document all the same.
@@ -161,17 +177,21 @@ def tokens_of(batch: Batch) -> Tokens:
     ids, supervised = batch.tokens[filled], np.flatnonzero(batch.supervised[filled])
     ends = [*np.flatnonzero(np.diff(numbers)) + 1, len(numbers)]
     documents = tuple(zip([0, *map(int, ends[:-1])], map(int, ends), strict=True))
+
+    def placed(numbers: npt.NDArray[Any]) -> Tensor:
+        return torch.from_numpy(numbers.astype(np.int64)).to(device)
+
     return Tokens(
-        ids=torch.from_numpy(ids.astype(np.int64)),
-        positions=torch.from_numpy(batch.positions[filled].astype(np.int64)),
+        ids=placed(ids),
+        positions=placed(batch.positions[filled]),
         documents=documents,
-        predicting=torch.from_numpy(supervised - 1),
-        targets=torch.from_numpy(ids[supervised].astype(np.int64)),
+        predicting=placed(supervised - 1),
+        targets=placed(ids[supervised]),
     )
 
 
 def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, npt.NDArray[Any]]:
-    return {name: tensor.detach().numpy() for name, tensor in tensors.items()}
+    return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
 
 
 def _array(state: Arrays, name: str, shape: tuple[int, ...]) -> npt.NDArray[Any]:

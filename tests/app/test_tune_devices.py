@@ -1,0 +1,232 @@
+"""Which GPUs of a machine a tuning may compute on, by its profile; and that a plan says so before anything runs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from app.test_tune import OPTIONS, ROWS, TEMPLATE
+from support import toy_tuner
+from support.gguf_decoders import Decoder, byte_level
+from support.refusals import refuses
+
+from edgellm import settings
+from edgellm.adaptation.worker import TuneStop
+from edgellm.app.tune import plan
+from edgellm.app.tune.machine_devices import MachineDevices
+from edgellm.contract.backend import Advice
+from edgellm.contract.manager import plugins
+from edgellm.errors import BackendUnavailable, NothingFits, UsageError
+from edgellm.explain import tuning as words
+from edgellm.hardware import profiles
+from edgellm.sdk.tuning import plan_tuning, run_planned, tune
+from edgellm.sdk.tuning import planned as planned_by_sdk
+from edgellm.types.machine import Machine
+from edgellm.types.tune_reason import TuneDeviceChosen, TuneDevicePassed
+from edgellm.types.tuning import TuneEvent, TuneProgress, TuneStarted
+from edgellm.types.tuning_options import TunePreview
+from edgellm.units import GIB, MIB
+
+
+def seen(machine: Machine, **lacks: Advice) -> MachineDevices:
+    tuner = toy_tuner.ToyTuner()
+    tuner.lacks = lacks.get  # type: ignore[method-assign]
+    return MachineDevices(machine, tuner)
+
+
+@pytest.mark.parametrize(
+    ("profile", "names"),
+    [
+        ("desktop-2x-rtx-3090-64gb", ["cuda:0", "cuda:1"]),
+        ("desktop-rx-7900-xtx", ["cuda:0"]),
+        ("desktop-arc-b580", ["xpu:0"]),
+        ("apple-m3-36gb" if "apple-m3-36gb" in profiles.names() else "apple-m3-24gb", ["mps"]),
+        ("container-2cpu-2gb", []),
+    ],
+)
+def test_gpus_have_the_names_that_torch_has_for_them(profile: str, names: list[str]) -> None:
+    devices = seen(profiles.load(profile))
+
+    assert [device.name for device in devices.devices.usable] == names
+    assert devices.devices.passed == ()
+    assert all(devices.devices.is_known(device) for device in devices.devices.usable)
+
+
+def test_on_every_machine_that_is_recorded_a_gpu_has_no_more_room_than_memory() -> None:
+    for name in profiles.names():
+        machine = profiles.load(name)
+        for device in seen(machine).devices.usable:
+            assert 0 <= device.room_bytes < device.free_bytes <= device.total_bytes, name
+            assert not device.unified or device.room_bytes <= machine.memory_budget_bytes, name
+
+
+def test_what_other_programs_hold_now_is_no_room() -> None:
+    machine = profiles.load("desktop-rtx-3090")
+    [gpu] = machine.accelerators
+    half = replace(machine, accelerators=(replace(gpu, free_bytes=12 * GIB),))
+    [free], [beside] = seen(machine).devices.usable, seen(half).devices.usable
+
+    assert free.room_bytes - beside.room_bytes == free.free_bytes - 12 * GIB
+    assert beside.free_bytes == 12 * GIB
+
+
+def test_what_cannot_be_computed_on_is_told_with_the_reason() -> None:
+    machine = profiles.load("desktop-2x-rtx-3090-64gb")
+    first, second = machine.accelerators
+    barred = replace(machine, accelerators=(replace(first, usable=False), second))
+    lacking = seen(machine, cuda=Advice("a build for processors", "make setup-tune"))
+
+    assert [device.name for device in seen(barred).devices.usable] == ["cuda:0"]
+    assert [(one.device, one.why) for one in seen(barred).devices.passed] == [("cuda", "unusable")]
+    assert [(one.device, one.why, one.remedy) for one in lacking.devices.passed] == [
+        ("cuda:0", "no_code", "make setup-tune"),
+        ("cuda:1", "no_code", "make setup-tune"),
+    ]
+    with settings.override(devices=("CUDA1", "Vulkan0")):
+        named = seen(machine).devices
+    assert [device.name for device in named.usable] == ["cuda:1"]
+    assert [(one.device, one.why) for one in named.passed] == [("cuda:0", "not_named")]
+
+
+def test_a_gpu_that_is_asked_for_must_be_there() -> None:
+    machine = profiles.load("desktop-rtx-3090")
+    barred = replace(machine, accelerators=(replace(machine.accelerators[0], usable=False),))
+
+    assert seen(machine).named("cuda:0").description == machine.accelerators[0].name
+    with refuses(UsageError, param="device"):
+        seen(machine).named("cuda:1")
+    with refuses(UsageError, param="device"):
+        seen(profiles.load("container-2cpu-2gb")).named("mps")
+    with refuses(BackendUnavailable):
+        seen(barred).named("cuda:0")
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> toy_tuner.ToyTuner:
+    tuner = toy_tuner.ToyTuner()
+    monkeypatch.setattr(plugins(), "_tuners", {"toy": tuner})
+    toy_tuner.install(tmp_path, monkeypatch, "gguf")
+    monkeypatch.setenv("TOY", "")
+    return tuner
+
+
+@pytest.fixture
+def asked(tmp_path: Path, toy: toy_tuner.ToyTuner) -> tuple[Path, Path]:
+    """The base and the data."""
+    vocabulary = byte_level(288) | {"tokenizer.chat_template": TEMPLATE}
+    data = tmp_path / "mail.jsonl"
+    data.write_text("".join(f"{json.dumps(row)}\n" for row in ROWS))
+    return Decoder(keys={"context_length": 256}, vocabulary=vocabulary).write(tmp_path / "tiny.gguf"), data
+
+
+@pytest.fixture
+def with_gpu(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """From now on this machine is one with an RTX 3090, of which 20 GiB are free."""
+    machine = profiles.load("desktop-rtx-3090")
+    gpu = replace(machine.accelerators[0], free_bytes=20 * GIB)
+    machine = replace(machine, accelerators=(gpu,))
+    monkeypatch.setattr(plan, "probe", lambda **_: machine)
+    return machine
+
+
+def device_reasons(preview: TunePreview) -> list[Any]:
+    return [one for one in preview.choice.reasons if isinstance(one, TuneDeviceChosen | TuneDevicePassed)]
+
+
+def faster_there(toy: toy_tuner.ToyTuner) -> None:
+    toy.rate = lambda _base, settings, _machine, gpu=None: 9000.0 if gpu else 1000.0  # type: ignore[method-assign]
+
+
+def test_a_plan_says_what_lies_where(asked: tuple[Path, Path], toy: toy_tuner.ToyTuner, with_gpu: Machine) -> None:
+    faster_there(toy)
+    preview = plan_tuning(*asked, **OPTIONS)
+    [chosen] = device_reasons(preview)
+
+    assert (preview.choice.settings.device, chosen.device, chosen.asked) == ("cuda:0", "cuda:0", False)
+    assert chosen.held_bytes == with_gpu.accelerators[0].vram_bytes - 20 * GIB
+    assert (chosen.needed_bytes, chosen.host_bytes) == (7 * MIB, 2 * MIB)
+    assert preview.choice.footprint.needed_bytes == 2 * MIB
+    assert chosen.description in words.reason(chosen)
+    here = plan_tuning(*asked, device="cpu", **OPTIONS)
+    assert device_reasons(here) == [TuneDeviceChosen("cpu", asked=True)]
+
+
+def test_the_processor_is_taken_where_it_is_no_slower(
+    asked: tuple[Path, Path], toy: toy_tuner.ToyTuner, with_gpu: Machine
+) -> None:
+    passed, chosen = device_reasons(plan_tuning(*asked, device="auto", **OPTIONS))
+
+    assert (passed.why, passed.device, chosen.device) == ("slower", "cuda:0", "cpu")
+    assert device_reasons(plan_tuning(*asked, device="CUDA", **OPTIONS))[0].device == "cuda:0"
+
+
+def test_without_a_gpu_one_that_is_named_is_refused(asked: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = profiles.load("container-2cpu-2gb")
+    monkeypatch.setattr(plan, "probe", lambda **_: machine)
+    [chosen] = device_reasons(plan_tuning(*asked, **OPTIONS))
+
+    assert (chosen.device, chosen.n_passed) == ("cpu", 0)
+    with refuses(UsageError, param="device"):
+        plan_tuning(*asked, device="cuda", **OPTIONS)
+    with refuses(UsageError, param="device"):
+        plan_tuning(*asked, device="Vulkan0", **OPTIONS)
+
+
+def test_a_library_without_code_for_it_is_told_before_it_is_missed(
+    asked: tuple[Path, Path], toy: toy_tuner.ToyTuner, with_gpu: Machine
+) -> None:
+    toy.lacks = lambda kind: None if kind == "cpu" else Advice("a build for processors", "get another")  # type: ignore[method-assign]
+    passed, chosen = device_reasons(plan_tuning(*asked, **OPTIONS))
+
+    assert (passed.why, passed.lacks, passed.remedy) == ("no_code", "a build for processors", "get another")
+    assert chosen.device == "cpu"
+    assert plan_tuning(*asked, device="cuda", **OPTIONS).missing == "get another"
+    with refuses(BackendUnavailable):
+        tune(*asked, device="cuda", **OPTIONS)
+
+
+def test_what_a_gpu_does_not_hold_is_refused_with_what_would_fit(
+    asked: tuple[Path, Path], toy: toy_tuner.ToyTuner, monkeypatch: pytest.MonkeyPatch, with_gpu: Machine
+) -> None:
+    footprint = toy.footprint
+
+    def large(*of: Any) -> Any:
+        held = footprint(*of)
+        return msgspec.structs.replace(held, weights_bytes=of[1].rank * GIB) if held.on_device else held
+
+    toy.footprint = large  # type: ignore[method-assign]
+    with refuses(NothingFits):
+        plan_tuning(*asked, device="cuda", **OPTIONS | {"rank": 64})
+    with refuses(NothingFits):
+        plan_tuning(*asked, device="cuda", **OPTIONS | {"rank": 64, "max_memory": "1KiB"})
+
+
+def test_a_tuning_goes_on_on_another_device_and_says_that_bits_differ(
+    asked: tuple[Path, Path], toy: toy_tuner.ToyTuner, with_gpu: Machine
+) -> None:
+    """The toy computes on the processor whatever it is told: what counts here is what the core makes of it."""
+    faster_there(toy)
+    first, second, third = list[TuneEvent](), list[TuneEvent](), list[TuneEvent]()
+
+    def until_step(at: int, events: list[TuneEvent], **options: Any) -> None:
+        stop = TuneStop()
+
+        def tell(event: TuneEvent) -> None:
+            events.append(event)
+            if isinstance(event, TuneProgress) and event.step >= at:
+                stop.ask()
+
+        run_planned(planned_by_sdk(*asked, **OPTIONS | options), tell, stop)
+
+    until_step(2, first)
+    until_step(4, second)
+    until_step(10**6, third, device="cpu")
+    starts = [events[0] for events in (first, second, third)]
+
+    assert all(isinstance(start, TuneStarted) for start in starts)
+    assert [start.exact for start in starts] == [True, True, False]
+    assert 0 < starts[1].first_step <= starts[2].first_step
