@@ -106,3 +106,17 @@ def test_a_model_comes_of_full_tuning(command: list[str]) -> None:
     assert "a model in Q8_0 by full" in shown
     assert said.returncode == 0
     assert "Removed tiny:mail" in freed
+
+
+def test_a_plan_says_where_it_computes(command: list[str]) -> None:
+    here = subprocess.run([*command, "--device", "cpu", "--plan"], capture_output=True, text=True, check=True).stdout
+    chosen = subprocess.run([*command, "--plan", "--json"], capture_output=True, text=True, check=True).stdout
+    nowhere = subprocess.run([*command, "--device", "cuda:99"], capture_output=True, text=True, check=False)
+
+    assert "on the processor, as asked" in here
+    answer = json.loads(chosen)
+    [where] = [one for one in answer["choice"]["reasons"] if one["kind"] == "tune_device_chosen"]
+    assert where["device"] == answer["choice"]["settings"]["device"]
+    assert (answer["device_bytes"] > 0) == (where["device"] != "cpu")
+    assert nowhere.returncode == 2
+    assert "cuda:99" in nowhere.stderr

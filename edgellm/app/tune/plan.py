@@ -112,6 +112,8 @@ def planned_tuning(
         UsageError: the data, or an option. What `app.launch.plan` raises for a model that is named.
     """
     tuner, missing = _installed()
+    if options.asked_device is not None:
+        missing = tuner.lacks(device_kind(options.asked_device)) or missing
     if missing is not None and to_run:
         raise BackendUnavailable(missing.text, hint=missing.fix)
     name = options.name or name_of(data)
@@ -143,11 +145,6 @@ def planned_tuning(
     machine = probe(measure=False)
     merged_quant = _merged_quant(options, machine)
     choice = chosen(tuner, base, prepared.examples.train, machine, options, begun=earlier)
-    lacks = tuner.lacks(device_kind(choice.settings.device))
-    if missing is None and lacks is not None:  # which was asked for, and is told before it is missed
-        missing = lacks
-        if to_run:
-            raise BackendUnavailable(missing.text, hint=missing.fix)
     if earlier is not None:
         settings = choice.settings
         choice = replace(choice, settings=replace(earlier, n_threads=settings.n_threads, device=settings.device))

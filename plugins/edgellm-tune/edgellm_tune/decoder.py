@@ -230,6 +230,7 @@ class Model:
             cosines, sines = rope.tables(length, config.head_dim, base, scaling, divisors)
             like = self.vectors["output_norm.weight"]
             self._rotations[local] = (
-                torch.from_numpy(cosines).to(like)[:, None], torch.from_numpy(sines).to(like)[:, None]
-            )  # fmt: skip
+                torch.from_numpy(cosines).to(like.dtype).to(like.device)[:, None],
+                torch.from_numpy(sines).to(like.dtype).to(like.device)[:, None],
+            )
         return self._rotations[local]
