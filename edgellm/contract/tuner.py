@@ -23,10 +23,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from edgellm.contract.backend import Advice
 from edgellm.types.model import Artifact
+from edgellm.types.tune_device import CPU
 from edgellm.types.tuning import Method, TuneFootprint, TuneSettings, TuneSize
 
 if TYPE_CHECKING:  # numpy costs 80 ms to import
@@ -120,11 +121,6 @@ class Tuner(Protocol):
         """What is not installed, and the command that gets it; None = it can run. No heavy import."""
         ...
 
-    def lacks(self, kind: str) -> Advice | None:
-        """Why it cannot compute on devices of this kind ("cpu", "cuda", "mps", "xpu": `types.tune_device`), and what
-        gets it; None = as far as can be told without its library, it can. No heavy import."""
-        ...
-
     def supports(self, base: Artifact) -> list[str]:
         """Reasons it cannot tune this model; empty = it can. Reads headers only."""
         ...
@@ -133,11 +129,8 @@ class Tuner(Protocol):
         """By a formula, without native code, in 2 s at most, for `settings.device`. Reads headers only."""
         ...
 
-    def rate(self, base: Artifact, settings: TuneSettings, machine: Machine, gpu: Gpu | None = None) -> float:
-        """Tokens per second that are learned from, as predicted. Reads headers only.
-
-        `gpu`: what is known of `settings.device` where that is no processor; None = nothing.
-        """
+    def rate(self, base: Artifact, settings: TuneSettings, machine: Machine) -> float:
+        """Tokens per second that are learned from on the processor, as predicted. Reads headers only."""
         ...
 
     def open(self, base: Artifact, settings: TuneSettings) -> Trainer:
@@ -147,3 +140,33 @@ class Tuner(Protocol):
             BackendUnavailable, BadArtifact, UnsupportedArtifact.
         """
         ...
+
+
+@runtime_checkable
+class GpuTuner(Protocol):
+    """Optional: a tuner that computes on GPUs, too (`TuneSettings.device`)."""
+
+    def lacks(self, kind: str) -> Advice | None:
+        """Why it cannot compute on devices of this kind (`types.tune_device`: "cuda", "mps", "xpu"), and what gets it;
+        None = as far as can be told without its library, it can. No heavy import."""
+        ...
+
+    def rate_on(self, base: Artifact, settings: TuneSettings, gpu: Gpu | None) -> float:
+        """As `Tuner.rate`, on `settings.device`. `gpu`: what is known of it; None = nothing."""
+        ...
+
+
+def lacking(tuner: Tuner, kind: str) -> Advice | None:
+    """What keeps a tuner from devices of this kind; None = nothing that is known before it starts."""
+    if kind == CPU:
+        return None
+    if isinstance(tuner, GpuTuner):
+        return tuner.lacks(kind)
+    return Advice(f"the {tuner.name} tuner computes on processors only", "leave the device out")
+
+
+def rate_of(tuner: Tuner, base: Artifact, settings: TuneSettings, machine: Machine, gpu: Gpu | None) -> float:
+    """Tokens per second on `settings.device`."""
+    if settings.device != CPU and isinstance(tuner, GpuTuner):
+        return tuner.rate_on(base, settings, gpu)
+    return tuner.rate(base, settings, machine)

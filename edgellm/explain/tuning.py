@@ -125,7 +125,7 @@ def reason(of: TuneReason) -> str:
             again = ", layers computed again for the gradient" if of.checkpointing else ""
             kept = ", the base in its blocks" if of.quantized else ", the base unpacked"
             used = f"{show_size(of.needed_bytes)} of {show_size(of.budget_bytes)}"
-            return f"{used} of memory (predicted){kept}{again}: {of.tok_s:.0f} tokens a second (predicted)"
+            return f"{used} of RAM (predicted){kept}{again}: {of.tok_s:.0f} tokens a second (predicted)"
         case TuneTimeChosen():
             most = f" of the {duration(of.asked_s)} that it may take" if of.asked_s is not None else ""
             ends = ", which ends it before all epochs are made" if of.cut else ""
@@ -144,15 +144,14 @@ def _place(of: TuneDeviceChosen) -> str:
         if of.asked:
             return "on the processor, as asked"
         return "on the processor" if of.n_passed else "on the processor: no GPU is seen that a tuning computes on"
-    words = [f"on {of.device}{_described(of.description)}{', as asked' if of.asked else ''}"]
+    where = f"on {of.device}{_described(of.description)}{', as asked' if of.asked else ''}"
     if of.unified:
-        words.append(f"{show_size(of.needed_bytes)} of the memory that it shares (predicted, not measured on any GPU)")
-    else:
-        used = f"{show_size(of.needed_bytes)} of {show_size(of.room_bytes)} of its memory"
-        words.append(f"{used} (predicted, not measured on any GPU), {show_size(of.host_bytes)} of RAM beside it")
-    if of.held_bytes:
-        words.append(f"other programs hold {show_size(of.held_bytes)} there now, and what they take more may end it")
-    return "; ".join(words)
+        return f"{where}: {show_size(of.needed_bytes)} of the memory that it shares (predicted, measured on no GPU)"
+    used = f"{show_size(of.needed_bytes)} of {show_size(of.room_bytes)} of its memory"
+    words = f"{where}: {used} (predicted, measured on no GPU), {show_size(of.host_bytes)} of RAM beside it"
+    if not of.held_bytes:
+        return words
+    return f"{words}; other programs hold {show_size(of.held_bytes)} there now, and what they take more may end it"
 
 
 def _described(name: str) -> str:

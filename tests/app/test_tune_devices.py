@@ -138,7 +138,7 @@ def device_reasons(preview: TunePreview) -> list[Any]:
 
 
 def faster_there(toy: toy_tuner.ToyTuner) -> None:
-    toy.rate = lambda _base, settings, _machine, gpu=None: 9000.0 if gpu else 1000.0  # type: ignore[method-assign]
+    toy.rate_on = lambda *_: 9000.0  # type: ignore[method-assign]
 
 
 def test_a_plan_says_what_lies_where(asked: tuple[Path, Path], toy: toy_tuner.ToyTuner, with_gpu: Machine) -> None:
@@ -230,3 +230,17 @@ def test_a_tuning_goes_on_on_another_device_and_says_that_bits_differ(
     assert all(isinstance(start, TuneStarted) for start in starts)
     assert [start.exact for start in starts] == [True, True, False]
     assert 0 < starts[1].first_step <= starts[2].first_step
+
+
+def test_a_tuner_that_knows_no_gpus_computes_on_the_processor(
+    asked: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, with_gpu: Machine
+) -> None:
+    """One that was written before there were devices, or does not care."""
+    names = ("name", "methods", "missing", "supports", "footprint", "rate", "open")
+    plain = type("Plain", (), {name: getattr(toy_tuner.ToyTuner, name) for name in names})
+    monkeypatch.setattr(plugins(), "_tuners", {"toy": plain()})
+    passed, chosen = device_reasons(plan_tuning(*asked, **OPTIONS))
+
+    assert (passed.why, passed.device, chosen.device) == ("no_code", "cuda:0", "cpu")
+    with refuses(BackendUnavailable):
+        tune(*asked, device="cuda", **OPTIONS)

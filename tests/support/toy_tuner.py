@@ -94,7 +94,10 @@ class ToyTuner:
     def footprint(self, base: Artifact, settings: TuneSettings, size: TuneSize) -> TuneFootprint:
         return TuneFootprint(*[1024**2] * 9, on_device=settings.device != "cpu")
 
-    def rate(self, base: Artifact, settings: TuneSettings, machine: Machine, gpu: Gpu | None = None) -> float:
+    def rate(self, base: Artifact, settings: TuneSettings, machine: Machine) -> float:
+        return 1000.0
+
+    def rate_on(self, base: Artifact, settings: TuneSettings, gpu: Gpu | None) -> float:
         return 1000.0
 
     def open(self, base: Artifact, settings: TuneSettings) -> FatedTrainer:

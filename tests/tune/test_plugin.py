@@ -140,7 +140,7 @@ def test_a_gpu_is_as_fast_as_its_arithmetic_where_steps_are_large(tmp_path):
     known = gpu_table.find(machine.accelerators[0])
 
     def rate(batch, gpu=known):
-        return tuner.rate(file, TuneSettings(device="cuda:0", batch=batch), machine, gpu)
+        return tuner.rate_on(file, TuneSettings(device="cuda:0", batch=batch), gpu)
 
     assert rate(1) < rate(8) < rate(64)
     assert rate(8, None) < rate(8)

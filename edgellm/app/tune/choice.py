@@ -9,7 +9,7 @@ from edgellm.adaptation import devices
 from edgellm.adaptation.example import Example
 from edgellm.adaptation.rules import TuneQuestion, TunerFormulas, decide
 from edgellm.app.tune.machine_devices import MachineDevices
-from edgellm.contract.tuner import Tuner
+from edgellm.contract.tuner import Tuner, rate_of
 from edgellm.errors import NothingFits, option
 from edgellm.hardware.host_checks import busy_load
 from edgellm.types.machine import Machine
@@ -38,7 +38,7 @@ def chosen(
     seen, seconds = MachineDevices(machine, tuner), options.seconds
     formulas = TunerFormulas(
         functools.partial(tuner.footprint, base),
-        lambda run: tuner.rate(base, run, machine, seen.facts.get(run.device)),
+        lambda run: rate_of(tuner, base, run, machine, seen.facts.get(run.device)),
         tuner.methods,
     )
     question = TuneQuestion(

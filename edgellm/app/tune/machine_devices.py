@@ -6,7 +6,7 @@ from collections import Counter
 
 from edgellm import settings
 from edgellm.adaptation.devices import SeenDevices
-from edgellm.contract.tuner import Tuner
+from edgellm.contract.tuner import Tuner, lacking
 from edgellm.errors import BackendUnavailable, UsageError
 from edgellm.estimate.device_memory import context_bytes, reserve_bytes
 from edgellm.estimate.gpu_speed import api_of
@@ -64,7 +64,7 @@ class MachineDevices:
         facts = gpu_table.find(gpu, machine.memory.total_bytes)
         self.facts[name] = facts
         self._seen[name] = _device(name, gpu, facts, machine)
-        lacks = self._tuner.lacks(device_kind(name))
+        lacks = lacking(self._tuner, device_kind(name))
         if not gpu.usable:
             self._problems[name] = TuneDevicePassed(name, gpu.name, "unusable")
         elif served is not None and name not in served:

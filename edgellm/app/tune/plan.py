@@ -25,7 +25,7 @@ from edgellm.app.tune.served_base import ServedBase
 from edgellm.contract.backend import Advice
 from edgellm.contract.manager import plugins
 from edgellm.contract.source import Progress
-from edgellm.contract.tuner import Tuner
+from edgellm.contract.tuner import Tuner, lacking
 from edgellm.errors import BackendUnavailable, UnsupportedArtifact, UsageError, option
 from edgellm.estimate import quants
 from edgellm.files import read_regular, require_room
@@ -113,7 +113,7 @@ def planned_tuning(
     """
     tuner, missing = _installed()
     if options.asked_device is not None:
-        missing = tuner.lacks(device_kind(options.asked_device)) or missing
+        missing = lacking(tuner, device_kind(options.asked_device)) or missing
     if missing is not None and to_run:
         raise BackendUnavailable(missing.text, hint=missing.fix)
     name = options.name or name_of(data)

@@ -125,16 +125,24 @@ def _n_spelled(model: GgufModel) -> int:
     return len(tokens) if isinstance(tokens, tuple) else 0
 
 
-def rate(model: GgufModel, settings: TuneSettings, machine: Machine, gpu: Gpu | None = None) -> float:
+def rate(model: GgufModel, settings: TuneSettings, machine: Machine) -> float:
     """Tokens per second, where half of them are supervised."""
+    per_thread = next((gflops for isa, gflops in _RATES.items() if isa in machine.cpu.isa), 4.0)
+    return settings.n_threads * per_thread * 1e9 / _operations(read_decoder(model), settings)
+
+
+def rate_on(model: GgufModel, settings: TuneSettings, gpu: Gpu | None) -> float:
+    """The same on a GPU."""
     config = read_decoder(model)
     weights = sum(math.prod(shape) for shape in matrices(config)) * config.n_layer
+    return on_device.rate(_operations(config, settings), weights, config, settings, gpu)
+
+
+def _operations(config: Decoder, settings: TuneSettings) -> float:
+    """Of a token."""
+    weights = sum(math.prod(shape) for shape in matrices(config)) * config.n_layer
     passes = 2 + settings.checkpointing + (settings.method == "full")
-    operations = 2.0 * weights * passes + 6.0 * n_trained(config, settings)[0] + 2.0 * config.vocab * config.hidden
-    if settings.device != CPU:
-        return on_device.rate(operations, weights, config, settings, gpu)
-    per_thread = next((gflops for isa, gflops in _RATES.items() if isa in machine.cpu.isa), 4.0)
-    return settings.n_threads * per_thread * 1e9 / operations
+    return 2.0 * weights * passes + 6.0 * n_trained(config, settings)[0] + 2.0 * config.vocab * config.hidden
 
 
 def matrices(config: Decoder) -> Iterator[tuple[int, int]]:

@@ -45,8 +45,6 @@ class TorchTuner:
 
     def lacks(self, kind: str) -> Advice | None:
         """As the contract says: by what the build writes of itself, which is read and not imported."""
-        if kind == "cpu":
-            return None
         if (missing := self.missing()) is not None:
             return Advice(missing.text, "make setup-tune ARGS=--gpu")
         build = _torch_build()
@@ -78,11 +76,17 @@ class TorchTuner:
 
         return footprint(self._model(base), settings, size)
 
-    def rate(self, base: Artifact, settings: TuneSettings, machine: Machine, gpu: Gpu | None = None) -> float:
+    def rate(self, base: Artifact, settings: TuneSettings, machine: Machine) -> float:
         """As the contract says."""
         from edgellm_tune.footprint import rate
 
-        return rate(self._model(base), settings, machine, gpu)
+        return rate(self._model(base), settings, machine)
+
+    def rate_on(self, base: Artifact, settings: TuneSettings, gpu: Gpu | None) -> float:
+        """As the contract says."""
+        from edgellm_tune.footprint import rate_on
+
+        return rate_on(self._model(base), settings, gpu)
 
     def open(self, base: Artifact, settings: TuneSettings) -> Trainer:
         """As the contract says."""
