@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from edgellm.adaptation.rules import TuneQuestion, TunerFormulas, decide, size_of
+from edgellm.adaptation import rules
+from edgellm.adaptation.rules import TuneQuestion, TunerFormulas, size_of
 from edgellm.types.tune_device import CPU, TuneDevice
 from edgellm.types.tune_reason import TuneChoice, TuneDeviceChosen, TuneDevicePassed, scarce_bytes
 from edgellm.types.tuning import TuneSettings
@@ -35,12 +36,12 @@ def place(
 
     `begun`: settings of an earlier run, which stay: it goes on where it began, as long as that has room.
     """
-    processor = decide(question, formulas)
+    processor = rules.decide(question, formulas)
     passed = list(seen.passed)
     fitting: list[TuneChoice] = []
     for device in seen.usable:
         there = replace(question, device=device)
-        choice = decide(there, formulas)
+        choice = rules.decide(there, formulas)
         if begun is not None:
             settings = msgspec.structs.replace(begun, device=device.name)
             footprint = formulas.footprint(settings, size_of(question, settings.length))
@@ -55,7 +56,7 @@ def place(
 
 def on(device: TuneDevice, question: TuneQuestion, formulas: TunerFormulas) -> TuneChoice:
     """The choice on the one that was asked for, whether it fits or not."""
-    return placed(decide(replace(question, device=device), formulas), asked=True)
+    return placed(rules.decide(replace(question, device=device), formulas), asked=True)
 
 
 def placed(choice: TuneChoice, *, asked: bool, passed: tuple[TuneDevicePassed, ...] = ()) -> TuneChoice:

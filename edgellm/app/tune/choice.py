@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-from edgellm.adaptation import devices
+from edgellm.adaptation import devices, rules
 from edgellm.adaptation.example import Example
-from edgellm.adaptation.rules import TuneQuestion, TunerFormulas, decide
+from edgellm.adaptation.rules import TuneQuestion, TunerFormulas
 from edgellm.app.tune.machine_devices import MachineDevices
 from edgellm.contract.tuner import Tuner, rate_of
 from edgellm.errors import NothingFits, option
@@ -57,7 +57,7 @@ def chosen(
     if asked is None:
         choice = devices.place(question, formulas, seen.devices, begun=begun)
     elif asked == CPU:
-        choice = devices.placed(decide(question, formulas), asked=True)
+        choice = devices.placed(rules.decide(question, formulas), asked=True)
     else:
         choice = devices.on(seen.named(asked), question, formulas)
     if not choice.fits:
@@ -74,7 +74,7 @@ def _too_large(
         return NothingFits(f"tuning {what} needs {show_size(needed)}, {show_size(room)} may be used", hint=hint)
     if choice.instead is None:
         hint = "free its memory, or tune a smaller base, or the same in a smaller quantization"
-    if decide(question, formulas).fits:
+    if rules.decide(question, formulas).fits:
         hint = f"{hint}; {option('device', CPU)} fits as it is"
     there = choice.needed_bytes
     if device.unified or there > device.room_bytes:
