@@ -165,6 +165,7 @@ def test_the_device_is_seen_and_when_it_goes_the_reason_is_told(monkeypatch: pyt
     assert there is not None
     assert [device.name for device in there.devices] == ["Vulkan0"]
     assert "llvmpipe" in there.devices[0].description
+    assert there.devices[0].unified, "it has no memory of its own"
     monkeypatch.delenv("GGML_VK_VISIBLE_DEVICES")
     gone = offload_facts(GgufBackend(), machine)
     assert gone is not None

@@ -118,14 +118,20 @@ def devices() -> list[dict[str, object]]:
     for device in ggml.devices():
         free, total = ctypes.c_size_t(), ctypes.c_size_t()
         library.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
+        description = library.ggml_backend_dev_description(device).decode(errors="replace")
         rows.append({
             "name": ggml.name_of(device),
-            "description": library.ggml_backend_dev_description(device).decode(errors="replace"),
+            "description": description,
             "total_bytes": total.value,
-            "unified": library.ggml_backend_dev_type(device) == IGPU,
+            "unified": library.ggml_backend_dev_type(device) == IGPU or is_software(description),
             "slot": ggml.slot_of(device),
         })  # fmt: skip
     return rows
+
+
+def is_software(description: str) -> bool:
+    """Whether the processor plays the device, in the machine's memory. ggml takes one that is named for a GPU."""
+    return any(name in description.lower() for name in ("llvmpipe", "swiftshader"))
 
 
 def architectures() -> list[str] | None:
