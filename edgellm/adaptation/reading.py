@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import importlib.util
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
@@ -15,6 +16,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from edgellm.adaptation import parquet_rows
 from edgellm.adaptation.findings import Findings
 from edgellm.adaptation.records import record_of
 from edgellm.errors import UsageError
@@ -28,7 +30,6 @@ MAX_JSON_BYTES = 32 * 1024**2  # of a JSON file, which is held as a whole
 MAX_RECORDS = 1_000_000
 _BOM = b"\xef\xbb\xbf"
 _PARAM = "data"
-_PARQUET_ROWS = 256  # that are held at a time
 _NUMBERED = tuple[int, object]
 
 
@@ -175,26 +176,25 @@ def _texts(file: BinaryIO, findings: Findings) -> Iterator[str]:
             raise _Unreadable from None
 
 
-def _parquet(file: BinaryIO, findings: Findings) -> Iterable[_NUMBERED]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
+def _parquet(file: BinaryIO, findings: Findings) -> Iterator[_NUMBERED]:
+    if importlib.util.find_spec("pyarrow") is None:
         what = "Parquet files are read with pyarrow, which is not installed"
-        raise UsageError(what, hint="pip install pyarrow, or write JSON Lines", param=_PARAM) from None
+        raise UsageError(what, hint="pip install pyarrow, or write JSON Lines", param=_PARAM)
+    n_bytes = 0
     try:
-        table = parquet.ParquetFile(file)
-        groups = [table.metadata.row_group(at) for at in range(table.num_row_groups)]
-        unpacked = sum(group.total_byte_size for group in groups)
-        if unpacked > MAX_FILE_BYTES:
-            hint = f"tune with {show_size(MAX_FILE_BYTES)} of it, or less"
-            raise UsageError(f"{file.name} has {show_size(unpacked)} unpacked", hint=hint, param=_PARAM)
-        line = 0
-        for batch in table.iter_batches(batch_size=_PARQUET_ROWS):
-            for row in batch.to_pylist():
-                line += 1
-                yield line, row
-    except (pyarrow.ArrowException, ValueError) as error:
+        for line, raw in enumerate(parquet_rows.rows(Path(file.name)), start=1):
+            n_bytes += len(raw)
+            if n_bytes > MAX_FILE_BYTES:
+                hint = "tune with a part of it"
+                raise UsageError(
+                    f"{file.name} has more than {show_size(MAX_FILE_BYTES)} unpacked", hint=hint, param=_PARAM
+                )
+            if len(raw) > MAX_LINE_BYTES:
+                findings.add(line, "too_long", value=len(raw))
+                yield line, _REFUSED
+            else:
+                yield line, _decoded(raw, line, findings)
+    except parquet_rows.Unreadable as error:
         raise UsageError(f"{file.name} cannot be read: {error}", hint="write it again", param=_PARAM) from None
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from edgellm.contract.engine import AdapterLoader
-from edgellm.errors import EdgeLLMError, UnknownAdapter, UnsupportedArtifact, UsageError
+from edgellm.errors import BadArtifact, EdgeLLMError, UnknownAdapter, UnsupportedArtifact, UsageError
+from edgellm.files import at_once
 from edgellm.runtime import wire
 from edgellm.runtime.engine_check import open_engine
 from edgellm.runtime.engine_error import engine_error, named
@@ -39,13 +41,16 @@ class AdapterShelf:
         return tuple(self._files.values())
 
     def fill(self, files: Sequence[AdapterFile], *, again: bool) -> None:
-        """Load those of a plan. `again`: the model served with them before, so it serves without one that is gone.
+        """Load those of a plan. `again`: the model served with them before, so it serves without one that is gone or
+        another file by now.
 
         Raises:
             EdgeLLMError: one cannot be loaded.
         """
         for file in files:
             try:
+                if again:
+                    _require_same(file)
                 self._load(file)
             except EdgeLLMError as error:
                 if not again:
@@ -111,6 +116,22 @@ class AdapterShelf:
         except Exception as error:
             raise engine_error(self._backend, error) from error
         self._files[file.name] = file
+
+
+def _require_same(file: AdapterFile) -> None:
+    """Answers are told to be those of the file that was looked at first.
+
+    Raises:
+        BadArtifact: it is missing, or has other bytes than then.
+    """
+    try:
+        with open(file.path, "rb", opener=at_once) as content:
+            sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+    except OSError as error:
+        raise BadArtifact(f"{file.path} cannot be read: {error.strerror}", hint="add the adapter again") from None
+    if file.sha256 not in ("", sha256):
+        message = f"{file.path} has sha256 {sha256[:16]}, and had {file.sha256[:16]} when it was loaded first"
+        raise BadArtifact(message, hint="remove the adapter and add it again, if that is the right file")
 
 
 def open_with_adapters(backend: Backend, plan: LaunchPlan, *, again: bool = False) -> tuple[Engine, AdapterShelf]:

@@ -24,7 +24,7 @@ from edgellm.runtime.embed_queue import EmbedQueue
 from edgellm.runtime.engine_check import check_logits
 from edgellm.runtime.engine_error import engine_error
 from edgellm.runtime.mailbox import Inbox
-from edgellm.runtime.prompt_reader import READ, Begun, PromptRead, PromptReader, takes_long
+from edgellm.runtime.prompt_reader import LONG_TEXT, READ, Begun, PromptRead, PromptReader, length, takes_long
 from edgellm.runtime.reader_thread import ReaderThread
 from edgellm.runtime.request_state import RequestState
 from edgellm.runtime.scheduler import Admission, Scheduler, Step
@@ -124,8 +124,9 @@ class Loop:
         return self._scheduler.idle and self._embeddings.idle
 
     def _receive(self) -> None:
-        """Read the inbox; waits only where there is nothing to do."""
-        while True:
+        """Read the inbox; waits only where there is nothing to do. Much text has steps in between."""
+        n_read = 0
+        while n_read < LONG_TEXT or self._idle:
             reads = bool(self._reading) or (self._embeddings.waits and not self._embeddings.idle)
             waits = self._scheduler.idle and self._embeddings.waits and (reads or not self._stopping)
             try:
@@ -142,7 +143,7 @@ class Loop:
                 case wire.Submit(request_id, EmbeddingRequest() | RerankRequest() as request):
                     self._replies += self._embeddings.submit(request_id, request)
                 case wire.Submit(request_id, GenerationRequest() | TokenizeRequest() | DetokenizeRequest() as request):
-                    self._submit(request_id, request)
+                    n_read += self._submit(request_id, request)
                 case PromptRead(request_id):
                     if (reading := self._reading.pop(request_id, None)) is not None:
                         self._begin(request_id, reading.result)
@@ -155,12 +156,14 @@ class Loop:
             self._settle()
             self._emit()
 
-    def _submit(self, request_id: int, request: GenerationRequest | TokenRequest) -> None:
+    def _submit(self, request_id: int, request: GenerationRequest | TokenRequest) -> int:
+        """Returns what of it was read at once, in characters or tokens."""
         read = partial(self._prompts.read, request)
         if takes_long(request):
             self._reading[request_id] = self._texts.read(PromptRead(request_id), read)
-        else:
-            self._begin(request_id, read)
+            return 0
+        self._begin(request_id, read)
+        return length(request)
 
     def _begin(self, request_id: int, read: Callable[[], Begun | Answered]) -> None:
         try:

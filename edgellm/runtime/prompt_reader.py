@@ -57,9 +57,17 @@ def takes_long(request: GenerationRequest | TokenRequest) -> bool:
     """Whether it is to be read in another thread."""
     if isinstance(request, DetokenizeRequest):
         return False  # what its tokens say is asked of the engine's own thread
-    if isinstance(request, TokenizeRequest):
-        return len(request.text) > LONG_TEXT
-    return len(request.prompt) > LONG_TEXT or request.grammar is not None
+    return length(request) > LONG_TEXT or (isinstance(request, GenerationRequest) and request.grammar is not None)
+
+
+def length(request: GenerationRequest | TokenRequest) -> int:
+    """Of what is read of it, in characters, or in tokens where it has those."""
+    match request:
+        case TokenizeRequest():
+            return len(request.text)
+        case DetokenizeRequest():
+            return len(request.tokens)
+    return len(request.prompt)
 
 
 class PromptReader:

@@ -62,11 +62,14 @@ class TokenMethods(RequestMethods):
         Raises:
             UsageError: there is no such token; TimedOut; WorkerCrashed.
         """
-        return _together(ask_all(self._session, _requests(ids), _pieces, _deadline(timeout)))
+        deadline = _deadline(timeout)
+        # One after another: what others ask meanwhile comes in between.
+        return _together([ask_all(self._session, [one], _pieces, deadline)[0] for one in _requests(ids)])
 
     async def apieces(self, ids: Sequence[int], *, timeout: float | None = None) -> list[bytes]:
         """As `pieces`, for coroutines."""
-        return _together(await aask_all(self._session, _requests(ids), _pieces, _deadline(timeout)))
+        deadline = _deadline(timeout)
+        return _together([(await aask_all(self._session, [one], _pieces, deadline))[0] for one in _requests(ids)])
 
     def count_tokens(
         self,

@@ -13,8 +13,8 @@ data_dir()/adapters/
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -185,7 +185,7 @@ class AdapterStore:
                 message = f"{origin.base_id} has an adapter {origin.name} already"
                 raise UsageError(message, hint="choose another name, or replace it with --force", param="name")
             # We hold the lock, so the process that left these is gone.
-            for left in folder.parent.glob(f".{glob.escape(origin.name)}.*.incomplete"):
+            for left in _left_by_others(folder, "incomplete"):
                 shutil.rmtree(left, ignore_errors=True)
             try:
                 partial.mkdir(parents=True)
@@ -198,6 +198,7 @@ class AdapterStore:
                 partial.rename(folder)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
+                _delete_put_away(self.root)
         return StoredAdapter(folder, origin.base_id, origin.name, record)
 
     def remove(self, stored: StoredAdapter) -> int:
@@ -209,6 +210,7 @@ class AdapterStore:
         with writing(stored.folder), self._locked(stored.folder):
             n_bytes = sum(path.stat().st_size for path in stored.folder.iterdir() if path.is_file())
             _put_away(stored.folder)
+            _delete_put_away(self.root)
         with contextlib.suppress(OSError):
             stored.folder.parent.rmdir()  # the base's folder, where this was its last
         return n_bytes
@@ -242,12 +244,22 @@ def _record(origin: AdapterOrigin, file: Path) -> AdapterRecord:
     )  # fmt: skip
 
 
+def _left_by_others(folder: Path, kind: str) -> list[Path]:
+    """What was to become this entry. The name of another may begin with its name and a dot."""
+    hidden = re.compile(rf"\.{re.escape(folder.name)}\.[0-9a-f]{{8}}\.{kind}")
+    return [path for path in folder.parent.glob(f".*.{kind}") if hidden.fullmatch(path.name)]
+
+
 def _put_away(folder: Path) -> None:
-    """Nobody sees a half of it."""
+    """Nobody sees a half of it, and what takes its place has its name at once."""
     if folder.exists():
-        doomed = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.removed")
-        os.replace(folder, doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+        os.replace(folder, folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.removed"))
+
+
+def _delete_put_away(root: Path) -> None:
+    """Also what a process left that was killed meanwhile: nobody uses any of it."""
+    for removed in root.glob("*/.*.removed"):
+        shutil.rmtree(removed, ignore_errors=True)
 
 
 def _is_hidden(folder: Path, root: Path) -> bool:

@@ -296,3 +296,46 @@ def test_parquet_is_read_row_by_row(tmp_path: Path) -> None:
     for raw in (b"PAR1", (tmp_path / "data.parquet").read_bytes()[:-20], b""):
         with refuses(UsageError, param="data", varies="cannot be read: .*"):
             read(tmp_path, raw, name="data.parquet")
+
+
+def test_what_a_parquet_file_unpacks_to_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A text that stands in it once, and a thousand rows that say so: of 100 MB, and for ever, it would fill memory."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        pytest.skip("parquet: pyarrow is not installed")
+    texts = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 1000, pyarrow.int32()), ["x" * 100_000])
+    parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "data.parquet", compression="zstd")
+    monkeypatch.setattr(reading, "MAX_FILE_BYTES", 10_000_000)
+
+    with refuses(UsageError, param="data"):
+        read_records(tmp_path / "data.parquet", Findings())
+
+
+def test_a_row_of_parquet_is_as_long_as_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        pytest.skip("parquet: pyarrow is not installed")
+    table = {"text": ["a" * 2000, "b"], "score": [1.0, float("nan")], "image": [b"1", b"2"]}
+    parquet.write_table(pyarrow.table(table), tmp_path / "data.parquet")
+    monkeypatch.setattr(reading, "MAX_LINE_BYTES", 1000)
+    findings = Findings()
+
+    assert read_records(tmp_path / "data.parquet", findings) == [TrainingText(2, "b")]
+    assert [problem.kind for problem in findings.report.problems] == ["too_long"]
+
+
+def test_bytes_in_parquet_are_no_text(tmp_path: Path) -> None:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        pytest.skip("parquet: pyarrow is not installed")
+    parquet.write_table(pyarrow.table({"text": [b"a"]}), tmp_path / "data.parquet")
+    findings = Findings()
+
+    assert read_records(tmp_path / "data.parquet", findings) == []
+    assert [problem.kind for problem in findings.report.problems] == ["wrong_type"]

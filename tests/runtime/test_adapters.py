@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import random
 from dataclasses import replace
@@ -15,6 +16,7 @@ from support.toy_engine import ToyEngine, answer
 
 from edgellm.contract.engine import EngineInfo, SlotInput, check_batch
 from edgellm.errors import UnknownAdapter, UnsupportedArtifact, UsageError
+from edgellm.runtime.adapter_shelf import AdapterShelf
 from edgellm.runtime.request_state import RequestState
 from edgellm.runtime.scheduler import BUSY_CHUNK, SHORT_TURN_STEPS, TURN_S, TURN_STEPS, Scheduler, Step
 from edgellm.types.adapter import AdapterFile, AdapterSet, DropAdapter, LoadAdapter, adapter_set, adapters_of
@@ -258,3 +260,20 @@ def test_an_engine_is_never_given_what_it_does_not_take(info: EngineInfo, sets: 
     with refuses(ValueError):
         check_batch(batch, info, [0] * 4)
     check_batch(batch, replace(INFO, mixes_adapters=True), [0] * 4)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_model_that_loads_again_takes_no_other_file_for_its_adapter(again: bool, tmp_path: Path) -> None:
+    """Its answers are told to be those of the file that was looked at first."""
+    by_name = files(tmp_path)
+    made = {name: with_hash(file) for name, file in by_name.items()}
+    (tmp_path / "one").write_text("other weights")
+    engine = ToyEngine(adapters=True)
+    shelf = AdapterShelf(engine)
+
+    shelf.fill(list(made.values()), again=again)
+    assert [file.name for file in shelf.loaded] == (["two"] if again else ["one", "two"])
+
+
+def with_hash(file: AdapterFile) -> AdapterFile:
+    return structs.replace(file, sha256=hashlib.sha256(Path(file.path).read_bytes()).hexdigest())

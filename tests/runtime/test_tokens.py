@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import queue
+from collections.abc import Sequence
 
 import pytest
 from support.refusals import check_refusal, refuses
 from support.toy_engine import BOS, EOS, PIECES, VOCAB, ToyEngine
 
 from edgellm.builtin.echo import EchoEngine
-from edgellm.contract.engine import Engine
+from edgellm.contract.engine import Engine, Logits, SlotInput
 from edgellm.errors import UsageError
 from edgellm.runtime import wire
 from edgellm.runtime.loop import Loop
@@ -49,6 +50,32 @@ def test_they_are_those_of_a_prompt(text: str, parse_special: bool, add_bos: boo
     begun = PromptReader(engine.tokenizer, engine.info).read(generation)
     assert isinstance(begun, Begun)
     assert replies(engine, TokenizeRequest.of_prompt(text, generation)) == {0: Tokens(tuple(begun.prompt))}
+
+
+class CountedEngine(ToyEngine):
+    n_steps = 0
+
+    def step(self, batch: Sequence[SlotInput]) -> Sequence[Logits]:
+        self.n_steps += 1
+        return super().step(batch)
+
+
+@pytest.mark.parametrize(
+    "request_", [TokenizeRequest("a" * LONG_TEXT), DetokenizeRequest((2,) * MAX_IDS)], ids=["text", "tokens"]
+)
+def test_answers_go_on_between_those_that_take_all_the_time_there_is(request_: Request) -> None:
+    """Else whoever sends them fast enough would hold up all answers."""
+    engine, inbox, after = CountedEngine(), queue.SimpleQueue[wire.Down](), list[int]()
+    inbox.put(wire.Submit(0, GenerationRequest("Hi", Sampling(temperature=0), max_tokens=8, ignore_eos=True)))
+    for number in range(1, 5):
+        inbox.put(wire.Submit(number, request_))
+    inbox.put(wire.Stop(drain=True))
+
+    def send(said: list[wire.Up]) -> None:
+        after.extend(engine.n_steps for reply in said if isinstance(reply, wire.Reply) and reply.id)
+
+    Loop(engine, inbox, send).run()
+    assert len(after) == len({*after}) == 4
 
 
 def test_long_texts_are_read_beside_the_answers_at_hand() -> None:

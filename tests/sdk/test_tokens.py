@@ -14,11 +14,12 @@ from support.refusals import refuses
 
 from edgellm import EdgeLLM, Prefill
 from edgellm.errors import ContextOverflow, UsageError
+from edgellm.runtime.session import Sink
 from edgellm.types.event import Delta, Done
 from edgellm.types.message import Message, Tool
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
-from edgellm.types.request import MAX_IDS, GenerationRequest
+from edgellm.types.request import MAX_IDS, GenerationRequest, Request
 
 TEXT = "Köln 🙂 <|im_end|> costs 3 €."
 CHAT = [Message("system", "Be brief."), Message("user", TEXT)]
@@ -42,6 +43,21 @@ def test_a_text_comes_back(llm: EdgeLLM) -> None:
 def test_many_tokens_are_asked_for_in_portions(llm: EdgeLLM) -> None:
     ids = llm.tokenize("ab") * MAX_IDS
     assert llm.detokenize(ids) == "ab" * MAX_IDS
+
+
+def test_portions_are_asked_for_one_after_another(llm: EdgeLLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What others ask for meanwhile comes in between."""
+    session, n_open = llm._session, list[int]()
+    submit = session.submit
+
+    def noting(request: Request, sink: Sink) -> int:
+        n_open.append(len(session._dispatcher))
+        return submit(request, sink)
+
+    monkeypatch.setattr(session, "submit", noting)
+    ids = [1] * (3 * MAX_IDS)
+    assert llm.pieces(ids) == asyncio.run(llm.apieces(ids))
+    assert n_open == [0] * 6
 
 
 def test_half_a_character_is_a_piece_and_no_text(llm: EdgeLLM) -> None:

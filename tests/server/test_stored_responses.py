@@ -196,3 +196,16 @@ def test_each_key_has_its_own_items() -> None:
         stored.fill_in(BOB, body)
     stored.fill_in(ALICE, body)
     assert body.input == [item]
+
+
+def test_no_reference_reaches_what_another_client_sent_with_an_id_of_its_own() -> None:
+    """All clients may share one key, and an id that a client made can be guessed."""
+    stored, reference = StoredResponses(), json.dumps({"input": [{"type": "item_reference", "id": "msg_1"}]}).encode()
+    item = {"type": "message", "id": "msg_1", "role": "user", "content": "a secret"}
+    answer: Any = Answer("resp_0")
+    stored.keep(ALICE, answer, (), ResponsesBody.read(json.dumps({"input": [item]}).encode()))
+
+    with refuses(UsageError, param="input[0].id"):
+        stored.fill_in(ALICE, ResponsesBody.read(reference))
+    (kept,) = stored.fill_in(ALICE, ResponsesBody(previous_response_id="resp_0", input=[]))
+    assert kept.id == "msg_1"

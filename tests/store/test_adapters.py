@@ -213,3 +213,38 @@ def test_the_largest_record_is_read_within_bounds(monkeypatch):
 
     assert type(AdapterStore().find(BASE, "mail").problem) is problems.RecordUnreadable
     assert stored.problem is None
+
+
+def test_one_that_is_replaced_is_deleted_when_the_new_one_has_its_name(monkeypatch):
+    """A process that is killed while it deletes loses nothing."""
+    store = AdapterStore()
+    store.add(origin(), put)
+
+    def killed(path, **_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(adapter_store.shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store.add(origin(method="vera"), put, force=True)
+    assert store.find(BASE, "mail").sound().method == "vera"
+
+
+def test_what_was_not_deleted_to_the_end_goes_with_the_next_change():
+    store = AdapterStore()
+    store.add(origin(), put)
+    left = store.root / "qwen3-0.6b" / ".news.7d0c31aa.removed"
+    left.mkdir(parents=True)
+
+    store.remove(store.find(BASE, "mail"))
+    assert not left.exists()
+
+
+def test_one_that_is_written_does_not_disturb_another_whose_name_goes_on_behind_a_dot():
+    store = AdapterStore()
+
+    def put_slowly(path):
+        store.add(origin("mail"), put)
+        put(path)
+
+    store.add(origin("mail.v2"), put_slowly)
+    assert [stored.label for stored in store.installed()] == [f"{BASE}:mail", f"{BASE}:mail.v2"]

@@ -60,6 +60,7 @@ class StoredResponses:
     def keep(
         self, owner: Owner, answer: ResponsesAnswer, earlier: Sequence[ResponsesItem], body: ResponsesBody
     ) -> None:
+        sent = {item.id for item in body.items if item is not None}
         new = [with_id(item) for item in body.items if item is not None]
         output = msgspec.convert(msgspec.to_builtins(answer.output), list[ResponsesItem])
         items, encoded = (*earlier, *new, *output), msgspec.json.encode(answer)
@@ -68,7 +69,8 @@ class StoredResponses:
         with self._lock:
             self._responses[answer.id] = stored
             self._n_bytes += n_bytes
-            self._items.update({(owner, item.id): item for item in stored.new if item.id})
+            # Whoever shares the key could guess an id that a client made, and so read what that one said.
+            self._items.update({(owner, item.id): item for item in stored.new if item.id and item.id not in sent})
             while len(self._responses) > self.max_responses or self._n_bytes > self.max_bytes:
                 self._drop(next(iter(self._responses)))
 
