@@ -30,6 +30,7 @@ from edgellm.runtime import wire, worker_process
 from edgellm.runtime.mailbox import Mailbox
 from edgellm.runtime.process_usage import ProcessUsage, process_usage
 from edgellm.runtime.session import CLOSE_TIMEOUT_S, Session, SessionState, Sink, closed
+from edgellm.runtime.silence import Teller
 from edgellm.runtime.watchdog import Watchdog, limits
 from edgellm.runtime.worker_end import died, how_it_ended, not_again
 from edgellm.runtime.worker_process import WorkerProcess
@@ -204,11 +205,11 @@ class WorkerSession(Session):
             self._changed.notify_all()
             if self._state == "closed":
                 process.kill()
-        watchdog = Watchdog(
-            self._limits, self._is_awaited, process.computed_s, functools.partial(self._on_hang, process)
-        )
+        on_hang = functools.partial(self._on_hang, process)
+        watchdog = Watchdog(self._limits, self._is_awaited, process.computed_s, on_hang, Teller(self._plan))
         told: EdgeLLMError | None = None
         try:
+            watchdog.start()
             told = self._listen(process, watchdog)
         except wire.BadFrame as broken:
             process.kill()
@@ -231,7 +232,7 @@ class WorkerSession(Session):
             messages = wire.decode_up(body)
             match messages:
                 case [wire.Ready() as ready]:
-                    watchdog.start()  # first: it may fail, and then the model is not ready
+                    watchdog.loaded()
                     self._on_ready(process, ready)
                 case [wire.Failed() as failed]:
                     error = failed.error()

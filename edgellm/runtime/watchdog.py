@@ -1,4 +1,4 @@
-"""Notices a worker that hangs: it lives and says nothing while somebody waits for it.
+"""Notices a worker that hangs: it lives and says nothing while somebody waits for it. Its silence is told before.
 
 A worker that works says something at least every `BEAT_S` seconds, or after the step at hand where that takes longer
 (`runtime.loop`). How long a step may take follows from what was predicted of it.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from edgellm.runtime.silence import Awaited, Silence, Teller
 from edgellm.types.plan import LaunchPlan
 
 BEAT_S = 0.5
@@ -20,6 +21,7 @@ UNPREDICTED_LIMIT_S = 600.0
 # The first step reads the weights that are not in memory yet, perhaps from a memory card.
 SLOWEST_DISK = 10e6  # bytes per second
 TICKS = 8  # within the limit
+TICK_S = 2.5  # at most, as silence is told long before the limit
 # One that computes is not stuck, and steps take up to 200 times as long where other programs keep the processors busy.
 COMPUTING_SHARE = 0.02  # of a processor
 COMPUTING_LIMIT = 20  # times the limit
@@ -49,12 +51,14 @@ class Watchdog:
         awaited: Callable[[], bool],
         computed_s: Callable[[], float],
         on_hang: Callable[[float], None],
+        teller: Teller,
     ) -> None:
         """
         Args:
             awaited: whether anybody waits for the worker now.
             computed_s: processor time of the worker so far.
             on_hang: gets the seconds of silence.
+            teller: gets silence that lasts, and gets it again each time that it has lasted twice as long.
         """
         self.heard = False
         self._limits = limits
@@ -65,19 +69,25 @@ class Watchdog:
         self._awaited = awaited
         self._computed_s = computed_s
         self._on_hang = on_hang
+        self._teller = teller
+        self._next_told_s = teller.after_s
+        self._waits_for: Awaited = "first step"
         self._ended = threading.Event()
 
     def start(self) -> None:
-        """The worker is loaded."""
-        self.heard = False
-        if self._limits[1]:
-            threading.Thread(target=self._watch, name="edgellm-watchdog", daemon=True).start()
+        """The worker begins to load."""
+        self._waits_for = "load"
+        threading.Thread(target=self._watch, name="edgellm-watchdog", daemon=True).start()
+
+    def loaded(self) -> None:
+        self.heard, self._waits_for = False, "first step"
+        self._has_spoken()
 
     def end(self) -> None:
         self._ended.set()
 
     def _watch(self) -> None:
-        tick_s = self._limits[1] / TICKS
+        tick_s = min(self._limits[1] / TICKS or TICK_S, TICK_S)
         while not self._ended.wait(tick_s):
             if self.hangs_after(tick_s):
                 self._on_hang(self._silent_s)
@@ -90,14 +100,27 @@ class Watchdog:
         suspended machine), it hears nothing either.
         """
         if self.heard:
-            self.heard, self._limit_s = False, self._limits[1]
-            self._silent_s = self._counted_s = 0.0
-        elif self._awaited():
+            self.heard = False
+            if self._waits_for != "load":
+                self._limit_s, self._waits_for = self._limits[1], "step"
+            self._has_spoken()
+        elif self._waits_for == "load" or self._awaited():
             self._silent_s += tick_s
             self._counted_s += tick_s / COMPUTING_LIMIT if self._computes(tick_s) else tick_s
+            self._tell()
         else:
-            self._silent_s = self._counted_s = 0.0
-        return self._counted_s >= self._limit_s
+            self._has_spoken()
+        return self._waits_for != "load" and 0 < self._limit_s <= self._counted_s
+
+    def _has_spoken(self) -> None:
+        self._silent_s = self._counted_s = 0.0
+        self._next_told_s = self._teller.after_s
+
+    def _tell(self) -> None:
+        if self._silent_s < self._next_told_s:
+            return
+        self._next_told_s = 2 * self._silent_s
+        self._teller.tell(Silence(self._silent_s, self._limit_s, self._waits_for))
 
     def _computes(self, tick_s: float) -> bool:
         before_s, self._computed_before_s = self._computed_before_s, self._computed_s()

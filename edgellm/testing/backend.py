@@ -8,7 +8,7 @@ and run pytest. For an engine with capability "embed" there is `EmbedderContract
 
 The plan needs at least 3 slots of at least 256 tokens, a batch of at least 64, and a model that is quick, and that
 predicts different tokens after different texts. All tests of a class share one engine. Before it is opened, a worker
-opens the plan, too: native code that dies there is a failure with its signal, and not the end of pytest.
+opens the plan, too: native code that dies there is a failure with its signal or status, and not the end of pytest.
 An engine with capability "adapters" needs two of them for that model: `adapters` gives their paths.
 """
 
@@ -28,7 +28,7 @@ from edgellm.errors import ArtifactError, BackendError, CacheFull
 from edgellm.testing.adapters import AdapterTests
 from edgellm.testing.answers import AnswerTests
 from edgellm.testing.limit import limited, within
-from edgellm.testing.running import Running
+from edgellm.testing.running import Running, try_to_open
 from edgellm.testing.tokens import TEXTS, TokenizerTests, beginning, encode, last_row
 from edgellm.types.event import Done
 from edgellm.types.machine import Cpu, Machine, Memory
@@ -85,12 +85,15 @@ class BackendContract(TokenizerTests, AnswerTests, AdapterTests):
         problems = backend.supports(replace(artifact, format="no-such-format"))
         assert problems != [], "supports() says [] of format 'no-such-format'; a reason is expected"
 
+    @pytest.mark.usefixtures("tried")
     def test_a_missing_file_is_a_typed_error(self, backend: Backend, launch_plan: LaunchPlan) -> None:
         if not launch_plan.artifact.paths:
             pytest.skip(f"does not apply: {backend.name} opens no file")
         missing = replace(launch_plan.artifact, paths=(launch_plan.artifact.path + ".gone",))
+        without_file = replace(launch_plan, artifact=missing)
+        try_to_open(without_file, self.limit_s / 2, "a missing file")
         try:
-            backend.open(replace(launch_plan, artifact=missing))
+            backend.open(without_file)
         except (ArtifactError, BackendError):
             return
         except Exception as error:
@@ -99,6 +102,7 @@ class BackendContract(TokenizerTests, AnswerTests, AdapterTests):
             came = "open() raises nothing"
         pytest.fail(f"of a missing file {came}; BadArtifact is expected", pytrace=False)
 
+    @pytest.mark.usefixtures("tried")
     def test_layers_that_no_gpu_can_take_are_refused(self, backend: Backend, launch_plan: LaunchPlan) -> None:
         """A backend that is an `Offloader` says why it has no device, and opens nothing that asks for one."""
         if not isinstance(backend, Offloader):
@@ -106,8 +110,10 @@ class BackendContract(TokenizerTests, AnswerTests, AdapterTests):
         offload = backend.offload(Machine("test", "Test", Cpu("x86_64"), Memory(2**34)))
         assert bool(offload.devices) != bool(offload.missing), f"{offload} must have devices or say what is missing"
         if not offload.devices:
+            on_gpu = replace(launch_plan, settings=replace(launch_plan.settings, gpu_layers=1))
+            try_to_open(on_gpu, self.limit_s / 2, "a layer on a GPU that is not there")
             with pytest.raises(BackendError):
-                backend.open(replace(launch_plan, settings=replace(launch_plan.settings, gpu_layers=1)))
+                backend.open(on_gpu)
 
     def test_devices_of_whole_models_are_told_or_missed(self, backend: Backend) -> None:
         """A backend that is `Accelerated` says why it has no device, unless it is made for the CPU."""

@@ -20,7 +20,7 @@ from edgellm.types.request import EmbeddingRequest, GenerationRequest, Request
 from edgellm.types.sampling import Sampling
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from edgellm.contract.engine import Engine, Logits, SlotInput
     from edgellm.types.plan import LaunchPlan
@@ -137,18 +137,37 @@ def try_in_worker(plan: LaunchPlan, limit_s: float) -> None:
     The tests share one engine in pytest's own process, which native code that dies would take with it.
     """
     __tracebackhide__ = True
+    with _worker(plan, "opens the plan and answers a request") as session:
+        info = within(limit_s, f"a worker that opens {plan.backend}", lambda: session.info)
+        ask: Request = EmbeddingRequest(("Hello",))
+        if info.generates:
+            ask = GenerationRequest("Hello", Sampling(temperature=0), max_tokens=2)
+        within(limit_s, "a worker's first answer", lambda: _answered(session, ask))
+
+
+def try_to_open(plan: LaunchPlan, limit_s: float, what: str) -> None:
+    """Fails the test where a worker that opens the plan hangs or dies of it. `what` the plan asks for, in words."""
+    __tracebackhide__ = True
+    with _worker(plan, f"opens {what}") as session:
+        try:
+            within(limit_s, f"a worker that opens {what}", lambda: session.info)
+        except EdgeLLMError as error:
+            if isinstance(error, WorkerCrashed):
+                raise
+
+
+@contextlib.contextmanager
+def _worker(plan: LaunchPlan, does: str) -> Iterator[WorkerSession]:
+    """Its death is the failure of the test."""
+    __tracebackhide__ = True
     death = ""
     with contextlib.closing(WorkerSession(plan)) as session:
         try:
-            info = within(limit_s, f"a worker that opens {plan.backend}", lambda: session.info)
-            ask: Request = EmbeddingRequest(("Hello",))
-            if info.generates:
-                ask = GenerationRequest("Hello", Sampling(temperature=0), max_tokens=2)
-            within(limit_s, "a worker's first answer", lambda: _answered(session, ask))
+            yield session
         except WorkerCrashed as error:
             death = error.reason
     if death:
-        pytest.fail(f"a worker that opens the plan and answers a request dies: {death}", pytrace=False)
+        pytest.fail(f"a worker that {does} dies: {death}", pytrace=False)
 
 
 def _answered(session: WorkerSession, request: Request) -> None:

@@ -33,9 +33,14 @@ class SharedEngine:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def shared_engine(cls, launch_plan: LaunchPlan) -> Iterator[Engine]:
-        backend = plugins().backend(launch_plan.backend)
+    def tried(cls, launch_plan: LaunchPlan) -> None:
+        """For every test that opens anything in pytest's own process: none runs where a worker died of it."""
         try_in_worker(launch_plan, cls.limit_s)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def shared_engine(cls, launch_plan: LaunchPlan, tried: None) -> Iterator[Engine]:
+        backend = plugins().backend(launch_plan.backend)
         engine = within(cls.limit_s, f"{backend.name}.open", lambda: backend.open(launch_plan))
         yield engine
         for _ in range(0 if cls.hung_in else 2):

@@ -14,7 +14,7 @@ from support.sessions import Listener, OpenSession, ask, ended, greedy
 from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.errors import Closed, WorkerCrashed
-from edgellm.runtime import supervisor, worker_process
+from edgellm.runtime import silence, supervisor, watchdog, worker_process
 from edgellm.types.event import Delta, Done
 
 pytestmark = [
@@ -143,6 +143,30 @@ def test_long_silent_steps_are_no_hang(open_session: OpenSession, monkeypatch: p
     text, done = ask(session, "x" * 4000, 1).end()
     assert (text, session.restarts) == ("x", 0)
     assert isinstance(done, Done)
+
+
+@pytest.mark.parametrize(
+    ("delay", "waits_for"), [("EDGELLM_ECHO_LOAD_S", "load"), ("EDGELLM_ECHO_STEP_S", "first step")]
+)
+def test_what_is_waited_for_is_told(
+    open_session: OpenSession,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    delay: str,
+    waits_for: str,
+) -> None:
+    monkeypatch.setattr(silence, "TOLD_AFTER_S", 0.1)
+    monkeypatch.setattr(watchdog, "TICK_S", 0.1)
+    monkeypatch.setenv(delay, "60")
+    session = open_session()
+    ask(session)
+
+    def told() -> list[dict[str, str]]:
+        facts: list[dict[str, str]] = [getattr(record, "facts", {}) for record in caplog.records]
+        return [one for one in facts if one.get("waits_for") == waits_for]
+
+    wait_until(told)
+    assert told()[0] == {"model": "echo", "backend": "echo", "waits_for": waits_for}
 
 
 FORKS = """

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from edgellm.runtime import watchdog
+from edgellm.runtime.silence import Silence, Teller
 from edgellm.runtime.watchdog import Watchdog, limits
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
@@ -14,13 +15,32 @@ from edgellm.types.plan import LaunchPlan, Settings
 PLAN = LaunchPlan("gguf", Artifact("gguf", (), "m"), Settings(n_ctx=256), step_s=1.0)
 
 
+class Told(Teller):
+    """Keeps what it is to tell."""
+
+    def __init__(self, told: list[Silence]) -> None:
+        super().__init__(PLAN)
+        self.after_s = 2.0
+        self._told = told
+
+    def tell(self, silence: Silence) -> None:
+        self._told.append(silence)
+
+
 @dataclass
 class Asker:
     waits: bool = True
     computed_s: float = 0.0  # by the worker
+    told: list[Silence] = field(default_factory=list)
 
     def watchdog(self, first_s: float = 8.0, usual_s: float = 4.0) -> Watchdog:
-        return Watchdog((first_s, usual_s), lambda: self.waits, lambda: self.computed_s, lambda silent_s: None)
+        return Watchdog(
+            (first_s, usual_s),
+            lambda: self.waits,
+            lambda: self.computed_s,
+            lambda silent_s: None,
+            Told(self.told),
+        )
 
 
 def test_silence_while_somebody_waits_is_a_hang() -> None:
@@ -63,6 +83,28 @@ def test_one_that_computes_has_twenty_times_as_long() -> None:
         hangs = dog.hangs_after(1.0)
         looks += 1
     assert 80 <= looks <= 81  # a sum of floats
+
+
+def test_silence_is_told_ever_more_seldom_with_its_limit_and_starts_anew() -> None:
+    asker = Asker()
+    dog = asker.watchdog(first_s=20.0, usual_s=5.0)
+    assert not any(dog.hangs_after(1.0) for _ in range(9))
+    dog.heard = True
+    assert not any(dog.hangs_after(1.0) for _ in range(3))
+    told = [(2.0, 20.0, "first step"), (4.0, 20.0, "first step"), (8.0, 20.0, "first step"), (2.0, 5.0, "step")]
+    assert [(one.seconds, one.limit_s, one.waits_for) for one in asker.told] == told
+
+
+def test_silence_that_has_no_limit_is_told_and_never_a_hang() -> None:
+    asker = Asker()
+    dog = asker.watchdog(0.0, 0.0)
+    assert not any(dog.hangs_after(1.0) for _ in range(5))
+    assert [one.limit_s for one in asker.told] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(("step_s", "told_s"), [(None, 10.0), (1.0, 10.0), (30.0, 60.0)])
+def test_a_slow_board_is_silent_for_longer_before_it_is_told(step_s: float | None, told_s: float) -> None:
+    assert Teller(replace(PLAN, step_s=step_s)).after_s == told_s
 
 
 @pytest.mark.parametrize(

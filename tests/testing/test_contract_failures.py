@@ -84,17 +84,29 @@ class Hangs(EchoEngine):
         return super().step(batch)
 
 
+class Exits(EchoEngine):
+    def __init__(self, settings):
+        os._exit(3)
+
+
+class Lost(EchoEngine):
+    # Opens, and exits where its file is gone.
+    pass
+
+
 class Broken(EchoBackend):
     def __init__(self, engine):
         self.name, self._engine = engine.__name__.lower(), engine
 
     def open(self, plan):
+        if self.name == "lost" and plan.artifact.path.endswith(".gone"):
+            os._exit(3)
         return self._engine(plan.settings)
 
 
 @hookimpl
 def register_backends(register):
-    for engine in (Sloppy, KeepsOne, Alike, Careless, NoFork, Deaf, Aborts, Hangs):
+    for engine in (Sloppy, KeepsOne, Alike, Careless, NoFork, Deaf, Aborts, Hangs, Exits, Lost):
         register(Broken(engine))
 """
 SUITE = """
@@ -105,10 +117,11 @@ from edgellm.types.plan import LaunchPlan, Settings
 
 class Kit(BackendContract):
     leak_requests = 10
+    paths = ()
 
     def plan(self):
         name = type(self).__name__.removeprefix("Test").lower()
-        return LaunchPlan(name, Artifact("echo", (), "echo"), Settings(n_ctx=256, n_slots=3, n_batch=64))
+        return LaunchPlan(name, Artifact("echo", self.paths, "echo"), Settings(n_ctx=256, n_slots=3, n_batch=64))
 
 
 class TestSloppy(Kit): ...
@@ -122,6 +135,10 @@ class TestDeaf(Kit):
 class TestAborts(Kit): ...
 class TestHangs(Kit):
     limit_s = 15
+class TestExits(Kit):
+    paths = (__file__,)
+class TestLost(Kit):
+    paths = (__file__,)
 """
 
 
@@ -161,6 +178,9 @@ def failed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         ("Deaf adapters_change_what_they_should_and_nothing_else", "the base and one have the same logits"),
         ("Deaf what_is_no_adapter_is_a_typed_error", "DID NOT RAISE"),
         ("Aborts batched_equals_isolated", r"a worker that .* dies: killed by SIGABRT"),
+        ("Exits a_missing_file_is_a_typed_error", "a worker that opens the plan .* dies: left with status 3"),
+        ("Exits batched_equals_isolated", "a worker that opens the plan .* dies: left with status 3"),
+        ("Lost a_missing_file_is_a_typed_error", "a worker that opens a missing file dies: left with status 3"),
     ],
 )
 def test_a_failure_says_what_was_expected_and_what_came(failed: dict[str, str], test: str, words: str) -> None:
@@ -169,6 +189,10 @@ def test_a_failure_says_what_was_expected_and_what_came(failed: dict[str, str], 
 
 def test_an_engine_that_cannot_fork_passes(failed: dict[str, str]) -> None:
     assert not [test for test in failed if test.startswith("NoFork")]
+
+
+def test_one_that_exits_without_its_file_fails_nothing_else(failed: dict[str, str]) -> None:
+    assert [test for test in failed if test.startswith("Lost")] == ["Lost a_missing_file_is_a_typed_error"]
 
 
 @pytest.mark.slow(16)
