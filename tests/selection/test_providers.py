@@ -18,15 +18,18 @@ from edgellm import explain
 from edgellm.catalog.lookup import catalog
 from edgellm.contract.backend import Device, Offload
 from edgellm.errors import NothingFits, UsageError
-from edgellm.hardware import profiles
+from edgellm.hardware import gpu_table, profiles
 from edgellm.selection.backend_facts import BackendFacts, assumed_facts
 from edgellm.selection.decide import decide
 from edgellm.selection.named_devices import only_named
 from edgellm.selection.offload import assumed
+from edgellm.selection.provider_speed import by_provider, link_gb_s
+from edgellm.selection.usable_gpu import UsableGpu
 from edgellm.types.backend_reason import GpuLayers, GpuUnused
 from edgellm.types.basis import Predicted, PredictedByProvider, PredictedOnGpu
 from edgellm.types.machine import Machine
-from edgellm.types.plan import Candidate, Decision
+from edgellm.types.plan import Candidate, Decision, Rate
+from edgellm.types.reason import OtherPlacements
 from edgellm.types.request import SelectionRequest
 
 GIB = 1024**3
@@ -65,6 +68,8 @@ def test_a_provider_is_taken_at_the_low_end_of_what_is_published() -> None:
 
     assert (choice.settings.gpu_layers, choice.settings.devices) == (-1, ("CUDA0",))
     assert choice.decode.low / 1.1 > alone.decode.tok_s
+    (others,) = [fact for fact in decision.reasons if isinstance(fact, OtherPlacements)]
+    assert others.least_tok_s == pytest.approx(choice.decode.low / 1.1), "the choice of the model counts on that"
     basis = choice.decode.basis
     assert isinstance(basis, PredictedByProvider)
     assert (basis.provider, basis.copied_bytes, basis.of.api) == ("CUDAExecutionProvider", 0, "cuda")
@@ -74,12 +79,22 @@ def test_a_provider_is_taken_at_the_low_end_of_what_is_published() -> None:
 
 
 def test_a_provider_is_no_faster_than_published_of_what_llama_cpp_is_predicted() -> None:
-    by_provider = choice_of(decided(facts(device("CUDA")), ctx=4096)).decode
-    assert isinstance(by_provider.basis, PredictedByProvider)
-    of, rate = by_provider.basis, DEVICES["CUDA"].rate
-    assert rate is not None
-    assert (of.low, of.factor, of.high) == rate.decode
-    assert by_provider.low < of.factor * by_provider.tok_s < by_provider.high
+    rate = choice_of(decided(facts(device("CUDA")), ctx=4096)).decode
+    basis, published = rate.basis, DEVICES["CUDA"].rate
+    assert isinstance(basis, PredictedByProvider)
+    assert published is not None
+    assert (basis.low, basis.factor, basis.high) == published.decode
+    card = gpu_table.find(DESKTOP.accelerators[0])
+    on = UsableGpu("CUDA0", "", 24 * GIB, 0, unified=False, gpu=card, api="cuda", provider=DEVICES["CUDA"].prior)
+    theirs = Rate(100.0, 80.0, 110.0, basis.of)
+    assert by_provider(theirs, replace(on, provider=None), 0) is theirs
+    ours = by_provider(theirs, on, 0)
+    assert (ours.tok_s, ours.low, ours.high) == (63.0, 27.2, 110.0)
+    assert card is not None
+    copied = 10**9  # in each step, at the link's speed
+    assert by_provider(theirs, on, copied).tok_s == pytest.approx(
+        1 / (1 / 63 + 1 / link_gb_s(card, shared=False)), 0.01
+    )
 
 
 @pytest.mark.parametrize("machine", ["desktop-rtx-4090", "desktop-rtx-3060-12gb"])
