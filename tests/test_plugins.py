@@ -55,11 +55,15 @@ def test_a_plugin_that_does_not_load_is_a_row(folder: Path, source: str, reason:
     assert "echo" in plugins.backends()
 
 
+NAMED_BADLY = fake_plugins.TAKES_ECHO.replace("EchoBackend()", "type('My', (EchoBackend,), {'name': 'My Echo!'})()")
+
+
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
         (fake_plugins.BAD_BACKEND, "lacks formats, quants, check, supports, footprint, open, describe"),
         (fake_plugins.TAKES_ECHO, "backend name 'echo' is already taken"),
+        (NAMED_BADLY, "letters, digits, - and _ are expected"),
     ],
 )
 def test_a_bad_backend_is_refused_and_told(folder: Path, source: str, reason: str) -> None:

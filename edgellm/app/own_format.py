@@ -13,7 +13,7 @@ from edgellm.app import file_plan
 from edgellm.catalog.identify import identify
 from edgellm.contract import answers
 from edgellm.contract.manager import plugins
-from edgellm.errors import BackendUnavailable, BadArtifact, UnknownModel
+from edgellm.errors import BackendUnavailable, BadArtifact, UnknownModel, option
 from edgellm.selection.scenario import threads_of
 from edgellm.types.model import Artifact
 from edgellm.types.model_reason import ModelNamed
@@ -29,13 +29,21 @@ def artifact(backend: str | None, path: str = "") -> Artifact | None:
     """What the backend of that name opens in a format of its own: what lies at `path`, or, without one, no file at all.
 
     None where there is no such backend, or where it says that it does not open this.
+
+    Raises:
+        BackendError: it does not say that as it must.
     """
     named = plugins().backends().get(backend or "")
     if named is None or (path and not Path(path).exists()):
         return None
     paths, model = ((path,), Path(path).stem) if path else ((), named.name)
     candidates = (Artifact(own, paths, model) for own in sorted(named.formats - KNOWN_FORMATS))
-    return next((candidate for candidate in candidates if not answers.supports(named, candidate)), None)
+    return next((candidate for candidate in candidates if not answers.answer(named, "supports", candidate)), None)
+
+
+def _with_own_formats() -> list[str]:
+    backends = plugins().backends().items()
+    return [name for name, backend in backends if name != "echo" and backend.formats - KNOWN_FORMATS]
 
 
 def identified(path: str, backend: str | None) -> Artifact:
@@ -46,7 +54,9 @@ def identified(path: str, backend: str | None) -> Artifact:
     """
     try:
         return identify(path)
-    except (BadArtifact, UnknownModel):
+    except (BadArtifact, UnknownModel) as error:
+        if backend is None and isinstance(error, BadArtifact) and (others := _with_own_formats()):
+            error.hint += f"; of another format, say which backend opens it ({option('backend')}: {', '.join(others)})"
         if backend is not None:
             plugins().backend(backend)  # one that is not there is what is wrong, and not the file
         own = artifact(backend, path)

@@ -31,6 +31,7 @@ def collect(ctx: click.Context) -> list[dict[str, Any]]:
     """One row per plugin, after its hooks were called, so that their errors are known."""
     from edgellm.app import context
     from edgellm.cli.main import cli
+    from edgellm.contract import answers
     from edgellm.contract.manager import plugins
     from edgellm.hardware.probe import probe
     from edgellm.selection.backend_facts import backend_facts
@@ -43,6 +44,8 @@ def collect(ctx: click.Context) -> list[dict[str, Any]]:
     cli.list_commands(ctx)
     # What a backend says of this machine is asked by every choice.
     backend_facts(host.backends().values(), probe(measure=False))
+    for backend in host.backends().values():
+        answers.describe(backend)
     added = host.registrations()
     return [
         {

@@ -6,7 +6,10 @@ It is left out where one of several is chosen, and is a typed error where it was
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, Set
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgellm.contract import manager
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
     from edgellm.types.plan import Footprint, Settings
 
 T = TypeVar("T")
+TOLD_AFTER_S = 10.0
+log = logging.getLogger("edgellm.contract.answers")
 
 HINT = "this is for the author of the plugin, which `edgellm plugins` names; EDGELLM_PLUGINS can leave it out"
 
@@ -75,10 +80,25 @@ def answer(backend: Any, member: str, *things: Any, **named: Any) -> Any:
         return getattr(backend, member)(*things, **named) if is_method else getattr(backend, member)
 
     try:
-        return asked(f"{member}()" if is_method else member, ask, fits, expected)
+        with told_where_slow(f"backend {backend.name}: {member}()"):
+            return asked(f"{member}()" if is_method else member, ask, fits, expected)
     except Fault as fault:
         manager.plugins().blame(backend.name, str(fault))
         raise BackendError(f"backend {backend.name}: {fault}", hint=HINT) from fault
+
+
+@contextlib.contextmanager
+def told_where_slow(what: str) -> Iterator[None]:
+    """A call of a plugin cannot be ended from here. A person who waits for it should know whose it is, and end it."""
+    words = "%s has not come back after %.0f s; Ctrl-C ends this command, and EDGELLM_PLUGINS can leave the plugin out"
+    timer = threading.Timer(TOLD_AFTER_S, log.warning, (words, what, TOLD_AFTER_S))
+    timer.daemon = True
+    with contextlib.suppress(RuntimeError):  # where no thread can be started, the call is made all the same
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def check(backend: Backend, machine: Machine) -> list[str]:

@@ -11,7 +11,9 @@ import difflib
 import functools
 import importlib
 import importlib.metadata
+import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +75,8 @@ class Plugins:
 
     def _load(self, name: str, dist: str, module: str, load: Callable[[], object]) -> None:
         try:
-            plugin = load()
+            with redirect_stdout(sys.stderr):  # standard output is the command's own: perhaps one JSON object
+                plugin = load()
             self._manager.register(plugin, name)
             # Validates hook names and arguments now, so that a typo is this plugin's row and nobody else's error.
             self._manager.check_pending()
@@ -147,7 +150,8 @@ class Plugins:
     def _call_one(self, hook: str, impl: pluggy.HookImpl, arguments: dict[str, Any]) -> None:
         arguments = arguments | {"register": checked(hook, arguments["register"])}
         try:
-            impl.function(*[arguments[name] for name in impl.argnames])
+            with redirect_stdout(sys.stderr):
+                impl.function(*[arguments[name] for name in impl.argnames])
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin that calls sys.exit() must not end every command

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Set
 from typing import Any
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 def checked(hook: str, register: Callable[..., None]) -> Callable[..., None]:
@@ -31,8 +34,8 @@ def _backend(backend: Any) -> str:
 
     if problem := unlike(Backend, backend):
         return f"{backend!r} is not a backend: {problem}"
-    if not isinstance(backend.name, str) or not backend.name:
-        return f"the name of a backend is {backend.name!r}, text is expected"
+    if not isinstance(backend.name, str) or not _NAME.fullmatch(backend.name):
+        return f"the name of a backend is {backend.name!r}, letters, digits, - and _ are expected"
     for member in ("formats", "quants"):
         names = getattr(backend, member)
         if not isinstance(names, Set) and not (member == "quants" and names is None):

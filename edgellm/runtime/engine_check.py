@@ -36,7 +36,7 @@ def open_engine(backend: Backend, plan: LaunchPlan) -> Engine:
         problem = wrong_engine(engine)
     except MemoryError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise engine_error(backend.name, error) from error
     if problem:
         with contextlib.suppress(Exception):  # it may lack that, too

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
 
 from edgellm.contract.failure import told
 from edgellm.errors import BackendError, EdgeLLMError
+
+if TYPE_CHECKING:
+    from edgellm.contract.engine import Engine
 
 log = logging.getLogger("edgellm.runtime.engine")
 
@@ -20,6 +24,14 @@ def engine_error(backend: str, error: BaseException) -> EdgeLLMError:
         f"{who} failed: {told(error)}",
         hint="the backend or the model file is at fault; the worker's log has the traceback (EDGELLM_LOG=DEBUG)",
     )
+
+
+def close_engine(backend: str, engine: Engine) -> None:
+    """What it raises is one line of the log: nobody waits for anything of it any more."""
+    try:
+        engine.close()
+    except (Exception, SystemExit) as error:
+        log.error("%s failed while it was closed: %s", named(backend), told(error))
 
 
 def named(backend: str) -> str:

@@ -10,7 +10,7 @@ from edgellm.contract.backend import Backend
 from edgellm.contract.engine import EngineInfo
 from edgellm.runtime import wire
 from edgellm.runtime.adapter_shelf import open_with_adapters
-from edgellm.runtime.engine_error import engine_error
+from edgellm.runtime.engine_error import close_engine, engine_error
 from edgellm.runtime.loop import Loop
 from edgellm.runtime.mailbox import Mailbox
 from edgellm.runtime.process_usage import ProcessUsage
@@ -105,7 +105,7 @@ class ThreadSession(Session):
             # Also what a plugin should not raise (SystemExit): those who wait for an answer must get an error.
             self._fail(error)
         finally:
-            engine.close()
+            close_engine(self._plan.backend, engine)
 
     def _fail(self, error: BaseException) -> None:
         """The same typed error as from a worker, also where a plugin raised an exception of its own."""

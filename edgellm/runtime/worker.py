@@ -22,7 +22,7 @@ from edgellm.contract.parent import pipes
 from edgellm.errors import BackendUnavailable, option, speak_in_flags
 from edgellm.runtime import logs, wire
 from edgellm.runtime.adapter_shelf import open_with_adapters
-from edgellm.runtime.engine_error import engine_error
+from edgellm.runtime.engine_error import close_engine, engine_error
 from edgellm.runtime.loop import Loop
 from edgellm.runtime.mailbox import Mailbox
 from edgellm.store.holders import hold
@@ -72,11 +72,11 @@ def main() -> None:
     emit([wire.Ready(engine.info, time.perf_counter() - started, adapters.loaded)])
     try:
         Loop.of(launch.plan, engine, inbox, emit, adapters).run(prepares=_has_room)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # Its last words: what the parent tells of a death without them is a guess.
         emit([wire.Failed.of(engine_error(launch.plan.backend, error))])
     finally:
-        engine.close()
+        close_engine(launch.plan.backend, engine)
         for file in held:
             file.close()
 

@@ -13,7 +13,7 @@ from support.refusals import refuses
 from edgellm.builtin.echo import EchoBackend
 from edgellm.cli.main import cli
 from edgellm.contract.manager import plugins
-from edgellm.errors import BackendUnavailable, BadArtifact, UnknownModel, UnsupportedArtifact, UsageError
+from edgellm.errors import BackendError, BackendUnavailable, BadArtifact, UnknownModel, UnsupportedArtifact, UsageError
 from edgellm.sdk.client import EdgeLLM
 from edgellm.types.backend_reason import BackendOpens
 from edgellm.types.model import Artifact
@@ -91,3 +91,19 @@ def test_what_has_no_meaning_for_it_is_refused() -> None:
         EdgeLLM.load("trial", quant="Q8_0")
     with refuses(UsageError, param="backend"):
         EdgeLLM.load("trial", backend="echo")
+
+
+def test_a_file_that_only_its_backend_knows_names_the_flag(book: str) -> None:
+    with refuses(BadArtifact) as caught:
+        EdgeLLM.load(book)
+
+    assert "shelf" in caught.value.hint
+
+
+def test_a_backend_that_does_not_say_whether_it_opens_a_file_is_at_fault(
+    book: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Shelf, "supports", lambda self, artifact: None)
+
+    with refuses(BackendError):
+        EdgeLLM.load(book, backend="shelf")

@@ -105,6 +105,36 @@ def test_what_cannot_be_registered_is_an_error_of_its_plugin(tmp_path: Path, edg
         assert row["error"].endswith(f"({tmp_path}/wrong_{kind}.py, line 10)")
 
 
+TALKS = """
+from edgellm.builtin.echo import EchoBackend
+from edgellm.contract.hookspecs import hookimpl
+
+print("imported")
+
+
+class Talks(EchoBackend):
+    name = "talks"
+
+    def describe(self):
+        return 3
+
+
+@hookimpl
+def register_backends(register):
+    print("called")
+    register(Talks())
+"""
+
+
+def test_what_a_plugin_prints_is_not_in_the_output_and_what_it_describes_is_checked(tmp_path: Path, edgellm) -> None:
+    fake_plugins.install(tmp_path, "talks", TALKS)
+    done = edgellm("plugins", "--json")
+    (row,) = (row for row in json.loads(done.stdout)["plugins"] if row["name"] == "talks")
+
+    assert row["error"] == "backend talks: describe() gives 3, a dict of texts is expected"
+    assert done.stderr.startswith("imported\ncalled\n")
+
+
 def test_the_allow_list_is_read_from_the_environment(edgellm) -> None:
     rows = json.loads(edgellm("plugins", "--json", EDGELLM_PLUGINS="gguf").stdout)["plugins"]
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from support import fake_plugins
 from support.refusals import refuses
+from support.waiting import wait_until
 
 import edgellm.contract.manager
 from edgellm.builtin.echo import EchoBackend
@@ -48,6 +49,22 @@ def test_reasons_that_are_none_are_the_reason(monkeypatch: pytest.MonkeyPatch, m
     (reason,) = answers.check(backend, MACHINE) if member == "check" else answers.supports(backend, ECHO)
 
     assert reason.startswith(f"{member}() ")
+
+
+def test_a_method_that_does_not_come_back_is_named_while_it_lasts(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(answers, "TOLD_AFTER_S", 0.01)
+    backend = EchoBackend()
+
+    def waits(machine: Machine) -> list[str]:
+        wait_until(lambda: caplog.records)
+        return []
+
+    monkeypatch.setattr(backend, "check", waits, raising=False)
+
+    assert answers.check(backend, MACHINE) == []
+    assert [record.args[0] for record in caplog.records if isinstance(record.args, tuple)] == ["backend echo: check()"]
 
 
 @pytest.mark.parametrize(

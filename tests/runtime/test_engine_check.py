@@ -18,6 +18,7 @@ from support.toy_engine import VOCAB, ToyEngine
 from edgellm.builtin.echo import EchoBackend
 from edgellm.errors import BackendError, UnsupportedTask
 from edgellm.runtime.engine_check import open_engine, wrong_engine
+from edgellm.runtime.engine_error import close_engine
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
 from edgellm.types.request import GenerationRequest
@@ -190,3 +191,20 @@ def test_the_error_names_the_line_and_the_log_has_the_traceback(tmp_path: Path, 
     assert f"the fails backend failed: {place}" in " ".join(done.stderr.split())
     assert ("Traceback" in done.stderr) == (level == "DEBUG")
     assert ('fake_fails.py", line 10' in done.stderr) == (level == "DEBUG")
+
+
+def exits(_: object) -> Any:
+    raise SystemExit(7)
+
+
+def test_an_engine_that_calls_for_the_end_of_the_process_failed_as_any_other() -> None:
+    with refuses(BackendError):
+        open_engine(Odd(exits), PLAN)
+
+
+def test_what_close_raises_is_one_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    close_engine("odd", with_attributes(close=lambda: exits(None))(ToyEngine()))
+
+    (record,) = caplog.records
+    assert (record.levelname, record.exc_info) == ("ERROR", None)
+    assert "SystemExit: 7" in record.getMessage()
