@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from support import gguf_writer as w
 from support.refusals import refuses
@@ -13,9 +15,13 @@ from support.store_server import ModelServer, sha256
 from support.words import said
 from test_launch import MACHINE
 
-from edgellm.app import launch
+from edgellm.app import context, launch
+from edgellm.app.quantize.source import find
 from edgellm.errors import DiskFull, NothingFits, SourceUnreachable, UsageError
 from edgellm.store import http
+from edgellm.store.card import card_of
+from edgellm.store.library import Library
+from edgellm.types.model import ModelFile
 from edgellm.types.request import SelectionRequest
 
 NAME = "o/Tiny-GGUF/tiny-Q8_0.gguf"
@@ -172,3 +178,29 @@ def test_files_of_other_tools_are_chosen_offline(
     assert plan.artifact.path == str(path)
     assert decision.choice is not None
     assert decision.choice.model in ("tiny", "tiny-1b")
+
+
+@pytest.mark.parametrize("scheme", ["https", "hf", "repository"])
+@pytest.mark.parametrize("is_listed", [True, False])
+def test_what_was_fetched_is_found_again_by_its_address_and_its_name(
+    server: ModelServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, scheme: str, is_listed: bool
+) -> None:
+    """One copy under one name, though the hash that is known since is that of a model of the catalog."""
+    uri = uri_of(scheme, server, a_model())
+    first = launch.model_plan(uri, SelectionRequest()).artifact
+    if is_listed:
+        file = ModelFile("hf://h/m:Q8_0", "Q8_0", sha256=first.sha256)
+        row = replace(card_of(first.path), id="house-model", files=(file,), trust="mine")
+        (tmp_path / "rows.jsonl").write_bytes(msgspec.json.encode(row))
+        monkeypatch.setenv("EDGELLM_MODELS", str(tmp_path / "rows.jsonl"))
+    server.close()
+    (stored,) = Library().installed()
+
+    name = stored.model_id
+    plans = [launch.model_plan(typed, SelectionRequest(offline=True)) for typed in (uri, name, f"{name.upper()}:Q8_0")]
+
+    for plan in plans:
+        assert (plan.artifact.path, plan.artifact.name) == (first.path, name)
+        assert plan.artifact.model_id == ("house-model" if is_listed else name)
+    assert Library().installed() == [stored]
+    assert find(name, context.here()).artifact.path == first.path

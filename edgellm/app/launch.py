@@ -138,15 +138,17 @@ def _named_plan(
         return _file_plan(reference.name, request, unvetoed, named=model, to_chat=to_chat)
     if _is_undescribed(reference, context):
         artifact = Library().fetch(undescribed(model), ModelFile(model, ""), progress)
-        return _file_plan(artifact.path, request, unvetoed, named=model, to_chat=to_chat)
+        plan = _file_plan(artifact.path, request, unvetoed, named=model, to_chat=to_chat)
+        return replace(plan, artifact=replace(plan.artifact, shown_as=artifact.model_id))
     if reference.kind is ReferenceKind.ADDRESS:
         progress(0, None, "reading the header")
-    card = resolve(model, context, quant=quant, offline=request.offline).card
-    card, request = _as_named(card, request, named=model, to_chat=to_chat)
+    resolved = resolve(model, context, quant=quant, offline=request.offline)
+    card, request = _as_named(resolved.card, request, named=model, to_chat=to_chat)
     if len({file.quant for file in card.files}) == 1:  # among several the one that failed is still not taken
         context = unvetoed
     plan, _ = _launch(context.narrowed([card]), request, progress, approve)
-    return replace(plan, reasons=(*_notes(reference, card), *plan.reasons))
+    artifact = replace(plan.artifact, shown_as=resolved.shown_as)
+    return replace(plan, artifact=artifact, reasons=(*_notes(reference, card), *plan.reasons))
 
 
 def _file_plan(

@@ -16,8 +16,9 @@ from pathlib import Path
 
 from edgellm import settings
 from edgellm.app import context as app_context
-from edgellm.app import file_card
+from edgellm.app import file_card, stored_cards
 from edgellm.app.file_card import with_known_quants
+from edgellm.app.stored_cards import StoredCard
 from edgellm.catalog import lookup
 from edgellm.catalog.identify import identify
 from edgellm.catalog.recognize import recognize
@@ -29,7 +30,6 @@ from edgellm.selection.context import SelectionContext
 from edgellm.store.adapters import AdapterStore
 from edgellm.store.card import card_of
 from edgellm.store.http import check_userinfo
-from edgellm.store.library import Library
 from edgellm.store.sources import asking
 from edgellm.store.sources.local_file import LocalFile
 from edgellm.store.sources.registry import source_for, sources
@@ -75,6 +75,7 @@ class ResolvedModel:
     others: tuple[ModelFile, ...] = ()
     artifact: Artifact | None = None  # the file on this disk that was named
     typed: str = ""  # the name, where another than the card's id was written
+    shown_as: str = ""  # the name that it is stored under, where that is not the card's id
 
 
 def refer(text: str, cards: Sequence[ModelCard]) -> Reference:
@@ -154,9 +155,11 @@ def resolve(
         return ResolvedModel(card, basis, artifact=artifact)
     typed = ""
     if reference.kind is ReferenceKind.ADDRESS:
-        card, basis = _of_address(text, context.cards, offline=offline)
+        meant, basis = _of_address(text, context.cards, offline=offline)
+        card = meant.card
     else:
-        card = _of_name(reference.name, context)
+        meant = named_model(reference.name, context)
+        card = meant.card
         typed = reference.taken_as(card)
         basis = f"the catalog; trust {card.trust}"
         if predict and card.shape is None:
@@ -164,12 +167,22 @@ def resolve(
                 f"the shape of {card.id} is not known, so neither memory nor speed can be predicted",
                 hint="name a file of it, or hf://OWNER/REPO:QUANT: its header tells",
             )
-    return _narrowed(ResolvedModel(card, basis, typed=typed), quant or reference.quant, predict=predict)
+    whole = ResolvedModel(card, basis, typed=typed, shown_as="" if meant.name == card.id else meant.name)
+    return _narrowed(whole, quant or reference.quant, predict=predict)
 
 
-def _of_name(name: str, context: SelectionContext) -> ModelCard:
+def named_model(name: str, context: SelectionContext) -> StoredCard:
+    """The card that `name` means: an id of the catalog, a name that `edgellm list` shows, or the beginning of an id.
+
+    Raises:
+        UnknownModel: none, or several. BadArtifact: what is stored under that name is damaged.
+    """
+    cards = named_cards(context)
+    if name.lower() not in {card.id for card in cards} and (stored := stored_cards.named(name, cards)) is not None:
+        return stored
     try:
-        return lookup.find(name, named_cards(context))
+        card = lookup.find(name, cards)
+        return StoredCard(card.id, card)
     except UnknownModel:
         if any(row.name == name and row.error for row in plugins().rows()):
             plugins().backend(name)  # tells what is wrong with the plugin
@@ -217,24 +230,29 @@ def _instead(model: str, quant: str, published: Sequence[str]) -> str:
     return "; ".join(parts)
 
 
-def _of_address(uri: str, cards: Sequence[ModelCard], *, offline: bool) -> tuple[ModelCard, str]:
-    """By the headers at the source; where it cannot be asked, by the card that has such a file."""
+def _of_address(uri: str, cards: Sequence[ModelCard], *, offline: bool) -> tuple[StoredCard, str]:
+    """By what was fetched from there before, or the headers at the source; where it cannot be asked, by the card that
+    has such a file."""
+    if (stored := stored_cards.at(uri, cards)) is not None:
+        return stored, f"the header of what is stored, from {uri}"
     if not isinstance(source_for(uri), Resolver):
         card = _of_catalog(uri, cards)
         if card is None:
             raise SourceError(
                 f"{scheme_of(uri)}: describes no file before it is fetched", hint="fetch it first: edgellm run MODEL"
             )
-        return card, f"the catalog; trust {card.trust}"
+        return StoredCard(card.id, card), f"the catalog; trust {card.trust}"
     try:
-        if not any(stored.source == uri and not stored.problem for stored in Library().installed()):
-            _require_answer(uri, offline=offline)
-        return with_known_quants(recognize(card_of(uri), cards)), f"the header at {uri}"
+        _require_answer(uri, offline=offline)
+        card = with_known_quants(recognize(card_of(uri), cards))
+        return StoredCard(card.id, card), f"the header at {uri}"
     except SourceUnreachable as error:
         card = _of_catalog(uri, cards)
+        if card is None and (stored := stored_cards.below(uri, cards)) is not None:
+            return stored, f"the headers of what is stored, as {error.message}"
         if card is None:
             raise
-        return card, f"the catalog (trust {card.trust}), as {error.message}"
+        return StoredCard(card.id, card), f"the catalog (trust {card.trust}), as {error.message}"
 
 
 def _require_answer(uri: str, *, offline: bool) -> None:

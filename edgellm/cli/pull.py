@@ -28,11 +28,11 @@ def command(*, model: str | None, as_json: bool, **options: Any) -> None:
     say_taken(plan, decision, to_run=False)
     artifact = plan.artifact
     if as_json:
-        row = {"id": artifact.model_id, "quant": artifact.quant, "bytes": artifact.bytes, "paths": artifact.paths}
+        row = {"id": artifact.name, "quant": artifact.quant, "bytes": artifact.bytes, "paths": artifact.paths}
         better = None if decision is None or (wish := decision.would_choose) is None else f"{wish.model}:{wish.quant}"
         say_json({"schema": SCHEMA, **row, "backend": plan.backend, "would_choose": better})
     elif not artifact.paths:
-        say(f"{artifact.model_id} is built in: there is nothing to fetch.")
+        say(f"{artifact.name} is built in: there is nothing to fetch.")
     else:
-        name = " ".join(filter(None, (artifact.model_id, artifact.quant)))
+        name = " ".join(filter(None, (artifact.name, artifact.quant)))
         say(f"{name} is on this disk, {show_size(artifact.bytes)}: {artifact.path}")

@@ -41,7 +41,8 @@ def command(*, model: str, offline: bool, models_file: Path | None, as_json: boo
     resolved = resolve(model, here(models_file), offline=offline)
     if resolved.typed:
         say(f"{resolved.typed} is taken as {resolved.card.id}.", err=True)
-    stored = [s for s in Library().installed() if s.model_id == resolved.card.id]
+    names = (resolved.card.id, resolved.shown_as)
+    stored = [s for s in Library().installed() if s.model_id in names]
     sampling = _sampling(resolved, stored)
     if as_json:
         say_json(_row(resolved, stored, sampling))

@@ -83,20 +83,23 @@ class Library:
         return file.source in keys or (file.sha256 is not None and file.sha256 in keys)
 
     def locate(self, file: ModelFile, model_id: str) -> Artifact | None:
-        """The stored artifact of `file`; None where it is absent or damaged. Changed files are hashed again."""
+        """The stored artifact of `file`, under any model's name; None where it is absent or damaged. Changed files are
+        hashed again."""
         stored = manifest.read(self._folder(file, model_id)) or self._same_file(file, model_id)
         if stored is None:
             return None
         checked = manifest.check(stored)
-        return None if checked.problem else checked.artifact()
+        return None if checked.problem else replace(checked.artifact(), model_id=model_id)
 
     def _same_file(self, file: ModelFile, model_id: str) -> StoredModel | None:
-        """The entry of the same file under another name: its hash was not known when it was fetched, or is not now."""
-        for stored in self.installed():
-            is_same = stored.source == file.source and file.sha256 in (None, "", stored.sha256)
-            if is_same and stored.model_id == model_id and not stored.problem:
-                return stored
-        return None
+        """The entry of the same file under another name: its hash, or which model it is, was not known when it was
+        fetched, or is not now."""
+        same = [
+            stored
+            for stored in self.installed()
+            if not stored.problem and (stored.sha256 == file.sha256 if file.sha256 else stored.source == file.source)
+        ]
+        return min(same, key=lambda stored: stored.model_id != model_id, default=None)
 
     def fetch(self, card: ModelCard, file: ModelFile, progress: Progress = silent) -> Artifact:
         """The artifact of `file`, fetched where it is not stored yet. Of several processes, one downloads.

@@ -107,7 +107,7 @@ class Artifact:
     sha256: str = ""
     shape: Shape | None = None
     ctx_train: int = 0
-    shown_as: str = ""  # where it was named by its path: the name of the file; "" = the model's id
+    shown_as: str = ""  # the name of the file that was named, or that it is stored under; "" = the model's id
 
     @property
     def name(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,11 @@ from edgellm.adaptation import adapter_file
 from edgellm.app import context, launch
 from edgellm.app.resolve import refer, resolve
 from edgellm.catalog.lookup import catalog
-from edgellm.errors import SourceError, UnknownModel, UsageError
+from edgellm.errors import BadArtifact, SourceError, UnknownModel, UsageError
 from edgellm.formats.gguf.reader import read_model
 from edgellm.store.adapters import AdapterOrigin, AdapterStore
+from edgellm.store.card import card_of
+from edgellm.store.library import Library
 from edgellm.types.request import SelectionRequest
 
 ROWS = list(catalog().values())
@@ -87,3 +90,30 @@ def test_what_stands_behind_a_colon_and_is_nothing_is_answered_with_what_there_i
         with refuses(UsageError, param="quant") as caught:
             resolve(typed, context.of("raspberry-pi-5-8gb"))
         assert near in caught.value.hint
+
+
+def stored_as(name: str, tmp_path: Path) -> Path:
+    """A tiny model, stored under that name; the path of its file."""
+    path = tmp_path / f"{name}.Q8_0.gguf"
+    gguf_writer.model(context_length=8192).write(path)
+    card = card_of(str(path))
+    Library().fetch(replace(card, id=name), card.files[0])
+    return path
+
+
+@pytest.mark.parametrize("typed", ["llama3", "LLAMA3"])
+def test_what_is_stored_under_exactly_that_name_wins_over_several_that_begin_so(typed: str, tmp_path: Path) -> None:
+    stored_as("llama3", tmp_path)
+    assert resolve(typed, context.here()).card.id == "llama3"
+    assert resolve(typed, context.of("raspberry-pi-5-8gb")).card.id == "llama3"
+
+
+def test_an_id_of_the_catalog_wins_over_what_is_stored_under_that_name(tmp_path: Path) -> None:
+    stored_as("qwen3-4b", tmp_path)
+    assert resolve("qwen3-4b", context.here()).card.trust != "header"
+
+
+def test_what_is_stored_under_a_name_and_damaged_is_told(tmp_path: Path) -> None:
+    stored_as("llama3", tmp_path).write_bytes(b"")
+    with refuses(BadArtifact):
+        resolve("llama3", context.here())

@@ -129,6 +129,17 @@ def test_keys_of_what_is_stored(library, quick):
     assert [(s.model_id, s.quant, s.problem) for s in library.installed()] == [("tiny", "Q8_0", None)]
 
 
+@pytest.mark.parametrize("changed", [{}, {"sha256": None}, {"source": "memory:y"}])
+def test_a_file_is_one_whatever_its_model_is_called(library, quick, changed):
+    card, file = quick
+    path = library.fetch(card, file).path
+
+    again = library.fetch(dataclasses.replace(card, id="other"), dataclasses.replace(file, **changed))
+
+    assert (again.path, again.model_id) == (path, "other")
+    assert len(library.installed()) == 1
+
+
 def test_a_file_whose_time_changed_is_hashed_again_and_kept(library, quick):
     card, file = quick
     path = library.fetch(card, file).path

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgellm.app.resolve import ReferenceKind, named_cards, refer
-from edgellm.catalog import lookup
+from edgellm.app.resolve import ReferenceKind, named_cards, named_model, refer
 from edgellm.catalog.identify import identify
 from edgellm.catalog.recognize import recognize
 from edgellm.contract.source import Progress
@@ -50,10 +49,9 @@ def find(model: str, context: SelectionContext, progress: Progress = silent) -> 
     if reference.kind is ReferenceKind.ADDRESS:
         hint = "fetch it first, with edgellm run; `edgellm models --installed` shows its file then"
         raise UsageError(f"{model} is an address", hint=hint)
-    cards = named_cards(context)
     if reference.kind is ReferenceKind.FILE:
-        return _of_file(reference.name, cards, listed)
-    card = lookup.find(reference.name, cards)
+        return _of_file(reference.name, named_cards(context), listed)
+    card = named_model(reference.name, context).card
     artifact, lossy = _stored(card, reference.quant or "", progress)
     return QuantizeSource(artifact, _readable(artifact), card, True, lossy)
 
@@ -73,13 +71,15 @@ def _of_file(path: str, cards: Sequence[ModelCard], listed: Sequence[ModelCard])
 def _stored(card: ModelCard, quant: str, progress: Progress) -> tuple[Artifact, bool]:
     """The model's best file on this disk: published ones before those made here, then by bits."""
     library = Library()
-    here = [s for s in library.installed() if s.model_id == card.id and s.format == "gguf" and not s.problem]
+    sources = {file.source for file in card.files}
+    of_card = [s for s in library.installed() if s.model_id == card.id or s.source in sources]
+    here = [s for s in of_card if s.format == "gguf" and not s.problem]
     candidates = [s for s in here if not quant or s.quant.lower() == quant.lower()]
     best = sorted(candidates, key=lambda s: (s.source.startswith(MADE), -_bits(s.quant), s.quant))
     for stored in best:
         checked = manifest.check(stored)
         if not checked.problem:
-            return checked.artifact(), checked.source.startswith(TWICE)
+            return replace(checked.artifact(), model_id=card.id), checked.source.startswith(TWICE)
     # What lies on this disk; with a quantization named, what can be fetched, too.
     local = [f for f in card.files if f.source.startswith("file:") and quant.lower() in ("", f.quant.lower())]
     local.sort(key=lambda file: -_bits(file.quant))
