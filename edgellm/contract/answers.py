@@ -80,7 +80,7 @@ def answer(backend: Any, member: str, *things: Any, **named: Any) -> Any:
         return getattr(backend, member)(*things, **named) if is_method else getattr(backend, member)
 
     try:
-        with told_where_slow(f"backend {backend.name}: {member}()"):
+        with told_where_slow(f"backend {backend.name}: {member}()") if is_method else contextlib.nullcontext():
             return asked(f"{member}()" if is_method else member, ask, fits, expected)
     except Fault as fault:
         manager.plugins().blame(backend.name, str(fault))
