@@ -185,6 +185,11 @@ def _check_shape(shape: Shape) -> list[str]:
         problems.append(f"shape.n_layer {shape.n_layer} is more than 4096")
     if shape.n_attn is not None and shape.n_attn > shape.n_layer:
         problems.append("shape.n_attn is more than n_layer")
+    places = shape.full_layers
+    if list(places) != sorted(set(places)) or not all(0 <= layer < shape.n_layer for layer in places):
+        problems.append("shape.full_layers must be layers from 0 to n_layer - 1, each once, in order")
+    if places and shape.n_attn not in (None, len(places)):
+        problems.append(f"shape.full_layers are {len(places)}, and n_attn is {shape.n_attn}")
     return problems
 
 

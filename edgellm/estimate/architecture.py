@@ -7,11 +7,13 @@ in `estimate/weights.py` and said to be so. Knows nothing of types or bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from edgellm.types.model import Shape
+
+NO_BLOCK = -1  # the layer of what is there once
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,7 @@ class Tensor:
     role: str
     row: int  # weights in a row: what must be a multiple of the block
     rows: int
-    layers: range = range(1)
+    layers: Sequence[int] = (NO_BLOCK,)  # where they lie
 
     @property
     def elems(self) -> int:
@@ -39,6 +41,42 @@ def tensors(shape: Shape) -> tuple[Tensor, ...] | None:
     return (*_tables(shape), *layer(shape))
 
 
+def full_layers(s: Shape) -> tuple[int, ...]:
+    """Layers that attend, where others keep a state; that cache every token, where others cache a window; else all.
+
+    Where the shape does not say which, the last of each group of equal size, as in Gemma 2 and 3, gpt-oss and Qwen 3.5.
+    """
+    n_layer = max(1, s.n_layer)
+    if s.full_layers:
+        return s.full_layers
+    if s.n_attn:
+        n_full = s.n_attn
+    elif s.kv_full_bytes and s.kv_swa_bytes:
+        n_full = round(n_layer * s.kv_full_bytes / (s.kv_full_bytes + s.kv_swa_bytes))
+    else:
+        return tuple(range(n_layer))
+    n_full = min(max(n_full, 1), n_layer)
+    group = n_layer // n_full
+    return tuple(range(group - 1, group * n_full, group))
+
+
+def _other_layers(s: Shape) -> tuple[int, ...]:
+    attending = set(full_layers(s))
+    return tuple(layer for layer in range(s.n_layer) if layer not in attending)
+
+
+def numbers(part: Tensor, parts: Sequence[Tensor], n_expert: int) -> Sequence[int]:
+    """Of a tensor's layers, the numbers that the quantizer's rules ask about.
+
+    It counts the tensors of a kind, those that hold values together; of a mixture it reads the number in the name.
+    """
+    if part.role in VALUES:
+        order = sorted(layer for other in parts if other.role in VALUES for layer in other.layers)
+        count = {layer: number for number, layer in enumerate(order)}
+        return tuple(count[layer] for layer in part.layers)
+    return part.layers if n_expert else range(len(part.layers))
+
+
 def _tables(s: Shape) -> Iterator[Tensor]:
     yield Tensor("token_embd", s.n_embd, s.n_vocab)
     yield Tensor("never", s.n_embd, 1)  # output_norm
@@ -46,7 +84,7 @@ def _tables(s: Shape) -> Iterator[Tensor]:
         yield Tensor("output", s.n_embd, s.n_vocab)
 
 
-def _attention(s: Shape, layers: range, *, fused: bool = False, gated: bool = False) -> Iterator[Tensor]:
+def _attention(s: Shape, layers: Sequence[int], *, fused: bool = False, gated: bool = False) -> Iterator[Tensor]:
     q, kv = s.n_head * s.head_dim, s.n_head_kv * s.head_dim
     if fused:
         yield Tensor("attn_qkv", s.n_embd, q + 2 * kv, layers)
@@ -57,14 +95,14 @@ def _attention(s: Shape, layers: range, *, fused: bool = False, gated: bool = Fa
     yield Tensor("attn_output", q, s.n_embd, layers)
 
 
-def _ffn(s: Shape, layers: range, n_ff: int | None = None, kind: str = "") -> Iterator[Tensor]:
+def _ffn(s: Shape, layers: Sequence[int], n_ff: int | None = None, kind: str = "") -> Iterator[Tensor]:
     width = s.n_ff if n_ff is None else n_ff
     yield Tensor(f"ffn_gate{kind}", s.n_embd, width, layers)
     yield Tensor(f"ffn_up{kind}", s.n_embd, width, layers)
     yield Tensor(f"ffn_down{kind}", width, s.n_embd, layers)
 
 
-def _experts(s: Shape, layers: range) -> Iterator[Tensor]:
+def _experts(s: Shape, layers: Sequence[int]) -> Iterator[Tensor]:
     width = s.n_ff_expert or s.n_ff  # Mixtral gives its experts' width as the layer's
     yield Tensor("never", s.n_embd, s.n_expert, layers)  # router
     yield Tensor("ffn_gate_exps", s.n_embd, width * s.n_expert, layers)
@@ -72,7 +110,7 @@ def _experts(s: Shape, layers: range) -> Iterator[Tensor]:
     yield Tensor("ffn_down_exps", width, s.n_embd * s.n_expert, layers)
 
 
-def _norms(layers: range, *widths: int) -> Iterator[Tensor]:
+def _norms(layers: Sequence[int], *widths: int) -> Iterator[Tensor]:
     for width in widths:
         yield Tensor("never", width, 1, layers)
 
@@ -135,9 +173,7 @@ def _gpt_oss(s: Shape) -> Iterator[Tensor]:
 
 
 def _lfm2(s: Shape) -> Iterator[Tensor]:
-    # Which layers attend does not matter for sizes, only how many; the mixes that look at layer numbers do so by count.
-    attn = range(s.n_attn or s.n_layer)
-    conv, every = range(s.n_layer - len(attn)), range(s.n_layer)
+    attn, conv, every = full_layers(s), _other_layers(s), range(s.n_layer)
     yield from (*_attention(s, attn), *_norms(attn, s.head_dim, s.head_dim))
     yield Tensor("never", _LFM2_CONV, s.n_embd, conv)
     yield Tensor("shortconv_in_proj", s.n_embd, 3 * s.n_embd, conv)
@@ -150,15 +186,11 @@ def _lfm2(s: Shape) -> Iterator[Tensor]:
 
 
 def _qwen35(s: Shape) -> Iterator[Tensor]:
-    every, interval = range(s.n_layer), s.n_layer // (s.n_attn or s.n_layer)
-    # The last layer of each interval attends; the rules for attn_v count attn_qkv of the others too.
-    attn = range(interval - 1, s.n_layer, interval)
-    linear = range(s.n_layer - len(attn))
+    attn, linear, every = full_layers(s), _other_layers(s), range(s.n_layer)
     yield from (*_attention(s, attn, gated=True), *_norms(attn, s.head_dim, s.head_dim))
     keys, values = _DELTA_KEY_HEADS * _DELTA_DIM, delta_value_heads(s) * _DELTA_DIM
     mixed = 2 * keys + values
-    for first in range(interval - 1):
-        yield Tensor("attn_qkv", s.n_embd, mixed, range(first, s.n_layer, interval))
+    yield Tensor("attn_qkv", s.n_embd, mixed, linear)
     yield Tensor("attn_gate", s.n_embd, values, linear)
     for role in ("ssm_alpha", "ssm_beta"):
         yield Tensor(role, s.n_embd, delta_value_heads(s), linear)
@@ -174,7 +206,7 @@ def _qwen35(s: Shape) -> Iterator[Tensor]:
 
 def _nemotron_nano_4b(s: Shape) -> Iterator[Tensor]:
     # NVIDIA-Nemotron-3-Nano-4B: each layer is a Mamba-2 mixer, a feed-forward network or attention, and nothing else.
-    mixers, feeds, attn = range(21), range(17), range(4)
+    mixers, feeds, attn = (tuple(i for i, kind in enumerate(_NEMOTRON_NANO_4B) if kind == of) for of in "M-*")
     n_ff, inner, states, heads = 12544, 7680, 2 * 8 * 128, 96
     yield from (*_norms(range(s.n_layer), s.n_embd), *_attention(s, attn))
     yield Tensor("ssm_in", s.n_embd, 2 * inner + states + heads, mixers)
@@ -201,9 +233,11 @@ def _gemma4_e4b(s: Shape) -> Iterator[Tensor]:
     yield Tensor("proj", per_layer, s.n_embd, every)
 
 
+VALUES = ("attn_v", "attn_qkv")  # roles that the quantizer's rules count together
 FIRST_LAYER_ATTENDS_NOT = frozenset({"lfm2", "lfm2moe", "nemotron_h"})
 SHARED_EXPERT = frozenset({"qwen35moe"})
 _LLAMA3_VOCAB = 128256
+_NEMOTRON_NANO_4B = "M-M-M-MM-M-M*-M-M*-M-M-M*-M-M-MM*-MMM-M-M-"  # hybrid_override_pattern of its config.json
 _LFM2_CONV = 3  # shortconv.l_cache
 _LFM2_DENSE_LAYERS = 2  # leading dense layers of LFM2-8B-A1B
 _DELTA_KEY_HEADS, _DELTA_DIM, _DELTA_CONV = 16, 128, 4  # the same in every Qwen3.5 and 3.6

@@ -25,22 +25,16 @@ LEAST_OFFLOADED = 32  # tokens (GGML_OP_OFFLOAD_MIN_BATCH)
 def block_caches(shape: Shape, cached_bytes: int, ctx: int, batch: int) -> tuple[int, ...]:
     """Of all `cached_bytes`, those of each block.
 
-    Of layers of two kinds those that cache everything (beside a sliding window) or anything (beside recurrent state)
-    are the last of each group of equal size, as in Gemma 2 and 3, gpt-oss, Qwen 3.5 and most others.
+    Layers of two kinds: beside a sliding window some cache everything, beside recurrent state some cache anything.
     """
-    n_layer = max(1, shape.n_layer)
-    full, local = shape.kv_full_bytes * padded(ctx), shape.kv_swa_bytes * local_cells(shape, ctx, batch)
-    if shape.recurrent_bytes and shape.n_attn:
-        n_full, rest = shape.n_attn, float(shape.recurrent_bytes)
-    elif shape.kv_full_bytes and shape.kv_swa_bytes:
-        n_full = round(n_layer * shape.kv_full_bytes / (shape.kv_full_bytes + shape.kv_swa_bytes))
-        rest = float(local)
-    else:
-        n_full, rest = n_layer, 0.0
-    n_full = min(max(n_full, 1), n_layer)
-    group = n_layer // n_full
-    is_full = [(layer + 1) % group == 0 and (layer + 1) // group <= n_full for layer in range(n_layer)]
-    weights = [full / n_full if at else rest / max(1, n_layer - n_full) for at in is_full]
+    n_layer, at = max(1, shape.n_layer), set(architecture.full_layers(shape))
+    full, rest = shape.kv_full_bytes * padded(ctx), shape.kv_swa_bytes * local_cells(shape, ctx, batch)
+    if shape.n_attn:
+        full, rest = full + rest, shape.recurrent_bytes
+    elif len(at) == n_layer:
+        full += rest
+    share = {True: full / len(at), False: rest / max(1, n_layer - len(at))}
+    weights = [share[layer in at] for layer in range(n_layer)]
     scale = cached_bytes / (sum(weights) or 1.0)
     return tuple(round(weight * scale) for weight in weights)
 

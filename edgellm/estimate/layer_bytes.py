@@ -27,38 +27,43 @@ class Layers(Struct, frozen=True, cache_hash=True):
 def layers_of(shape: Shape, tensor_bytes: int, quant: str) -> Layers:
     """Bytes of each layer: by llama.cpp's rules for the mix, scaled to the size that is known.
 
-    Where the mix or the parts are not known, blocks are alike and hold everything, and the table has a byte a weight:
-    more than it is, so that what is planned fits.
+    Where the mix or the parts are not known, blocks are alike and hold everything, and the table has a byte a weight at
+    the least: more than it is, so that what is planned fits.
     """
     mix = quants.QUANTS.get(quant)
     recipe_name = quant if mix is None or mix.predictable or not mix.like else mix.like[0]
     parts = architecture.tensors(shape)
     n_layer = shape.n_layer
+    model_traits = traits(shape)
     if parts is None or recipe_name not in recipe.BASE_TYPE:
         block = tensor_bytes // max(1, n_layer)
         none, alike = (0,) * n_layer, (block,) * n_layer
         # A block has three matrices of its feed-forward network at least.
         largest = (block // 3,) * n_layer
-        return Layers(shape.n_vocab * shape.n_embd, alike, shape.tied_embeddings, none, largest, none)
-    model_traits = traits(shape)
-    n_attn_v = sum(len(t.layers) for t in parts if t.role in ("attn_v", "attn_qkv"))
+        table = shape.n_vocab * shape.n_embd
+        if recipe_name in recipe.BASE_TYPE:
+            role = "token_embd" if shape.tied_embeddings else "output"
+            kind = recipe.tensor_type(role, 0, 1, recipe_name, model_traits)
+            table = max(table, TYPES[for_row(kind, shape.n_embd)].tensor_bytes(table))
+        return Layers(table, alike, shape.tied_embeddings, none, largest, none)
+    n_values = sum(len(t.layers) for t in parts if t.role in architecture.VALUES)
     blocks, experts, matrices, expert_matrices = ([0] * n_layer for _ in range(4))
-    tables = {"output": 0, "token_embd": 0, "per_layer_token_embd": 0}
+    once: dict[str, int] = {}
     for part in parts:
-        n_counted = n_attn_v if part.role in ("attn_v", "attn_qkv") else n_layer
-        for layer in part.layers:
-            wanted = recipe.tensor_type(part.role, layer, n_counted, recipe_name, model_traits)
+        n_counted = n_values if part.role in architecture.VALUES else n_layer
+        for layer, number in zip(part.layers, architecture.numbers(part, parts, shape.n_expert), strict=True):
+            wanted = recipe.tensor_type(part.role, number, n_counted, recipe_name, model_traits)
             size = TYPES[for_row(wanted, part.row)].tensor_bytes(part.elems)
-            if part.role in tables:
-                tables[part.role] += size
+            if layer == architecture.NO_BLOCK:
+                once[part.role] = once.get(part.role, 0) + size
             else:
                 blocks[layer] += size
                 routed = part.role.endswith("_exps")
                 experts[layer] += size if routed else 0
                 own = expert_matrices if routed else matrices
                 own[layer] = max(own[layer], size)
-    scale = tensor_bytes / max(1, sum(blocks) + sum(tables.values()))
-    output = tables["token_embd" if shape.tied_embeddings else "output"]
+    scale = tensor_bytes / max(1, sum(blocks) + sum(once.values()))
+    output = once["token_embd" if shape.tied_embeddings else "output"]
     rows = (blocks, experts, matrices, expert_matrices)
     scaled = [tuple(round(size * scale) for size in sizes) for sizes in rows]
     return Layers(round(output * scale), scaled[0], shape.tied_embeddings, *scaled[1:])

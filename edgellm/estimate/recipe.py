@@ -8,7 +8,7 @@ layer number. Hand-made mixes ("UD-*") follow no rule and are not here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -238,7 +238,7 @@ _BY_LAYER: dict[str, frozenset[str]] = {
 }
 
 
-def layer_types(role: str, layers: range, n: int, quant: str, traits: Traits) -> tuple[tuple[str, int], ...]:
+def layer_types(role: str, layers: Sequence[int], n: int, quant: str, traits: Traits) -> tuple[tuple[str, int], ...]:
     """Types of the tensor `role` over `layers` (of `n` in the model) with how many layers get each."""
     if quant not in _BY_LAYER.get(role, ()):
         return ((tensor_type(role, 0, n, quant, traits), len(layers)),)
@@ -248,7 +248,7 @@ def layer_types(role: str, layers: range, n: int, quant: str, traits: Traits) ->
 
 
 @lru_cache(maxsize=4096)
-def _by_layer(role: str, layers: range, n: int, quant: str, traits: Traits) -> tuple[tuple[str, int], ...]:
+def _by_layer(role: str, layers: Sequence[int], n: int, quant: str, traits: Traits) -> tuple[tuple[str, int], ...]:
     counts: dict[str, int] = {}
     rule, base = _rules(quant, traits)[role], BASE_TYPE[quant]
     for i in layers:

@@ -14,8 +14,6 @@ from edgellm.estimate import architecture, recipe
 from edgellm.estimate.tensor_types import TYPES, for_row
 from edgellm.types.model import Shape
 
-_VALUES = ("attn_v", "attn_qkv")  # roles that the rules for attn_v count together
-
 
 @dataclass(frozen=True, slots=True)
 class Weights:
@@ -105,13 +103,14 @@ def stored_types(
     """
     matrices, _ = matrices_of(shape)
     facts, own = traits(shape, imatrix=imatrix), dict(own_types)
-    n_attn_v = sum(len(t.layers) for t in matrices if t.role in _VALUES)
+    n_values = sum(len(t.layers) for t in matrices if t.role in architecture.VALUES)
     for part in matrices:
         if part.role in own:
             yield part, for_row(own[part.role], part.row), len(part.layers)
             continue
-        n = n_attn_v if part.role in _VALUES else shape.n_layer
-        for wanted, count in recipe.layer_types(part.role, part.layers, n, quant, facts):
+        n = n_values if part.role in architecture.VALUES else shape.n_layer
+        layers = architecture.numbers(part, matrices, shape.n_expert)
+        for wanted, count in recipe.layer_types(part.role, layers, n, quant, facts):
             yield part, for_row(wanted, part.row), count
 
 

@@ -31,6 +31,8 @@ class Shape:
     sliding_window: int = 0  # tokens; 0 = none
     recurrent_bytes: int = 0  # constant state per sequence
     n_attn: int | None = None  # layers with attention, None = all
+    # Which layers these are; of a model without state, which cache every token. () = all do, or nobody said which.
+    full_layers: tuple[int, ...] = ()
     n_expert: int = 0
     n_expert_used: int = 0
     n_ff_expert: int = 0

@@ -75,6 +75,20 @@ MODELS = {
 }  # fmt: skip
 
 
+# Layers that attend beside those with state, or that cache every token beside those with a window.
+FULL = {
+    "gemma-3-270m": (5, 11, 17),
+    "gemma-3-1b": (5, 11, 17, 23),
+    "gemma-3n-e2b": (4, 9, 14, 19),
+    "gemma-4-e2b": (4, 9, 14),
+    "gpt-oss-20b": tuple(range(1, 24, 2)),
+    "qwen3.5-2b": (3, 7, 11, 15, 19, 23),
+    "qwen3.5-9b": (3, 7, 11, 15, 19, 23, 27, 31),
+    "lfm2-350m": (2, 5, 8, 10, 12, 14),
+    "granite-4.0-h-micro": (5, 15, 25, 35),
+}
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_cache_and_state_of_published_models(name):
     arch, keys, full, windowed, window, state, n_attn = MODELS[name]
@@ -83,6 +97,7 @@ def test_cache_and_state_of_published_models(name):
 
     assert (shape.kv_full_bytes, shape.kv_swa_bytes, shape.sliding_window) == (full, windowed, window)
     assert (shape.recurrent_bytes, shape.n_attn) == (state, n_attn)
+    assert shape.full_layers == FULL.get(name, ())
 
 
 def test_plain_numbers():

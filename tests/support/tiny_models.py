@@ -83,7 +83,7 @@ class Tiny:
 
 def tensor_of(name: str, dims: tuple[int, ...]) -> Tensor:
     """As convert_hf_to_gguf.py writes them: what is never quantized stays F32."""
-    kept = len(dims) < 2 or any(part in name for part in ("ffn_gate_inp.", "conv", "norm", "bias"))
+    kept = len(dims) < 2 or any(part in name for part in ("ffn_gate_inp.", "shortconv.conv.", "conv1d", "norm", "bias"))
     return Tensor(name, dims, F32 if kept else F16, math.prod(dims) * (4 if kept else 2))
 
 

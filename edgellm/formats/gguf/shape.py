@@ -103,7 +103,7 @@ def shape(header: GgufHeader, tensors: Sequence[GgufTensor] | None = None) -> Sh
     keys = _Keys(header, arch, n_layer)
     n_embd, n_head = keys.get("embedding_length"), keys.layers("attention.head_count", 0)
     recurrent = _recurrent_layers(keys)
-    kv_full, kv_swa, n_attn, window = _kv_bytes(keys, n_embd, n_head, recurrent)
+    kv_full, kv_swa, attending, window, full = _kv_bytes(keys, n_embd, n_head, recurrent)
     return Shape(
         arch=arch,
         n_layer=n_layer,
@@ -118,7 +118,8 @@ def shape(header: GgufHeader, tensors: Sequence[GgufTensor] | None = None) -> Sh
         kv_swa_bytes=kv_swa,
         sliding_window=window,
         recurrent_bytes=_state_bytes(keys, n_embd, max(n_head)) * sum(recurrent),
-        n_attn=n_attn if n_attn != n_layer else None,
+        n_attn=len(attending) if len(attending) != n_layer else None,
+        full_layers=attending if len(attending) != n_layer else full if kv_full and kv_swa else (),
         n_expert=keys.get("expert_count", 0),
         n_expert_used=keys.get("expert_used_count", 0),
         n_ff_expert=keys.get("expert_feed_forward_length", 0),
@@ -141,8 +142,12 @@ def _head_dim(keys: _Keys, n_embd: int, n_head: list[int]) -> int:
     return keys.get("attention.key_length", n_embd // heads if heads else 0)
 
 
-def _kv_bytes(keys: _Keys, n_embd: int, n_head: list[int], recurrent: list[bool]) -> tuple[int, int, int, int]:
-    """(full bytes, windowed bytes, layers with attention, window): F16 bytes per cached token over all layers.
+def _kv_bytes(
+    keys: _Keys, n_embd: int, n_head: list[int], recurrent: list[bool]
+) -> tuple[int, int, tuple[int, ...], int, tuple[int, ...]]:
+    """(full bytes, windowed bytes, layers with attention, window, layers of the full bytes).
+
+    Bytes are F16, for each cached token over all layers.
 
     Formula: docs/explain/memory-model.md. A latent cache (MLA) keeps one head of the compressed key per layer.
     """
@@ -157,21 +162,21 @@ def _kv_bytes(keys: _Keys, n_embd: int, n_head: list[int], recurrent: list[bool]
     is_latent = keys.get("attention.key_length_mla", 0) > 0
     window, local = _window(keys)
     cached = keys.n_layer - _shared_layers(keys)
-    full = swa = n_attn = 0
+    full = swa = 0
+    attending, full_layers = [], []
     for layer in range(keys.n_layer):
         heads = n_head_kv[layer]
         if heads == 0 or (recurrent[layer] and keys.arch not in _PARALLEL_SSM):
             continue
-        n_attn += 1
+        attending.append(layer)
         if layer >= cached:
             continue
-        if is_latent:
-            full += 2 * latent
-        elif local[layer]:
+        if local[layer] and not is_latent:
             swa += 2 * heads * (swa_key + swa_value)
-        else:
-            full += 2 * heads * (head_dim + value_dim)
-    return full, swa, n_attn, window if swa else 0
+            continue
+        full_layers.append(layer)
+        full += 2 * latent if is_latent else 2 * heads * (head_dim + value_dim)
+    return full, swa, tuple(attending), window if swa else 0, tuple(full_layers)
 
 
 def _window(keys: _Keys) -> tuple[int, list[bool]]:
