@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from edgellm.app.gpus import gpus_of
-from edgellm.contract.backend import priors_of
-from edgellm.contract.manager import plugins
 from edgellm.estimate.layer_bytes import layers_of
 from edgellm.estimate.speed import REFERENCE_DEPTH
 from edgellm.estimate.weights import Weights
@@ -28,7 +26,7 @@ def placement_of(plan: LaunchPlan, machine: Machine, facts: BackendFacts, weight
     shape = plan.artifact.shape
     if not plan.settings.gpu_layers or shape is None or weights is None:
         return None
-    gpus = usable_gpus(facts.offload, machine, gpus_of(machine), lambda identity: True)
+    gpus = usable_gpus(facts.offload, machine, gpus_of(machine), lambda identity: True, facts.priors.providers)
     memory = plan.footprint or Footprint(0, 0, 0, 0)
     layers = layers_of(shape, weights.total_bytes, plan.artifact.quant)
     placed = placed_by(plan.settings, shape, layers, gpus, memory)
@@ -46,7 +44,7 @@ def numbers(
         return Numbers()
     # As selection has it (`Option.rated_cache`): unmeasured, a smaller cache is not taken to be faster.
     cache = run.kv_type if facts.calibration is not None or run.kv_type == "f32" else "f16"
-    runner = Runner(machine, run.n_threads, facts.calibration, priors_of(plugins().backend(plan.backend)), cache)
+    runner = Runner(machine, run.n_threads, facts.calibration, facts.priors, cache)
     depth = measured.decode_depth or REFERENCE_DEPTH
     decode = placement_speed.decode(placed, runner, shape, weights, depth)
     prefill = placement_speed.prefill(placed, shape, weights, tokens=measured.prefill_tokens or None)

@@ -203,9 +203,9 @@ def _harmless() -> Iterator[None]:
 
 def facts_of(backend: str, machine: Machine) -> BackendFacts:
     """What is known of the backend on this machine."""
-    from edgellm.selection.backend_facts import backend_facts
+    from edgellm.selection import backend_facts
 
-    return backend_facts([plugins().backend(backend)], machine)[0]
+    return backend_facts.facts_of(plugins().backend(backend), machine, plugins().backends().values())
 
 
 def place_of(plan: LaunchPlan, machine: Machine, facts: BackendFacts) -> GpuPlace | None:

@@ -94,6 +94,11 @@ def backend_facts(backends: Iterable[Backend], machine: Machine) -> tuple[Backen
     return _by_name(_guarded(b, lambda b=b: _facts(b, machine, every)) for b in every)  # type: ignore[misc]
 
 
+def facts_of(backend: Backend, machine: Machine, every: Iterable[Backend]) -> BackendFacts:
+    """Facts of one of the installed backends, as `backend_facts` of `every` has them."""
+    return _guarded(backend, lambda: _facts(backend, machine, tuple(every)))
+
+
 def _facts(backend: Backend, machine: Machine, every: Sequence[Backend]) -> BackendFacts:
     loads, measures = isinstance(backend, Loader), isinstance(backend, Calibrator)
     return replace(

@@ -87,9 +87,8 @@ class Load:
         return device.room_bytes - device.context_bytes - scratch - again
 
     def copied_bytes(self, device: UsableGpu) -> int:
-        """Of a slot's cache, in each step: there and back, where a library keeps it in RAM."""
-        copies = device.provider is not None and device.provider.copies_cache
-        return 2 * self.on_cpu(UBATCH).kv_bytes // self.slots if copies else 0
+        """As `UsableGpu.copied_bytes`."""
+        return device.copied_bytes(self.on_cpu(UBATCH).kv_bytes, self.slots)
 
 
 @dataclass(frozen=True, slots=True)

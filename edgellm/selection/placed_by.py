@@ -34,4 +34,7 @@ def placed_by(
         start += n
     sums = sums_of(layers)
     in_ram = sums.experts[max(first, settings.experts_away)] - sums.experts[first] + sums.blocks[first]
-    return Placement(memory, shape.n_layer, tuple(parts), settings.experts_away, settings.n_batch, in_ram)
+    return Placement(
+        memory, shape.n_layer, tuple(parts), settings.experts_away, settings.n_batch, in_ram,
+        copied_bytes=parts[0].device.copied_bytes(memory.kv_bytes, settings.n_slots),
+    )  # fmt: skip

@@ -43,6 +43,11 @@ class UsableGpu:
         """What runs on it are kept under."""
         return identity(self.name, self.description)
 
+    def copied_bytes(self, kv_bytes: int, slots: int) -> int:
+        """Of a slot's cache, in each step: there and back, where a library keeps the cache of all in RAM."""
+        copies = self.provider is not None and self.provider.copies_cache
+        return 2 * kv_bytes // slots if copies else 0
+
     @property
     def is_suited(self) -> bool:
         """False for what is never used unless it is asked for."""

@@ -25,7 +25,7 @@ from edgellm.explain import tuning as words
 from edgellm.hardware import profiles
 from edgellm.sdk.tuning import plan_tuning, run_planned, tune
 from edgellm.sdk.tuning import planned as planned_by_sdk
-from edgellm.types.machine import Machine
+from edgellm.types.machine import Accelerator, Machine
 from edgellm.types.tune_reason import TuneDeviceChosen, TuneDevicePassed
 from edgellm.types.tuning import TuneEvent, TuneProgress, TuneStarted
 from edgellm.types.tuning_options import TunePreview
@@ -103,6 +103,10 @@ def test_a_gpu_that_is_asked_for_must_be_there() -> None:
         seen(profiles.load("container-2cpu-2gb")).named("mps")
     with refuses(BackendUnavailable):
         seen(barred).named("cuda:0")
+    beside = replace(machine, accelerators=(*machine.accelerators, Accelerator("rocm", "Raphael", usable=False)))
+    assert seen(beside).named("cuda:0").description == machine.accelerators[0].name
+    with refuses(BackendUnavailable):
+        seen(beside).named("cuda:1")
 
 
 @pytest.fixture

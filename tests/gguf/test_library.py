@@ -20,9 +20,11 @@ from edgellm_gguf.plugin import GgufBackend
 from support.refusals import refuses
 
 from edgellm import settings
+from edgellm.app import verify
 from edgellm.app.launch import model_plan
 from edgellm.catalog.lookup import catalog
 from edgellm.contract.backend import Device, Offload
+from edgellm.contract.manager import plugins
 from edgellm.errors import BackendUnavailable, UsageError
 from edgellm.hardware.probe import probe
 from edgellm.selection.backend_facts import backend_facts, offload_facts
@@ -403,6 +405,24 @@ def test_devices_that_are_named_are_the_only_ones(fake_probe: FakeProbe) -> None
         assert [device.name for device in offload.devices] == ["GPU1"]
     with settings.override(devices=("GPU7",)), refuses(UsageError, param="device"):
         offload_facts(GgufBackend(), MACHINE)
+
+
+@pytest.mark.usefixtures("folder")
+def test_what_is_known_after_a_load_may_name_devices_of_other_backends(
+    fake_probe: FakeProbe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Other(GgufBackend):
+        name = "other"
+
+        def offload(self, machine: Machine) -> Offload:
+            return Offload((Device("CUDA0", "A card", 1 << 30, None, False),))
+
+    fake_probe(says("Vulkan", devices=("A card",)))
+    monkeypatch.setattr(plugins(), "_backends", {"gguf": GgufBackend(), "other": Other()})
+    with settings.override(devices=("CUDA0",)):
+        offload = verify.facts_of("gguf", MACHINE).offload
+        assert offload is not None
+        assert offload.devices == ()
 
 
 @pytest.mark.skipif(bool(library.missing()) or sys.platform == "win32", reason="cpu: libllama is missing")

@@ -15,9 +15,11 @@ from support.contexts import context
 from support.refusals import refuses
 
 from edgellm import explain
+from edgellm.app import gpu_run
 from edgellm.catalog.lookup import catalog
 from edgellm.contract.backend import Device, Offload
 from edgellm.errors import NothingFits, UsageError
+from edgellm.estimate.weights import Weights
 from edgellm.hardware import gpu_table, profiles
 from edgellm.selection.backend_facts import BackendFacts, assumed_facts
 from edgellm.selection.decide import decide
@@ -28,7 +30,8 @@ from edgellm.selection.usable_gpu import UsableGpu
 from edgellm.types.backend_reason import GpuLayers, GpuUnused
 from edgellm.types.basis import Predicted, PredictedByProvider, PredictedOnGpu
 from edgellm.types.machine import Machine
-from edgellm.types.plan import Candidate, Decision, Rate
+from edgellm.types.model import Artifact
+from edgellm.types.plan import Candidate, Decision, LaunchPlan, Rate
 from edgellm.types.reason import OtherPlacements
 from edgellm.types.request import SelectionRequest
 
@@ -190,3 +193,20 @@ def test_prompts_of_which_nothing_is_published_have_a_wide_band_that_says_so() -
     assert isinstance(prompts.basis.of, PredictedOnGpu)
     assert prompts.basis.source == ""
     assert prompts.high / prompts.low > 4
+
+
+@pytest.mark.parametrize("stem", ["CUDA", "DML"])
+def test_a_run_is_compared_with_what_was_predicted_of_its_provider(stem: str) -> None:
+    """Not with llama.cpp on that GPU: what is published would count twice in the next plan."""
+    here = facts(device(stem))
+    choice = choice_of(decided(here, gpu_layers=-1, slots=2, ctx=4096))
+    plan = LaunchPlan(
+        "onnx", Artifact("onnx", (), MODEL, choice.quant, shape=catalog()[MODEL].shape), choice.settings,
+        footprint=choice.footprint,
+    )  # fmt: skip
+    held = Weights(choice.tensor_bytes, choice.tensor_bytes, (), exact=False)
+    placed = gpu_run.placement_of(plan, DESKTOP, here, held)
+    assert placed is not None
+    assert placed.parts[0].device.provider == DEVICES[stem].prior
+    assert isinstance(choice.decode.basis, PredictedByProvider)
+    assert placed.copied_bytes == choice.decode.basis.copied_bytes

@@ -47,7 +47,9 @@ class MachineDevices:
         Raises:
             UsageError: it is not here. BackendUnavailable: no program reaches it.
         """
-        device, problem = self._seen.get(name), self._problems.get(device_kind(name))
+        device = self._seen.get(name)
+        # One that no program reaches has no number, and is kept by its kind.
+        problem = self._problems.get(name if device is not None else device_kind(name))
         if device is None and problem is None:
             seen = ", ".join(f"{one.name} ({one.description})" for one in self._seen.values())
             hint = (
