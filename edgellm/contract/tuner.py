@@ -147,8 +147,12 @@ class GpuTuner(Protocol):
     """Optional: a tuner that computes on GPUs, too (`TuneSettings.device`)."""
 
     def lacks(self, kind: str) -> Advice | None:
-        """Why it cannot compute on devices of this kind (`types.tune_device`: "cuda", "mps", "xpu"), and what gets it;
-        None = as far as can be told without its library, it can. No heavy import."""
+        """Why it cannot compute on devices of this kind, and what gets it; None = as far as can be told without its
+        library, it can. No heavy import.
+
+        Args:
+            kind: "cuda", "mps" or "xpu" (`types.tune_device`); of "cuda" also those of one maker, "nvidia" or "amd".
+        """
         ...
 
     def rate_on(self, base: Artifact, settings: TuneSettings, gpu: Gpu | None) -> float:

@@ -109,6 +109,23 @@ def test_a_gpu_that_is_asked_for_must_be_there() -> None:
         seen(beside).named("cuda:1")
 
 
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("code", ["nvidia", "amd"])
+def test_of_two_makers_gpus_a_build_counts_those_that_it_has_code_for(code: str, first: int) -> None:
+    """A ROCm build calls AMD's GPU cuda:0, whatever NVIDIA's is called by another one."""
+    card = profiles.load("desktop-rtx-4090").accelerators[0]
+    gpus = (card, Accelerator("rocm", "Raphael", 8 * GIB, 8 * GIB, unified=True))
+    machine = replace(profiles.load("desktop-rtx-4090"), accelerators=(gpus[first], gpus[1 - first]))
+    own, other = gpus if code == "nvidia" else gpus[::-1]
+    devices = seen(machine, **{"amd" if code == "nvidia" else "nvidia": Advice("another build", "get one")})
+
+    assert [(one.name, one.description) for one in devices.devices.usable] == [("cuda:0", own.name)]
+    assert [(one.description, one.why, one.lacks) for one in devices.devices.passed] == [
+        (other.name, "no_code", "another build")
+    ]
+    assert devices.named("cuda:0").description == own.name
+
+
 @pytest.fixture
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> toy_tuner.ToyTuner:
     tuner = toy_tuner.ToyTuner()

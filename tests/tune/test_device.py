@@ -114,8 +114,9 @@ def test_a_device_that_torch_does_not_see_is_refused(name, tmp_path):
 @pytest.mark.slow(2)
 def test_a_build_for_processors_says_what_it_has_no_code_for():
     tuner = plugins().tuners()["torch"]
-    lacks = {kind: tuner.lacks(kind) for kind in ("cuda", "xpu", "mps")}
+    lacks = {kind: tuner.lacks(kind) for kind in ("cuda", "xpu", "mps", "nvidia", "amd")}
     has = {"cuda": torch.version.cuda or torch.version.hip, "xpu": torch.version.xpu, "mps": sys.platform == "darwin"}
+    has |= {"nvidia": torch.version.cuda, "amd": torch.version.hip}
 
     assert {kind: advice is None for kind, advice in lacks.items()} == {kind: bool(code) for kind, code in has.items()}
     assert all(advice.fix for advice in lacks.values() if advice is not None)

@@ -6,6 +6,7 @@ from collections import Counter
 
 from edgellm import settings
 from edgellm.adaptation.devices import SeenDevices
+from edgellm.contract.backend import Advice
 from edgellm.contract.tuner import Tuner, lacking
 from edgellm.errors import BackendUnavailable, UsageError
 from edgellm.estimate.device_memory import context_bytes, reserve_bytes
@@ -19,6 +20,8 @@ from edgellm.types.tune_reason import TuneDevicePassed
 
 # What torch calls a machine's kinds of GPU: code for AMD answers to NVIDIA's name.
 _KINDS = {"cuda": "cuda", "rocm": "cuda", "xe": "xpu", "metal": "mps"}
+# Whose they are that answer to that name; a build of torch has code for one maker's.
+_MAKERS = {"cuda": "nvidia", "rocm": "amd"}
 
 
 class MachineDevices:
@@ -29,13 +32,22 @@ class MachineDevices:
         self._machine, self._tuner = machine, tuner
         self._seen: dict[str, TuneDevice] = {}
         self._problems: dict[str, TuneDevicePassed] = {}
-        counts, served = Counter[str](), _named_for_all()
+        counts, served, foreign = Counter[str](), _named_for_all(), self._foreign
         for gpu in machine.accelerators:
             if (kind := _KINDS.get(gpu.kind)) is None:
                 continue
+            if gpu.usable and gpu.kind == foreign:
+                self._add(foreign, gpu, served, lacking(tuner, _MAKERS[foreign]))
+                continue
             name = kind if kind == "mps" else f"{kind}:{counts[kind]}"
             counts[kind] += gpu.usable  # what no program reaches has no number
-            self._add(name if gpu.usable else kind, gpu, served)
+            self._add(name if gpu.usable else kind, gpu, served, lacking(tuner, kind))
+
+    @property
+    def _foreign(self) -> str:
+        """Of NVIDIA's and AMD's GPUs in one machine those that the tuner's build has no code for, so does not count."""
+        both = {gpu.kind for gpu in self._machine.accelerators if gpu.usable} >= _MAKERS.keys()
+        return ("cuda" if lacking(self._tuner, _MAKERS["rocm"]) is None else "rocm") if both else ""
 
     @property
     def devices(self) -> SeenDevices:
@@ -61,12 +73,11 @@ class MachineDevices:
             raise BackendUnavailable(f"no program here reaches {name} ({described})", hint="see `edgellm doctor`")
         return device
 
-    def _add(self, name: str, gpu: Accelerator, served: frozenset[str] | None) -> None:
+    def _add(self, name: str, gpu: Accelerator, served: frozenset[str] | None, lacks: Advice | None) -> None:
         machine = self._machine
         facts = gpu_table.find(gpu, machine.memory.total_bytes)
         self.facts[name] = facts
         self._seen[name] = _device(name, gpu, facts, machine)
-        lacks = lacking(self._tuner, device_kind(name))
         if not gpu.usable:
             self._problems[name] = TuneDevicePassed(name, gpu.name, "unusable")
         elif served is not None and name not in served:

@@ -28,7 +28,7 @@ TYPES = frozenset(
 )
 
 # What torch/version.py has of a build with code for that kind of device. Metal's is in all builds for Macs.
-_CODE = {"cuda": ("cuda", "hip", "rocm"), "xpu": ("xpu",)}
+_CODE = {"cuda": ("cuda", "hip", "rocm"), "nvidia": ("cuda",), "amd": ("hip", "rocm"), "xpu": ("xpu",)}
 
 
 class TorchTuner:
