@@ -10,6 +10,7 @@ import pytest
 from support.live_server import Live, Servers
 from support.waiting import PATIENCE_S
 
+from edgellm import EdgeLLM
 from edgellm.server.dialects.llama_server.bodies import LlamaCompletionBody
 
 
@@ -108,6 +109,13 @@ def test_biases(live: Live, bias: Any) -> None:
         ({"temperature": 1000.0}, "usage_error", "temperature"),
         ({"n_probs": 21}, "usage_error", "n_probs"),
         ({"grammar": "root ::= ("}, "usage_error", "grammar"),
+        pytest.param({"logit_bias": [[0, 10**400]]}, "usage_error", "logit_bias", id="a bias that no float holds"),
+        pytest.param({"logit_bias": [["x" * 200_000, 1]]}, "usage_error", "logit_bias", id="a long text to bias"),
+        pytest.param({"response_fields": ["/" * 300]}, "usage_error", "response_fields[0]", id="a long path"),
+        pytest.param({"prompt": ["x" * 70_000] * 2, "n_cmpl": 128}, "usage_error", "n_cmpl", id="prompts come back"),
+        pytest.param(
+            {"prompt": ["x"] * 2048, "stop": ["y" * 1024] * 16}, "usage_error", "prompt", id="settings come back"
+        ),
     ],
     ids=str,
 )
@@ -126,6 +134,20 @@ def test_values_below_zero_are_as_llama_server_has_them(live: Live) -> None:
 
 def test_what_a_text_is_biased_by_counts_for_all_of_its_tokens(live: Live) -> None:
     assert "l" not in completion(live, logit_bias=[["ll", -100]], n_predict=4)["content"]
+
+
+def test_a_text_of_a_bias_is_made_tokens_once_for_all_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    with EdgeLLM.load("echo") as llm:
+        body = LlamaCompletionBody.read(b'{"prompt": ["a", [98], "c"], "n_cmpl": 2, "logit_bias": [["ll", -100]]}')
+        asked: list[str] = []
+        tokenize = llm.tokenize
+        monkeypatch.setattr(llm, "tokenize", lambda text: asked.append(text) or tokenize(text))
+
+        requests = body.to_requests(llm)
+
+    assert asked == ["ll"]
+    assert [(one.prompt, one.n) for one in requests] == [("a", 2), ((98,), 2), ("c", 2)]
+    assert {one.sampling.logit_bias for one in requests} == {((108, -100.0),)}
 
 
 @pytest.mark.parametrize(

@@ -58,15 +58,17 @@ class CompletionBody(GenerationBody, kw_only=True):
             raise UsageError("echo and suffix were both sent", hint="send one of them", param="echo")
         # Answers are compared by their tokens' logprobs.
         top_logprobs = 0 if self.logprobs is None and self.n_drawn > self.n_sent else self.logprobs
+        # Once for all prompts: checking a schema of 64 KiB takes milliseconds.
+        sampling, grammar = self.sampling(), self.wanted_grammar()
         return [
             GenerationRequest(
                 prompt,
-                self.sampling(),
+                sampling,
                 self.limit(),
                 self.stops(),
                 parse_special=self.parse_special is not False or bool(self.suffix),
                 ignore_eos=bool(self.ignore_eos),
-                grammar=self.wanted_grammar(),
+                grammar=grammar,
                 top_logprobs=top_logprobs,
                 n=self.n_drawn,
                 cuts=cuts,

@@ -15,7 +15,7 @@ from edgellm.server.schemas.structured import StructuredBody
 from edgellm.types.adapter import MAX_ADAPTERS, AdapterSet
 from edgellm.types.checks import check_range
 from edgellm.types.logprob import MAX_TOP
-from edgellm.types.request import MAX_IDS, MAX_INPUTS, MAX_STOPS, GenerationRequest
+from edgellm.types.request import MAX_IDS, MAX_INPUTS, MAX_STOPS, MAX_TOKEN_BYTES, GenerationRequest
 from edgellm.types.sampling import MAX_BIASES, Sampling
 
 # llama-server's names of sampling values, by ours.
@@ -31,6 +31,7 @@ SAMPLING = {
     "frequency_penalty": "frequency_penalty",
 }
 NEVER = -100.0  # the bias of a token for which `false` is sent
+MAX_REPEATED = 16 * 1024**2  # characters or tokens of the request that its answers repeat, all together
 
 
 class LlamaAdapter(Fields, kw_only=True):
@@ -98,7 +99,8 @@ class LlamaGenerationBody(StructuredBody, kw_only=True):
         Annotated[list[LlamaAdapter], Meta(max_length=MAX_ADAPTERS)] | None,
         Meta(description="Adapters that answer, by their ids of /lora-adapters; those that are not listed do not."),
     ] = None
-    response_fields: Annotated[list[str], Meta(max_length=64)] | None = None
+    # Each is split for each answer, in a stream in the event loop.
+    response_fields: Annotated[list[Annotated[str, Meta(max_length=256)]], Meta(max_length=64)] | None = None
 
     def sampling(self) -> Sampling:
         values: dict[str, Any] = {ours: getattr(self, theirs) for ours, theirs in SAMPLING.items()}
@@ -132,6 +134,25 @@ class LlamaGenerationBody(StructuredBody, kw_only=True):
         )
 
 
+def within_repeats(requests: list[GenerationRequest]) -> list[GenerationRequest]:
+    """The same requests.
+
+    Raises:
+        UsageError: the answers, each of which holds its prompt and the settings, would be too long together.
+    """
+    first = requests[0]
+    n_settings = sum(map(len, (*first.stop, first.grammar.text if first.grammar else "")))
+    n_repeated = sum((len(one.prompt) + n_settings) * one.n for one in requests)
+    if n_repeated > MAX_REPEATED:
+        raise UsageError(
+            f"{len(requests)} prompts with {first.n} answers each repeat {n_repeated} characters or tokens of the "
+            f"request, more than come back at a time ({MAX_REPEATED})",
+            hint="send several smaller requests",
+            param="prompt" if first.n == 1 else "n_cmpl",
+        )
+    return requests
+
+
 def _adapters(listed: list[LlamaAdapter], llm: EdgeLLM) -> AdapterSet:
     """
     Raises:
@@ -157,7 +178,9 @@ class LlamaCompletionBody(LlamaGenerationBody, kw_only=True):
         prompts = inputs_of(self.prompt, "prompt")
         if not prompts or len(prompts) > MAX_INPUTS:
             raise UsageError(f"prompt holds {len(prompts)} texts", hint=f"send 1 to {MAX_INPUTS}", param="prompt")
-        return [self.asked(llm, prompt) for prompt in prompts]
+        # The other fields are read once: a bias by text asks the model for its tokens.
+        first = self.asked(llm, prompts[0])
+        return within_repeats([first, *(msgspec.structs.replace(first, prompt=prompt) for prompt in prompts[1:])])
 
 
 class ExtraText(Fields, kw_only=True):
@@ -187,7 +210,8 @@ class InfillBody(LlamaGenerationBody, kw_only=True):
 
         before = "".join(f"{extra.text}\n" for extra in self.input_extra or ()) + self.input_prefix
         text, cuts = infill_prompt(llm.info, before, self.input_suffix, parse_special=False)
-        return [self.asked(llm, text + (self.prompt or ""), (*cuts, len(text)) if self.prompt else cuts)]
+        cuts = (*cuts, len(text)) if self.prompt else cuts
+        return within_repeats([self.asked(llm, text + (self.prompt or ""), cuts)])
 
 
 class TokenizeBody(RequestBody, kw_only=True):
@@ -254,6 +278,8 @@ def _biases(value: Any, llm: EdgeLLM) -> tuple[tuple[int, float], ...]:
     pairs = list(value.items()) if isinstance(value, dict) else value
     if not isinstance(pairs, list) or len(pairs) > MAX_BIASES:
         raise _wrong_bias(value)
+    n_chars = sum(len(part) for pair in pairs if isinstance(pair, list | tuple) for part in pair if type(part) is str)
+    check_range(n_chars <= MAX_BIASES * MAX_TOKEN_BYTES, "logit_bias", f"at most {MAX_BIASES} tokens")
     return tuple(bias for pair in pairs for bias in _bias(pair, llm))
 
 
@@ -265,6 +291,7 @@ def _bias(pair: Any, llm: EdgeLLM) -> list[tuple[int, float]]:
         token = int(token)
     if bias is not False and type(bias) not in (int, float):
         raise _wrong_bias(pair)
+    check_range(NEVER <= bias <= -NEVER, "logit_bias", f"biases {NEVER:g} to {-NEVER:g}")  # a float has an end
     weight = NEVER if bias is False else float(bias)
     if isinstance(token, str):
         return [(one, weight) for one in dict.fromkeys(llm.tokenize(token))]
