@@ -37,6 +37,12 @@ def parts_of(name: str) -> list[str]:
     return [f"{name[: match.start()]}-{no:05d}-of-{count:05d}.gguf" for no in range(1, count + 1)]
 
 
+def first_of(name: str) -> tuple[str, int]:
+    """`x-00002-of-00003.gguf` -> the name of the first part, and 3; any other name -> itself, and 1."""
+    match = _PART.search(name)
+    return (name, 1) if match is None else (f"{name[: match.start()]}-00001-of-{match[2]}.gguf", int(match[2]))
+
+
 def can_be(name: str) -> bool:
     """Whether `parts_of` takes it."""
     match = _PART.search(name)

@@ -1,10 +1,12 @@
-"""Which files of a repository an ONNX model is."""
+"""Which files of a repository a model is."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
-from edgellm.store.sources.hub_files import onnx_files
+from edgellm.store.sources.hub_files import firsts, onnx_files
 
 TRANSFORMERS_JS = [
     "README.md", "config.json", "generation_config.json", "onnx/model.onnx", "onnx/model.onnx_data",
@@ -36,3 +38,29 @@ BESIDE = ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_
 )  # fmt: skip
 def test_a_graph_its_data_and_what_lies_beside_it(names, model, expected):
     assert onnx_files(names, model) == expected
+
+
+class _Walked(list[str]):
+    """Counts how often all of it is gone through."""
+
+    n_walks = 0
+
+    def __iter__(self) -> Iterator[str]:
+        self.n_walks += 1
+        return super().__iter__()
+
+
+def test_a_long_listing_is_gone_through_once():
+    names = _Walked(f"m{number}-00001-of-00002.gguf" for number in range(100))
+
+    assert firsts(names) == []
+    assert names.n_walks == 1
+
+
+def test_a_split_model_counts_where_all_its_parts_are_there():
+    whole = [f"a/x-0000{no}-of-00003.gguf" for no in (3, 1, 2)]
+    lacking = ["y-00001-of-00002.gguf", "z-00002-of-00002.gguf", "z-00002-of-00002.gguf"]
+
+    assert firsts([*whole, *lacking, "b.gguf", "B.GGUF", "mmproj-b.gguf", "README.md", "w-00002-of-00001.gguf"]) == [
+        "B.GGUF", "a/x-00001-of-00003.gguf", "b.gguf",
+    ]  # fmt: skip

@@ -5,12 +5,13 @@ data files and what lies beside it. Makes no request.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from edgellm.errors import SourceError, UnknownModel
-from edgellm.store.names import can_be, parts_of, stem_of
+from edgellm.store.names import can_be, first_of, parts_of, stem_of
 
 _URI = re.compile(
     r"hf://(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*?)(?:@(?P<revision>[\w.-]+))?(?::(?P<quant>[\w-]+)|/(?P<file>[^:#?\\]+))?"
@@ -74,7 +75,8 @@ def choose_files(names: Sequence[str], where: HubUri) -> list[str]:
         have = ", ".join(sorted(PurePosixPath(name).name for name in models)[:12]) or "no GGUF file at all"
         raise UnknownModel(f"{where.repo} has no file of quantization {where.quant}", hint=f"it has: {have}")
     parts = parts_of(min(matching, key=lambda name: (len(stem_of(name)), name)))
-    missing = [part for part in parts if part not in names]
+    listed = set(names)
+    missing = [part for part in parts if part not in listed]
     if missing:
         raise SourceError(f"{where.repo} lacks {len(missing)} of {len(parts)} parts: {', '.join(missing[:3])}")
     return parts
@@ -82,7 +84,9 @@ def choose_files(names: Sequence[str], where: HubUri) -> list[str]:
 
 def firsts(names: Sequence[str]) -> list[str]:
     """Names of models, of a split one its first part, where all its parts are there."""
-    return sorted({parts_of(name)[0] for name in _models(names) if set(parts_of(name)) <= set(names)})
+    # A listing may have a million names, and each of them may say that it is one of a thousand parts.
+    n_there = Counter(map(first_of, set(_models(names))))
+    return sorted(first for (first, n_parts), n in n_there.items() if n == n_parts)
 
 
 def _models(names: Sequence[str]) -> list[str]:
