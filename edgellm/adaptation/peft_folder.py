@@ -77,6 +77,8 @@ def load(folder: Path, model: GgufModel) -> Lora:
             continue
         pair = _pair(content, module, parts, dims[name][0], is_table=name == EMBEDDING)
         _check_shape(content, module, (*pair.b.shape[:-1], *pair.a.shape[1:]), dims[name])
+        if not pair.rank:
+            raise BadArtifact(f"{folder}: the factors of {module} have rank 0", hint=_AGAIN)
         scales[name] = 1.0 if content.shared else content.config.scale(module, pair.rank)
         factors[name] = pair if order is None else LoraFactors(pair.a, pair.b[order.to_file])
         if content.config.use_dora:
@@ -128,8 +130,10 @@ def _pair(content: _Folder, module: str, parts: Mapping[str, Floats], n_in: int,
     if content.shared:
         d, b = _part(content, module, parts, "d"), _part(content, module, parts, "b_row")
         a, shared_b = content.shared["A"], content.shared["B"]
-        if a.ndim != 2 or shared_b.ndim != 2 or len(a) != len(d) or shared_b.shape[1] != len(d):
-            shapes = f"vera_A {a.shape}, vera_B {shared_b.shape}, vera_lambda_d {d.shape}"
+        are_matrices = a.ndim == shared_b.ndim == 2 and d.ndim == b.ndim == 1
+        # Of the shared matrices, which are as large as the largest module, this one uses a part.
+        if not are_matrices or not len(a) == len(d) == shared_b.shape[1] or a.shape[1] < n_in or len(shared_b) < len(b):
+            shapes = f"vera_A {a.shape}, vera_B {shared_b.shape}, vera_lambda_d {d.shape}, vera_lambda_b {b.shape}"
             raise BadArtifact(f"{content.where}: {module}: {shapes} do not multiply", hint=_AGAIN)
         return folds.vera(a, shared_b, d, b, n_in)
     if is_table:

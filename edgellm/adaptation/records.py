@@ -127,6 +127,8 @@ def _share_gpt_calls(value: str, field: str) -> tuple[ToolCall, ...]:
         content = msgspec.json.decode(value)
         calls = content if isinstance(content, list) else [content]
         return tuple(message_of({"role": "assistant", "tool_calls": [{"function": c} for c in calls]}).calls)
+    except UsageError as error:
+        raise _Wrong("bad_message", f"{field}.value", error.message) from None
     except (msgspec.MsgspecError, RecursionError) as error:
         raise _Wrong("bad_message", f"{field}.value", error) from None
 

@@ -256,6 +256,32 @@ def test_what_is_no_folder_of_peft_is_refused(models, tmp_path):
         peft_folder.load(tmp_path, models["llama-grouped"])
 
 
+def test_factors_of_no_rank_are_refused(models, tmp_path):
+    model = models["llama-grouped"]
+    ends = {"A": np.ones((0, 256), np.float32), "B": np.ones((64, 0), np.float32)}
+    more = {f"{PREFIX}v_proj.lora_{end}.weight": values for end, values in ends.items()}
+
+    with refuses(BadArtifact):
+        peft_folder.load(folder_of(tmp_path / "x", model, more=more), model)
+
+
+@pytest.mark.parametrize(
+    ("part", "shape"),
+    [("vera_A", (8, 255)), ("vera_B", (255, 8)), ("vera_lambda_d", (8, 1)), ("vera_lambda_b", (256, 1))],
+)
+def test_parts_of_vera_that_do_not_multiply_are_refused(part, shape, models, tmp_path):
+    shapes = {"vera_A": (8, 512), "vera_B": (512, 8), "vera_lambda_d": (8,), "vera_lambda_b": (256,)} | {part: shape}
+    arrays = {
+        f"{PREFIX}q_proj.{name}" if "lambda" in name else f"base_model.{name}": np.ones(size, np.float32)
+        for name, size in shapes.items()
+    }
+    (tmp_path / CONFIG).write_text(json.dumps({"peft_type": "VERA", "r": 8}))
+    write_safetensors(tmp_path / peft_folder.WEIGHTS, arrays)
+
+    with refuses(BadArtifact):
+        peft_folder.load(tmp_path, models["llama-grouped"])
+
+
 def test_vera_without_its_random_matrices_is_refused(models, tmp_path):
     with refuses(UnsupportedArtifact):
         model = models["llama-grouped"]

@@ -154,6 +154,7 @@ def test_a_row_is_known_by_its_keys(tmp_path: Path, row: object, record: Trainin
         ({"conversations": [{"from": "human"}]}, "missing", "conversations[0].value", ""),
         ({"conversations": [{"from": "function_call", "value": "look"}]}, "bad_message", "conversations[0].value", ""),
         ({"instruction": "a", "output": "b", "history": [["a"]]}, "wrong_type", "history[0]", "a list"),
+        ({"conversations": [{"from": "function_call", "value": "[]"}]}, "bad_message", "conversations[0].value", ""),
     ],
 )
 def test_what_is_wrong_is_told_by_line(tmp_path: Path, row: object, kind: str, field: str, value: str) -> None:

@@ -42,6 +42,7 @@ def template(*pieces: str) -> dict[str, Any]:
 
 
 B = {"Sequence": {"id": "B", "type_id": 1}}
+ENDLESS = {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(b"\xff\xff\xff\x3f").decode()}  # 1 GiB
 MANY_TOKENS = {"[X]": {"id": "[X]", "ids": [1] * 1000, "tokens": ["a"] * 1000}}
 
 
@@ -79,6 +80,7 @@ def read(path: Path, **changed: Any) -> None:
         pytest.param({"post_processor": template("A") | {"special_tokens": MANY_TOKENS}}, id="many tokens for one"),
         pytest.param({"model": WORD_PIECE | {"max_input_chars_per_word": 10**6}}, id="endless words"),
         pytest.param({"model": WORD_PIECE | {"continuing_subword_prefix": "#" * 1000}}, id="a long prefix"),
+        pytest.param({"normalizer": ENDLESS}, id="a table that is longer than itself"),
     ],
 )
 def test_rules_that_multiply_are_refused(tmp_path: Path, changed: dict[str, Any]) -> None:

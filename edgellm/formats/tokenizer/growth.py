@@ -127,7 +127,10 @@ def _longest(charsmap: Any) -> int:
         table = base64.b64decode(charsmap or "")
     except (TypeError, ValueError):
         raise Excess("normalizer.precompiled_charsmap", "is not base64") from None
-    texts = table[4 + int.from_bytes(table[:4], "little") :]
+    n_trie = int.from_bytes(table[:4], "little")
+    if 4 + n_trie > len(table):  # the library asks for twice as much memory
+        raise Excess("normalizer.precompiled_charsmap", f"has {len(table)} bytes, and a trie of {n_trie}")
+    texts = table[4 + n_trie :]
     return max(1, *map(len, texts.split(b"\0")))
 
 
