@@ -40,12 +40,9 @@ def place(
     passed = list(seen.passed)
     fitting: list[TuneChoice] = []
     for device in seen.usable:
-        there = replace(question, device=device)
-        choice = rules.decide(there, formulas)
+        choice = rules.decide(replace(question, device=device), formulas)
         if begun is not None:
-            settings = msgspec.structs.replace(begun, device=device.name)
-            footprint = formulas.footprint(settings, size_of(question, settings.length))
-            choice = msgspec.structs.replace(choice, footprint=footprint, fits=there.holds(footprint))
+            choice = gone_on(choice, begun, question, formulas)
         if (why := _why_not(choice, processor, seen, begun)) is None:
             fitting.append(choice)
         else:
@@ -57,6 +54,14 @@ def place(
 def on(device: TuneDevice, question: TuneQuestion, formulas: TunerFormulas) -> TuneChoice:
     """The choice on the one that was asked for, whether it fits or not."""
     return placed(rules.decide(replace(question, device=device), formulas), asked=True)
+
+
+def gone_on(choice: TuneChoice, begun: TuneSettings, question: TuneQuestion, formulas: TunerFormulas) -> TuneChoice:
+    """The choice with what the settings of an earlier run take there, and whether that fits."""
+    settings = msgspec.structs.replace(begun, device=choice.settings.device, n_threads=choice.settings.n_threads)
+    footprint = formulas.footprint(settings, size_of(question, settings.length))
+    there = replace(question, device=choice.device)
+    return msgspec.structs.replace(choice, footprint=footprint, fits=there.holds(footprint))
 
 
 def placed(choice: TuneChoice, *, asked: bool, passed: tuple[TuneDevicePassed, ...] = ()) -> TuneChoice:

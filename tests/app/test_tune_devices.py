@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from app.test_tune import OPTIONS, ROWS, TEMPLATE
 from support import toy_tuner
@@ -15,8 +16,10 @@ from support.gguf_decoders import Decoder, byte_level
 from support.refusals import refuses
 
 from edgellm import settings
+from edgellm.adaptation.example import Example
 from edgellm.adaptation.worker import TuneStop
 from edgellm.app.tune import plan
+from edgellm.app.tune.choice import chosen
 from edgellm.app.tune.machine_devices import MachineDevices
 from edgellm.contract.backend import Advice
 from edgellm.contract.manager import plugins
@@ -26,9 +29,10 @@ from edgellm.hardware import profiles
 from edgellm.sdk.tuning import plan_tuning, run_planned, tune
 from edgellm.sdk.tuning import planned as planned_by_sdk
 from edgellm.types.machine import Accelerator, Machine
-from edgellm.types.tune_reason import TuneDeviceChosen, TuneDevicePassed
-from edgellm.types.tuning import TuneEvent, TuneProgress, TuneStarted
-from edgellm.types.tuning_options import TunePreview
+from edgellm.types.model import Artifact
+from edgellm.types.tune_reason import TuneChoice, TuneDeviceChosen, TuneDevicePassed
+from edgellm.types.tuning import TuneEvent, TuneFootprint, TuneProgress, TuneSettings, TuneStarted
+from edgellm.types.tuning_options import TuneOptions, TunePreview
 from edgellm.units import GIB, MIB
 
 
@@ -265,3 +269,21 @@ def test_a_tuner_that_knows_no_gpus_computes_on_the_processor(
     assert (passed.why, passed.device, chosen.device) == ("no_code", "cuda:0", "cpu")
     with refuses(BackendUnavailable):
         tune(*asked, device="cuda", **OPTIONS)
+
+
+@pytest.mark.parametrize("device", ["cpu", None])
+def test_what_a_gpu_began_goes_on_on_the_processor_only_where_ram_holds_its_settings(device: str | None) -> None:
+    """Those stay, and were chosen for another memory."""
+    tuner, machine = toy_tuner.ToyTuner(), replace(profiles.load("desktop-rtx-4090"), accelerators=())
+    tuner.footprint = lambda _, run, __: TuneFootprint(*[run.batch * GIB] * 9, on_device=run.device != "cpu")  # type: ignore[method-assign]
+    examples = [Example(np.zeros(60, np.int32), np.arange(60) >= 30, 1)]
+    begun = TuneSettings(batch=32, device="cuda:0")
+
+    def goes_on(begun: TuneSettings | None) -> TuneChoice:
+        base = Artifact("gguf", (), "m", "Q4_0")
+        return chosen(tuner, base, examples, machine, TuneOptions(device=device), begun=begun)
+
+    assert goes_on(None).fits
+    assert goes_on(msgspec.structs.replace(begun, batch=2)).footprint.weights_bytes == 2 * GIB
+    with refuses(NothingFits):
+        goes_on(begun)

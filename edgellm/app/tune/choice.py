@@ -60,6 +60,8 @@ def chosen(
         choice = devices.placed(rules.decide(question, formulas), asked=True)
     else:
         choice = devices.on(seen.named(asked), question, formulas)
+    if begun is not None and begun.device != choice.settings.device:
+        choice = devices.gone_on(choice, begun, question, formulas)
     if not choice.fits:
         raise _too_large(base, choice, options, question, formulas)
     return choice
