@@ -43,7 +43,9 @@ class Task:
 
     def __init__(self, name: str, known: GpuConstants) -> None:
         self.name, self.known = name, known
-        self.rows = [row for row in rows() if self._usable(row)]
+        usable = [row for row in rows() if self._usable(row)]
+        self.rows = [row for row in usable if not row.held]
+        self.held = [row for row in usable if row.held]
 
     def _usable(self, row: Row) -> bool:
         cell = self.known.decode_cell if self.name == "decode" else self.known.prefill_cell
@@ -245,6 +247,25 @@ def report(task: Task, rates: Sequence[Rate], values: dict[str, float]) -> dict[
     return ends
 
 
+def report_held(task: Task) -> None:
+    """The shipped constants against rows that took no part in them."""
+    pairs = [(row, task.predict(row, task.known)) for row in task.held]
+    off = np.array([math.log((task.measured(row) or 1) / rate.tok_s) for row, rate in pairs])
+    inside = np.mean([rate.low <= (task.measured(row) or 1) <= rate.high for row, rate in pairs])
+    print(f"{task.name} of held rows, shipped constants: {100 * inside:.0f} % inside their bands")
+    kinds: dict[str, Callable[[Row], bool]] = {
+        "held rows": lambda row: True,
+        "dense": lambda row: not row.shape.n_expert,
+        "mixtures of experts": lambda row: bool(row.shape.n_expert),
+        "Vulkan": lambda row: row.api == "vulkan",
+        "SYCL": lambda row: row.api == "sycl",
+        "integrated": lambda row: row.gpu.unified,
+    }
+    for name, wanted in kinds.items():
+        which = off[[place for place, row in enumerate(task.held) if wanted(row)]]
+        _line(f"{name} (x{math.exp(np.median(which)):.2f})", which)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worst", type=int, default=0, help="list as many rows")
@@ -257,6 +278,7 @@ def main() -> None:
         task = Task(name, known)
         rates, values = task.left_out()
         ends[name] = report(task, rates, values)
+        report_held(task)
         shipped |= {key: value for key, value in values.items() if not key.startswith("answer")}
         off = task.off(rates)
         for place in np.argsort(-np.abs(off))[: options.worst]:

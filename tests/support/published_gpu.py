@@ -52,6 +52,7 @@ class Row:
     experts_away: int  # layers whose experts stay on the CPU
     host: str
     source: str
+    held: bool  # no constant is fitted to it
 
     @property
     def whole(self) -> bool:
@@ -96,7 +97,7 @@ def _row(row: dict[str, Any], data: dict[str, Any]) -> Row:
         depth=row["depth_mean"] or row["depth"] + answer // 2, prefill=row["pp_tps"], tokens=row["pp_n"],
         ubatch=row["n_ubatch"] or 512, prompt_depth=row["depth"], build=row["build"] or "", trust=row["trust"],
         n_devices=row["n_devices"], layers=row["ngl"], experts_away=row["n_cpu_moe"], host=row["host"] or "",
-        source=data["sources"][row["source"]],
+        source=data["sources"][row["source"]], held=row["source"] in data["held"],
     )  # fmt: skip
 
 
