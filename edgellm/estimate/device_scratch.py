@@ -2,7 +2,7 @@
 
 Of a model that is whole on the device, scratch is what one layer computes. Of one that is not, llama.cpp still computes
 prompts there, op by op (`op_offload`, from 32 tokens on): what an op reads of the host is copied first, a weight matrix
-or the cache of a block. Fitted to what llama.cpp 0.5.0-dev (0c1e57098) reserves for six architectures in 624 settings
+or the cache of a block. Fitted to what llama.cpp 0.5.0-dev (0c1e57098) reserves for six architectures in 1,584 settings
 (docs/benchmarks/log/gpu-memory.md).
 """
 
@@ -68,7 +68,7 @@ class Scratch:
             if first:
                 # Keys and values of one block, and the keys of the next.
                 pair = max(self._pairs[first - 1], self._caches[first - 1])
-                most = max(most, pair + batch.masks + 9 * batch.states // 2)
+                most = max(most, pair + batch.masks + batch.attending)
         return most + COMPUTE_MARGIN_BYTES
 
 
@@ -79,6 +79,7 @@ class _Batch:
     n_tok: int
     states: int  # of one layer
     masks: int
+    attending: int  # beside keys, values and masks
     forward: int  # the feed-forward network, with masks
     most: int  # where nothing is copied from the host
 
@@ -95,7 +96,9 @@ def _batch(shape: Shape, ctx: int, slots: int, ubatch: int, flash_attention: boo
     if not flash_attention:
         masks = 2 * masks + n_tok * shape.n_head * cells * 4
     logits = min(n_tok, slots + SPARE_LOGITS) * shape.n_vocab * 4 + 2 * states
-    return _Batch(n_tok, states, masks, forward + masks, max(layer + masks, logits))
+    # Queries of Qwen 3.5 come with gates as wide, and both are copied apart.
+    attending = (15 if architecture.delta_width(shape) else 9) * states // 2
+    return _Batch(n_tok, states, masks, attending, forward + masks, max(layer + masks, logits))
 
 
 @lru_cache(maxsize=4096)

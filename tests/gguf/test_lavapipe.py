@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -18,10 +19,10 @@ import pytest
 from edgellm_gguf import library
 from edgellm_gguf.plugin import GgufBackend
 from support.contexts import context
-from support.gguf_writer import ARRAY, F16, STRING
+from support.gguf_writer import ARRAY, F16, STRING, Gguf
 from support.refusals import refuses
 from support.sessions import ask
-from support.tiny_models import VOCAB, Tiny
+from support.tiny_models import MODELS, VOCAB, Tiny
 from support.waiting import wait_until
 
 from edgellm import EdgeLLM
@@ -109,10 +110,22 @@ def test_layers_on_the_device_give_the_cpus_tokens(smollm2: str, on_cpu: Compute
 def mixture(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A mixture with random weights whose tokens take all its experts: which of two are as good hangs on rounding."""
     made = Tiny("qwen3moe", n_layer=2, n_expert=4, keys={"expert_used_count": 4}).gguf()
+    return with_weights(made, tmp_path_factory.mktemp("mixture") / "mixture.gguf")
+
+
+@pytest.fixture(scope="module")
+def hybrid(tmp_path_factory: pytest.TempPathFactory) -> str:
+    made = MODELS["lfm2"].gguf()
+    names = {"output_norm.weight": "token_embd_norm.weight"}
+    made.tensors = [replace(tensor, name=names.get(str(tensor.name), tensor.name)) for tensor in made.tensors]
+    return with_weights(made, tmp_path_factory.mktemp("hybrid") / "hybrid.gguf")
+
+
+def with_weights(made: Gguf, path: Path) -> str:
     names = ("tokenizer.ggml.tokens", ARRAY, (STRING, [f"t{i}" for i in range(VOCAB)]))
     made.keys = [names if key[0] == names[0] else key for key in made.keys]
     made.keys.append(("tokenizer.ggml.merges", ARRAY, (STRING, ["t 0"])))
-    path, rng = tmp_path_factory.mktemp("mixture") / "mixture.gguf", np.random.default_rng(1)
+    rng = np.random.default_rng(1)
     with path.open("wb") as file:
         file.write(padded(made.header()))
         for tensor in made.tensors:
@@ -134,6 +147,17 @@ def test_experts_in_ram_give_the_same_tokens(mixture: str) -> None:
     for layers, away in ((2, 0), (-1, 0), (-1, 1), (-1, 2)):
         there = compute(mixture, layers, away, fed=tuple(on_cpu.tokens), prompt=prompt)
         assert (there.device, there.tokens) == ("Vulkan0", on_cpu.tokens), (layers, away)
+        assert np.abs(there.logits - on_cpu.logits).max() < TOLERANCE
+
+
+@pytest.mark.slow(60)
+def test_layers_of_a_hybrid_give_the_same_tokens(hybrid: str) -> None:
+    """Four layers: the last block in RAM attends, and the first on the device keeps a state."""
+    prompt = tuple(range(3, 36))
+    on_cpu = compute(hybrid, 0, prompt=prompt)
+    for layers in (3, 4, -1):
+        there = compute(hybrid, layers, fed=tuple(on_cpu.tokens), prompt=prompt)
+        assert (there.device, there.tokens) == ("Vulkan0", on_cpu.tokens), layers
         assert np.abs(there.logits - on_cpu.logits).max() < TOLERANCE
 
 

@@ -12,7 +12,7 @@ from edgellm.errors import BackendUnavailable, BadArtifact, UnsupportedArtifact,
 from edgellm.types.plan import LaunchPlan
 from edgellm_gguf import ggml
 from edgellm_gguf.log import Log
-from edgellm_gguf.params import model_params
+from edgellm_gguf.params import keep_flash_attention, model_params
 from edgellm_gguf.threadpool import ThreadPool
 from edgellm_gguf.tokenizer import LlamaTokenizer
 
@@ -33,6 +33,7 @@ class LoadedModel:
         self._model = self._ctx = self._threads = None
         try:
             self._model = load(plan)
+            keep_flash_attention(params, self._model, plan.settings.gpu_layers)
             self._ctx = llama_cpp.llama_init_from_model(self._model, params)
             if self._ctx is None:
                 raise BackendUnavailable(f"llama.cpp cannot make a context of {size} tokens{LOG.last()}", hint=hint)

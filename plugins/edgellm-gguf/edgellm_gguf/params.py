@@ -110,6 +110,17 @@ def context_params(settings: Settings) -> Any:
     return params
 
 
+def keep_flash_attention(params: Any, model: Any, gpu_layers: int) -> None:
+    """Where the library would give it up for a reason that is none.
+
+    It asks whether the attention of each layer is computed where that layer lies. Of a hybrid model (LFM2) that is
+    split, the scheduler moves that of the last layer in RAM to the device, as the next block's state is read just
+    before it; the library takes that for missing support, and no layer computes flash attention.
+    """
+    if llama_cpp.llama_model_is_hybrid(model) and 0 < gpu_layers <= llama_cpp.llama_model_n_layer(model):
+        params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
+
+
 def max_logits(settings: Settings) -> int:
     """Most rows of logits in one step, over all slots."""
     return min(settings.n_batch, settings.n_slots + SPARE_LOGITS)
