@@ -26,6 +26,7 @@ PART_BYTES = 16 * 1024**2  # values of a table that base.py unpacks at once
 AT_ONCE_BYTES = 4 * 1024**2  # what base.py unpacks at once: 256 Ki values, at most 13 bytes each with their codes
 PROCESS_BYTES = 162 * 1024**2  # measured, 155 to 161: the interpreter with torch, the core, buffers of products
 THREAD_BYTES = 6 * 1024**2  # measured: of each but the first
+FULL_BYTES = 16 * 1024**2  # measured, 13: of full tuning, beside its weights, gradients and moments
 TOKEN_BYTES = 128  # measured: a token of the vocabulary as Python's text, for sample answers
 # Measured: glibc keeps what was freed between blocks that are not, of activations so much; but not while there are
 # logits, before which decoder.py gives it back.
@@ -55,6 +56,7 @@ def footprint(model: GgufModel, settings: TuneSettings, size: TuneSize) -> TuneF
     is_full = settings.method == "full"
     highest = max(_moments(model, config, settings, size), key=lambda moment: moment.total)
     process = PROCESS_BYTES + THREAD_BYTES * (settings.n_threads - 1) + TOKEN_BYTES * _n_spelled(model)
+    process += FULL_BYTES * is_full
     footprint = TuneFootprint(
         weights_bytes=_weights(model, config, settings),
         unpacked_bytes=int(highest.unpacked),
