@@ -27,6 +27,7 @@ AT_ONCE_BYTES = 4 * 1024**2  # what base.py unpacks at once: 256 Ki values, at m
 PROCESS_BYTES = 162 * 1024**2  # measured, 155 to 161: the interpreter with torch, the core, buffers of products
 THREAD_BYTES = 6 * 1024**2  # measured: of each but the first
 FULL_BYTES = 16 * 1024**2  # measured, 13: of full tuning, beside its weights, gradients and moments
+_HELD = 0.015  # measured, 0.006 to 0.018: of a base held as values, beside these
 TOKEN_BYTES = 128  # measured: a token of the vocabulary as Python's text, for sample answers
 # Measured: glibc keeps what was freed between blocks that are not, of activations so much; but not while there are
 # logits, before which decoder.py gives it back.
@@ -57,6 +58,8 @@ def footprint(model: GgufModel, settings: TuneSettings, size: TuneSize) -> TuneF
     highest = max(_moments(model, config, settings, size), key=lambda moment: moment.total)
     process = PROCESS_BYTES + THREAD_BYTES * (settings.n_threads - 1) + TOKEN_BYTES * _n_spelled(model)
     process += FULL_BYTES * is_full
+    if is_full or not settings.quantized:
+        process += int(_HELD * FLOAT * n_weights(config))
     footprint = TuneFootprint(
         weights_bytes=_weights(model, config, settings),
         unpacked_bytes=int(highest.unpacked),
