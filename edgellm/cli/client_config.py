@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import http.client
 from http import HTTPStatus
 from pathlib import Path
@@ -40,9 +41,10 @@ class _Client(_Choice):
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         if value.lower() in VS_CODE:
             self.fail(f"for {value!r} itself there are no lines, but for what runs in it: continue, cline", param, ctx)
-        near = next((name for name in CLIENTS if value and name.startswith(value.lower())), None)
-        if near is not None and value != near:
-            self.fail(f"there are no lines for {value!r}; did you mean {near}?", param, ctx)
+        near = [name for name in CLIENTS if value and name.startswith(value.lower())]
+        near = near or difflib.get_close_matches(value.lower(), CLIENTS, n=1)
+        if near and value != near[0]:
+            self.fail(f"there are no lines for {value!r}; did you mean {near[0]}?", param, ctx)
         return super().convert(value, param, ctx)
 
 

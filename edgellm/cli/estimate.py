@@ -161,7 +161,7 @@ def _show_one(resolved: ResolvedModel, machine: Machine, budget_reason: str, rep
     source, cells = candidate.source, f"{candidate.ctx:,} tokens in {candidate.kv_type}"
     is_address = source.startswith(("hf:", "pypi:", "file:"))
     quality = f"{candidate.quality:.0f} of 100 ({candidate.quality_low:.0f} to {candidate.quality_high:.0f})"
-    retention = f"{kept.mid:.1%} kept in {candidate.quant} ({kept.low:.1%} to {kept.high:.1%})"
+    retention = f"{candidate.quant} keeps {kept.mid:.1%} of the ability ({kept.low:.1%} to {kept.high:.1%})"
     say()
     rows = [
         ("weights", f"{show_size(candidate.tensor_bytes)} ({how}), file {about}{show_size(weights.file_bytes)}"),

@@ -85,6 +85,7 @@ def command(
     """
     from edgellm.app.adapters import answering_with_all
     from edgellm.contract.child import ended_with_us
+    from edgellm.types.request import GenerationRequest
 
     if raw and (system is not None or tools):
         rival = "--tool" if tools else "--system"
@@ -96,6 +97,8 @@ def command(
     grammar = None if schema is None else _grammar(schema)
     functions = [function_of(name) for name in tools]
     options = launch_options(**rest)
+    # What no answer can have is refused before a model is fetched.
+    GenerationRequest("", max_tokens=max_tokens, stop=stop)
     question = _question(prompt)
     try:
         with ended_with_us():

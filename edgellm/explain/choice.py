@@ -21,7 +21,7 @@ def model(fact: model_reason.ModelReason) -> str:
         case model_reason.ModelSkipped():
             return f"{fact.model} {fact.quant} cannot be had: {fact.error}."
         case model_reason.BestModel():
-            kept = f"{fact.kept:.1%} kept in {fact.quant}"
+            kept = f"{fact.quant} keeps {fact.kept:.1%} of it"
             ability = f"ability {fact.ability:.0f}, {basis(fact.ability_basis)}"
             score = f"{fact.score:.1f} of 100 ({ability}; {kept})"
             return f"Model: {fact.model} ({show_params(fact.params)}) scores best: {score}."

@@ -352,9 +352,13 @@ def test_what_cannot_be_tuned(
     monkeypatch.setattr(toy, "missing", lambda: Advice("torch is not installed", "make setup-tune"))
     with refuses(BackendUnavailable):
         tune(base, data(), **OPTIONS)
+    with refuses(UsageError, param="data"):
+        tune(base, data().with_name("none.jsonl"), **OPTIONS)
     monkeypatch.setattr(plugins(), "_tuners", {})
     with refuses(BackendUnavailable):
         plan_tuning(base, data(), **OPTIONS)
+    with refuses(UsageError, param="data"):
+        plan_tuning(base, data().with_name("none.jsonl"), **OPTIONS)
 
 
 def test_a_base_that_is_tuned_is_in_use(base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path]) -> None:

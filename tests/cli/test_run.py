@@ -233,6 +233,12 @@ def test_values_out_of_range_are_refused(arguments: list[str], param: str) -> No
     check_refusal(invoke(*arguments).exception, UsageError, param=param)
 
 
+def test_what_no_answer_can_have_is_refused_before_a_model_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "make_plan", lambda *_args, **_more: pytest.fail("looked for"))
+    check_refusal(invoke("x", "--max-tokens", "-3").exception, UsageError, param="max_tokens")
+    check_refusal(invoke("x", "--stop", "s" * 1025).exception, UsageError, param="stop")
+
+
 def test_sampling_flags_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
     plans = []
     real = EdgeLLM.generate

@@ -111,16 +111,16 @@ def planned_tuning(
         DiskFull: no room for it.
         UsageError: the data, or an option. What `app.launch.plan` raises for a model that is named.
     """
-    tuner, missing = _installed()
-    if options.asked_device is not None:
-        missing = lacking(tuner, device_kind(options.asked_device)) or missing
-    if missing is not None and to_run:
-        raise BackendUnavailable(missing.text, hint=missing.fix)
     name = options.name or name_of(data)
     check_adapter_name(name)
     check_no_quant(name, hint=f"choose another one with {option('name')}")
     general = tuple(general_pieces(options.general))
     data_sha256 = file_sha256(data)
+    tuner, missing = _installed()
+    if options.asked_device is not None:
+        missing = lacking(tuner, device_kind(options.asked_device)) or missing
+    if missing is not None and to_run:
+        raise BackendUnavailable(missing.text, hint=missing.fix)
     served, _ = launch.plan(
         model, LaunchOptions(threads=options.threads), to_chat=True, progress=progress, approve=approve
     )
