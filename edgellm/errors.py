@@ -13,7 +13,9 @@
     ├── NothingFits                    3   507   no candidate satisfies the request on this machine
     ├── ArtifactError                  4   422   a model file cannot be used
     │   ├── BadArtifact                4   422   malformed, truncated or lying about itself
-    │   └── UnsupportedArtifact        4   422   well-formed, but this backend or build cannot open it
+    │   ├── UnsupportedArtifact        4   422   well-formed, but this backend or build cannot open it
+    │   └── UntrustedBundle            4   422   not signed, or not by the key that was asked for
+    │       └── ExpiredBundle          4   422   signed, but not meant to be used any more
     ├── SourceError                    5   502   a model could not be fetched
     │   ├── SourceUnreachable          5   504   no network, no index, or offline asked for
     │   ├── IntegrityError             5   502   size or hash differs from what was promised
@@ -169,6 +171,18 @@ class BadArtifact(ArtifactError):
 
 class UnsupportedArtifact(ArtifactError):
     """The file is fine, but no installed backend (or not the one asked for) opens it."""
+
+
+class UntrustedBundle(ArtifactError):
+    """A bundle with no signature, with one by another key, or with other bytes than were signed."""
+
+
+class ExpiredBundle(UntrustedBundle):
+    """Attribute: expires, the first day on which it is not to be used, as "2027-01-31"."""
+
+    def __init__(self, message: str, *, hint: str = "", expires: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.expires = expires
 
 
 class SourceError(EdgeLLMError):

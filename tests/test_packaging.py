@@ -87,7 +87,10 @@ def test_every_third_party_import_of_the_core_is_declared() -> None:
     declared |= {"pydantic"}
     # Without these the refusal says what to install.
     extras = project["optional-dependencies"]
-    declared |= {normal(re.split(r"[<>=]", wheel)[0]) for wheel in (*extras["grammar"], *extras["parquet"])}
+    beside = (*extras["grammar"], *extras["parquet"], *extras["make-bundle"])
+    declared |= {normal(re.split(r"[<>=]", wheel)[0]) for wheel in beside} | {
+        "packageurl-python"
+    }  # which cyclonedx brings
     homes = importlib.metadata.packages_distributions()
     for path in (ROOT / "edgellm").rglob("*.py"):
         extra = {"pytest"} if path.parent.name == "testing" else set()  # subclassed by plugin authors, who have pytest

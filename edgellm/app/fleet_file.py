@@ -6,11 +6,18 @@ Trusts nothing: every error names the file, the line of the box, and the field.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from edgellm import tables
+from edgellm.app import context as app_context
+from edgellm.errors import UsageError
 from edgellm.hardware import profiles
+from edgellm.selection.context import SelectionContext
+from edgellm.selection.fleet import Site
 from edgellm.tables import Place
+from edgellm.types.machine import Machine
+from edgellm.types.model import ModelCard
 from edgellm.types.options import SelectionOptions
 from edgellm.types.request import SelectionRequest
 from edgellm.units import parse_bytes, parse_tokens
@@ -95,6 +102,41 @@ def load(path: Path) -> Fleet:
     if len(boxes) > MOST_BOXES:
         whole.refuse(f"{len(boxes)} boxes, at most {MOST_BOXES} are planned at once", field="boxes")
     return Fleet(name, tuple(boxes.values()))
+
+
+def sites(fleet: Fleet, models_file: Path | None = None) -> list[Site]:
+    """Every box with its context. Boxes of one kind share the context, so that they are decided once.
+
+    Raises:
+        UsageError: a profile is not there or not valid; names the box.
+    """
+
+    @cache
+    def context(profile: str | None) -> SelectionContext:
+        if profile is None:
+            return app_context.here(models_file)
+        return app_context.of_machine(machines[profile], published())
+
+    @cache
+    def published() -> list[ModelCard]:
+        return app_context.cards(models_file, here=False)
+
+    machines: dict[str, Machine] = {}
+    for box in fleet.boxes:
+        if not box.is_here and box.profile not in machines:
+            machines[box.profile] = _machine(box)
+    return [
+        Site(box.name, box.count, context(None if box.is_here else box.profile), box.request) for box in fleet.boxes
+    ]
+
+
+def _machine(box: Box) -> Machine:
+    try:
+        return profiles.load(box.profile)
+    except UsageError as error:
+        raise UsageError(
+            f"{box.place.path}: {box.place.row}: profile: {error.message}", hint=error.hint, param="profile"
+        ) from None
 
 
 def _box(row: _Row, place: Place, folder: Path) -> Box:

@@ -143,7 +143,7 @@ def _named_plan(
     if reference.kind is ReferenceKind.ADDRESS:
         progress(0, None, "reading the header")
     resolved = resolve(model, context, quant=quant, offline=request.offline)
-    card, request = _as_named(resolved.card, request, named=model, to_chat=to_chat)
+    card, request = as_named(resolved.card, request, named=model, to_chat=to_chat)
     if len({file.quant for file in card.files}) == 1:  # among several the one that failed is still not taken
         context = unvetoed
     plan, _ = _launch(context.narrowed([card]), request, progress, approve)
@@ -165,7 +165,7 @@ def _file_plan(
     except UnsupportedArtifact:
         plan, known_as = file_plan.unpredicted_plan(artifact, context, request), artifact
     else:
-        card, request = _as_named(card, request, named=named, to_chat=to_chat)
+        card, request = as_named(card, request, named=named, to_chat=to_chat)
         decision = decide(context.narrowed([card]), request)
         assert decision.choice is not None, "a file on this disk can be had"
         plan = _candidate_plan(decision, decision.choice, artifact)
@@ -178,7 +178,7 @@ def _file_plan(
     return replace(plan, artifact=replace(known_as, shown_as=artifact.model_id), reasons=reasons)
 
 
-def _as_named(
+def as_named(
     card: ModelCard, request: SelectionRequest, *, named: str, to_chat: bool
 ) -> tuple[ModelCard, SelectionRequest]:
     """The card as one that takes part, and the request. Whoever names a base model or a reranker wants exactly that.

@@ -18,6 +18,7 @@ COMMANDS = {
     "adapters": "List, bring, export, merge and remove LoRA adapters.",
     "auto-select": "Choose the best model that this machine runs well, and say why.",
     "bench": "Measure a model's speed, memory and quality on this machine.",
+    "bundle": "Make, check and install bundles for machines without a network.",
     "calibrate": "Measure how fast this CPU, or with --device a GPU, runs each quantization.",
     "client-config": "Write the lines that make a program use `edgellm serve`.",
     "completion": "Write the script with which a shell completes what is typed.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -82,19 +81,11 @@ def command(
         request = replace(request, adapters=app_adapters.needs(beside), adapter_bytes=n_bytes)
     decision = decide(context, request)
     if as_json:
-        click.echo(_indented(decision_json.to_dict(decision)))
+        click.echo(decision_json.text(decision), nl=False)
     else:
         _show(decision, context, request, explain=explain)
         _show_scores(adapters)
     return 0 if decision.choice is not None else NOTHING_TO_BE_HAD
-
-
-def _indented(report: dict[str, Any]) -> str:
-    """As `json.dumps(report, indent=2)`, in a tenth of the time: the rejected are many."""
-    import msgspec
-
-    encoded = msgspec.json.encode(report)
-    return msgspec.json.format(encoded, indent=2).decode() if encoded.isascii() else json.dumps(report, indent=2)
 
 
 def _show(decision: Decision, context: SelectionContext, request: SelectionRequest, *, explain: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,17 +10,13 @@ import click
 from edgellm.cli._options import models_dir, models_file
 from edgellm.cli.page import examples, say, say_json
 from edgellm.cli.placed import on_gpus
-from edgellm.errors import UsageError
 from edgellm.units import show_memory, show_rate, show_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edgellm.app.fleet_file import Box, Fleet
-    from edgellm.selection.context import SelectionContext
-    from edgellm.selection.fleet import Assigned, Shared, Site
-    from edgellm.types.machine import Machine
-    from edgellm.types.model import ModelCard
+    from edgellm.app.fleet_file import Fleet
+    from edgellm.selection.fleet import Assigned, Shared
 
 SHOWN_RUNNERS_UP = 3
 NOT_ALL = 3  # exit code of errors.NothingFits: a box has nothing to run
@@ -50,7 +45,7 @@ def command(
     from edgellm.selection import fleet
 
     description = fleet_file.load(file)
-    sites = _sites(description, models_file)
+    sites = fleet_file.sites(description, models_file)
     shared = fleet.plan_shared(sites, one_file=one_file) if one_model or one_file else None
     boxes = shared.boxes if shared is not None else fleet.plan(sites)
     if as_json:
@@ -60,51 +55,6 @@ def command(
     else:
         _show(description, boxes, shared, explain=explain)
     return 0 if all(box.choice is not None for box in boxes) else NOT_ALL
-
-
-def _sites(description: Fleet, models_file: Path | None) -> list[Site]:
-    """Every box with its context. Boxes of one kind share the context, so that they are decided once.
-
-    Raises:
-        UsageError: a profile is not there or not valid; names the box.
-    """
-    from edgellm.app import context as app_context
-    from edgellm.selection.fleet import Site
-
-    @cache
-    def context(profile: str | None) -> SelectionContext:
-        if profile is None:
-            return app_context.here(models_file)
-        return app_context.of_machine(machines[profile], published())
-
-    @cache
-    def published() -> list[ModelCard]:
-        return app_context.cards(models_file, here=False)
-
-    machines: dict[str, Machine] = {}
-    for box in description.boxes:
-        if not box.is_here and box.profile not in machines:
-            machines[box.profile] = _machine(box)
-    return [
-        Site(
-            box.name,
-            box.count,
-            context(None if box.is_here else box.profile),
-            box.request,
-        )
-        for box in description.boxes
-    ]
-
-
-def _machine(box: Box) -> Machine:
-    from edgellm.hardware import profiles
-
-    try:
-        return profiles.load(box.profile)
-    except UsageError as error:
-        raise UsageError(
-            f"{box.place.path}: {box.place.row}: profile: {error.message}", hint=error.hint, param="profile"
-        ) from None
 
 
 def _show(description: Fleet, boxes: Sequence[Assigned], shared: Shared | None, *, explain: bool) -> None:

@@ -85,11 +85,16 @@ class Library:
     def locate(self, file: ModelFile, model_id: str) -> Artifact | None:
         """The stored artifact of `file`, under any model's name; None where it is absent or damaged. Changed files are
         hashed again."""
+        stored = self.entry(file, model_id)
+        return None if stored is None else replace(stored.artifact(), model_id=model_id)
+
+    def entry(self, file: ModelFile, model_id: str) -> StoredModel | None:
+        """The same, with its record."""
         stored = manifest.read(self._folder(file, model_id)) or self._same_file(file, model_id)
         if stored is None:
             return None
         checked = manifest.check(stored)
-        return None if checked.problem else replace(checked.artifact(), model_id=model_id)
+        return None if checked.problem else checked
 
     def _same_file(self, file: ModelFile, model_id: str) -> StoredModel | None:
         """The entry of the same file under another name: its hash, or which model it is, was not known when it was

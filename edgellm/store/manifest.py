@@ -110,13 +110,17 @@ def describe_file(path: Path, *, inside: Path, expected_sha256: str, written_sha
 
 def write(stored: StoredModel) -> None:
     """Write the record into the entry's folder, and force it and the files beside it to the disk."""
-    content = asdict(stored) | {"schema": _SCHEMA}
-    del content["folder"], content["problem"]
-    target = stored.folder / RECORD
     for file in stored.files:
         if not os.path.isabs(file.path):
             sync(stored.folder / file.path)
-    write_atomic(target, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode(), sync=True)
+    write_atomic(stored.folder / RECORD, record_of(stored), sync=True)
+
+
+def record_of(stored: StoredModel) -> bytes:
+    """What stands in the record."""
+    content = asdict(stored) | {"schema": _SCHEMA}
+    del content["folder"], content["problem"]
+    return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
 
 
 def read(folder: Path) -> StoredModel | None:

@@ -1,0 +1,1 @@
+"""Bundles, wired: what is decided, fetched and packed for some machines, and what becomes of it on one."""

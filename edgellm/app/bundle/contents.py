@@ -1,0 +1,128 @@
+"""The files of a bundle: models and adapters as the store has them, wheels, profiles, and papers about all of these."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePath
+
+import msgspec
+
+from edgellm.app import adapters as app_adapters
+from edgellm.bundle import papers, wheels
+from edgellm.bundle.layout import MTIME
+from edgellm.bundle.manifest import TargetModel
+from edgellm.bundle.papers import PackedPart
+from edgellm.bundle.wheels import Platform, Wheel
+from edgellm.bundle.writer import Content
+from edgellm.contract.manager import plugins
+from edgellm.contract.source import Progress, scheme_of
+from edgellm.errors import UsageError
+from edgellm.hardware import profiles
+from edgellm.store import adapters as stored_adapters
+from edgellm.store import manifest as records
+from edgellm.store.adapters import StoredAdapter
+from edgellm.store.library import MADE, Library
+from edgellm.types.machine import Machine
+from edgellm.types.model import ModelCard, ModelFile
+from edgellm.types.plan import Candidate
+
+OWN_LICENCE = "Apache-2.0"
+_MTIME_NS = MTIME * 10**9
+
+
+def model(card: ModelCard, file: ModelFile, progress: Progress) -> tuple[TargetModel, PackedPart]:
+    """A model's files as the store will have them, fetched where they are not here.
+
+    Raises:
+        SourceError, ArtifactError: it cannot be fetched, or is not sound. UsageError: it can be in no bundle.
+    """
+    library = Library()
+    artifact = library.fetch(card, file, progress)
+    stored = library.entry(file, card.id)
+    assert stored is not None, "it was fetched"
+    folder = f"models/{stored.folder.parent.name}/{stored.folder.name}"
+    contents, kept = [], []
+    for row in stored.files:
+        # What lies elsewhere (`file:`, the hub's cache) is named there as its publisher names it.
+        name = os.path.basename(row.path) if os.path.isabs(row.path) else PurePath(row.path).as_posix()
+        contents.append(Content(f"{folder}/{name}", row.bytes, row.sha256, stored.folder / row.path))
+        kept.append(replace(row, path=name, mtime_ns=_MTIME_NS))
+    # Where it lies on this disk means nothing elsewhere.
+    is_from_here = scheme_of(stored.source) == "file"
+    source = f"{MADE}elsewhere-{kept[0].sha256[:16]}" if is_from_here else stored.source
+    record = replace(stored, model_id=card.id, source=source, fetched_at="", files=tuple(kept))
+    contents.append(Content.of(f"{folder}/{records.RECORD}", records.record_of(record)))
+    part = PackedPart("model", card.id, artifact.quant, card.license or "unknown", tuple(contents))
+    return TargetModel(id=card.id, quant=artifact.quant, folder=folder), part
+
+
+def adapter(name: str, base: TargetModel, licence: str) -> PackedPart:
+    """A stored adapter of that model.
+
+    Raises:
+        UnknownAdapter, UnsupportedArtifact, UsageError: it was asked for as a file.
+    """
+    if not any(stored.name == name for stored in stored_adapters.AdapterStore().installed()):
+        app_adapters.asked([name])  # refuses a name that means nothing
+        hint = f"store it: edgellm adapters import {name} --base {base.id}:{base.quant}"
+        raise UsageError(f"{name!r} is no adapter of the store", hint=hint, param="adapter")
+    stored: StoredAdapter = stored_adapters.AdapterStore().find(base.id, name)
+    record = msgspec.structs.replace(stored.adapter(), base_path="", source="", mtime_ns=_MTIME_NS)
+    folder = f"adapters/{stored.folder.parent.name}/{stored.folder.name}"
+    text = msgspec.json.format(msgspec.json.encode(record)) + b"\n"
+    files = (
+        Content(f"{folder}/{stored.path.name}", record.bytes, record.sha256, stored.path),
+        Content.of(f"{folder}/{stored_adapters.RECORD}", text),
+    )
+    return PackedPart("model", stored.label, record.method or "lora", licence, files)
+
+
+def profile(machine: Machine) -> Content:
+    return Content.of(f"profiles/{machine.id}.toml", profiles.dump(machine).encode())
+
+
+def requirements(choice: Candidate) -> tuple[str, ...]:
+    """What pip is asked for, to run a choice: the core with what checks signatures, and the plugin of the backend."""
+    package = _distribution(choice.backend)
+    return ("edgellm[bundle]",) if package == "edgellm" else ("edgellm[bundle]", package)
+
+
+def _distribution(backend: str) -> str:
+    """The name of the package that brings a backend."""
+    module = type(plugins().backend(backend)).__module__.partition(".")[0]
+    brought_by = {row.module.partition(".")[0]: row.distribution for row in plugins().rows() if not row.error}
+    return brought_by[module].partition(" ")[0] if module in brought_by else "edgellm"
+
+
+def wheels_for(platform: Platform, roots: Sequence[str], folders: Sequence[Path]) -> list[Wheel]:
+    """
+    Raises:
+        UsageError: some are missing.
+    """
+    return wheels.needed(roots, folders, platform)
+
+
+def wheel_parts(chosen: Iterable[Wheel]) -> list[PackedPart]:
+    """Each wheel once, with the texts of its licences as a part of its own.
+
+    Raises:
+        UsageError: one states no licence.
+    """
+    parts = []
+    by_path = {wheel.path: wheel for wheel in chosen}
+    for wheel in by_path.values():
+        content = Content.of_file(f"wheels/{wheel.path.name}", wheel.path)
+        parts.append(PackedPart("library", wheel.name, str(wheel.version), papers.licence_of(wheel), (content,)))
+    texts: dict[str, tuple[Wheel, Content]] = {}
+    for wheel, content in papers.texts_of(by_path.values()):
+        texts.setdefault(content.path.lower(), (wheel, content))
+    for wheel, content in texts.values():
+        parts.append(PackedPart("file", content.path, "", papers.licence_of(wheel), (content,)))
+    return parts
+
+
+def own(contents: Iterable[Content]) -> list[PackedPart]:
+    """What EdgeLLM wrote."""
+    return [PackedPart("file", content.path, "", OWN_LICENCE, (content,)) for content in contents]

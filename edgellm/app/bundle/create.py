@@ -1,0 +1,210 @@
+"""From a profile or a fleet to a bundle: decide for each machine, fetch what was chosen, and write one file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgellm.app import adapters as app_adapters
+from edgellm.app import fleet_file
+from edgellm.app.bundle import contents as packed
+from edgellm.app.bundle.asked import BundleOptions, machines
+from edgellm.app.launch import as_named
+from edgellm.app.resolve import resolve
+from edgellm.bundle import manifest as manifests
+from edgellm.bundle import papers, signature, writer
+from edgellm.bundle.manifest import Manifest, Target
+from edgellm.bundle.papers import PackedPart
+from edgellm.bundle.wheels import Platform, Wheel
+from edgellm.bundle.writer import Content
+from edgellm.contract.source import Progress
+from edgellm.errors import NothingFits, SourceError, UsageError
+from edgellm.files import atomic_writer, require_room, writing
+from edgellm.selection import decision_json
+from edgellm.selection.context import SelectionContext
+from edgellm.selection.decide import decide
+from edgellm.selection.fleet import Site
+from edgellm.store.library import silent
+from edgellm.store.names import safe_name
+from edgellm.types.plan import Candidate, Decision
+from edgellm.types.request import SelectionRequest
+from edgellm.version import __version__
+
+if TYPE_CHECKING:
+    from minisign import SecretKey
+
+_TOO_LONG = 100
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    """What was decided for one box."""
+
+    site: Site
+    context: SelectionContext
+    decision: Decision
+    choice: Candidate
+
+
+def create(
+    machines_of: str,
+    output: Path | None,
+    options: BundleOptions,
+    *,
+    key: SecretKey | None = None,
+    force: bool = False,
+    progress: Progress = silent,
+) -> tuple[Path, Manifest]:
+    """Write the bundle for the machines that `machines_of` names to `output`; None = a name made of its own.
+
+    Raises:
+        UsageError, UnknownProfile, UnknownModel, NothingFits. SourceError: what was chosen cannot be fetched; with its
+        name and what to do. ArtifactError, DiskFull.
+    """
+    _require_libraries()
+    if options.expires:
+        manifests.check_expiry_date(options.expires)
+    fleet = machines(machines_of, options)
+    boxes = [_planned(site, options) for site in fleet_file.sites(fleet, options.models_file)]
+    wheels = [_wheels(box, options) for box in boxes]  # before gigabytes are fetched
+    models = [_model(box, progress) for box in boxes]
+    targets: list[Target] = []
+    own: dict[str, Content] = {}
+    for box, chosen, (model, _) in zip(boxes, wheels, models, strict=True):
+        plan = Content.of(f"plans/{safe_name(box.site.name)}.json", decision_json.text(box.decision).encode())
+        profile = packed.profile(box.site.machine)
+        own |= {plan.path: plan, profile.path: profile}
+        papers_of_box = (plan.path, profile.path)
+        targets.append(_target(box, options, chosen, model, papers_of_box))
+    parts = {part.files[0].path: part for _, part in models}
+    for (model, part), _ in zip(models, boxes, strict=True):
+        for name in options.adapters:
+            beside = packed.adapter(name, model, part.licence)
+            parts[beside.files[0].path] = beside
+    every = [*parts.values(), *packed.wheel_parts(w for chosen in wheels for w in chosen), *packed.own(own.values())]
+    name = options.name or safe_name(fleet.name)
+    about = Manifest(
+        name=name, release=options.release, edgellm=__version__, targets=tuple(targets), files=(),
+        expires=options.expires,
+    )  # fmt: skip
+    path = output or Path(f"{name}-{options.release}.edgellm")
+    return path, _write(path, about, every, key, force=force, progress=progress)
+
+
+def _write(
+    output: Path,
+    about: Manifest,
+    parts: Sequence[PackedPart],
+    key: SecretKey | None,
+    *,
+    force: bool,
+    progress: Progress,
+) -> Manifest:
+    everything = [papers.sbom(about.name, about.release, parts), *(file for part in parts for file in part.files)]
+    n_bytes = sum(content.n_bytes for content in everything)
+    if output.exists() and not force:
+        raise UsageError(f"{output} exists", hint="name another file, or replace it with --force", param="output")
+    with writing(output, param="output"):
+        require_room(output.absolute().parent, n_bytes, "the bundle", hint="name a file on another disk")
+        with atomic_writer(output, sync=True, replace=force) as file:
+            return writer.write(file, about, everything, key, progress)
+
+
+def _planned(site: Site, options: BundleOptions) -> _Planned:
+    """
+    Raises:
+        NothingFits: names the box.
+    """
+    context, request = site.context, site.request
+    if options.adapters:
+        beside = app_adapters.asked(options.adapters)
+        n_bytes = sum(one.file.bytes for one in beside)
+        request = replace(request, adapters=app_adapters.needs(beside), adapter_bytes=n_bytes)
+    if options.model:
+        context, request = _named(options.model, context, request)
+    try:
+        decision = decide(context, request)
+    except NothingFits as error:
+        raise NothingFits(f"{site.name}: {error.message}", hint=error.hint) from error
+    assert decision.choice is not None, "of a machine that is not here, every source counts as answering"
+    return _Planned(replace(site, request=request), context, decision, decision.choice)
+
+
+def _named(
+    model: str, context: SelectionContext, request: SelectionRequest
+) -> tuple[SelectionContext, SelectionRequest]:
+    """The context in which the model that the user named is chosen, as `edgellm serve MODEL` has it."""
+    card, request = as_named(resolve(model, context).card, request, named=model, to_chat=False)
+    return context.narrowed([card]), request
+
+
+def _wheels(box: _Planned, options: BundleOptions) -> list[Wheel]:
+    if not options.wheels:
+        return []
+    machine = box.site.machine
+    if machine.os != "linux":
+        message = f"{box.site.name} runs {machine.os}, and wheels are put into bundles for Linux only"
+        raise UsageError(message, hint="leave --wheels out, and install EdgeLLM there with pip", param="wheels")
+    platform = Platform(machine.cpu.arch, options.python, options.glibc)
+    return packed.wheels_for(platform, packed.requirements(box.choice), options.wheels)
+
+
+def _model(box: _Planned, progress: Progress) -> tuple[manifests.TargetModel, PackedPart]:
+    card, file = box.context.chosen(box.choice)
+    try:
+        return packed.model(card, file, progress)
+    except SourceError as error:
+        hint = "make the bundle where its source answers, or name a model that is here with --model"
+        message = f"{card.id} {file.quant}, chosen for {box.site.name}, cannot be had: {error.message}"
+        raise type(error)(message, hint=hint) from error
+
+
+def _target(
+    box: _Planned,
+    options: BundleOptions,
+    wheels: Sequence[Wheel],
+    model: manifests.TargetModel,
+    papers_of_box: tuple[str, str],
+) -> Target:
+    plan, profile = papers_of_box
+    machine, choice = box.site.machine, box.choice
+    return Target(
+        name=box.site.name[:_TOO_LONG],
+        profile=profile,
+        plan=plan,
+        arch=machine.cpu.arch,
+        os=machine.os,
+        needed_bytes=choice.counted_bytes,
+        model=model,
+        serve=_serve(choice, box.site.request, options),
+        python=options.python if wheels else "",
+        glibc=options.glibc if wheels else "",
+        wheels=tuple(sorted(f"wheels/{wheel.path.name}" for wheel in wheels)),
+        requires=packed.requirements(choice) if wheels else (),
+    )
+
+
+def _serve(choice: Candidate, request: SelectionRequest, options: BundleOptions) -> tuple[str, ...]:
+    """Arguments of `edgellm serve` that run the plan. How many threads fit, the machine itself knows best."""
+    adapters = [argument for name in options.adapters for argument in ("--adapter", name)]
+    return (
+        f"{choice.model}:{choice.quant}", "--backend", choice.backend, "--ctx", str(choice.ctx),
+        "--slots", str(choice.slots), "--kv", choice.kv_type, "--gpu-layers", str(choice.gpu_layers),
+        *(("--think",) if request.thinking else ()), *adapters, "--offline",
+    )  # fmt: skip
+
+
+def _require_libraries() -> None:
+    """
+    Raises:
+        UsageError: what makes bundles is not installed.
+    """
+    try:
+        import cyclonedx  # noqa: F401
+        import packaging  # noqa: F401
+    except ImportError as error:
+        message = f"bundles are made with {error.name}, which is not installed"
+        raise UsageError(message, hint='pip install "edgellm[make-bundle]"') from None
+    signature.require_library()

@@ -1,0 +1,1 @@
+"""Bundles: one file with everything that some machines need, for places without a network."""

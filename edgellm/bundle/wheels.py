@@ -1,0 +1,208 @@
+"""Which wheels of some folders a machine needs: those that fit its processor, system and Python, and nothing missing.
+
+pip answers that for the Python that it runs in only. What is wanted here is small: names, versions and markers of
+wheels that lie there, read by `packaging`, which pip is made of. The library is in the extra `edgellm[make-bundle]`.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgellm.errors import UsageError
+
+if TYPE_CHECKING:
+    from packaging.metadata import RawMetadata
+    from packaging.requirements import Requirement
+    from packaging.tags import Tag
+    from packaging.version import Version
+
+MAX_METADATA_BYTES = 4 * 1024**2
+_OLDEST_GLIBC = 17  # 2.17, manylinux2014; 2.5 and 2.12 before it are served by no wheel for Python 3.11
+_OF_GLIBC_2_17 = "manylinux2014"
+_MAX_ROUNDS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """A Linux machine as wheels see it."""
+
+    arch: str  # "x86_64", "aarch64"
+    python: str  # "3.13"
+    glibc: str  # "2.28", the oldest that a wheel may need
+
+    @property
+    def label(self) -> str:
+        return f"Python {self.python} on {self.arch} with glibc {self.glibc}"
+
+    def ranks(self) -> Mapping[Tag, int]:
+        """Tag -> rank of the wheels that run there; the least is the best."""
+        from packaging import tags
+
+        version = tuple(_numbers(self.python, "python"))
+        names = [
+            name
+            for minor in range(_numbers(self.glibc, "glibc")[1], _OLDEST_GLIBC - 1, -1)
+            for name in (f"manylinux_2_{minor}", *((_OF_GLIBC_2_17,) if minor == _OLDEST_GLIBC else ()))
+        ]
+        platforms = [*(f"{name}_{self.arch}" for name in names), f"linux_{self.arch}"]
+        interpreter = f"cp{version[0]}{version[1]}"
+        ordered = (
+            *tags.cpython_tags(version, platforms=platforms),
+            *tags.compatible_tags(version, interpreter, platforms),
+        )
+        return {tag: rank for rank, tag in reversed(list(enumerate(ordered)))}
+
+    def environment(self) -> dict[str, str]:
+        """What markers of requirements ask for."""
+        return {
+            "implementation_name": "cpython", "implementation_version": f"{self.python}.0", "os_name": "posix",
+            "platform_machine": self.arch, "platform_python_implementation": "CPython", "platform_release": "",
+            "platform_system": "Linux", "platform_version": "", "python_full_version": f"{self.python}.0",
+            "python_version": self.python, "sys_platform": "linux",
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """A wheel file, and what it says of itself."""
+
+    path: Path
+    name: str  # as the index compares it
+    version: Version
+    metadata: RawMetadata = field(repr=False)
+
+
+def needed(roots: Sequence[str], folders: Sequence[Path], platform: Platform) -> list[Wheel]:
+    """The wheels with which `pip install --no-index` of `roots` succeeds on `platform`, by name: of each the newest.
+
+    Raises:
+        UsageError: some are not in the folders, with what asks for them; a file there is no wheel.
+    """
+    from packaging.utils import canonicalize_name
+
+    candidates = _candidates(folders, platform)
+    asked = [(requirement, "you") for requirement in map(_requirement, roots)]
+    wheels: dict[str, Wheel] = {}
+    for _ in range(_MAX_ROUNDS):
+        chosen = {name: _best(name, asked, candidates) for name in {canonicalize_name(r.name) for r, _ in asked}}
+        if missing := sorted(name for name, wheel in chosen.items() if wheel is None):
+            raise _missing(missing, asked, candidates, folders, platform)
+        wheels = {name: wheel for name, wheel in sorted(chosen.items()) if wheel is not None}
+        more = list(_asked_by(wheels.values(), asked, platform))
+        if not more:
+            break
+        asked += more
+    return list(wheels.values())
+
+
+@cache
+def _requirement(text: str) -> Requirement:
+    from packaging.requirements import Requirement
+
+    return Requirement(text)
+
+
+_Asked = list[tuple["Requirement", str]]  # what is required, and by whom
+
+
+def _asked_by(wheels: Iterable[Wheel], asked: _Asked, platform: Platform) -> Iterable[tuple[Requirement, str]]:
+    """Requirements of the wheels that are not among those that were asked already."""
+    from packaging.utils import canonicalize_name
+
+    there = {(str(requirement), by) for requirement, by in asked}
+    for wheel in wheels:
+        extras = {extra for r, _ in asked if canonicalize_name(r.name) == wheel.name for extra in r.extras}
+        for text in wheel.metadata.get("requires_dist", ()):
+            requirement = _requirement(text)
+            if (str(requirement), wheel.name) not in there and _applies(requirement, extras, platform):
+                yield requirement, wheel.name
+
+
+def _applies(requirement: Requirement, extras: Iterable[str], platform: Platform) -> bool:
+    marker = requirement.marker
+    environments = ({**platform.environment(), "extra": extra} for extra in ("", *sorted(extras)))
+    return marker is None or any(marker.evaluate(environment) for environment in environments)
+
+
+def _best(name: str, asked: _Asked, candidates: Mapping[str, Sequence[Wheel]]) -> Wheel | None:
+    from packaging.utils import canonicalize_name
+
+    specifiers = [requirement.specifier for requirement, _ in asked if canonicalize_name(requirement.name) == name]
+    fitting = (w for w in candidates.get(name, ()) if all(s.contains(w.version, prereleases=True) for s in specifiers))
+    return next(fitting, None)
+
+
+def _candidates(folders: Sequence[Path], platform: Platform) -> dict[str, list[Wheel]]:
+    """The wheels that run on `platform`, by name, the best first."""
+    from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+
+    ranks = platform.ranks()
+    rows = []
+    for path in sorted(path for folder in folders for path in _files(folder)):
+        try:
+            name, version, build, tags = parse_wheel_filename(path.name)
+        except InvalidWheelFilename as error:
+            hint = "name folders with the wheels of edgellm, its plugins and what they need"
+            raise UsageError(f"{path} has no name of a wheel: {error}", hint=hint, param="wheels") from None
+        fits = [ranks[tag] for tag in tags if tag in ranks]
+        if fits:
+            rows.append((name, version, build, -min(fits), path))
+    # Of equal ones the last that was named stays first, whatever its folder is called.
+    rows.sort(key=lambda row: row[:4], reverse=True)
+    by_name: dict[str, list[Wheel]] = {}
+    for name, version, _, _, path in rows:
+        by_name.setdefault(name, []).append(Wheel(path, name, version, _metadata(path)))
+    return by_name
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is not a folder", hint="see --wheels", param="wheels")
+    return list(folder.glob("*.whl"))
+
+
+def _metadata(path: Path) -> RawMetadata:
+    from packaging.metadata import parse_email
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            name = next(n for n in archive.namelist() if n.count("/") == 1 and n.endswith(".dist-info/METADATA"))
+            if archive.getinfo(name).file_size > MAX_METADATA_BYTES:
+                raise zipfile.BadZipFile(f"its METADATA has more than {MAX_METADATA_BYTES} bytes")
+            return parse_email(archive.read(name))[0]
+    except (OSError, StopIteration, zipfile.BadZipFile) as error:
+        hint = "fetch or build it again"
+        raise UsageError(f"{path} is no sound wheel: {error}", hint=hint, param="wheels") from None
+
+
+def _missing(
+    names: Sequence[str],
+    asked: _Asked,
+    candidates: Mapping[str, Sequence[Wheel]],
+    folders: Sequence[Path],
+    platform: Platform,
+) -> UsageError:
+    from packaging.utils import canonicalize_name
+
+    lines = []
+    for name in names:
+        wishes = [f"{r.name}{r.specifier} ({by})" for r, by in asked if canonicalize_name(r.name) == name]
+        there = ", ".join(str(wheel.version) for wheel in candidates.get(name, ())) or "none"
+        lines.append(f"{', '.join(wishes)}; there: {there}")
+    where = ", ".join(map(str, folders))
+    message = f"wheels for {platform.label} are missing in {where}: {'; '.join(lines)}"
+    tags = f"--platform manylinux_{platform.glibc.replace('.', '_')}_{platform.arch} --python-version {platform.python}"
+    hint = f"fetch them there: pip download --only-binary=:all: {tags} -d FOLDER NAME"
+    return UsageError(message, hint=hint, param="wheels")
+
+
+def _numbers(text: str, param: str) -> list[int]:
+    parts = text.split(".")
+    if len(parts) != 2 or not all(part.isascii() and part.isdigit() and len(part) < 4 for part in parts):
+        raise UsageError(f"{param}={text!r} is no version of two numbers", hint="as 3.13, or 2.28", param=param)
+    return [int(part) for part in parts]

@@ -1,0 +1,187 @@
+"""`edgellm bundle`: one file with everything that some machines need, for places without a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgellm.cli._options import gpu_layers, kv, models_dir, models_file, slots, think, threads
+from edgellm.cli.page import examples, say, say_json
+from edgellm.cli.words import BACKEND, MODEL, PROFILE, TASK, TOKENS, WholeNumber
+from edgellm.units import counted, show_memory, show_size
+
+if TYPE_CHECKING:
+    from edgellm.bundle.manifest import Manifest
+
+SCHEMA = 1
+_PATH = click.Path(path_type=Path)
+
+as_json_flag = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/bundles.md)."
+)
+bundle_file = click.argument("file", type=_PATH, metavar="FILE")
+public_key = click.option(
+    "--key", default="", metavar="FILE|KEY", help="Public key that it must be signed by: a file, or in one line."
+)
+
+
+@click.group(
+    name="bundle",
+    epilog=examples(
+        "edgellm bundle key box.key",
+        "edgellm bundle create --for raspberry-pi-5-8gb --wheels ./wheels --key box.key -o pi.edgellm",
+        "edgellm bundle verify pi.edgellm --key box.key.pub",
+    ),
+)
+def command() -> None:
+    """Make, check and install bundles for machines without a network."""
+
+
+@command.command("key", epilog=examples("edgellm bundle key box.key"))
+@click.argument("file", type=_PATH)
+@click.option("--password", is_flag=True, help="Ask for a password, which is then needed to sign.")
+@as_json_flag
+def make_key(*, file: Path, password: bool, as_json: bool) -> None:
+    """Write a pair of keys: FILE signs bundles, FILE.pub checks them. The format is minisign's."""
+    from edgellm.bundle import signature
+
+    typed = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True) if password else ""
+    public = file.with_name(f"{file.name}.pub")
+    text = signature.make_keys(file, public, password=typed)
+    if as_json:
+        say_json({"schema": SCHEMA, "secret": str(file), "public": str(public), "key": text})
+        return
+    say(f"Wrote {file}, which signs (keep it to yourself), and {public}, which checks: {text}")
+
+
+@command.command(
+    "create",
+    epilog=examples(
+        "edgellm bundle create --for raspberry-pi-5-8gb --wheels ./wheels --key box.key -o pi.edgellm",
+        "edgellm bundle create --for fleet.toml --wheels ./wheels --release 7",
+        "edgellm bundle create --for intel-n100-16gb --model smollm2-135m-instruct:Q4_1",
+    ),
+)
+@click.option(
+    "--for", "machines", required=True, type=PROFILE, metavar="PROFILE|FLEET",
+    help="The machines: a profile's name or file, or a fleet (TOML).",
+)  # fmt: skip
+@click.option("--output", "-o", type=_PATH, metavar="FILE", help="File to write (default: NAME-RELEASE.edgellm).")
+@click.option("--name", default="", metavar="NAME", help="What it is called (default: as the profile or the fleet).")
+@click.option(
+    "--release", type=WholeNumber(1, 2**53), default=1, show_default=True, metavar="N",
+    help="Its number; machines take no smaller one unasked.",
+)  # fmt: skip
+@click.option("--expires", default="", metavar="DATE", help="From this day on it is not installed, as 2027-01-31.")
+@click.option("--key", "key_file", type=_PATH, metavar="FILE", help="Secret key to sign it with.")
+@click.option("--wheels", multiple=True, type=_PATH, metavar="DIR", help="Folder with wheels to choose from (repeat).")
+@click.option("--python", default="", metavar="3.N", help="Python of the machines (default: 3.11).")
+@click.option("--glibc", default="", metavar="2.N", help="The oldest glibc of the machines (default: 2.28).")
+@click.option("--model", default="", type=MODEL, metavar="MODEL", help="This model, instead of the best one.")
+@click.option("--adapter", "adapters", multiple=True, metavar="NAME", help="A stored adapter to go with it (repeat).")
+@click.option("--task", type=TASK, help="What the model is for (default: chat).")
+@click.option("--ctx", type=TOKENS, metavar="TOKENS", help="Context per slot that it must hold, as 8192 or 32k.")
+@click.option("--min-tps", type=float, metavar="RATE", help="Slowest acceptable rate, tokens per second.")
+@click.option("--max-memory", metavar="SIZE", help="Most memory it may take, as 700MiB or 2GiB.")
+@click.option("--backend", type=BACKEND, help="Only models for this backend.")
+@slots
+@threads
+@gpu_layers
+@kv
+@think
+@models_dir
+@models_file
+@click.option("--force", is_flag=True, help="Replace a file of that name.")
+@as_json_flag
+def create_bundle(
+    *,
+    machines: str,
+    output: Path | None,
+    key_file: Path | None,
+    models_file: Path | None,
+    force: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Write one file with everything that a machine, or those of a fleet, need.
+
+    What is chosen is what `edgellm auto-select --profile` chooses with the same flags.
+    """
+    from edgellm.app.bundle import asked
+    from edgellm.app.bundle.create import create
+    from edgellm.bundle import signature
+    from edgellm.cli.progress import progress
+    from edgellm.types.options import SelectionOptions
+
+    names = ("name", "release", "expires", "model", "adapters", "wheels", "python", "glibc")
+    given = {name: value for name in names if (value := options.pop(name))}
+    bundle_options = asked.BundleOptions(**given, models_file=models_file, selection=SelectionOptions.of(**options))
+    key = None if key_file is None else signature.secret_key(key_file, _password)
+    with progress() as report:
+        path, manifest = create(machines, output, bundle_options, key=key, force=force, progress=report)
+    if as_json:
+        say_json({"schema": SCHEMA, "path": str(path), "file_bytes": path.stat().st_size, **_row(manifest)})
+        return
+    signed = "signed" if key else "not signed, so machines take it only with --unsigned"
+    say(f"Wrote {path}, {show_size(path.stat().st_size)}, {signed}.")
+    _show(manifest)
+
+
+@command.command("verify", epilog=examples("edgellm bundle verify pi.edgellm --key box.key.pub"))
+@bundle_file
+@public_key
+@as_json_flag
+def verify_bundle(*, file: Path, key: str, as_json: bool) -> None:
+    """Read a whole bundle and check every byte of it, and its signature where a key is given."""
+    from edgellm.bundle import reader, signature
+
+    checked_by = signature.public_key(key) if key else None
+    with reader.opened(file) as bundle:
+        if checked_by is not None:
+            bundle.require_trust(checked_by)
+        bundle.require_date()
+        reader.verify(bundle)
+    manifest = bundle.manifest
+    state = "checked" if checked_by else "unchecked" if bundle.signature else "none"
+    if as_json:
+        say_json({
+            "schema": SCHEMA, "path": str(file), "sha256": bundle.sha256, "signature": state,
+            "key_id": signature.key_id(bundle.signature), **_row(manifest),
+        })  # fmt: skip
+        return
+    words = {
+        "checked": "its signature is right",
+        "unchecked": f"its signature, by key {signature.key_id(bundle.signature)}, was not checked (--key)",
+        "none": "it is not signed",
+    }
+    say(f"{file} is whole; {words[state]}.")
+    _show(manifest)
+
+
+def _password() -> str:
+    return str(click.prompt("Password of the key", hide_input=True, err=True))
+
+
+def _show(manifest: Manifest) -> None:
+    n_files = counted(len(manifest.files), "file")
+    until = f", until {manifest.expires}" if manifest.expires else ""
+    say(f"{manifest.name} release {manifest.release}: {n_files}, {show_size(manifest.bytes)}{until}", lead="  ")
+    for target in manifest.targets:
+        python = f"; Python {target.python}, glibc {target.glibc}" if target.wheels else "; without EdgeLLM itself"
+        say(
+            f"{target.name} ({target.os} {target.arch}{python}): {target.model.id} {target.model.quant}, "
+            f"{show_memory(target.needed_bytes)} of memory",
+            lead="  for ",
+        )
+
+
+def _row(manifest: Manifest) -> dict[str, Any]:
+    import msgspec
+
+    targets: Any = msgspec.to_builtins(manifest.targets)
+    return {
+        "name": manifest.name, "release": manifest.release, "expires": manifest.expires, "edgellm": manifest.edgellm,
+        "files": len(manifest.files), "bytes": manifest.bytes, "targets": targets,
+    }  # fmt: skip

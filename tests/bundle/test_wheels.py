@@ -1,0 +1,101 @@
+"""Of folders of wheels, those that a machine needs, and a refusal that names what is missing."""
+
+from __future__ import annotations
+
+import pytest
+from support.bundles import wheel
+from support.refusals import refuses
+
+from edgellm.bundle import wheels
+from edgellm.bundle.wheels import Platform
+from edgellm.errors import UsageError
+
+PI = Platform("aarch64", "3.13", "2.28")
+
+
+def names(folder, *roots, platform=PI):
+    return [f"{found.name} {found.version}" for found in wheels.needed(roots, [folder], platform)]
+
+
+def test_what_is_required_comes_along(tmp_path):
+    wheel(tmp_path, "core-1.0", more="Requires-Dist: beside>=2\nRequires-Dist: never; sys_platform == 'win32'\n")
+    wheel(tmp_path, "beside-2.5")
+    wheel(tmp_path, "beside-1.9")
+    wheel(tmp_path, "unasked-1.0")
+
+    assert names(tmp_path, "core") == ["beside 2.5", "core 1.0"]
+
+
+def test_an_extra_comes_where_it_is_asked_for(tmp_path):
+    wheel(tmp_path, "core-1.0", more="Provides-Extra: more\nRequires-Dist: beside; extra == 'more'\n")
+    wheel(tmp_path, "beside-1.0")
+
+    assert names(tmp_path, "core") == ["core 1.0"]
+    assert names(tmp_path, "core[more]") == ["beside 1.0", "core 1.0"]
+
+
+def test_a_later_wish_takes_an_older_release(tmp_path):
+    wheel(tmp_path, "core-1.0", more="Requires-Dist: shared\nRequires-Dist: other\n")
+    wheel(tmp_path, "other-1.0", more="Requires-Dist: shared<2\n")
+    wheel(tmp_path, "shared-2.0")
+    wheel(tmp_path, "shared-1.0")
+
+    assert names(tmp_path, "core") == ["core 1.0", "other 1.0", "shared 1.0"]
+
+
+@pytest.mark.parametrize(
+    ("tag", "fits"),
+    [
+        ("cp313-cp313-manylinux_2_28_aarch64", True),
+        ("cp313-cp313-manylinux2014_aarch64.manylinux_2_17_aarch64", True),
+        ("cp38-abi3-manylinux_2_17_aarch64", True),
+        ("py3-none-linux_aarch64", True),
+        ("py3-none-manylinux_2_17_aarch64", True),
+        ("cp313-cp313-manylinux_2_31_aarch64", False),  # a newer glibc
+        ("cp312-cp312-manylinux_2_28_aarch64", False),
+        ("cp313-cp313-manylinux_2_28_x86_64", False),
+        ("cp313-cp313-musllinux_1_2_aarch64", False),
+        ("cp314-abi3-manylinux_2_17_aarch64", False),
+    ],
+)
+def test_only_what_runs_there_is_taken(tag, fits, tmp_path):
+    wheel(tmp_path, "core-1.0", tag=tag)
+
+    if fits:
+        assert names(tmp_path, "core") == ["core 1.0"]
+    else:
+        with refuses(UsageError, param="wheels"):
+            names(tmp_path, "core")
+
+
+def test_of_one_release_the_closest_is_taken(tmp_path):
+    for tag in ("py3-none-any", "cp313-cp313-manylinux_2_17_aarch64", "cp313-cp313-manylinux_2_28_aarch64"):
+        wheel(tmp_path, "core-1.0", tag=tag)
+
+    (taken,) = wheels.needed(["core"], [tmp_path], PI)
+    assert "2_28" in taken.path.name
+
+
+def test_all_that_is_missing_is_named_at_once(tmp_path):
+    wheel(tmp_path, "core-1.0", more="Requires-Dist: numpy>=1.26\nRequires-Dist: psutil>=6\n")
+    wheel(tmp_path, "psutil-5.9")
+
+    with refuses(UsageError, param="wheels"):
+        names(tmp_path, "core", "edgellm-gguf")
+
+
+@pytest.mark.parametrize("case", ["no folder", "name", "content"])
+def test_what_is_no_wheel_is_refused(case, tmp_path):
+    if case == "name":
+        (tmp_path / "x.whl").touch()
+    elif case == "content":
+        (tmp_path / "core-1.0-py3-none-any.whl").write_bytes(b"PK")
+
+    with refuses(UsageError, param="wheels"):
+        names(tmp_path / "none" if case == "no folder" else tmp_path, "core")
+
+
+@pytest.mark.parametrize("version", ["3", "3.x", "3.13.1", ""])
+def test_a_python_has_two_numbers(version, tmp_path):
+    with refuses(UsageError, param="python"):
+        names(tmp_path, "core", platform=Platform("aarch64", version, "2.28"))

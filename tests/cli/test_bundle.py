@@ -1,0 +1,200 @@
+"""`edgellm bundle`: what is made for a machine is what `auto-select` chooses for it, whole, and the same each time."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+from support.bundles import wheel
+from support.random_lora import random_lora
+from support.refusals import check_refusal
+from support.tiny_models import MODELS
+
+from edgellm.adaptation import adapter_file
+from edgellm.bundle import reader
+from edgellm.bundle.layout import MTIME
+from edgellm.cli.main import cli
+from edgellm.errors import NothingFits, SourceUnreachable, UnknownAdapter, UnknownProfile, UsageError
+from edgellm.formats.gguf.reader import read_model
+from edgellm.store.library import Library
+from edgellm.types.model import ModelCard, ModelFile
+
+PI, LITTLE = "raspberry-pi-5-8gb", "300MiB"  # so little that the catalog's smallest is chosen
+
+
+def invoke(*arguments: str | Path, code: int = 0) -> Result:
+    result = CliRunner().invoke(cli, ["bundle", *map(str, arguments)])
+    assert (result.exception is None) == (code == 0), result.output
+    return result
+
+
+def answer(*arguments: str | Path) -> Any:
+    return json.loads(invoke(*arguments, "--json").stdout)
+
+
+def files_of(path: Path) -> dict[str, bytes]:
+    with reader.opened(path) as bundle:
+        return {entry.path: b"".join(pieces) for entry, pieces in bundle.files()}
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    return replace(MODELS["llama-grouped"], n_layer=1).write(tmp_path)
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    invoke("key", tmp_path / "box.key")
+    return tmp_path / "box.key"
+
+
+@pytest.fixture
+def chosen(toy: Path, own_home: Path) -> str:
+    """What is chosen for the little machine, stored here under its name and source, though it is another model."""
+    result = CliRunner().invoke(cli, ["auto-select", "--profile", PI, "--max-memory", LITTLE, "--json"])
+    choice = json.loads(result.stdout)["choice"]
+    card = ModelCard(choice["model"], "", "chat", "apache-2.0", 256, 1, 1, None)
+    root = Library().root
+    root.mkdir(parents=True, exist_ok=True)
+    Library().keep(card, ModelFile(choice["source"], choice["quant"]), toy.rename(root / "toy.gguf"))
+    return result.stdout
+
+
+def test_the_plan_is_what_auto_select_prints(chosen, tmp_path):
+    output = tmp_path / "pi.edgellm"
+    made = answer("create", "--for", PI, "--max-memory", LITTLE, "-o", output)
+    files = files_of(output)
+
+    assert files[f"plans/{PI}.json"].decode() == chosen
+    (target,) = made["targets"]
+    choice = json.loads(chosen)["choice"]
+    assert target["serve"][:2] == [f"{choice['model']}:{choice['quant']}", "--backend"]
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(files["sbom.cdx.json"].decode()) is None
+
+
+def test_every_file_is_in_the_sbom(chosen, tmp_path):
+    answer("create", "--for", PI, "--max-memory", LITTLE, "-o", tmp_path / "pi.edgellm")
+    files = files_of(tmp_path / "pi.edgellm")
+    document = json.loads(files["sbom.cdx.json"])
+
+    rows = [row for component in document["components"] for row in (component.get("components") or [component])]
+    assert {row["properties"][0]["value"] for row in rows} == files.keys() - {"sbom.cdx.json"}
+
+
+def test_two_are_the_same_bytes(toy, key, tmp_path):
+    for name in ("1", "2"):
+        answer("create", "--for", PI, "--model", toy, "--key", key, "-o", tmp_path / name)
+
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
+
+
+def test_only_the_plan_names_a_file_of_this_machine(toy, tmp_path):
+    answer("create", "--for", PI, "--model", toy, "-o", tmp_path / "pi.edgellm")
+
+    files = files_of(tmp_path / "pi.edgellm").items()
+    assert [path for path, data in files if str(tmp_path).encode() in data] == [f"plans/{PI}.json"]
+
+
+def test_the_model_is_stored_there_as_it_is_here(toy, tmp_path, monkeypatch):
+    """Its record has the time that unpacked files get, so that no gigabyte is hashed again."""
+    made = answer("create", "--for", PI, "--model", toy, "-o", tmp_path / "pi.edgellm")
+    (target,) = made["targets"]
+    record = json.loads(files_of(tmp_path / "pi.edgellm")[f"{target['model']['folder']}/stored.json"])
+
+    assert record["files"][0]["mtime_ns"] == MTIME * 10**9
+    assert (record["model_id"], record["quant"]) == (target["model"]["id"], target["model"]["quant"])
+
+
+def test_verify_tells_whose_it_is(toy, key, tmp_path):
+    path = tmp_path / "pi.edgellm"
+    invoke("create", "--for", PI, "--model", toy, "--key", key, "-o", path, "--name", "kiosk", "--release", "7")
+
+    checked = answer("verify", path, "--key", f"{key}.pub")
+    assert (checked["signature"], checked["name"], checked["release"]) == ("checked", "kiosk", 7)
+    assert answer("verify", path)["signature"] == "unchecked"
+    assert "its signature is right" in invoke("verify", path, "--key", f"{key}.pub").stdout
+
+
+def test_wheels_are_those_of_the_machine(toy, tmp_path):
+    folder = tmp_path / "wheels"
+    wheel(folder, "edgellm-1.0", more="License-Expression: Apache-2.0\nRequires-Dist: numpy\nProvides-Extra: bundle\n")
+    wheel(folder, "edgellm-gguf-1.0")
+    for tag in ("cp313-cp313-manylinux_2_28_aarch64", "cp313-cp313-manylinux_2_28_x86_64"):
+        wheel(folder, "numpy-2.4", tag=tag)
+    made = answer("create", "--for", PI, "--model", toy, "--wheels", folder, "--python", "3.13", "-o", tmp_path / "x")
+
+    names = [
+        "edgellm-1.0-py3-none-any",
+        "edgellm_gguf-1.0-py3-none-any",
+        "numpy-2.4-cp313-cp313-manylinux_2_28_aarch64",
+    ]
+    (target,) = made["targets"]
+    assert target["wheels"] == [f"wheels/{name}.whl" for name in names]
+    assert {"licences/numpy-2.4/LICENSE", *target["wheels"]} <= files_of(tmp_path / "x").keys()
+    assert target["requires"] == ["edgellm[bundle]", "edgellm-gguf"]
+
+
+def test_a_fleet_has_a_target_for_each_box(toy, tmp_path):
+    (tmp_path / "fleet.toml").write_text(
+        f'name = "school"\n[[boxes]]\nname = "classroom"\nprofile = "{PI}"\n'
+        '[[boxes]]\nname = "library"\nprofile = "intel-n100-16gb"\n'
+    )
+    made = answer("create", "--for", tmp_path / "fleet.toml", "--model", toy, "-o", tmp_path / "x")
+
+    assert made["name"] == "school"
+    assert [(t["name"], t["arch"], t["plan"]) for t in made["targets"]] == [
+        ("classroom", "aarch64", "plans/classroom.json"),
+        ("library", "x86_64", "plans/library.json"),
+    ]
+
+
+def test_a_stored_adapter_comes_along(toy, tmp_path):
+    adapter_file.write(tmp_path / "mail.gguf", random_lora(read_model(toy), roles=("attn_q",)))
+    result = CliRunner().invoke(cli, ["adapters", "import", str(tmp_path / "mail.gguf"), "--base", str(toy)])
+    assert result.exception is None, result.output
+    made = answer("create", "--for", PI, "--model", toy, "--adapter", "mail", "-o", tmp_path / "x")
+
+    files = files_of(tmp_path / "x")
+    (record,) = (json.loads(data) for path, data in files.items() if path.endswith("/mail/adapter.json"))
+    assert (record["name"], record["base_path"]) == ("mail", "")
+    assert "--adapter" in made["targets"][0]["serve"]
+
+
+def test_it_is_refused_before_anything_is_written(toy, tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGELLM_OFFLINE", "1")
+    output = tmp_path / "x"
+    for arguments, kind in (
+        (["--for", "raspberry-pi-9"], UnknownProfile),
+        (["--for", PI, "--max-memory", "1MiB"], NothingFits),
+        (["--for", PI], SourceUnreachable),
+        (["--for", PI, "--model", toy, "--expires", "tomorrow"], UsageError),
+        (["--for", PI, "--model", toy, "--name", "../x"], UsageError),
+        (["--for", "apple-m2-16gb", "--model", toy, "--wheels", tmp_path], UsageError),
+        (["--for", PI, "--model", toy, "--wheels", tmp_path], UsageError),
+        (["--for", PI, "--model", toy, "--adapter", "none"], UnknownAdapter),
+    ):
+        check_refusal(invoke("create", *arguments, "-o", output, code=1).exception, kind)
+        assert list(tmp_path.iterdir()) == [toy]
+
+
+def test_a_fleet_says_itself_what_is_asked(tmp_path):
+    (tmp_path / "fleet.toml").write_text(f'[[boxes]]\nname = "x"\nprofile = "{PI}"\n')
+    (tmp_path / "here.toml").write_text('[[boxes]]\nname = "x"\nprofile = "this machine"\n')
+
+    for arguments in (["--for", tmp_path / "fleet.toml", "--ctx", "4k"], ["--for", tmp_path / "here.toml"]):
+        check_refusal(invoke("create", *arguments, code=1).exception, UsageError, param="for")
+
+
+def test_no_file_is_replaced_unasked(toy, tmp_path):
+    (tmp_path / "x").write_bytes(b"dear")
+    result = invoke("create", "--for", PI, "--model", toy, "-o", tmp_path / "x", code=1)
+
+    check_refusal(result.exception, UsageError, param="output")
+    invoke("create", "--for", PI, "--model", toy, "-o", tmp_path / "x", "--force")
+    answer("verify", tmp_path / "x")
