@@ -182,6 +182,55 @@ def test_what_a_function_takes_by_default_is_read(tmp_path):
     assert "default" in [tensor.name for tensor in read_graph(written(tmp_path / "m.onnx", model)).tensors]
 
 
+def calling(count, last):
+    """A graph with so many functions, each of which calls the next one twice."""
+    model = with_tensor(plain())
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    for number in range(count):
+        op, domain = (f"f{number + 1}", "own") if number < count - 1 else last
+        pair = [helper.make_node(op, [a], [b], domain=domain) for a, b in ("xy", "yz")]
+        model.functions.append(helper.make_function("own", f"f{number}", ["x"], ["z"], pair, opsets))
+    model.graph.node.append(helper.make_node("f0", ["b"], ["c"], domain="own"))
+    return model
+
+
+def test_functions_that_call_each_other_are_counted_as_they_are_written_out(tmp_path):
+    assert len(read_graph(written(tmp_path / "m.onnx", calling(14, ("Identity", "")))).functions) == 14
+    with refuses(BadArtifact):
+        read_graph(written(tmp_path / "m.onnx", calling(30, ("Identity", ""))))
+    with refuses(BadArtifact):
+        read_graph(written(tmp_path / "m.onnx", calling(3, ("f1", "own"))))
+
+
+def part(number, *contents):
+    """A field of a protocol buffer, which is a message of less than 128 bytes."""
+    content = b"".join(contents)
+    return bytes([number << 3 | 2, len(content)]) + content
+
+
+@pytest.mark.parametrize("twice", ["", "graph", "type", "tensor_type", "shape", "t", "g"])
+def test_a_message_that_is_there_twice_is_refused(tmp_path, twice):
+    """Protocol buffers merge the two, so what is read of each alone is not what runs."""
+
+    def once(name, *field):
+        return part(*field) * (2 if name == twice else 1)
+
+    shape = once("shape", 2, part(1, b"\x08\x02"))
+    value = part(1, b"a") + once("type", 2, once("tensor_type", 1, b"\x08\x01" + shape))
+    tensor = once("t", 5, plain().SerializeToString())
+    inside = once("g", 6, part(1, part(4, b"Add")))
+    nodes = [part(1, part(4, b"Op"), part(5, part(1, b"name"), attribute)) for attribute in (tensor, inside)]
+    model = part(8, b"\x10\x11") + once("graph", 7, *nodes, part(11, value))
+    assert onnx.ModelProto.FromString(model).graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT
+
+    path = written(tmp_path / "m.onnx", model)
+    if not twice:
+        assert read_graph(path).inputs["a"].dims == (2,)
+        return
+    with refuses(BadArtifact):
+        read_graph(path)
+
+
 def test_a_constant_that_is_sparse_is_refused(tmp_path):
     model = with_tensor(plain())
     places = numpy_helper.from_array(np.array([0]), "places")

@@ -82,7 +82,7 @@ def _graph_problems(graph: OnnxGraph, library: Verdict) -> list[str]:
         return [f"{graph.where} uses operator set {opset}; onnxruntime {library.version} has {supported}"]
     if not library.operators:
         return []
-    needed = {(node.domain, node.op) for node in graph.nodes} - graph.functions
+    needed = {(node.domain, node.op) for node in graph.nodes} - graph.functions.keys()
     missing = sorted(
         f"{domain}.{op}" if domain else op for domain, op in needed if op not in library.operators.get(domain, ())
     )

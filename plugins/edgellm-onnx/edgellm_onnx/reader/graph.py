@@ -15,6 +15,7 @@ from pathlib import Path
 from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm.formats.sniff import sniff
 from edgellm_onnx.reader import fields
+from edgellm_onnx.reader.inlining import Function, count_inlined
 from edgellm_onnx.reader.protobuf import BYTES, Message, signed
 from edgellm_onnx.reader.tensor import DTYPES, Tensor, read_tensor
 
@@ -55,7 +56,7 @@ class OnnxGraph:
     tensors: list[Tensor] = field(default_factory=list)  # initializers and constants, of branches too
     initializers: dict[str, Tensor] = field(default_factory=dict)  # of the graph itself
     nodes: list[Node] = field(default_factory=list)
-    functions: set[tuple[str, str]] = field(default_factory=set)  # (domain, name) that the file defines itself
+    functions: dict[Function, list[Node]] = field(default_factory=dict)  # that the file defines itself, of `nodes`
 
     @property
     def external(self) -> list[Tensor]:
@@ -103,7 +104,7 @@ class _Reader:
 
     def model(self, message: Message) -> None:
         has_graph = False
-        for number, wire, at, size in message:
+        for number, wire, at, size in message.once(fields.Model.GRAPH):
             if number == fields.Model.IR_VERSION:
                 self._graph.ir_version = at
             elif number == fields.Model.PRODUCER_NAME and wire == BYTES:
@@ -114,12 +115,21 @@ class _Reader:
             elif number == fields.Model.FUNCTIONS and wire == BYTES:
                 self._function(message.message(at, size))
             elif number == fields.Model.GRAPH and wire == BYTES:
-                if has_graph:
-                    message.fail(at, "holds two graphs")
                 has_graph = True
                 self._graph_of(message.message(at, size), 0)
         if not has_graph or not self._graph.opsets:
             message.fail(message.end, "ends without a graph and the operator sets it needs")
+        self._check_functions(message)
+
+    def _check_functions(self, message: Message) -> None:
+        functions = self._graph.functions
+        of_functions = {id(node) for body in functions.values() for node in body}
+        own = [node for node in self._graph.nodes if id(node) not in of_functions]
+        count = count_inlined(own, functions, MAX_NODES)
+        if count is None:
+            message.fail(message.end, "has a function that calls itself")
+        if count > MAX_NODES:
+            message.fail(message.end, f"has more than {MAX_NODES} operators where its functions are called")
 
     def _opset(self, message: Message) -> tuple[str, int]:
         domain, version = "", 0
@@ -132,6 +142,7 @@ class _Reader:
 
     def _function(self, message: Message) -> None:
         domain = name = ""
+        first = len(self._graph.nodes)
         for number, wire, at, size in message:
             if wire != BYTES:
                 continue
@@ -143,7 +154,9 @@ class _Reader:
                 self._node(message.message(at, size), 1)
             elif number == fields.Function.ATTRIBUTE_PROTO:
                 deque(self._attribute(message.message(at, size), 1), maxlen=0)
-        self._graph.functions.add((domain, name))
+        domain = "" if domain == "ai.onnx" else domain
+        # Of two with one name, which another field may tell apart, the operators count together.
+        self._graph.functions.setdefault((domain, name), []).extend(self._graph.nodes[first:])
 
     def _graph_of(self, message: Message, depth: int) -> None:
         if depth > MAX_DEPTH:
@@ -198,7 +211,7 @@ class _Reader:
 
     def _attribute(self, message: Message, depth: int) -> Iterator[tuple[str, int]]:
         name, whole = "", None
-        for number, wire, at, size in message:
+        for number, wire, at, size in message.once(fields.Attribute.TENSOR, fields.Attribute.GRAPH):
             if number == fields.Attribute.NAME and wire == BYTES:
                 name = message.text(at, size)
             elif number == fields.Attribute.INT and wire != BYTES:
@@ -215,12 +228,12 @@ class _Reader:
     def _value(self, message: Message) -> Value:
         name, dtype = "", ""
         dims: tuple[int | str, ...] = ()
-        for number, wire, at, size in message:
+        for number, wire, at, size in message.once(fields.Value.TYPE):
             if number == fields.Value.NAME and wire == BYTES:
                 name = message.text(at, size)
             elif number == fields.Value.TYPE and wire == BYTES:
                 kind = message.message(at, size)
-                for inner, _, start, length in kind:
+                for inner, _, start, length in kind.once(fields.Type.TENSOR):
                     # Sequences, maps and optional values have other numbers and stay without a type.
                     if inner == fields.Type.TENSOR:
                         dtype, dims = self._type(kind.message(start, length))
@@ -229,7 +242,7 @@ class _Reader:
     def _type(self, message: Message) -> tuple[str, tuple[int | str, ...]]:
         dtype = ""
         dims: list[int | str] = []
-        for number, wire, at, size in message:
+        for number, wire, at, size in message.once(fields.TensorType.SHAPE):
             if number == fields.TensorType.ELEM_TYPE and wire != BYTES:
                 dtype = DTYPES.get(at, ("", 0))[0]
             elif number == fields.TensorType.SHAPE and wire == BYTES:

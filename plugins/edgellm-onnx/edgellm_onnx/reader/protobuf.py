@@ -63,6 +63,20 @@ class Message:
             yield field, wire, at, length
             at += length
 
+    def once(self, *fields: int) -> Iterator[tuple[int, int, int, int]]:
+        """The same. Protocol buffers merge a message that is there twice: what is read apart is not what runs then.
+
+        Raises:
+            BadArtifact: one of `fields` is there twice.
+        """
+        seen = set[int]()
+        for field, wire, at, length in self:
+            if wire == BYTES and field in fields:
+                if field in seen:
+                    self.fail(at, f"holds field {field} twice")
+                seen.add(field)
+            yield field, wire, at, length
+
     def message(self, start: int, length: int) -> Message:
         return Message(self._buffer, start, start + length, self._where, self._budget)
 
