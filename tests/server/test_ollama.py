@@ -8,8 +8,10 @@ from typing import Any
 import httpx
 import pytest
 from support.live_server import Live, Servers
+from support.off_loop import calls_off_loop
 
 from edgellm.server import sse
+from edgellm.server.dialects.ollama.chunks import OllamaChunks
 from edgellm.server.names import ModelNames
 
 ISOLATE = False  # a process for a model costs more than most of these tests, and changes none of their answers
@@ -96,6 +98,14 @@ def test_a_limit_and_logprobs(live: Live) -> None:
     assert [len(token["top_logprobs"]) for token in tokens] == [1, 1]
     whole = generate(live, "hello", stream=False, logprobs=True).json()
     assert [token["token"] for token in whole["logprobs"]] == list("hello")
+
+
+def test_whole_answers_are_written_beside_the_event_loop(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = calls_off_loop(monkeypatch, OllamaChunks, "whole")
+
+    assert generate(live, "hello", stream=False, logprobs=True).status_code == 200
+    assert chat(live, "hello", stream=False).status_code == 200
+    assert written == [True, True]
 
 
 def test_an_answer_in_json(live: Live) -> None:

@@ -102,6 +102,14 @@ def test_no_path_and_no_address_is_fetched(managed: Live, name: str) -> None:
         assert (answer.status_code, "is not fetched for clients" in answer.json()["error"]) == (400, True)
 
 
+def test_the_machine_is_not_looked_at_to_understand_a_name(managed: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = list[int]()
+    monkeypatch.setattr("edgellm.hardware.probe.probe", lambda: looked.append(1))
+
+    assert managed.post("/api/pull", {"model": "/etc/passwd"}).status_code == 400
+    assert not looked
+
+
 @pytest.mark.parametrize("name", ["hf.co/../x:Q4", "hf.co/u:p@host/b", "hf.co/o/r/../x.gguf", "hf.co/o"])
 def test_a_malformed_name_of_the_hub_is_the_clients_error(managed: Live, name: str) -> None:
     answer = managed.post("/api/pull", {"model": name})

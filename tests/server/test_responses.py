@@ -19,6 +19,7 @@ from edgellm.errors import StepFailed, UnsupportedField, UsageError
 from edgellm.server.dialects.responses.body import ResponsesBody
 from edgellm.server.dialects.responses.chunks import ResponsesChunks
 from edgellm.server.dialects.responses.items import ResponsesItem
+from edgellm.server.dialects.responses.output import OpenMessage
 from edgellm.server.dialects.responses.sealed import opened, sealed
 from edgellm.server.request_log import RequestRecord
 from edgellm.server.schemas.unknown import UnknownFields
@@ -206,6 +207,14 @@ def test_logprobs_come_with_the_text() -> None:
 
     assert told[4]["logprobs"] == told[5]["logprobs"] == [both]
     assert told[-1]["response"]["output"][0]["content"][0]["logprobs"] == [both]
+
+
+def test_of_logprobs_their_json_is_kept_as_the_end_repeats_them() -> None:
+    message = OpenMessage(0)
+    message.push(Delta("I", logprobs=(TokenLogprob(Alternative(73, b"I", -0.5)),)))
+    (part,) = message.item("completed").content
+
+    assert isinstance(part.logprobs, msgspec.Raw)
 
 
 def test_a_stream_that_fails_says_what_there_was() -> None:

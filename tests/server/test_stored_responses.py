@@ -14,9 +14,9 @@ from support.off_loop import calls_off_loop
 from support.refusals import refuses
 
 from edgellm.errors import UsageError
-from edgellm.server.dialects.responses import operations
+from edgellm.server.dialects.responses import listing, operations
 from edgellm.server.dialects.responses.body import ResponsesBody
-from edgellm.server.dialects.responses.stored import StoredResponses
+from edgellm.server.dialects.responses.stored import Conversation, StoredResponses
 from edgellm.server.errors import HttpError
 from edgellm.server.schemas.chat import MAX_MESSAGES
 
@@ -94,6 +94,17 @@ def test_pages_of_items(live: Live) -> None:
         assert live.http.get(f"{path}?{query}").status_code == 400
 
 
+def test_a_page_ends_before_its_items_are_too_long_together(live: Live) -> None:
+    said = [{"role": "user", "content": text * 90_000} for text in "abcd"] + [{"role": "user", "content": "e"}]
+    path = f"/v1/responses/{create(live, '', input=said, truncation='auto')['id']}/input_items?order=asc"
+    first = live.http.get(path).json()
+    second = live.http.get(f"{path}&after={first['last_id']}").json()
+
+    assert [len(page["data"]) for page in (first, second)] == [3, 2]
+    assert (first["has_more"], second["has_more"]) == (True, False)
+    assert [item["content"][0]["text"][0] for item in (*first["data"], *second["data"])] == list("abcde")
+
+
 def test_items_are_referred_to(live: Live) -> None:
     (message,) = create(live, "hello")["output"]
     answer = create(
@@ -135,10 +146,12 @@ def test_only_what_the_user_said_stays_of_what_is_made_short(live: Live) -> None
 def test_conversations_are_written_and_kept_beside_the_event_loop(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = calls_off_loop(monkeypatch, StoredResponses, "keep")
     compacted = calls_off_loop(monkeypatch, operations, "compacted")
-    create(live, "hello")
+    listed = calls_off_loop(monkeypatch, listing, "page")
+    path = f"/v1/responses/{create(live, 'hello')['id']}/input_items"
 
     assert live.post("/v1/responses/compact", {"input": "a"}).status_code == 200
-    assert (kept, compacted) == ([True], [True])
+    assert live.http.get(path).status_code == 200
+    assert (kept, compacted, listed) == ([True], [True], [True])
 
 
 class Answer(msgspec.Struct):
@@ -148,7 +161,7 @@ class Answer(msgspec.Struct):
 
 def keep(stored: StoredResponses, owner: bytes, text: str, number: Iterator[int]) -> str:
     answer: Any = Answer(f"resp_{next(number)}")
-    stored.keep(owner, answer, (), ResponsesBody.read(json.dumps({"input": text}).encode()))
+    stored.keep(owner, answer, Conversation(), ResponsesBody.read(json.dumps({"input": text}).encode()))
     return str(answer.id)
 
 
@@ -180,9 +193,11 @@ def test_a_conversation_that_goes_on_is_as_long_as_one_that_is_sent() -> None:
     stored = StoredResponses()
     answer: Any = Answer("resp_0")
     item = '{"role":"user","content":"a"}'
-    stored.keep(ALICE, answer, (), ResponsesBody.read(f'{{"input":[{",".join([item] * MAX_MESSAGES)}]}}'.encode()))
+    stored.keep(
+        ALICE, answer, Conversation(), ResponsesBody.read(f'{{"input":[{",".join([item] * MAX_MESSAGES)}]}}'.encode())
+    )
 
-    assert len(stored.fill_in(ALICE, ResponsesBody(previous_response_id="resp_0", input=[]))) == MAX_MESSAGES
+    assert len(stored.fill_in(ALICE, ResponsesBody(previous_response_id="resp_0", input=[])).items) == MAX_MESSAGES
     with refuses(UsageError, param="previous_response_id"):
         stored.fill_in(ALICE, ResponsesBody(previous_response_id="resp_0", input="b"))
 
@@ -203,9 +218,20 @@ def test_no_reference_reaches_what_another_client_sent_with_an_id_of_its_own() -
     stored, reference = StoredResponses(), json.dumps({"input": [{"type": "item_reference", "id": "msg_1"}]}).encode()
     item = {"type": "message", "id": "msg_1", "role": "user", "content": "a secret"}
     answer: Any = Answer("resp_0")
-    stored.keep(ALICE, answer, (), ResponsesBody.read(json.dumps({"input": [item]}).encode()))
+    stored.keep(ALICE, answer, Conversation(), ResponsesBody.read(json.dumps({"input": [item]}).encode()))
 
     with refuses(UsageError, param="input[0].id"):
         stored.fill_in(ALICE, ResponsesBody.read(reference))
-    (kept,) = stored.fill_in(ALICE, ResponsesBody(previous_response_id="resp_0", input=[]))
+    (kept,) = stored.fill_in(ALICE, ResponsesBody(previous_response_id="resp_0", input=[])).items
     assert kept.id == "msg_1"
+
+
+def test_a_conversation_that_goes_on_is_not_written_again_to_be_counted() -> None:
+    """A stream keeps it in the event loop, and it may have 64 MB."""
+    stored, unwritable = StoredResponses(), object()
+    answer: Any = Answer("resp_0")
+    earlier: Any = Conversation((unwritable,), 1000)  # type: ignore[arg-type]
+    stored.keep(ALICE, answer, earlier, ResponsesBody.read(b'{"input":"on"}'))
+    (_, on), n_bytes = stored.require(ALICE, "resp_0").conversation
+
+    assert n_bytes == 1000 + len(msgspec.json.encode([on]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import TypeVar
@@ -71,4 +72,7 @@ async def _answer(
 async def _whole(request: Request, chunks: OllamaChunks, event_lists: EventLists) -> ASGIApp:
     async with aclosing(event_lists):
         events = await sse.unless_gone(request.receive, sse.gathered(event_lists))
-    return client_closed(request) if events is None else JSONResponse(chunks.whole(whole(events)))
+    if events is None:
+        return client_closed(request)
+    # Logprobs of thousands of tokens take a while to write: not in the event loop that all streams share.
+    return await asyncio.to_thread(lambda: JSONResponse(chunks.whole(whole(events))))

@@ -12,6 +12,8 @@ from edgellm.server.dialects.responses.items import ResponsesItem
 from edgellm.server.dialects.responses.stored import listed
 
 LIMIT, MAX_LIMIT = 20, 100
+# Of the items of a page, as JSON; whoever wants the rest asks for the next. Items of 1024 parts take milliseconds each.
+MAX_BYTES = 256 * 1024
 
 
 class ResponsesItemList(msgspec.Struct, frozen=True):
@@ -23,7 +25,8 @@ class ResponsesItemList(msgspec.Struct, frozen=True):
 
 
 def page(items: Sequence[ResponsesItem], query: Mapping[str, str]) -> ResponsesItemList:
-    """
+    """Items from the one behind `after` on, written one by one: call it in a thread. There is one at least.
+
     Args:
         query: `limit`, `order` (desc or asc) and `after`, an id.
 
@@ -42,6 +45,11 @@ def page(items: Sequence[ResponsesItem], query: Mapping[str, str]) -> ResponsesI
         if after not in ids:
             raise UsageError(f"after={after[:80]!r} is no item of it", hint="send the last_id of a page", param="after")
         ordered = ordered[ids.index(after) + 1 :]
-    shown = ordered[:n_most]
-    ends = (shown[0].id, shown[-1].id) if shown else (None, None)
-    return ResponsesItemList([listed(item) for item in shown], *ends, len(ordered) > len(shown))
+    shown, n_bytes = list[msgspec.Raw](), 0
+    for item in ordered[:n_most]:
+        if n_bytes >= MAX_BYTES:
+            break
+        shown.append(msgspec.Raw(msgspec.json.encode(listed(item))))
+        n_bytes += len(bytes(shown[-1]))
+    ends = (ordered[0].id, ordered[len(shown) - 1].id) if shown else (None, None)
+    return ResponsesItemList(shown, *ends, len(ordered) > len(shown))

@@ -18,29 +18,30 @@ from edgellm.server.dialects.responses.answer import ResponsesAnswer
 from edgellm.server.dialects.responses.body import ResponsesBody, ResponsesCountBody
 from edgellm.server.dialects.responses.chunks import ResponsesChunks
 from edgellm.server.dialects.responses.compaction import ResponsesCompactBody, ResponsesCompaction, compacted
-from edgellm.server.dialects.responses.items import ResponsesItem
-from edgellm.server.dialects.responses.stored import StoredResponses, owner_of
+from edgellm.server.dialects.responses.stored import Conversation, StoredResponses, owner_of
 from edgellm.server.openapi import EVENTS, REFUSALS, Operation
 from edgellm.server.responses import NO_STORE, JSONResponse, client_closed
 from edgellm.server.served_model import ServedModel, overflow_names
+from edgellm.server.turns import Turns
 from edgellm.types.request import GenerationRequest
 
 TAG = "OpenAI Responses"
 ONE = "/v1/responses/{response_id}"
 AnyBodyT = TypeVar("AnyBodyT", bound=ResponsesBody)
-Asked = tuple[tuple[ResponsesItem, ...], GenerationRequest]  # what was said before, and what is asked of the model
+Asked = tuple[Conversation, GenerationRequest]  # what was said before, and what is asked of the model
 
 
 def operations(served: ServedModel) -> list[Operation]:
     """The operations of this dialect."""
     stored = StoredResponses()
+    listing_turns = Turns(1)
 
     async def receive(request: Request, body_type: type[AnyBodyT]) -> tuple[AnyBodyT, Asked]:
         owner = owner_of(request)
 
         def asked(body: AnyBodyT) -> Asked:
             earlier = stored.fill_in(owner, body)
-            (generation,) = body.to_requests(served.llm, earlier)
+            (generation,) = body.to_requests(served.llm, earlier.items)
             return earlier, generation
 
         return await served.receive(request, body_type, asked)
@@ -72,7 +73,7 @@ def operations(served: ServedModel) -> list[Operation]:
             events = await sse.unless_gone(request.receive, sse.gathered(served.events(request, [generation])))
         if events is None:
             return client_closed(request)
-        return await asyncio.to_thread(lambda: JSONResponse(compacted(body, earlier, whole(events))))
+        return await asyncio.to_thread(lambda: JSONResponse(compacted(body, earlier.items, whole(events))))
 
     async def retrieve(request: Request) -> ASGIApp:
         """A response that was stored."""
@@ -96,7 +97,9 @@ def operations(served: ServedModel) -> list[Operation]:
     async def input_items(request: Request) -> ASGIApp:
         """What a stored response is the answer to, the newest first unless `order=asc`."""
         kept = stored.require(owner_of(request), request.path_params["response_id"])
-        return JSONResponse(listing.page(kept.input, request.query_params))
+        # Python's lock is shared: of threads that write pages, several would keep the event loop from it.
+        async with listing_turns.turn(request_log.of_scope(request.scope).client):
+            return await asyncio.to_thread(lambda: JSONResponse(listing.page(kept.input, request.query_params)))
 
     return [
         Operation(

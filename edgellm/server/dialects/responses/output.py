@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any, ClassVar, NamedTuple
 
+import msgspec
+
 from edgellm.server.dialects.responses.answer import (
     OutputItem,
     ResponsesCallItem,
@@ -21,7 +23,7 @@ from edgellm.server.dialects.responses.body import ResponsesBody
 from edgellm.server.dialects.responses.sealed import sealed
 from edgellm.server.input_text import InputText
 from edgellm.server.schemas.answer import call_id
-from edgellm.server.schemas.logprobs import ChatLogprobs, ContentLogprob
+from edgellm.server.schemas.logprobs import ChatLogprobs
 from edgellm.types.event import Delta
 
 
@@ -88,23 +90,27 @@ class OpenMessage(OpenItem):
     def __init__(self, index: int) -> None:
         super().__init__(index)
         self.place["content_index"] = 0
-        self._logprobs: list[ContentLogprob] = []
+        # As JSON: the end of a stream repeats those of all tokens four times.
+        self._logprobs: list[bytes] = []
 
     def push(self, delta: Delta) -> str:
-        self._logprobs += ChatLogprobs.of(delta.logprobs).content
+        self._logprobs += map(msgspec.json.encode, ChatLogprobs.of(delta.logprobs).content)
         return super().push(delta)
 
     def item(self, status: str) -> ResponsesMessageItem:
         return ResponsesMessageItem(self.id, status, [] if status == "in_progress" else [self._part()])
 
     def _part(self) -> ResponsesOutputText:
-        return ResponsesOutputText(self.text, self._logprobs)
+        return ResponsesOutputText(self.text, self._all_logprobs())
+
+    def _all_logprobs(self) -> Any:
+        return msgspec.Raw(b"[%b]" % b",".join(self._logprobs))
 
     def _parts_begin(self) -> Iterable[StreamedEvent]:
         yield StreamedEvent("content_part.added", {**self.place, "part": ResponsesOutputText("", [])})
 
     def _parts_end(self) -> Iterable[StreamedEvent]:
-        yield StreamedEvent("output_text.done", {**self.place, "text": self.text, "logprobs": self._logprobs})
+        yield StreamedEvent("output_text.done", {**self.place, "text": self.text, "logprobs": self._all_logprobs()})
         yield StreamedEvent("content_part.done", {**self.place, "part": self._part()})
 
 

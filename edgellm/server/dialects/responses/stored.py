@@ -14,7 +14,7 @@ import msgspec
 from starlette.requests import Request
 
 from edgellm.errors import UsageError
-from edgellm.server.dialects.responses.answer import ResponsesAnswer
+from edgellm.server.dialects.responses.answer import OutputItem, ResponsesAnswer, ResponsesMessageItem
 from edgellm.server.dialects.responses.body import ResponsesBody
 from edgellm.server.dialects.responses.items import ResponsesItem
 from edgellm.server.dialects.responses.output import new_id
@@ -27,15 +27,32 @@ _PREFIXES = {"reasoning": "rs", "function_call": "fc", "custom_tool_call": "ctc"
 Owner = bytes
 
 
+class Conversation(NamedTuple):
+    """What was said until now, and how long it is as JSON: that of a long one is not written again for each answer."""
+
+    items: tuple[ResponsesItem, ...] = ()
+    n_bytes: int = 0
+
+    def followed_by(self, items: Sequence[ResponsesItem]) -> Conversation:
+        return Conversation((*self.items, *items), self.n_bytes + len(msgspec.json.encode(items)))
+
+
 class StoredResponse(NamedTuple):
-    """`items`: the whole conversation, of which the last `n_output` are the answer and `n_new` came with it."""
+    """Of the whole conversation the last `n_output` items are the answer, and `n_new` came with it."""
 
     owner: Owner
     answer: bytes  # JSON
-    items: tuple[ResponsesItem, ...]
+    conversation: Conversation
     n_new: int
     n_output: int
-    n_bytes: int
+
+    @property
+    def n_bytes(self) -> int:
+        return len(self.answer) + self.conversation.n_bytes
+
+    @property
+    def items(self) -> tuple[ResponsesItem, ...]:
+        return self.conversation.items
 
     @property
     def input(self) -> tuple[ResponsesItem, ...]:
@@ -57,18 +74,15 @@ class StoredResponses:
         self._n_bytes = 0
         self._lock = threading.Lock()
 
-    def keep(
-        self, owner: Owner, answer: ResponsesAnswer, earlier: Sequence[ResponsesItem], body: ResponsesBody
-    ) -> None:
+    def keep(self, owner: Owner, answer: ResponsesAnswer, earlier: Conversation, body: ResponsesBody) -> None:
         sent = {item.id for item in body.items if item is not None}
         new = [with_id(item) for item in body.items if item is not None]
-        output = msgspec.convert(msgspec.to_builtins(answer.output), list[ResponsesItem])
-        items, encoded = (*earlier, *new, *output), msgspec.json.encode(answer)
-        n_bytes = len(encoded) + len(msgspec.json.encode(items))
-        stored = StoredResponse(owner, encoded, items, len(new) + len(output), len(output), n_bytes)
+        new += map(_sent_back, answer.output)
+        encoded = msgspec.json.encode(answer)
+        stored = StoredResponse(owner, encoded, earlier.followed_by(new), len(new), len(answer.output))
         with self._lock:
             self._responses[answer.id] = stored
-            self._n_bytes += n_bytes
+            self._n_bytes += stored.n_bytes
             # Whoever shares the key could guess an id that a client made, and so read what that one said.
             self._items.update({(owner, item.id): item for item in stored.new if item.id and item.id not in sent})
             while len(self._responses) > self.max_responses or self._n_bytes > self.max_bytes:
@@ -96,7 +110,7 @@ class StoredResponses:
             if response_id in self._responses:
                 self._drop(response_id)
 
-    def fill_in(self, owner: Owner, body: ResponsesBody) -> tuple[ResponsesItem, ...]:
+    def fill_in(self, owner: Owner, body: ResponsesBody) -> Conversation:
         """Put items in the place of references to them. Returns what was said before the input of `body`.
 
         Raises:
@@ -105,7 +119,7 @@ class StoredResponses:
         if isinstance(body.input, list):
             body.input = [self._item(owner, item, f"input[{index}]") for index, item in enumerate(body.input)]
         if body.previous_response_id is None:
-            return ()
+            return Conversation()
         stored = self._get(owner, body.previous_response_id)
         if stored is None:
             raise _not_kept(body.previous_response_id, "previous_response_id")
@@ -116,7 +130,7 @@ class StoredResponses:
                 hint="send what matters of it as input, without previous_response_id",
                 param="previous_response_id",
             )
-        return stored.items
+        return stored.conversation
 
     def _item(self, owner: Owner, item: ResponsesItem | None, where: str) -> ResponsesItem | None:
         if item is None or not item.is_reference:
@@ -145,6 +159,14 @@ def owner_of(request: Request) -> Owner:
     """Who sends it: a digest of the key."""
     headers = request.headers
     return hashlib.sha256((headers.get("authorization") or headers.get("x-api-key") or "").encode()).digest()
+
+
+def _sent_back(item: OutputItem) -> ResponsesItem:
+    """It as clients send it with the next request, without logprobs."""
+    if isinstance(item, ResponsesMessageItem):
+        content = [msgspec.structs.replace(part, logprobs=[]) for part in item.content]
+        item = msgspec.structs.replace(item, content=content)
+    return msgspec.convert(msgspec.to_builtins(item), ResponsesItem)
 
 
 def with_id(item: ResponsesItem) -> ResponsesItem:
