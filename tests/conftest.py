@@ -32,11 +32,13 @@ pytest_plugins = [
     "support.browser",
     "support.control_groups",
     "support.groups",
+    "support.in_threads",
     "support.json_schema_suite",
     "support.lavapipe",
     "support.llama_cpp_source",
     "support.longest_first",
     "support.refusals",
+    "support.shared_templates",
     "support.slow",
 ]
 collect_ignore = ["clients"]  # they have an environment of their own: make test-clients

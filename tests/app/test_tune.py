@@ -56,15 +56,6 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> toy_tuner.ToyTuner:
-    tuner = toy_tuner.ToyTuner()
-    monkeypatch.setattr(plugins(), "_tuners", {"toy": tuner})
-    toy_tuner.install(tmp_path, monkeypatch, "gguf")
-    monkeypatch.setenv("TOY", "")
-    return tuner
-
-
-@pytest.fixture
 def data(tmp_path: Path) -> Callable[..., Path]:
     def write(rows: list[object] = ROWS) -> Path:
         path = tmp_path / "mail.jsonl"
@@ -79,6 +70,7 @@ OPTIONS |= {"general": "none", "shots": 0}  # what a gate asks takes longer than
 JOB_FILE = r"(?<=mail\.)[0-9a-f]{16}[^:\s]*"
 
 
+@pytest.mark.usefixtures("in_processes")
 def test_examples_become_an_adapter(base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path]) -> None:
     events: list[TuneEvent] = []
     tuned = tune(base, data(), on_event=events.append, **OPTIONS)
@@ -361,6 +353,7 @@ def test_what_cannot_be_tuned(
         plan_tuning(base, data().with_name("none.jsonl"), **OPTIONS)
 
 
+@pytest.mark.usefixtures("in_processes")
 def test_a_base_that_is_tuned_is_in_use(base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path]) -> None:
     pids, stop = list[int](), TuneStop()
 

@@ -131,15 +131,6 @@ def test_of_two_makers_gpus_a_build_counts_those_that_it_has_code_for(code: str,
 
 
 @pytest.fixture
-def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> toy_tuner.ToyTuner:
-    tuner = toy_tuner.ToyTuner()
-    monkeypatch.setattr(plugins(), "_tuners", {"toy": tuner})
-    toy_tuner.install(tmp_path, monkeypatch, "gguf")
-    monkeypatch.setenv("TOY", "")
-    return tuner
-
-
-@pytest.fixture
 def asked(tmp_path: Path, toy: toy_tuner.ToyTuner) -> tuple[Path, Path]:
     """The base and the data."""
     vocabulary = byte_level(288) | {"tokenizer.chat_template": TEMPLATE}

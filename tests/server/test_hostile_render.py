@@ -29,6 +29,7 @@ answer_all(answer, seconds=600.0, memory_bytes=template_jobs.MEMORY_BYTES)
 """
 
 
+@pytest.mark.usefixtures("own_templates")
 def test_it_holds_up_no_stream_and_not_the_health(
     serve: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

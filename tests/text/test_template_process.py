@@ -189,6 +189,7 @@ def test_what_cannot_be_sent_is_refused(templates: TemplateProcess, content: obj
         templates.run(render(content=content))
 
 
+@pytest.mark.usefixtures("own_templates")
 @pytest.mark.parametrize("isolate", [True, False], ids=["process", "thread"])
 def test_it_ends_with_its_model(isolate: bool) -> None:
     with EdgeLLM.load("echo", isolate=isolate) as llm:
