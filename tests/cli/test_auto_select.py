@@ -1,4 +1,4 @@
-"""`edgellm auto-select` as a person and a program meet it: whole processes."""
+"""`edgellm auto-select` as a person and a program meet it."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ def test_a_type_of_cache_that_no_backend_has_is_refused_with_that_reason(planner
     assert choose(planner, *PI, "--kv", "f16")["inputs"]["kv_type"] == "f16"
 
 
-def test_json_is_the_same_every_time(planner) -> None:
-    first, second = (planner("auto-select", "--json", *PI).stdout for _ in range(2))
+def test_json_is_the_same_every_time(planner_process) -> None:
+    first, second = (planner_process("auto-select", "--json", *PI).stdout for _ in range(2))
 
     assert first == second
 

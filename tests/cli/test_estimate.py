@@ -46,8 +46,8 @@ def look(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
     return run
 
 
-def test_as_a_process_of_its_own(planner) -> None:
-    assert planner("estimate", "qwen3-0.6b:Q8_0", *PI).stdout.splitlines()[-1].startswith("Fits: ")
+def test_as_a_process_of_its_own(planner_process) -> None:
+    assert planner_process("estimate", "qwen3-0.6b:Q8_0", *PI).stdout.splitlines()[-1].startswith("Fits: ")
 
 
 def test_every_term_stands_in_80_columns_with_the_verdict_last(look: Look) -> None:

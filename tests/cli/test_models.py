@@ -42,8 +42,8 @@ def listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     return run
 
 
-def test_the_whole_catalog_is_listed(planner) -> None:
-    output = planner("models").stdout
+def test_the_whole_catalog_is_listed(planner_process) -> None:
+    output = planner_process("models").stdout
 
     for row_id in catalog():
         assert re.search(rf"^{re.escape(row_id)}\*? ", output, re.MULTILINE)

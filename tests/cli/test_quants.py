@@ -35,8 +35,8 @@ def test_json_says_the_same_for_programs(planner) -> None:
     assert len(json.loads(planner("quants", "--json").stdout)["quants"]) == len(QUANTS)
 
 
-def test_an_unknown_name_is_an_error_with_close_ones(planner) -> None:
-    done = planner("quants", "Q4_K_X", code=2)
+def test_an_unknown_name_is_an_error_with_close_ones(planner_process) -> None:
+    done = planner_process("quants", "Q4_K_X", code=2)
 
     assert "no quantization named 'Q4_K_X'" in done.stderr
     assert "Q4_K_M" in done.stderr
