@@ -40,6 +40,7 @@ pytest_plugins = [
     "support.refusals",
     "support.shared_templates",
     "support.slow",
+    "support.toy_tuner",
 ]
 collect_ignore = ["clients"]  # they have an environment of their own: make test-clients
 _numbers = itertools.count()

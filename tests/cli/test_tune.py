@@ -16,46 +16,65 @@ from app.test_tune import ROWS, TEMPLATE
 from support import toy_tuner
 from support.gguf_decoders import Decoder, byte_level
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+from edgellm.cli.main import main
+
+Run = Callable[..., tuple[str, str]]
 OPTIONS = ("--batch", "2", "--learning-rate", "0.5", "--held-out", "0.4", "--threads", "1", "--nice", "0")
 
 
 @pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    toy_tuner.install(tmp_path, monkeypatch, "gguf")
+def asked(tmp_path: Path, toy: toy_tuner.ToyTuner) -> list[str]:
     vocabulary = byte_level(288) | {"tokenizer.chat_template": TEMPLATE}
     base = Decoder(keys={"context_length": 256}, vocabulary=vocabulary).write(tmp_path / "tiny.gguf")
     data = tmp_path / "mail.jsonl"
     data.write_text("".join(f"{json.dumps(row)}\n" for row in ROWS) + "{\n")
-    return [sys.executable, "-m", "edgellm", "tune", os.fspath(base), os.fspath(data), *OPTIONS]
+    return ["tune", os.fspath(base), os.fspath(data), *OPTIONS]
 
 
-def test_from_the_verdict_to_the_table(command: list[str]) -> None:
-    plan = subprocess.run([*command, "--control", "--plan"], capture_output=True, text=True, check=True).stdout
-    done = subprocess.run([*command, "--epochs", "2"], capture_output=True, text=True, check=True)
+@pytest.fixture
+def command(asked: list[str]) -> list[str]:
+    return [sys.executable, "-m", "edgellm", *asked]
+
+
+@pytest.fixture
+def run(asked: list[str], capsys: pytest.CaptureFixture[str]) -> Run:
+    """In this process; gives standard output and error."""
+
+    def run(*more: str, code: int = 0) -> tuple[str, str]:
+        with pytest.raises(SystemExit) as end:
+            main([*asked, *more])
+        output = capsys.readouterr()
+        assert end.value.code == code, output
+        return output.out, output.err
+
+    return run
+
+
+def test_from_the_verdict_to_the_table(run: Run) -> None:
+    plan, _ = run("--control", "--plan")
+    done, told = run("--epochs", "2")
 
     assert "line 61: it is no JSON" in plan
     assert "36 examples of 61 lines" in plan
     assert "once more with shuffled answers" in plan
-    assert done.stdout.startswith(plan.splitlines()[0])
-    assert "loss " in done.stderr
-    assert "right answers of 12" in done.stdout
-    assert "in its prompt: no different" in done.stdout
-    assert "other text has" in done.stdout
-    assert "edgellm run tiny:mail" in done.stdout
+    assert done.startswith(plan.splitlines()[0])
+    assert "loss " in told
+    assert "right answers of 12" in done
+    assert "in its prompt: no different" in done
+    assert "other text has" in done
+    assert "edgellm run tiny:mail" in done
 
 
-def test_json_says_the_same_for_programs(command: list[str]) -> None:
-    command += ["--name", "post", "--shots", "2", "--general", "none", "--control"]
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
-    answer = json.loads(done.stdout)
+def test_json_says_the_same_for_programs(run: Run) -> None:
+    done, told = run("--name", "post", "--shots", "2", "--general", "none", "--control", "--json")
+    answer = json.loads(done)
 
     assert (answer["schema"], answer["name"], answer["needed_bytes"]) == (1, "post", 9 * 1024**2)
     assert answer["tuned"]["model"] == "tiny:post"
     gate = answer["tuned"]["gate"]
     assert gate["zero_shot"]["n_rows"] == gate["few_shot"]["n_rows"] == gate["shuffled"]["n_rows"] == 12
     assert (gate["n_shots"], gate["forgetting"], answer["control"]) == (2, None, True)
-    assert "with shuffled answers" in done.stderr
+    assert "with shuffled answers" in told
     assert Path(answer["tuned"]["path"]).is_file()
 
 
@@ -108,15 +127,14 @@ def test_a_model_comes_of_full_tuning(command: list[str]) -> None:
     assert "Removed tiny:mail" in freed
 
 
-def test_a_plan_says_where_it_computes(command: list[str]) -> None:
-    here = subprocess.run([*command, "--device", "cpu", "--plan"], capture_output=True, text=True, check=True).stdout
-    chosen = subprocess.run([*command, "--plan", "--json"], capture_output=True, text=True, check=True).stdout
-    nowhere = subprocess.run([*command, "--device", "cuda:99"], capture_output=True, text=True, check=False)
+def test_a_plan_says_where_it_computes(run: Run) -> None:
+    here, _ = run("--device", "cpu", "--plan")
+    chosen, _ = run("--plan", "--json")
+    _, told = run("--device", "cuda:99", code=2)
 
     assert "on the processor, as asked" in here
     answer = json.loads(chosen)
     [where] = [one for one in answer["choice"]["reasons"] if one["kind"] == "tune_device_chosen"]
     assert where["device"] == answer["choice"]["settings"]["device"]
     assert (answer["device_bytes"] > 0) == (where["device"] != "cpu")
-    assert nowhere.returncode == 2
-    assert "cuda:99" in nowhere.stderr
+    assert "cuda:99" in told

@@ -15,6 +15,7 @@ import pytest
 
 from edgellm.contract.backend import Advice
 from edgellm.contract.hookspecs import hookimpl
+from edgellm.contract.manager import plugins
 from edgellm.contract.tuner import Arrays, Batch
 from edgellm.errors import BackendError
 from edgellm.types.gpu import Gpu
@@ -111,3 +112,13 @@ class ToyTuner:
 @hookimpl
 def register_tuners(register):
     register(ToyTuner())
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_threads: None) -> ToyTuner:
+    """The only tuner. The bases of its tunings load in threads, where a test does not ask for processes."""
+    tuner = ToyTuner()
+    monkeypatch.setattr(plugins(), "_tuners", {"toy": tuner})
+    install(tmp_path, monkeypatch, "gguf")
+    monkeypatch.setenv("TOY", "")
+    return tuner
