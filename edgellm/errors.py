@@ -15,7 +15,8 @@
     │   ├── BadArtifact                4   422   malformed, truncated or lying about itself
     │   ├── UnsupportedArtifact        4   422   well-formed, but this backend or build cannot open it
     │   └── UntrustedBundle            4   422   not signed, or not by the key that was asked for
-    │       └── ExpiredBundle          4   422   signed, but not meant to be used any more
+    │       ├── ExpiredBundle          4   422   signed, but not meant to be used any more
+    │       └── OlderBundle            4   422   signed, but older than what is installed
     ├── SourceError                    5   502   a model could not be fetched
     │   ├── SourceUnreachable          5   504   no network, no index, or offline asked for
     │   ├── IntegrityError             5   502   size or hash differs from what was promised
@@ -183,6 +184,15 @@ class ExpiredBundle(UntrustedBundle):
     def __init__(self, message: str, *, hint: str = "", expires: str = "") -> None:
         super().__init__(message, hint=hint)
         self.expires = expires
+
+
+class OlderBundle(UntrustedBundle):
+    """Attributes: release (of the bundle), installed (the release that it would replace)."""
+
+    def __init__(self, message: str, *, hint: str = "", release: int = 0, installed: int = 0) -> None:
+        super().__init__(message, hint=hint)
+        self.release = release
+        self.installed = installed
 
 
 class SourceError(EdgeLLMError):

@@ -40,6 +40,11 @@ class Bundle:
         """Of the manifest: what the bundle is known by."""
         return hashlib.sha256(self.content).hexdigest()
 
+    @property
+    def digest(self) -> bytes:
+        """The file that `sha256sum -c` takes."""
+        return f"{self.sha256}  {NAME}\n".encode()
+
     def require_trust(self, key: PublicKey) -> None:
         """
         Raises:

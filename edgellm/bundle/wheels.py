@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from packaging.tags import Tag
     from packaging.version import Version
 
+UNPACKED = 4  # times its size, wheels take at most once installed, with their bytecode
 MAX_METADATA_BYTES = 4 * 1024**2
 _OLDEST_GLIBC = 17  # 2.17, manylinux2014; 2.5 and 2.12 before it are served by no wheel for Python 3.11
 _OF_GLIBC_2_17 = "manylinux2014"

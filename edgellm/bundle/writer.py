@@ -76,7 +76,7 @@ def write(
             file.write(piece)
             pieces.append(sha256)
             done += len(piece)
-            progress(done, draft.bytes, content.path)
+            progress(done, draft.bytes, "packing")
         file.write(layout.closing(content.n_bytes))
         entries.append(msgspec.structs.replace(content.entry, pieces=tuple(pieces) if len(pieces) > 1 else ()))
     file.write(layout.END)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgellm.cli import bundle_install
 from edgellm.cli._options import gpu_layers, kv, models_dir, models_file, slots, think, threads
 from edgellm.cli.page import examples, say, say_json
 from edgellm.cli.words import BACKEND, MODEL, PROFILE, TASK, TOKENS, WholeNumber
@@ -33,10 +34,17 @@ public_key = click.option(
         "edgellm bundle key box.key",
         "edgellm bundle create --for raspberry-pi-5-8gb --wheels ./wheels --key box.key -o pi.edgellm",
         "edgellm bundle verify pi.edgellm --key box.key.pub",
+        "edgellm bundle install pi.edgellm --key box.key.pub --activate",
     ),
 )
 def command() -> None:
     """Make, check and install bundles for machines without a network."""
+
+
+for verb in (
+    bundle_install.install_bundle, bundle_install.show_slots, bundle_install.activate_slot, bundle_install.roll_back,
+):  # fmt: skip
+    command.add_command(verb)
 
 
 @command.command("key", epilog=examples("edgellm bundle key box.key"))

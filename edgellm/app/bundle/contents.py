@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path, PurePath
 
 import msgspec
@@ -12,9 +13,9 @@ import msgspec
 from edgellm.app import adapters as app_adapters
 from edgellm.bundle import papers, wheels
 from edgellm.bundle.layout import MTIME
-from edgellm.bundle.manifest import TargetModel
+from edgellm.bundle.manifest import Target, TargetModel
 from edgellm.bundle.papers import PackedPart
-from edgellm.bundle.wheels import Platform, Wheel
+from edgellm.bundle.wheels import UNPACKED, Platform, Wheel
 from edgellm.bundle.writer import Content
 from edgellm.contract.manager import plugins
 from edgellm.contract.source import Progress, scheme_of
@@ -24,6 +25,7 @@ from edgellm.store import adapters as stored_adapters
 from edgellm.store import manifest as records
 from edgellm.store.adapters import StoredAdapter
 from edgellm.store.library import MADE, Library
+from edgellm.store.names import safe_name
 from edgellm.types.machine import Machine
 from edgellm.types.model import ModelCard, ModelFile
 from edgellm.types.plan import Candidate
@@ -121,6 +123,22 @@ def wheel_parts(chosen: Iterable[Wheel]) -> list[PackedPart]:
     for wheel, content in texts.values():
         parts.append(PackedPart("file", content.path, "", papers.licence_of(wheel), (content,)))
     return parts
+
+
+def install_script(targets: Sequence[Target], chosen: Sequence[Sequence[Wheel]], n_bytes: int) -> Content | None:
+    """What installs the bundle where there is no EdgeLLM; None where it brings none. `n_bytes`: of models."""
+    lines = []
+    for target, of_target in zip(targets, chosen, strict=True):
+        wheel_bytes = sum(wheel.path.stat().st_size for wheel in of_target)
+        if wheel_bytes:
+            # Twice: to begin with, and in the slot.
+            room = n_bytes + 2 * (1 + UNPACKED) * wheel_bytes
+            numbers = (target.glibc.partition(".")[2], target.needed_bytes // 1024, room // 1024)
+            lines.append(" ".join(map(str, (safe_name(target.name), target.arch, target.python, *numbers))))
+    if not lines:
+        return None
+    text = resources.files("edgellm.bundle").joinpath("install.sh").read_text("utf-8")
+    return Content.of("install", text.replace("@TARGETS@", "\n".join(lines)).encode(), executable=True)
 
 
 def own(contents: Iterable[Content]) -> list[PackedPart]:

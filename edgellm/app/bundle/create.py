@@ -83,6 +83,9 @@ def create(
         for name in options.adapters:
             beside = packed.adapter(name, model, part.licence)
             parts[beside.files[0].path] = beside
+    n_bytes = sum(content.n_bytes for part in parts.values() for content in part.files)
+    if script := packed.install_script(targets, wheels, n_bytes):
+        own[script.path] = script
     every = [*parts.values(), *packed.wheel_parts(w for chosen in wheels for w in chosen), *packed.own(own.values())]
     name = options.name or safe_name(fleet.name)
     about = Manifest(

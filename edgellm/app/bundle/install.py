@@ -1,0 +1,275 @@
+"""Installing a bundle on this machine: beside what is served, checked before the first byte is written."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgellm import settings
+from edgellm.bundle import reader, slots
+from edgellm.bundle.manifest import Manifest, Target
+from edgellm.bundle.reader import Bundle
+from edgellm.bundle.slots import BundleSlot, SlotRecord, Slots
+from edgellm.bundle.unpack import unpack
+from edgellm.bundle.wheels import UNPACKED
+from edgellm.contract.source import Progress
+from edgellm.errors import NothingFits, OlderBundle, UnsupportedArtifact, UntrustedBundle, UsageError
+from edgellm.files import require_room, writing
+from edgellm.hardware.probe import probe
+from edgellm.store.library import silent
+from edgellm.types.machine import Machine
+from edgellm.units import show_memory
+
+if TYPE_CHECKING:
+    from minisign import PublicKey
+
+_SCRIPT = """#!/bin/sh
+# Serves this slot; flags of `edgellm serve` may follow.
+here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd -P)
+EDGELLM_HOME="$here/home"
+export EDGELLM_HOME
+exec {edgellm} serve {arguments} "$@"
+"""
+_UNIT = """# cp this to /etc/systemd/system/edgellm.service; it stays right when another slot is served.
+[Unit]
+Description=EdgeLLM from a bundle
+After=network.target
+
+[Service]
+ExecStart={root}/{current}/{run}
+Restart=on-failure
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class InstallOptions:
+    root: Path
+    key: PublicKey | None = None  # that it must be signed by; None = only with `unsigned`
+    unsigned: bool = False  # nobody's signature is asked for
+    target: str = ""  # "" = the only one that fits this machine
+    allow_older: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    slot: BundleSlot
+    manifest: Manifest
+    target: Target
+    is_new: bool  # False = a slot held it already
+
+
+def usual_root() -> Path:
+    return settings.current().data_dir / "bundles"
+
+
+def install(path: Path, options: InstallOptions, progress: Progress = silent) -> Installed:
+    """Install a bundle into the slot that is not served. What is served stays as it is.
+
+    Raises:
+        UntrustedBundle, ExpiredBundle, OlderBundle. BadArtifact: it is damaged. UnsupportedArtifact: it is not for this
+        machine, or its wheels cannot be installed. NothingFits: it has too little memory. DiskFull. UsageError.
+    """
+    if options.key is None and not options.unsigned:
+        hint = "give the public key with --key, or --unsigned if you trust whoever brought it"
+        raise UntrustedBundle(f"{path} would be installed without asking who made it", hint=hint)
+    two, root = Slots(options.root), options.root
+    with reader.opened(path) as bundle:
+        if options.key is not None:
+            bundle.require_trust(options.key)
+        bundle.require_date()
+        target = _target(bundle.manifest, options.target, probe())
+        _require_executables(root, bundle.manifest)
+        needed = bundle.manifest.bytes + UNPACKED * _wheel_bytes(bundle.manifest, target)
+        with writing(root, param="root"):
+            require_room(root, needed, "the bundle", hint="free space, or choose another folder with --root")
+            root.mkdir(parents=True, exist_ok=True)
+            with two.held():
+                _require_newer(bundle, two, allow_older=options.allow_older)
+                for slot in two.all():
+                    if slot.record is not None and (slot.record.sha256, slot.record.target) == (
+                        bundle.sha256, target.name,
+                    ):  # fmt: skip
+                        reader.verify(bundle)
+                        return Installed(slot, bundle.manifest, target, is_new=False)
+                return Installed(_install(bundle, target, two, progress), bundle.manifest, target, is_new=True)
+
+
+def _install(bundle: Bundle, target: Target, two: Slots, progress: Progress) -> BundleSlot:
+    slot = two.spare()
+    two.clear(slot)
+    unpack(bundle, slot.files, progress, beside=two.current())
+    edgellm = f"{shlex.quote(sys.executable)} -m edgellm"
+    if target.wheels:
+        progress(0, None, "installing EdgeLLM from its wheels")
+        _make_venv(slot, target)
+        edgellm = f'"$here/{slots.VENV}/bin/python" -m edgellm'
+    _make_home(slot, two.root)
+    _write(slot.folder / slots.RUN, _SCRIPT.format(edgellm=edgellm, arguments=shlex.join(target.serve)), 0o755)
+    unit = _UNIT.format(root=two.root.absolute(), current=slots.CURRENT, run=slots.RUN)
+    _write(slot.folder / "edgellm.service", unit, 0o644)
+    manifest = bundle.manifest
+    record = SlotRecord(name=manifest.name, release=manifest.release, sha256=bundle.sha256, target=target.name)
+    return two.finish(slot, record)
+
+
+def activate(root: Path, name: str = "") -> BundleSlot:
+    """Serve the slot of that name; "" = the one that is not served.
+
+    Raises:
+        UnsupportedArtifact: it is not whole. UsageError: the slots are being changed, or cannot be written.
+    """
+    with changing(root) as two:
+        slot = two.slot(name) if name else two.spare()
+        two.activate(slot)
+    return slot
+
+
+@contextmanager
+def changing(root: Path) -> Iterator[Slots]:
+    """
+    Raises:
+        UsageError: there are no slots, or they are being changed.
+    """
+    if not root.is_dir():
+        hint = "install a bundle first: edgellm bundle install FILE"
+        raise UsageError(f"nothing is installed in {root}", hint=hint, param="root")
+    two = Slots(root)
+    with writing(root, param="root"), two.held():
+        yield two
+
+
+def _require_newer(bundle: Bundle, two: Slots, *, allow_older: bool) -> None:
+    current, manifest = two.current(), bundle.manifest
+    if allow_older or current is None or current.record is None or current.record.name != manifest.name:
+        return
+    installed = current.record.release
+    if manifest.release < installed:
+        message = f"{manifest.name} release {manifest.release} is older than release {installed}, which is served"
+        hint = "install a newer one, or go back on purpose with --allow-older"
+        raise OlderBundle(message, hint=hint, release=manifest.release, installed=installed)
+
+
+def _target(manifest: Manifest, name: str, machine: Machine) -> Target:
+    """The target that is meant, or the only one that this machine can be.
+
+    Raises:
+        UnsupportedArtifact, NothingFits, UsageError.
+    """
+    named = [target for target in manifest.targets if name in ("", target.name)]
+    if not named:
+        hint = f"there are: {', '.join(target.name for target in manifest.targets)}"
+        raise UsageError(f"the bundle has no target {name!r}", hint=hint, param="target")
+    problems = {target.name: _unfit(target, machine) for target in named}
+    fitting = [target for target in named if not problems[target.name]]
+    if not fitting:
+        told = "; ".join(f"{name} is for {problem}" for name, problem in problems.items())
+        hint = "make a bundle for this machine: `edgellm profile --out FILE` writes what it is"
+        raise UnsupportedArtifact(f"the bundle is not for this machine: {told}", hint=hint)
+    if len(fitting) > 1:
+        names = ", ".join(target.name for target in fitting)
+        message = f"{len(fitting)} targets of the bundle fit this machine"
+        raise UsageError(message, hint=f"name one with --target: {names}", param="target")
+    target = fitting[0]
+    memory = min(machine.memory.total_bytes, machine.limits.memory_bytes or machine.memory.total_bytes)
+    if target.needed_bytes > memory:
+        what = f"{target.model.id} {target.model.quant} needs {show_memory(target.needed_bytes)} of memory"
+        message = f"{what}, this machine has {show_memory(memory)}"
+        raise NothingFits(message, hint="make a bundle for a machine of this size")
+    return target
+
+
+def _unfit(target: Target, machine: Machine) -> str:
+    """What this machine would have to be; "" = it is."""
+    if (target.os, target.arch) != (machine.os, machine.cpu.arch):
+        return f"{target.os} {target.arch}, this is {machine.os} {machine.cpu.arch}"
+    if not target.wheels:
+        return ""
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    if target.python != python:
+        return f"Python {target.python}, this is {python}"
+    name, glibc = platform.libc_ver()
+    if name != "glibc" or _version(glibc) < _version(target.glibc):
+        return f"glibc {target.glibc} or newer, this is {name or 'another library'} {glibc}".rstrip()
+    return ""
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdecimal())
+
+
+def _wheel_bytes(manifest: Manifest, target: Target) -> int:
+    return sum(entry.bytes for entry in manifest.files if entry.path in target.wheels)
+
+
+def _require_executables(root: Path, manifest: Manifest) -> None:
+    """
+    Raises:
+        UsageError: programs on that file system are not run.
+    """
+    place = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
+    if os.statvfs(place).f_flag & getattr(os, "ST_NOEXEC", 0):
+        message = f"{place} is mounted noexec, so no program of {manifest.name} would run there"
+        raise UsageError(message, hint="choose a folder on another file system with --root", param="root")
+
+
+def _make_venv(slot: BundleSlot, target: Target) -> None:
+    venv = slot.folder / slots.VENV
+    python = venv / "bin" / "python"
+    _run([sys.executable, "-m", "venv", str(venv)], "a virtual environment could not be made", "install python3-venv")
+    pip = [
+        str(python),
+        "-m",
+        "pip",
+        "install",
+        "--no-index",
+        "--no-cache-dir",
+        "--disable-pip-version-check",
+        "--quiet",
+    ]
+    wheels = str(slot.files / "wheels")
+    hint = "make the bundle with a complete folder of wheels"
+    _run([*pip, "--find-links", wheels, *target.requires], "the wheels of the bundle could not be installed", hint)
+
+
+def _run(command: Sequence[str], problem: str, hint: str) -> None:
+    """
+    Raises:
+        UnsupportedArtifact: the command fails.
+    """
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))}
+    done = subprocess.run(
+        command, env=variables | {"PIP_CONFIG_FILE": os.devnull}, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, errors="replace", check=False,
+    )  # fmt: skip
+    if done.returncode:
+        last = (done.stderr.strip() or done.stdout.strip() or "it says nothing").splitlines()[-1]
+        raise UnsupportedArtifact(f"{problem}: {last}", hint=hint)
+
+
+def _make_home(slot: BundleSlot, root: Path) -> None:
+    """EDGELLM_HOME of the slot: its models and adapters, and the measurements of both slots."""
+    data = slot.folder / slots.HOME / "data"
+    data.mkdir(parents=True)
+    (root / slots.CACHE).mkdir(exist_ok=True)
+    for name in ("models", "adapters"):
+        (slot.files / name).mkdir(exist_ok=True)
+        os.symlink(f"../../{slots.FILES}/{name}", data / name)
+    os.symlink(f"../../{slots.CACHE}", slot.folder / slots.HOME / "cache")
+
+
+def _write(path: Path, text: str, mode: int) -> None:
+    path.write_text(text)
+    path.chmod(mode)
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())

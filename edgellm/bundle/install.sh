@@ -1,0 +1,65 @@
+#!/bin/sh
+# Installs a bundle on a machine that has no EdgeLLM yet, in one command:
+#
+#     tar -xOf FILE install | sh -s -- FILE --key FILE.pub
+#
+# Further flags are those of `edgellm bundle install`; the folder is /opt/edgellm unless --root names another. Nothing is
+# written before processor, system, Python, memory and disk were found to do. EdgeLLM itself is taken from the bundle, so
+# its word on the signature is worth as much as the medium: check that with minisign first, where it matters.
+set -eu
+
+refuse() {
+    echo "install: $1" >&2
+    exit "${2:-4}"
+}
+
+[ $# -ge 1 ] || refuse "usage: tar -xOf FILE install | sh -s -- FILE --key KEY|--unsigned [--root DIR] [--target NAME]" 2
+bundle=$1
+shift
+[ -f "$bundle" ] || refuse "$bundle is no file" 2
+root=/opt/edgellm
+before=
+for argument in "$@"; do
+    case $before in --root) root=$argument ;; esac
+    case $argument in --root=*) root=${argument#--root=} ;; esac
+    before=$argument
+done
+
+arch=$(uname -m)
+command -v python3 >/dev/null || refuse "there is no python3 on this machine"
+python=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+python3 -c 'import ensurepip, venv' 2>/dev/null || refuse "this Python makes no virtual environments: install python3-venv"
+glibc=$(getconf GNU_LIBC_VERSION 2>/dev/null | sed -n 's/^glibc 2\.//p')
+memory=$(sed -n 's/^MemTotal: *\([0-9]*\) kB$/\1/p' /proc/meminfo)
+place=$root
+while [ ! -d "$place" ]; do place=$(dirname "$place"); done
+free=$(df -Pk "$place" | awk 'NR == 2 { print $4 }')
+
+fits=
+why=
+while read -r name its_arch its_python its_glibc its_memory its_room; do
+    if [ "$its_arch" != "$arch" ]; then why="$why; $name is for $its_arch, this is $arch"
+    elif [ "$its_python" != "$python" ]; then why="$why; $name is for Python $its_python, this is $python"
+    elif [ -z "$glibc" ] || [ "$glibc" -lt "$its_glibc" ]; then why="$why; $name needs glibc 2.$its_glibc, this is ${glibc:+2.}${glibc:-another library}"
+    elif [ "$memory" -lt "$its_memory" ]; then why="$why; $name needs $its_memory KiB of memory, there are $memory"
+    elif [ "$free" -lt "$its_room" ]; then why="$why; $name needs $its_room KiB in $place, there are $free"
+    else fits=$name
+    fi
+done <<TARGETS
+@TARGETS@
+TARGETS
+[ -n "$fits" ] || refuse "the bundle is not for this machine: ${why#; }"
+
+mkdir -p "$root" || refuse "$root cannot be made: choose a folder that can be written with --root"
+stage=$(mktemp -d "$root/.first.XXXXXX") || refuse "$root cannot be written: choose another folder with --root"
+trap 'rm -rf "$stage"' EXIT
+trap 'exit 130' INT TERM
+printf '#!/bin/sh\n' >"$stage/try"
+chmod +x "$stage/try"
+"$stage/try" 2>/dev/null || refuse "$root is mounted noexec: choose a folder on another file system with --root"
+
+tar -xf "$bundle" -C "$stage" wheels
+python3 -m venv "$stage/venv"
+PIP_CONFIG_FILE=/dev/null "$stage/venv/bin/python" -m pip install --no-index --no-cache-dir --disable-pip-version-check \
+    --quiet --find-links "$stage/wheels" 'edgellm[bundle]'
+EDGELLM_HOME="$stage/home" "$stage/venv/bin/python" -m edgellm bundle install "$bundle" --root "$root" --activate "$@"

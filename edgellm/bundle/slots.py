@@ -1,0 +1,155 @@
+"""Two places for what bundles bring, and one link that says which of them is served. Nothing ever writes into that one.
+
+    ROOT/
+      A/ B/           the slots
+        bundle/       files of the bundle, its manifest among them
+        home/         EDGELLM_HOME of what is served from here; measurements are those of both slots
+        venv/         EdgeLLM from the bundle's wheels, where it has any
+        run           serves the slot; flags may follow
+        slot.json     what it is; written last, so that a slot without it is not whole
+      current -> A    changed by one rename
+      cache/          measurements of this machine
+
+A process may be killed at any byte: `current` leads to a whole slot before and after.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from edgellm.bundle.manifest import NAME, Manifest, decode
+from edgellm.errors import UnsupportedArtifact, UsageError
+from edgellm.files import locked, read_regular, write_atomic
+
+SLOTS = ("A", "B")
+CURRENT, CACHE, RECORD, FILES, HOME, VENV, RUN = "current", "cache", "slot.json", "bundle", "home", "venv", "run"
+SCHEMA = 1
+_MAX_BYTES = 64 * 1024
+
+
+class SlotRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What a whole slot holds."""
+
+    name: str  # of the bundle
+    release: int
+    sha256: str  # of its manifest
+    target: str
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True, slots=True)
+class BundleSlot:
+    """One of the two. `record` is None where it is not whole."""
+
+    name: str
+    folder: Path
+    record: SlotRecord | None
+
+    @property
+    def files(self) -> Path:
+        return self.folder / FILES
+
+    def manifest(self) -> Manifest:
+        """Of the bundle that it was installed from.
+
+        Raises:
+            OSError, ArtifactError: it is not whole.
+        """
+        from edgellm.bundle import manifest
+
+        return decode(read_regular(self.files / NAME, manifest.MAX_BYTES))
+
+
+class Slots:
+    """The slots under `root`. `held` is for whoever changes them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def all(self) -> list[BundleSlot]:
+        return [self.slot(name) for name in SLOTS]
+
+    def slot(self, name: str) -> BundleSlot:
+        folder = self.root / name
+        try:
+            record = msgspec.json.decode(read_regular(folder / RECORD, _MAX_BYTES), type=SlotRecord)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            record = None
+        return BundleSlot(name, folder, record)
+
+    def current(self) -> BundleSlot | None:
+        """The one that is served; None where nothing is yet."""
+        try:
+            name = os.readlink(self.root / CURRENT)
+        except OSError:
+            return None
+        return self.slot(name) if name in SLOTS else None
+
+    def spare(self) -> BundleSlot:
+        """The one that is not served, to be written."""
+        current = self.current()
+        return self.slot(SLOTS[1] if current is not None and current.name == SLOTS[0] else SLOTS[0])
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Nobody else changes slots meanwhile.
+
+        Raises:
+            UsageError: somebody does.
+        """
+
+        def busy() -> None:
+            raise UsageError(f"another process changes the slots in {self.root}", hint="try again later", param="root")
+
+        with locked(self.root / ".lock", busy):
+            yield
+
+    def clear(self, slot: BundleSlot) -> None:
+        """Empty a slot that is not served. It is not whole from the first step on."""
+        (slot.folder / RECORD).unlink(missing_ok=True)
+        if slot.folder.exists():
+            sync_folder(slot.folder)
+        shutil.rmtree(slot.folder, ignore_errors=True)
+        for left in self.root.glob(f".{CURRENT}.*"):  # by a process that was killed
+            left.unlink(missing_ok=True)
+        slot.folder.mkdir(parents=True)
+
+    def finish(self, slot: BundleSlot, record: SlotRecord) -> BundleSlot:
+        """From now on it is whole."""
+        content = msgspec.json.format(msgspec.json.encode(record)) + b"\n"
+        os.sync()  # what pip wrote
+        write_atomic(slot.folder / RECORD, content, sync=True)
+        sync_folder(slot.folder)
+        sync_folder(self.root)
+        return BundleSlot(slot.name, slot.folder, record)
+
+    def activate(self, slot: BundleSlot) -> None:
+        """Serve this one.
+
+        Raises:
+            UnsupportedArtifact: it is not whole.
+        """
+        if slot.record is None:
+            hint = "install a bundle first: edgellm bundle install FILE"
+            raise UnsupportedArtifact(f"slot {slot.name} in {self.root} holds nothing that is whole", hint=hint)
+        link = self.root / f".{CURRENT}.{uuid.uuid4().hex[:8]}"
+        os.symlink(slot.name, link)
+        os.replace(link, self.root / CURRENT)
+        sync_folder(self.root)
+
+
+def sync_folder(folder: Path) -> None:
+    """Force names in a folder to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,234 @@
+"""A bundle is installed beside what is served, or refused before anything is written."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+from support import bundles
+from support.refusals import check_refusal, refuses
+
+from edgellm.app.bundle import install
+from edgellm.app.bundle.install import InstallOptions
+from edgellm.bundle.slots import Slots
+from edgellm.cli.main import cli
+from edgellm.errors import (
+    BadArtifact,
+    DiskFull,
+    ExpiredBundle,
+    NothingFits,
+    OlderBundle,
+    UnsupportedArtifact,
+    UntrustedBundle,
+    UsageError,
+)
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links of a POSIX system")
+
+HERE = {"arch": platform.machine(), "os": platform.system().lower()}
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "x.edgellm"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "root"
+
+
+def make(path: Path, *, more: dict[str, Any] | None = None, **changes: Any) -> Path:
+    bundles.make(path, targets=(bundles.target(**HERE | (more or {})),), **changes)
+    return path
+
+
+def put(path: Path, root: Path, **options: Any) -> install.Installed:
+    return install.install(path, InstallOptions(root, **{"key": bundles.PUBLIC} | options))
+
+
+def invoke(*arguments: str | Path, code: int = 0) -> Result:
+    result = CliRunner().invoke(cli, ["bundle", *map(str, arguments)])
+    assert (result.exception is None) == (code == 0), result.output
+    return result
+
+
+def test_it_is_installed_and_served_once_it_is_activated(path, root):
+    done = put(make(path), root)
+    assert done.is_new
+    assert Slots(root).current() is None
+    install.activate(root, done.slot.name)
+
+    current = root / "current"
+    home = current / "home" / "data" / "models"
+    assert (home / bundles.FOLDER.partition("/")[2] / "toy.gguf").exists()
+    script = (current / "run").read_text()
+    assert f"exec {sys.executable} -m edgellm serve toy:F32" in script
+    assert f"ExecStart={current}/run" in (current / "edgellm.service").read_text()
+    assert os.access(current / "run", os.X_OK)
+
+
+def test_the_same_again_changes_nothing(path, root):
+    first = put(make(path), root)
+    again = put(path, root)
+
+    assert (first.slot.name, again.slot.name, again.is_new) == ("A", "A", False)
+
+
+def test_an_update_and_a_way_back(path, root):
+    for release in (1, 2):
+        done = put(make(path, release=release), root)
+        install.activate(root, done.slot.name)
+    assert Slots(root).current().record.release == 2
+
+    assert install.activate(root).record.release == 1
+    assert Slots(root).current().record.release == 1
+
+
+def test_an_older_release_is_installed_on_purpose_only(path, root):
+    install.activate(root, put(make(path, release=3), root).slot.name)
+    make(path, release=2)
+
+    with refuses(OlderBundle, release=2, installed=3):
+        put(path, root)
+    assert put(path, root, allow_older=True).is_new
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_nobody_is_trusted_unasked(signed, path, root):
+    make(path, signed=signed)
+
+    with refuses(UntrustedBundle):
+        put(path, root, key=None)
+    with refuses(UntrustedBundle):
+        put(make(path, signed=False), root)
+    assert not root.exists()
+    assert put(path, root, key=None, unsigned=True).is_new
+
+
+REFUSED = {
+    "processor": ({"arch": "riscv64"}, UnsupportedArtifact),
+    "system": ({"os": "plan9"}, UnsupportedArtifact),
+    "memory": ({"needed_bytes": 2**49}, NothingFits),
+    "python": ({"python": "3.1", "glibc": "2.17", "wheels": ("run",)}, UnsupportedArtifact),
+    "glibc": ({"python": PYTHON, "glibc": "2.999", "wheels": ("run",)}, UnsupportedArtifact),
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs glibc")
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_is_for_another_machine_is_refused_before_anything_is_written(what, path, root):
+    changes, kind = REFUSED[what]
+
+    with refuses(kind, varies=r"this is \S+ \S+|this is \d\.\d+|has [\d.]+ GiB|this is glibc [\d.]+"):
+        put(make(path, more=changes), root)
+    assert not root.exists()
+
+
+def test_one_that_expired_is_refused(path, root):
+    with refuses(ExpiredBundle, expires="2020-01-01"):
+        put(make(path, expires="2020-01-01"), root)
+    assert not root.exists()
+
+
+def test_too_little_room_is_noticed_before_anything_is_written(path, root, monkeypatch):
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr("shutil.disk_usage", lambda place: usage)
+
+    with refuses(DiskFull, varies=r"[\d.]+ [kM]B"):
+        put(make(path), root)
+    assert not root.exists()
+
+
+def test_one_of_two_that_fit_is_named(path, root):
+    bundles.make(path, targets=tuple(bundles.target(**HERE, name=name) for name in ("one", "two")))
+
+    with refuses(UsageError, param="target"):
+        put(path, root)
+    with refuses(UsageError, param="target"):
+        put(path, root, target="three")
+    assert put(path, root, target="two").target.name == "two"
+
+
+def test_a_damaged_one_leaves_what_is_served(path, root):
+    install.activate(root, put(make(path), root).slot.name)
+    make(path, release=2)
+    content = path.read_bytes()
+    path.write_bytes(content[:-2000] + b"\1" + content[-1999:])
+
+    with refuses(BadArtifact):
+        put(path, root)
+    assert [slot.record and slot.record.release for slot in Slots(root).all()] == [1, None]
+    assert Slots(root).current().name == "A"
+
+
+def test_wheels_that_cannot_be_installed_leave_no_whole_slot(path, root):
+    broken = bundles.Content.of("wheels/core-1.0-py3-none-any.whl", b"PK")
+    target = {"python": PYTHON, "glibc": "2.17", "wheels": (broken.path,), "requires": ("core",)}
+    bundles.make(path, [*bundles.contents(), broken], targets=(bundles.target(**HERE | target),))
+
+    with refuses(UnsupportedArtifact, varies=r"installed: .*"):
+        put(path, root)
+    assert Slots(root).all()[0].record is None
+
+
+def test_each_step_is_a_command_with_json(path, root, tmp_path):
+    make(path)
+    (tmp_path / "key.pub").write_bytes(bytes(bundles.PUBLIC) + b"\n")
+    done = json.loads(invoke("install", path, "--root", root, "--key", tmp_path / "key.pub", "--json").stdout)
+    assert (done["slot"], done["new"], done["activated"]) == ("A", True, False)
+    assert json.loads(invoke("activate", "A", "--root", root, "--json").stdout)["release"] == 1
+    shown = json.loads(invoke("slots", "--root", root, "--json").stdout)
+    assert (shown["current"], [row.get("release") for row in shown["slots"]]) == ("A", [1, None])
+    check_refusal(invoke("rollback", "--root", root, code=4).exception, UnsupportedArtifact)
+    assert "served" in invoke("slots", "--root", root).stdout
+
+
+def test_nothing_to_activate(root):
+    with refuses(UsageError, param="root"):
+        install.activate(root)
+
+
+def test_a_click_error_is_none_of_ours(root):
+    with pytest.raises(click.UsageError):
+        cli.main(["bundle", "activate", "C"], standalone_mode=False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("box nocpu 3.11 17 1 1", 4),
+        (f"box {platform.machine()} 3.1 17 1 1", 4),
+        (f"box {platform.machine()} @PYTHON@ 999 1 1", 4),
+        (f"box {platform.machine()} @PYTHON@ 17 999999999999 1", 4),
+        (f"box {platform.machine()} @PYTHON@ 17 1 999999999999", 4),
+        ("", 2),
+    ],
+)
+def test_the_script_checks_before_it_writes(line, code, tmp_path):
+    """With the Python that it would find."""
+    script = (Path(install.__file__).parents[2] / "bundle" / "install.sh").read_text()
+    python = subprocess.run(
+        ["python3", "-c", 'import sys; print("%d.%d" % sys.version_info[:2])'],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    text = script.replace("@TARGETS@", line.replace("@PYTHON@", python))
+    (tmp_path / "x.edgellm").touch()
+    given = [str(tmp_path / "x.edgellm"), "--root", str(tmp_path / "root")] if line else []
+    done = subprocess.run(["sh", "-s", "--", *given], input=text, capture_output=True, text=True, check=False)
+
+    assert done.returncode == code, done.stderr
+    assert done.stderr.startswith("install: ")
+    assert not (tmp_path / "root").exists()
