@@ -30,11 +30,15 @@ class Pages(Server):
         self.pages: list[Any] = []
         self.following = ""  # where the next one is said to be; "" = here
         self.is_endless = False
+        self.moved_to = ""  # where the first page is said to be now; "" = here
         self.tokens: list[str | None] = []
 
     def answer(self, request: Handler, *, body: bool) -> None:
         number = len(self.tokens)
         self.tokens.append(request.headers.get("Authorization"))
+        if self.moved_to and not number:
+            request.send(307, b"", {"Location": self.moved_to})
+            return
         page = self.pages[min(number, len(self.pages) - 1)]
         content = page if isinstance(page, bytes) else json.dumps(page).encode()
         link = {"Link": f'<{self.following or self.url + "/api/next"}>; rel="next"'}
@@ -123,3 +127,21 @@ def test_no_other_server_is_asked_for_the_rest(pages: Pages, following: str) -> 
     with refuses(SourceError):
         listed()
     assert len(pages.tokens) == 1
+
+
+def test_a_repository_that_was_renamed_is_found_under_its_new_name(pages: Pages) -> None:
+    pages.pages, pages.moved_to = [[], [entry()]], "/api/models/new/r/tree/main"
+
+    assert [file.path for file in listed()] == ["m.gguf"]
+    assert pages.tokens == ["Bearer secret"] * 2
+
+
+def test_no_other_server_is_asked_in_its_place(pages: Pages) -> None:
+    other = Pages()
+    other.pages = [[entry()]]
+    pages.pages, pages.moved_to = [[]], other.url
+
+    with refuses(SourceError):
+        listed()
+    assert (len(pages.tokens), other.tokens) == (1, [])
+    other.close()

@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import msgspec
 
@@ -82,19 +82,31 @@ class Listing:
         if self._n_pages == MAX_PAGES:
             raise SourceError(f"{self._what} has more than {MAX_PAGES} pages", hint=_HINT)
         self._n_pages += 1
-        with get_session().stream("GET", self._next, headers=self._headers, timeout=http.TIMEOUT_S) as response:
+        asking = get_session().stream(
+            "GET", self._next, headers=self._headers, timeout=http.TIMEOUT_S, follow_redirects=False
+        )
+        with asking as response:
             page = self._received(response)
+        if page.is_redirect:  # of a repository that was renamed
+            self._next = self._here(urljoin(self._next, page.headers["Location"]))
+            return []
         hf_raise_for_status(page)
-        following = page.links.get("next", {}).get("url", "")
-        # The token goes along.
-        if following and urlsplit(following)[:2] != urlsplit(self._endpoint)[:2]:
-            where = http.redacted(following)
-            raise SourceError(f"{self._what} goes on at {where}, which is another server", hint=_HINT)
-        self._next = following
+        self._next = self._here(page.links.get("next", {}).get("url", ""))
         try:
             return msgspec.json.decode(page.content, type=list[ListedFile])
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise SourceError(f"{self._what} is not as the hub writes it: {error}", hint=_HINT) from error
+
+    def _here(self, address: str) -> str:
+        """The address of what comes next, "" = nothing. The token goes along, and others must not be asked for us.
+
+        Raises:
+            SourceError: it is another server's.
+        """
+        if address and urlsplit(address)[:2] != urlsplit(self._endpoint)[:2]:
+            where = http.redacted(address)
+            raise SourceError(f"{self._what} goes on at {where}, which is another server", hint=_HINT)
+        return address
 
     def _received(self, response: httpx2.Response) -> httpx2.Response:
         """The whole page."""
