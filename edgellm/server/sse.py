@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -31,6 +31,8 @@ T = TypeVar("T")
 KEEP_ALIVE_S = 7.0
 COMMENT = b": wait\n\n"
 DONE = b"data: [DONE]\n\n"
+# Tokens with logprobs, of events that come together. More, as those of a whole prompt, take a while to write.
+MANY_LOGPROBS = 64
 _HEADERS = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # otherwise nginx holds tokens back
@@ -51,6 +53,10 @@ class Chunks(ABC):
     @abstractmethod
     def last(self, done: Done) -> bytes:
         """The end of a choice, and of the stream where no other is open."""
+
+    def are_long(self, events: Sequence[Event]) -> bool:
+        """Whether the chunks of these take a while to write."""
+        return sum(len(event.logprobs) for event in events if isinstance(event, Delta)) > MANY_LOGPROBS
 
     def progress(self, prefill: Prefill) -> bytes:
         """How much of a prompt has been read, where the request asked for it."""
@@ -103,9 +109,9 @@ class EventStream:
         await send({"type": "http.response.start", "status": 200, "headers": self._headers()})
         keeping = asyncio.create_task(self._keep_alive(send))
         try:
-            await self._put(send, self._encode(await self._first))
+            await self._put(send, await self._written(await self._first))
             async for events in self._event_lists:
-                await self._put(send, self._encode(events))
+                await self._put(send, await self._written(events))
         except Exception as error:
             # The status has been sent, so the error is sent as an event; OpenAI's clients raise it.
             if errors.status_of(error) == 500:
@@ -131,6 +137,11 @@ class EventStream:
 
     def _headers(self) -> list[tuple[bytes, bytes]]:
         return [(b"content-type", self._chunks.media_type), *_HEADERS]
+
+    async def _written(self, events: list[Event]) -> bytes:
+        if self._chunks.are_long(events):
+            return await asyncio.to_thread(self._encode, events)  # not in the event loop that all streams share
+        return self._encode(events)
 
     def _encode(self, events: list[Event]) -> bytes:
         chunks = self._chunks

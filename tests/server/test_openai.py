@@ -228,6 +228,18 @@ def test_logprobs_of_a_completion(live: Live) -> None:
     assert all(token in top and len(top) == 2 for token, top in zip(told["tokens"], told["top_logprobs"], strict=True))
 
 
+def test_logprobs_of_a_long_prompt_are_streamed_from_beside_the_event_loop(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = calls_off_loop(monkeypatch, TextChunks, "text")
+    body = {"prompt": "a" * 300, "logprobs": 1, "echo": True, "max_tokens": 1, "stream": True}
+    first, *_ = events(live.post("/v1/completions", body))
+
+    assert len(first["choices"][0]["logprobs"]["tokens"]) >= 300
+    assert written
+    assert all(written)
+
+
 def test_whole_answers_are_written_beside_the_event_loop(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     texts, chats = calls_off_loop(monkeypatch, TextChunks, "whole"), calls_off_loop(monkeypatch, ChatChunks, "whole")
     body = {"prompt": ["abc", "d"], "logprobs": 1, "echo": True, "max_tokens": 1}

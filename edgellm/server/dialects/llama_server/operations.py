@@ -179,7 +179,7 @@ async def _tokens(served: ServedModel, request: Request, body: TokenizeBody) -> 
         special = body.parse_special is not False
         tokens = await served.llm.atokenize(body.content, special=special, add_bos=bool(body.add_special))
         pieces = await served.llm.apieces(tokens) if body.with_pieces else []
-        return await asyncio.to_thread(_told, tokens, pieces) if pieces else JSONResponse({"tokens": tokens})
+        return await asyncio.to_thread(_told, tokens, pieces)
 
 
 async def _text(served: ServedModel, request: Request, body: DetokenizeBody) -> JSONResponse:
@@ -188,9 +188,9 @@ async def _text(served: ServedModel, request: Request, body: DetokenizeBody) -> 
 
 
 def _told(tokens: Sequence[int], pieces: Sequence[bytes]) -> JSONResponse:
-    """There may be a million of them."""
+    """There may be a million of them. `pieces`: of each; empty = they are not told."""
     told = ({"id": token, "piece": _piece(piece)} for token, piece in zip(tokens, pieces, strict=True))
-    return JSONResponse({"tokens": json_list(told, 4096)})
+    return JSONResponse({"tokens": json_list(told if pieces else tokens, 4096)})
 
 
 def _piece(piece: bytes) -> str | list[int]:

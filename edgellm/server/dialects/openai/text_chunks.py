@@ -37,6 +37,12 @@ class TextChunks(OpenAIChunks):
             self._prompts.setdefault(event.choice // self._body.n_drawn, []).append(event)
         return True
 
+    def are_long(self, events: Sequence[Event]) -> bool:
+        """The logprobs of a prompt are told at the beginning of each choice."""
+        tells_prompt = self._body.echo and self._body.logprobs is not None
+        begins = tells_prompt and any(event.choice not in self._begun for event in events)
+        return begins or super().are_long(events)
+
     def _begin(self, number: int, delta: Delta | None) -> list[dict[str, Any]]:
         text, tokens = self._prompt(number // self._body.n_drawn)
         if not text and not tokens:
