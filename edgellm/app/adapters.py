@@ -104,7 +104,7 @@ def beside(plan: LaunchPlan, adapters: Sequence[AskedAdapter], *, answering: str
         return plan
     files = for_model(adapters, plan.artifact, plan.backend)
     n_bytes = sum(file.bytes for file in files)
-    footprint: Footprint | None = plan.footprint and replace(plan.footprint, adapter_bytes=n_bytes)
+    footprint: Footprint | None = plan.footprint and structs.replace(plan.footprint, adapter_bytes=n_bytes)
     reasons = (*plan.reasons, AdaptersBeside(tuple(file.name for file in files), n_bytes))
     answers_with: AdapterSet = ((answering, 1.0),) if answering else ()
     return replace(plan, adapters=files, footprint=footprint, reasons=reasons, answers_with=answers_with)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from msgspec import structs
+
 from edgellm import explain
 from edgellm.catalog import lookup
 from edgellm.contract import answers
@@ -166,7 +168,7 @@ def with_own_footprint(plan: LaunchPlan) -> LaunchPlan:
         run = replace(run, mmap=False)
         own = answers.footprint(backend, plan.artifact, run) or own
     tables = footprint.grammar_bytes(plan.artifact.shape) if plan.artifact.shape is not None else 0
-    own = replace(own, parent_bytes=footprint.PARENT_BYTES, grammar_bytes=tables)
+    own = structs.replace(own, parent_bytes=footprint.PARENT_BYTES, grammar_bytes=tables)
     return replace(plan, settings=run, reasons=reasons, footprint=own)
 
 

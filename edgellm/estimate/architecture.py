@@ -71,7 +71,10 @@ def numbers(part: Tensor, parts: Sequence[Tensor], n_expert: int) -> Sequence[in
     It counts the tensors of a kind, those that hold values together; of a mixture it reads the number in the name.
     """
     if part.role in VALUES:
-        order = sorted(layer for other in parts if other.role in VALUES for layer in other.layers)
+        alike = [other for other in parts if other.role in VALUES]
+        if len(alike) == 1:
+            return range(len(part.layers))
+        order = sorted(layer for other in alike for layer in other.layers)
         count = {layer: number for number, layer in enumerate(order)}
         return tuple(count[layer] for layer in part.layers)
     return part.layers if n_expert else range(len(part.layers))

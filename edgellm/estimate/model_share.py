@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
+
+from msgspec import Struct
 
 from edgellm.estimate import architecture
 from edgellm.estimate.tensor_types import TYPES
@@ -11,8 +13,7 @@ from edgellm.estimate.weights import Weights, ranked
 from edgellm.types.model import Shape
 
 
-@dataclass(frozen=True, slots=True)
-class ModelShare:
+class ModelShare(Struct, frozen=True):
     """Shares from 0 to 1."""
 
     blocks: float = 1.0  # of the layers, with their cache
@@ -46,11 +47,13 @@ def table_params(shape: Shape, weights: Weights) -> tuple[str, int]:
     return (max(fits, key=lambda kind: TYPES[kind].bits_per_weight), table) if fits else ("", 0)
 
 
-@lru_cache(maxsize=1024)  # asked by the device and by those that have the rest
 def streamed_by(share: ModelShare, shape: Shape, weights: Weights) -> Weights:
     """`weights` with what a token reads of them on one device; the total stays the file's."""
-    if share == WHOLE:
-        return weights
+    return weights if share == WHOLE else _streamed_by(share, shape, weights)
+
+
+@lru_cache(maxsize=4096)  # asked by the device and by those that have the rest
+def _streamed_by(share: ModelShare, shape: Shape, weights: Weights) -> Weights:
     counts = dict(weights.streamed_params)
     kind, table = table_params(shape, weights)
     if table:

@@ -14,7 +14,7 @@ from edgellm.types.model import Shape
 from edgellm.types.priors import Repacking
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=4096)
 def repacked_bytes(
     shape: Shape, quant: str, repacking: Repacking, own_types: tuple[tuple[str, str], ...] = ()
 ) -> tuple[int, int]:

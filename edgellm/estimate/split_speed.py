@@ -7,7 +7,9 @@ GPUs, section 2; `tests/estimate/test_split_speed.py` has the published rows tha
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from msgspec import Struct
 
 from edgellm.estimate import speed
 from edgellm.estimate.footprint import UBATCH
@@ -24,8 +26,7 @@ SWITCH_S = 40e-6  # from one device to the next and back: activations are copied
 OFFLOADED_BATCH = 32  # tokens from which weights in RAM are multiplied on the GPU (GGML_OP_OFFLOAD_MIN_BATCH)
 
 
-@dataclass(frozen=True, slots=True)
-class GpuPart:
+class GpuPart(Struct, frozen=True):
     """What one GPU holds."""
 
     gpu: Gpu
@@ -33,8 +34,7 @@ class GpuPart:
     share: ModelShare
 
 
-@dataclass(frozen=True, slots=True)
-class SplitTime:
+class SplitTime(Struct, frozen=True):
     """Seconds of one token, and between which times it is expected."""
 
     seconds: float

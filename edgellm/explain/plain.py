@@ -39,12 +39,14 @@ def facts(fact: Fact | None) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """A dataclass, a mapping or a sequence as JSON would have it, as `msgspec.to_builtins` makes it of all but facts.
+    """A dataclass, struct, mapping or sequence as JSON has it, as `msgspec.to_builtins` makes it of all but facts.
 
     What is `reason` or `basis` in it is a sentence, and `reason_facts` or `basis_facts` beside it the data.
     """
     if dataclasses.is_dataclass(value):
         return _plain_items({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
+    if isinstance(value, msgspec.Struct) and not isinstance(value, Fact):
+        return _plain_items({name: getattr(value, name) for name in value.__struct_fields__})
     if isinstance(value, Mapping):
         return _plain_items(value)
     if isinstance(value, tuple | list):

@@ -107,6 +107,8 @@ class Corrections:
         )
 
     def of(self, backend: str, model: str, quant: str, kv_type: str = "f16") -> Correction:
+        if not (self.rows or self.files or self.backends):  # asked of every option
+            return NONE
         own = self.rows.get((backend, model, quant, kv_type)) or self.files.get((backend, model, quant))
         own = own or self.models.get((backend, model)) or self.families.get((backend, family(quant)))
         return own or self.backends.get(backend, NONE)

@@ -82,7 +82,7 @@ def slowed(choice: Candidate, load: float, scenario: Scenario) -> tuple[Candidat
     processors = scenario.machine.cpu.threads
 
     def beside(rate: Rate, threads: int) -> Rate:
-        return replace(rate, low=rate.low * _left(least_share(load, processors, threads), cpu_share(rate)))
+        return structs.replace(rate, low=rate.low * _left(least_share(load, processors, threads), cpu_share(rate)))
 
     decode, prefill = beside(choice.decode, choice.threads), beside(choice.prefill, choice.threads_batch)
     counts, before = (prefill, choice.prefill) if scenario.request.task == "embed" else (decode, choice.decode)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
+from msgspec import structs
+
 from edgellm.history.corrections import Correction
 from edgellm.selection.placement import Placement
 from edgellm.types.basis import Corrected
@@ -40,4 +42,4 @@ def with_resident(predicted: Footprint, factor: float) -> Footprint:
     if factor == 1.0:
         return predicted
     more = round(predicted.resident_bytes * (factor - 1))
-    return replace(predicted, process_bytes=max(0, predicted.process_bytes + more))
+    return structs.replace(predicted, process_bytes=max(0, predicted.process_bytes + more))

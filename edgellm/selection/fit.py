@@ -10,6 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from msgspec import structs
+
 from edgellm.errors import BackendUnavailable, NothingFits
 from edgellm.estimate import quality
 from edgellm.selection.backend_facts import BackendFacts
@@ -200,7 +202,7 @@ def _fit_report(run: _Run, siblings: Sequence[Option], adapter_bytes: int, probl
     if request.kv_type is not None and chosen.backend:
         problems.append(chosen.facts.refuses_cache(chosen.kv_type, chosen.shape))
     candidate = chosen.beside().candidate(ctx)
-    footprint = replace(candidate.footprint, adapter_bytes=adapter_bytes)
+    footprint = structs.replace(candidate.footprint, adapter_bytes=adapter_bytes)
     others = [o for o in siblings if o.backend == chosen.backend]
     return FitReport(
         candidate=replace(candidate, footprint=footprint),

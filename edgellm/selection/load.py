@@ -9,8 +9,8 @@ scratch of its own for one batch, and the context of its driver.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 
 from edgellm.estimate.device_scratch import Scratch, block_caches
@@ -22,32 +22,17 @@ from edgellm.types.model import Shape
 from edgellm.types.plan import Footprint
 
 
-@dataclass(frozen=True)
 class Load:
     """A model with `slots` caches of `ctx` tokens. `on_cpu(ubatch)` is what it takes where no GPU takes part."""
 
-    shape: Shape
-    sizes: Layers
-    ctx: int
-    slots: int
-    on_cpu: Callable[[int], Footprint]
-    _batches: dict[int, _Batch] = field(default_factory=dict, init=False, repr=False, compare=False)
-
-    @property
-    def n_blocks(self) -> int:
-        return len(self.sizes.blocks)
-
-    @property
-    def total(self) -> int:
-        return self.n_blocks + 1
-
-    @cached_property
-    def sums(self) -> Sums:
-        return sums_of(self.sizes)
-
-    @property
-    def has_experts(self) -> bool:
-        return self.sums.experts[-1] > 0
+    def __init__(self, shape: Shape, sizes: Layers, ctx: int, slots: int, on_cpu: Callable[[int], Footprint]) -> None:
+        self.sizes, self.slots, self.on_cpu = sizes, slots, on_cpu
+        self._shape, self._ctx = shape, ctx
+        self.n_blocks = len(sizes.blocks)
+        self.total = self.n_blocks + 1
+        self.sums = sums_of(sizes)
+        self.has_experts = self.sums.experts[-1] > 0
+        self._batches: dict[int, _Batch] = {}
 
     def alone(self) -> Placement:
         return Placement(self.on_cpu(UBATCH), self.n_blocks)
@@ -55,9 +40,9 @@ class Load:
     def _batch(self, ubatch: int) -> _Batch:
         batch = self._batches.get(ubatch)
         if batch is None:
-            caches = block_caches(self.shape, self.on_cpu(ubatch).kv_bytes, self.ctx, ubatch)
-            scratch = Scratch(self.shape, self.sizes, caches, self.ctx, self.slots, ubatch)
-            batch = self._batches[ubatch] = _Batch(_caches_before(caches), scratch)
+            caches = block_caches(self._shape, self.on_cpu(ubatch).kv_bytes, self._ctx, ubatch)
+            scratch = Scratch(self._shape, self.sizes, caches, self._ctx, self.slots, ubatch)
+            batch = self._batches[ubatch] = _Batch(self.sums, self.sizes.output, _caches_before(caches), scratch)
         return batch
 
     def kv_bytes(self, first: int, end: int, ubatch: int) -> int:
@@ -81,22 +66,36 @@ class Load:
 
         The output table comes on top.
         """
-        scratch = self._batch(ubatch).scratch.reserved_bytes(first, experts)
-        # What is copied there for a step comes back as a cache of its own.
+        return self.room(device, first, ubatch) - self._batch(ubatch).scratch.reserved_bytes(first, experts)
+
+    def room(self, device: UsableGpu, first: int, ubatch: int) -> int:
+        """Of a device, beside the driver's context and what is copied there for a step, which is a cache of its own."""
         again = 0 if self.copied_bytes(device) == 0 else self.kv_bytes(first, self.n_blocks, ubatch)
-        return device.room_bytes - device.context_bytes - scratch - again
+        return device.room_bytes - device.context_bytes - again
+
+    def needs(self, ubatch: int) -> Callable[[int, int], int]:
+        """`needed(first, experts)`: of `room`, what the device takes that holds everything from block `first` on."""
+        return self._batch(ubatch).needed_bytes
 
     def copied_bytes(self, device: UsableGpu) -> int:
         """As `UsableGpu.copied_bytes`."""
         return device.copied_bytes(self.on_cpu(UBATCH).kv_bytes, self.slots)
 
 
-@dataclass(frozen=True, slots=True)
 class _Batch:
     """What depends on how many tokens are computed at once."""
 
-    caches: tuple[int, ...]  # of the blocks before each
-    scratch: Scratch
+    def __init__(self, sums: Sums, output: int, caches: tuple[int, ...], scratch: Scratch) -> None:
+        """`caches`: of the blocks before each."""
+        self.caches, self.scratch = caches, scratch
+        self._blocks, self._routed = sums.blocks, sums.experts
+        self._everything = sums.blocks[-1] + caches[-1] + output
+
+    def needed_bytes(self, first: int, experts: int) -> int:
+        """Weights, cache and scratch: asked of many placements, so it adds up what is summed already."""
+        away = self._routed[experts] - self._routed[first] if experts > first else 0
+        gone = self._blocks[first] + self.caches[first] + away
+        return self._everything - gone + self.scratch.reserved_bytes(first, experts)
 
 
 @lru_cache(maxsize=4096)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
+
+from msgspec import Struct
 
 from edgellm.estimate.footprint import UBATCH
 from edgellm.estimate.model_share import ModelShare
@@ -14,8 +15,7 @@ from edgellm.types.refusal import LayersDoNotFit, WholeModelOnly
 from edgellm.types.request import ALL_LAYERS
 
 
-@dataclass(frozen=True, slots=True)
-class DevicePart:
+class DevicePart(Struct, frozen=True):
     """What one GPU holds."""
 
     device: UsableGpu
@@ -26,8 +26,7 @@ class DevicePart:
     n_bytes: int  # all that it takes of its memory; 0 where that is the machine's
 
 
-@dataclass(frozen=True)
-class Placement:
+class Placement(Struct, frozen=True, dict=True):
     """One way to run a model: `parts` on GPUs, the rest on the processor, which takes `footprint` of RAM."""
 
     footprint: Footprint
@@ -64,10 +63,15 @@ class Placement:
         return any(part.device.unified for part in self.parts)
 
     @cached_property
+    def held(self) -> tuple[object, ...]:
+        """Equal for placements that differ in bytes and in how prompts are read only."""
+        held = tuple((part.device.name, part.blocks, part.experts_away) for part in self.parts)
+        return (held, self.experts_away, self.copied_bytes)
+
+    @property
     def place(self) -> tuple[object, ...]:
         """Equal for placements that differ in bytes only."""
-        held = tuple((part.device.name, part.blocks, part.experts_away) for part in self.parts)
-        return (held, self.experts_away, self.ubatch, self.copied_bytes)
+        return (self.held, self.ubatch)
 
     @cached_property
     def gpu_place(self) -> GpuPlace:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from msgspec import Struct
+
 from edgellm.estimate import gpu_speed, split_speed
 from edgellm.estimate.footprint import UBATCH
 from edgellm.estimate.speed import banded
@@ -12,6 +14,7 @@ from edgellm.estimate.split_speed import GpuPart
 from edgellm.estimate.weights import Weights
 from edgellm.selection.placement import DevicePart, Placement
 from edgellm.selection.provider_speed import STREAM_BAND, by_provider, link_gb_s
+from edgellm.selection.usable_gpu import UsableGpu
 from edgellm.types.basis import PredictedSplit, PredictedStream
 from edgellm.types.calibration import Calibration
 from edgellm.types.machine import Machine
@@ -38,8 +41,7 @@ class Runner:
     kv_type: str = "f16"  # of the part of the cache that it reads
 
 
-@dataclass(frozen=True, slots=True)
-class PlacedRates:
+class PlacedRates(Struct, frozen=True):
     """Decode and prompts of one placement."""
 
     decode: Rate
@@ -63,10 +65,13 @@ def cautious(rate: Rate, sure: bool) -> float:
 
 
 def is_sure(placement: Placement) -> bool:
-    if any(part.device.provider is not None for part in placement.parts):
-        return False
-    gpus = [part.device.gpu for part in placement.parts]
-    return all(gpu is not None and gpu.vendor not in _UNSURE and gpu.known in ("device", "variant") for gpu in gpus)
+    return all(_is_sure(part.device) for part in placement.parts)
+
+
+def _is_sure(device: UsableGpu) -> bool:
+    gpu = device.gpu
+    known = gpu is not None and gpu.vendor not in _UNSURE and gpu.known in ("device", "variant")
+    return known and device.provider is None
 
 
 def decode(placement: Placement, runner: Runner, shape: Shape, weights: Weights, depth: int) -> Rate | None:

@@ -178,7 +178,7 @@ class Places:
         return self._rates[key]
 
     def _on_gpu(self, placed: Placement, depth: int) -> Rate | None:
-        key, option = (placed.place, depth), self._option
+        key, option = (placed.held, depth), self._option
         if key not in self._decode:
             rate = placement_speed.decode(placed, self._runner, option.shape, option.weights, depth)
             self._decode[key] = rate and self._corrected(rate, "decode", placed)

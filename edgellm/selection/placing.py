@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+
+from msgspec import structs
 
 from edgellm.estimate.footprint import COMPUTE_TOUCHED_BYTES, UBATCH
 from edgellm.estimate.layer_bytes import Layers
@@ -28,7 +30,7 @@ def asked(load: Load, gpus: Sequence[UsableGpu], count: int) -> Placement:
     if devices[0].provider is not None:
         devices = devices[-1:]
         if count < load.total:
-            return replace(load.alone(), problem=WholeModelOnly(count, load.total, devices[0].description))
+            return structs.replace(load.alone(), problem=WholeModelOnly(count, load.total, devices[0].description))
     placed = _placed(load, devices, count)
     if placed is not None:
         return placed
@@ -40,7 +42,7 @@ def asked(load: Load, gpus: Sequence[UsableGpu], count: int) -> Placement:
     assert parts is not None
     names, usable = ", ".join(gpu.description for gpu in devices), sum(gpu.room_bytes for gpu in devices)
     needed = sum(part.n_bytes for part in parts)
-    return replace(wished, problem=LayersDoNotFit(count, load.total, needed, usable, names, fitting))
+    return structs.replace(wished, problem=LayersDoNotFit(count, load.total, needed, usable, names, fitting))
 
 
 def possible(load: Load, gpus: Sequence[UsableGpu]) -> Iterator[Placement]:
@@ -96,11 +98,12 @@ def _together(gpus: Sequence[UsableGpu]) -> tuple[UsableGpu, ...]:
 def _with_experts_away(load: Load, devices: tuple[UsableGpu, ...], ubatch: int) -> Placement | None:
     """All layers there, with the routed experts of as few blocks in RAM as fits; None where not even all of them do."""
     low, high = 1, load.n_blocks
-    if not _fits(load, devices, load.total, high, ubatch):
+    fits = _fitting(load, devices, ubatch)
+    if not fits(load.total, high):
         return None
     while low < high:
         middle = (low + high) // 2
-        if _fits(load, devices, load.total, middle, ubatch):
+        if fits(load.total, middle):
             high = middle
         else:
             low = middle + 1
@@ -110,23 +113,23 @@ def _with_experts_away(load: Load, devices: tuple[UsableGpu, ...], ubatch: int) 
 def _most(load: Load, devices: tuple[UsableGpu, ...]) -> int:
     """The most layers that fit, 0 where none does."""
     low, high = 0, load.total
+    fits = _fitting(load, devices, UBATCH)
     while low < high:
         middle = (low + high + 1) // 2
-        if _fits(load, devices, middle, 0, UBATCH):
+        if fits(middle, 0):
             low = middle
         else:
             high = middle - 1
     return low
 
 
-def _fits(load: Load, devices: tuple[UsableGpu, ...], count: int, experts: int, ubatch: int) -> bool:
-    """Whether `_placed` places them. For one device without looking at each block: this is asked most."""
+def _fitting(load: Load, devices: tuple[UsableGpu, ...], ubatch: int) -> Callable[[int, int], bool]:
+    """`fits(count, experts)`: whether `_placed` places them. For one device without making rows: this is asked most."""
     if len(devices) > 1:
-        return _placed(load, devices, count, experts=experts, ubatch=ubatch) is not None
-    if count < 1:
-        return False
-    room = load.room_for_blocks(devices[0], load.total - count, experts, ubatch) - load.sizes.output
-    return load.held_bytes(load.total - count, load.n_blocks, experts, ubatch) <= room
+        return lambda count, experts: _placed(load, devices, count, experts=experts, ubatch=ubatch) is not None
+    needed, total = load.needs(ubatch), load.total
+    room = load.room(devices[0], 0, ubatch)
+    return lambda count, experts: needed(total - count, experts) <= room
 
 
 def _first_held(load: Load, first: int, end: int, experts: int, ubatch: int, *, room: int) -> int:
@@ -159,7 +162,7 @@ def _placed(
         return None
     if devices[0].unified:
         # It may map so much of the machine's memory, and what it maps is counted there.
-        shared = tuple(replace(part, n_bytes=0) for part in parts)
+        shared = tuple(structs.replace(part, n_bytes=0) for part in parts)
         footprint = _shared(cpu, devices[0], count, load)
         return Placement(
             footprint, n_blocks, shared, host_weight_bytes=load.sums.blocks[first],
@@ -182,6 +185,11 @@ def _filled(
     """What each device holds, in their order; None where they do not hold all."""
     parts: list[DevicePart] = []
     first, end, has_table = load.total - count, load.n_blocks, True
+    if len(devices) == 1:
+        (device,) = devices
+        free = load.room(device, first, ubatch) - load.needs(ubatch)(first, experts)
+        n_bytes = device.room_bytes - free
+        return None if free < 0 else (_part(device, first, end, experts, table=True, n_bytes=n_bytes),)
     for device in reversed(devices):
         room = load.room_for_blocks(device, first, experts, ubatch) - (load.sizes.output if has_table else 0)
         if room < 0 and has_table:
@@ -208,7 +216,7 @@ def _rest(cpu: Footprint, sizes: Layers, gone: int, kv_bytes: int, *, idle: bool
     resident_bytes = compute_bytes if resident_bytes is None else min(compute_bytes, resident_bytes)
     weights_bytes = max(0, cpu.weights_bytes - gone - (0 if sizes.tied else sizes.output))
     kept = weights_bytes / max(1, cpu.weights_bytes)
-    return replace(
+    return structs.replace(
         cpu,
         weights_bytes=weights_bytes,
         repack_bytes=round(cpu.repack_bytes * kept),
@@ -223,7 +231,7 @@ def _rest(cpu: Footprint, sizes: Layers, gone: int, kv_bytes: int, *, idle: bool
 def _shared(cpu: Footprint, device: UsableGpu, count: int, load: Load) -> Footprint:
     """Its memory is the machine's: everything counts once, and nothing is copied into a layout for the processor."""
     left = 1 - (count - 1) / max(1, load.n_blocks)
-    return replace(
+    return structs.replace(
         cpu,
         process_bytes=cpu.process_bytes + device.context_bytes,
         repack_bytes=round(cpu.repack_bytes * left),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from edgellm.types.adapter import AdapterFile, AdapterSet
 from edgellm.types.basis import RateBasis
 from edgellm.types.model import Artifact
@@ -41,8 +43,7 @@ class Term:
     resident_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Footprint:
+class Footprint(Struct, frozen=True):
     """Bytes of RAM a plan takes, by term. Allocated counts what is reserved, resident what is really touched."""
 
     weights_bytes: int  # as they lie in the file, mapped or read
@@ -97,8 +98,7 @@ class Footprint:
         return tuple(term for term in terms if term.allocated_bytes)
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
+class Rate(Struct, frozen=True):
     """A predicted or measured speed, tokens per second."""
 
     tok_s: float

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from edgellm.catalog.lookup import catalog
 from edgellm.estimate import footprint
@@ -178,7 +179,7 @@ def test_terms_add_up_to_the_totals() -> None:
 
     assert sum(term.allocated_bytes for term in found.terms()) == found.allocated_bytes == 1403
     assert sum(term.resident_bytes for term in found.terms()) == found.resident_bytes == 1019
-    assert replace(found, reclaimable_bytes=1).needed_bytes == 1018
+    assert structs.replace(found, reclaimable_bytes=1).needed_bytes == 1018
     assert len(found.terms()) == 9
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 from support.contexts import context
 
 from edgellm import explain
@@ -32,7 +33,9 @@ def decided(on, task: Task, load: float | None) -> Decision:
 
 def without_low_ends(choice: Candidate | None) -> Candidate:
     assert choice is not None
-    return replace(choice, decode=replace(choice.decode, low=0.0), prefill=replace(choice.prefill, low=0.0))
+    return replace(
+        choice, decode=structs.replace(choice.decode, low=0.0), prefill=structs.replace(choice.prefill, low=0.0)
+    )
 
 
 @pytest.mark.parametrize("task", ["chat", "embed"])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 from support.contexts import context
 
 from edgellm import explain
@@ -156,4 +157,4 @@ def test_the_settings_of_a_plan_mean_its_placement(
     again = placed_by(o.candidate(4096).settings, o.shape, layers, o.gpus, planned.footprint)
     assert again is not None
     assert (again.gpu_place, again.host_weight_bytes) == (planned.gpu_place, planned.host_weight_bytes)
-    assert [replace(part, n_bytes=0) for part in planned.parts] == list(again.parts)
+    assert [structs.replace(part, n_bytes=0) for part in planned.parts] == list(again.parts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 from support.contexts import context
 from support.refusals import refuses
 from support.words import said
@@ -197,7 +198,7 @@ def test_a_gpu_that_shares_the_memory_takes_all_and_frees_none() -> None:
     alone = chosen(machine, None, "qwen3-4b", slots=1)[0].footprint
 
     assert choice.gpu_layers == -1
-    assert choice.footprint == replace(alone, process_bytes=alone.process_bytes + 100 * MIB), "Metal's context"
+    assert choice.footprint == structs.replace(alone, process_bytes=alone.process_bytes + 100 * MIB), "Metal's context"
     assert gpu_reason(decision) == "GPU: all 37 layers on Apple M2 GPU, which shares the machine's memory."
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 from playwright.sync_api import Browser, Page, expect
 from support.browser import answered, ask, count_kept, last_answer, ready, script, watched
 from support.live_server import Live, Servers, echo_plan
@@ -161,7 +162,7 @@ def test_loading_is_shown_and_ends(page: Page, serve: Servers) -> None:
 
 def test_what_runs_here_and_why(page: Page, serve: Servers) -> None:
     footprint = Footprint(2**28, 2**20, 2**20, 2**20)
-    copied = replace(footprint, repack_bytes=2**27, reclaimable_bytes=2**27)
+    copied = structs.replace(footprint, repack_bytes=2**27, reclaimable_bytes=2**27)
     rate = Rate(12.5, 9.0, 15.0, Predicted(1, "test"))
     best = Candidate("model-a", 1, "Q4_0", "echo", 4096, 1, 10, footprint, rate, rate, 50.0, 40.0, 60.0, "file:/a")
     rejected = tuple(Rejection(f"model-{n}", "Q8_0", "fits_memory", Stated("<b>too big</b>")) for n in range(150))

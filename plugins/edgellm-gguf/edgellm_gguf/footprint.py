@@ -8,7 +8,9 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec import structs
 
 from edgellm.estimate import footprint
 from edgellm.formats.gguf.reader import LongArray, read_model
@@ -41,7 +43,7 @@ def of_file(artifact: Artifact, settings: Settings, repacked: Mapping[str, float
     kind, size = facts.table
     table = round(size * repacked.get(kind, 0))
     copies = table + round(sum(size * repacked.get(kind, 0) for kind, size in facts.matrices))
-    return replace(
+    return structs.replace(
         footprint.footprint(
             facts.shape,
             facts.tensor_bytes,
