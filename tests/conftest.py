@@ -107,6 +107,20 @@ def _put(files: dict[str, bytes], home: Path) -> None:
         file.write_bytes(content)
 
 
+@pytest.fixture(scope="session")
+def knowing(measured_files: dict[str, bytes]) -> Callable[[Path], Path]:
+    """Makes any other home know this machine: each process would else measure it, with every thread.
+
+    What was measured beside other tests is not believed, and measured again by the next.
+    """
+
+    def know(home: Path) -> Path:
+        _put(measured_files, home)
+        return home
+
+    return know
+
+
 @pytest.fixture(scope="module")
 def files_of_module(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, every_plugin: None

@@ -23,9 +23,9 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
-def planner_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for the plugin and the caches of all runs: the bandwidth is measured once. Nothing is ever stored."""
-    folder = tmp_path_factory.mktemp("planner")
+def planner_home(tmp_path_factory: pytest.TempPathFactory, knowing: Callable[[Path], Path]) -> Path:
+    """One folder for the plugin and the caches of all runs. Nothing is ever stored."""
+    folder = knowing(tmp_path_factory.mktemp("planner"))
     return fake_plugins.install(folder, "planner", PLANNER)
 
 

@@ -97,8 +97,8 @@ def test_the_real_model_is_measured_and_scored(smollm2: str, tmp_path: Path) -> 
     arguments = (smollm2, "--threads", "1", "--prompt", "64", "--gen", "17", "--repeat", "1")
     content = report(*arguments, "--perplexity", str(text), "--against", smollm2, "--chunk", "32", "--chunks", "1")
     speed = {test["name"]: test for test in content["tests"]}
-    assert speed["tg17"]["median"] > 1
-    assert speed["tg17"]["predicted"] > 1
+    assert speed["tg17"]["median"] > 0
+    assert speed["tg17"]["predicted"] > 0
     assert content["loads"][0]["measured"]["resident_bytes"] > 50 * 1024**2
     assert content["quality"]["top_agreement"] == 1
     assert content["quality"]["veto"] == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -37,9 +38,8 @@ def register_backends(register):
 
 
 @pytest.fixture
-def edgellm(tmp_path: Path):
-    home = tmp_path / "plugin"
-    home.mkdir()
+def edgellm(tmp_path: Path, knowing: Callable[[Path], Path]):
+    home = knowing(tmp_path / "plugin")
     fake_plugins.install(home, "meter", METER)
 
     def run(*arguments: str, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,8 @@ MACHINE = Machine("test", "a test machine", Cpu("x86_64", cores=8), Memory(16 * 
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("EDGELLM_HOME", str(tmp_path / "home"))
+def home(tmp_path: Path, knowing: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EDGELLM_HOME", str(knowing(tmp_path / "home")))
     monkeypatch.setattr(doctor.sys, "prefix", str(tmp_path))
     monkeypatch.delenv("EDGELLM_OFFLINE", raising=False)
     return tmp_path / "home"
@@ -228,7 +229,7 @@ def test_each_folder_that_cannot_be_written_is_noted_with_what_that_ends(
     home: Path, monkeypatch: pytest.MonkeyPatch, name: str, end: str
 ) -> None:
     monkeypatch.setenv("EDGELLM_PLUGINS", "")
-    (home / name).mkdir(parents=True)
+    (home / name).mkdir(parents=True, exist_ok=True)
 
     done = run_read_only(home / name, sys.executable, "-m", "edgellm", "doctor", "--json")
 

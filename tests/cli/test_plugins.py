@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,9 @@ SHOUT = ROOT / "docs" / "examples" / "edgellm-shout"
 
 
 @pytest.fixture
-def edgellm(tmp_path: Path):
+def edgellm(tmp_path: Path, knowing: Callable[[Path], Path]):
     """Runs `python -m edgellm` with the example plugin and `tmp_path` on its path."""
+    knowing(tmp_path / "home")
     fake_plugins.declare(tmp_path, "shout", "edgellm_shout.plugin", "edgellm-shout", "0.1.0")
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,8 @@ QUANTS = ("F32", "BF16", "Q4_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K_L", "Q4_K_M", "Q5
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("quantize-home")
+def home(tmp_path_factory: pytest.TempPathFactory, knowing: Callable[[Path], Path]) -> Path:
+    return knowing(tmp_path_factory.mktemp("quantize-home"))
 
 
 @pytest.fixture(autouse=True)
