@@ -87,19 +87,29 @@ def opened(path: Path) -> Iterator[Bundle]:
     Raises:
         UsageError: there is no such file. BadArtifact, UnsupportedArtifact: it is no bundle, or of a newer version.
     """
-    try:
-        file = open(path, "rb", opener=at_once)  # noqa: SIM115 - closed below, where errors are the reader's
-    except OSError as error:
-        message = f"{path} cannot be read: {error.strerror or error}"
-        raise UsageError(message, hint="name a file that `edgellm bundle create` wrote", param="file") from None
-    with file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise UsageError(f"{path} is no file", hint="copy the bundle to this disk first", param="file")
+    with opened_file(path) as file:
         content = _first(file)
         digest = f"{hashlib.sha256(content).hexdigest()}  {NAME}\n".encode()
         expect(file, layout.opening(file.tell(), DIGEST, len(digest)) + digest + layout.closing(len(digest)))
         signed = _signature(file)
         yield Bundle(path, manifests.decode(content), content, signed, file)
+
+
+@contextlib.contextmanager
+def opened_file(path: Path) -> Iterator[BinaryIO]:
+    """
+    Raises:
+        UsageError: there is no regular file at `path`.
+    """
+    try:
+        file = open(path, "rb", opener=at_once)  # noqa: SIM115 - closed below, where errors are the reader's
+    except OSError as error:
+        message = f"{path} cannot be read: {error.strerror or error}"
+        raise UsageError(message, hint="name a file that `edgellm bundle` wrote", param="file") from None
+    with file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise UsageError(f"{path} is no file", hint="copy it to this disk first", param="file")
+        yield file
 
 
 def verify(bundle: Bundle) -> None:

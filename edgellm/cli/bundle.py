@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli import bundle_install
+from edgellm.cli import bundle_delta, bundle_install
 from edgellm.cli._options import gpu_layers, kv, models_dir, models_file, slots, think, threads
 from edgellm.cli.page import examples, say, say_json
 from edgellm.cli.words import BACKEND, MODEL, PROFILE, TASK, TOKENS, WholeNumber
@@ -43,6 +43,7 @@ def command() -> None:
 
 for verb in (
     bundle_install.install_bundle, bundle_install.show_slots, bundle_install.activate_slot, bundle_install.roll_back,
+    bundle_delta.make_delta, bundle_delta.apply_delta,
 ):  # fmt: skip
     command.add_command(verb)
 

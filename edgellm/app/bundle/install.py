@@ -135,6 +135,18 @@ def activate(root: Path, name: str = "") -> BundleSlot:
     return slot
 
 
+def served(root: Path) -> BundleSlot:
+    """The slot that is served.
+
+    Raises:
+        UsageError: there is none.
+    """
+    slot = Slots(root).current()
+    if slot is None or slot.record is None:
+        raise UsageError(f"nothing is served in {root}", hint="name the old bundle with --old", param="root")
+    return slot
+
+
 @contextmanager
 def changing(root: Path) -> Iterator[Slots]:
     """
