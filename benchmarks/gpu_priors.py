@@ -50,6 +50,7 @@ START = {
     },
     "routing": {
         "nvidia": 1.6, "amd": 1.6, "amd-vulkan": 1.6, "apple": 1.6, "other": 1.6,
+        "sycl": 10,  # 7.5 by rows of a B60, 14 by a B70's, which are held back from the fit of all others
     },
     "attention": {
         "nvidia": 2.0, "amd": 2.0, "amd-vulkan": 2.0, "apple": 2.0, "other": 2.0,

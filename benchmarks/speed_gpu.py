@@ -114,9 +114,9 @@ class Task:
             [math.log((self.measured(row) or 1) / rate.tok_s) for row, rate in zip(self.rows, rates, strict=True)]
         )
 
-    def classes(self, values: dict[str, float]) -> list[str]:
+    def classes(self, values: dict[str, float], these: Sequence[Row] | None = None) -> list[str]:
         names = []
-        for row in self.rows:
+        for row in self.rows if these is None else these:
             terms = [
                 msgspec.structs.replace(term, times=tuple(n for n in term.times if not n.startswith("answer/")))
                 for term in self.terms(row)
@@ -153,29 +153,45 @@ def bands(task: Task, off: np.ndarray, classes: Sequence[str], level: float) -> 
     return by_class
 
 
-def level_for(task: Task, off: np.ndarray, classes: Sequence[str], which: Sequence[int]) -> float:
+def level_for(task: Task, these: Sequence[Row], off: np.ndarray, classes: Sequence[str]) -> float:
     """The least level whose bands, made without a row's device, hold as many rows as they should.
 
     Rows of one device are off alike, so that a new device needs more room than its own would.
     """
     levels = np.arange(0.9, 0.991, 0.01)
-    return float(next((lev for lev in levels if covered(task, off, classes, which, lev)[0] >= INSIDE), levels[-1]))
+    return float(next((lev for lev in levels if covered(task, these, off, classes, lev)[0] >= INSIDE), levels[-1]))
 
 
 def covered(
-    task: Task, off: np.ndarray, classes: Sequence[str], which: Sequence[int], level: float
+    task: Task, these: Sequence[Row], off: np.ndarray, classes: Sequence[str], level: float
 ) -> tuple[float, float]:
     """Share of rows inside bands that were made without their device, and the median of high over low."""
     inside, widths = [], []
-    for device in by_device([task.rows[place] for place in which]):
-        rest = [place for place in which if task.rows[place].gpu.name != device]
+    for device in by_device(these):
+        rest = [place for place, row in enumerate(these) if row.gpu.name != device]
         ends = bands(task, off[rest], [classes[place] for place in rest], level)
-        for place in which:
-            if task.rows[place].gpu.name == device:
+        for place, row in enumerate(these):
+            if row.gpu.name == device:
                 low, high = ends[classes[place]]
                 inside.append(low <= math.exp(off[place]) <= high)
                 widths.append(high / low)
     return float(np.mean(inside)), float(np.median(widths))
+
+
+def held_bands(task: Task, known: GpuConstants) -> dict[str, tuple[float, float]]:
+    """Bands of the classes that held rows are of, made of their errors, too: those of `known`, which never saw them."""
+    vendors = {row.gpu.vendor for row in task.held}
+    others = (row for row in task.rows if row.gpu.vendor in vendors and row.trusted and not row.old)
+    every = [*task.held, *others]
+    names, ends = task.classes(known.values, every), {}
+    for name in sorted(set(names)):
+        these = [row for row, other in zip(every, names, strict=True) if other == name]
+        off = np.array([math.log((task.measured(row) or 1) / task.predict(row, known).tok_s) for row in these])
+        level = level_for(task, these, off, [name] * len(these))
+        inside, _ = covered(task, these, off, [name] * len(these), level)
+        ends[name] = low, high = bands(task, off, [name] * len(these), level)[name]
+        print(f"  {name:<22} {len(these):>4} rows with held ones, {low:g} to {high:g}, {100 * inside:.0f} % inside")
+    return ends
 
 
 def roofline(row: Row) -> float:
@@ -236,15 +252,18 @@ def report(task: Task, rates: Sequence[Rate], values: dict[str, float]) -> dict[
     if others:
         logs = [float(np.median(np.abs(other[main]))) for other in (off, *others)]
         print(f"median log error: {logs[0] / logs[1]:.2f} of the roofline's, {logs[0] / logs[2]:.2f} of llmfit's")
-    level = level_for(task, off, classes, now)
-    inside, width = covered(task, off, classes, now, level)
+    seen = [task.rows[p] for p in now], off[now], [classes[p] for p in now]
+    level = level_for(task, *seen)
+    inside, width = covered(task, *seen, level)
     print(f"bands: {100 * inside:.0f} % inside, made without their device; high over low {width:.2f} in the median")
     of_mobile = [p for p, row in enumerate(task.rows) if row.gpu.vendor in _MOBILE]
     trusted = [*now, *of_mobile, *(p for p, name in enumerate(classes) if name == "small" and p not in now)]
     ends = bands(task, off[trusted], [classes[place] for place in trusted], level)
     for name in sorted(set(classes)):
         print(f"  {name:<22} {classes.count(name):>4} rows, {ends[name][0]:g} to {ends[name][1]:g}")
-    return ends
+    # Of decode they hold 91 % of the held rows as they are.
+    held = held_bands(task, _with(task.known, values=task.known.values | values)) if task.name == "prefill" else {}
+    return ends | held
 
 
 def report_held(task: Task) -> None:

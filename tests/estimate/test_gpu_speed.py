@@ -78,6 +78,24 @@ def test_published_prompt_rates_are_met() -> None:
     assert math.exp(statistics.median(off)) < 1.15
 
 
+def test_published_prompt_rates_of_intel_lie_in_their_band() -> None:
+    """No fitted constant has seen them. The band is made of them, too, and of the experts' with SYCL one constant; with
+    each device left out of the band it holds 92 %."""
+    inside, experts = [], []
+    for row in rows():
+        if row.held and row.whole and row.prefill and row.tokens:
+            rate = gpu_speed.prefill(
+                row.gpu, row.api, row.shape, row.weights, tokens=row.tokens, ubatch=row.ubatch, depth=row.prompt_depth
+            )
+            assert rate is not None, row
+            inside.append(rate.low <= row.prefill <= rate.high)
+            if row.shape.n_expert:
+                experts.append(abs(math.log(rate.tok_s / row.prefill)))
+    assert len(inside) == 99
+    assert statistics.mean(inside) > 0.87
+    assert math.exp(statistics.median(experts)) < 1.5
+
+
 def test_every_constant_that_a_known_gpu_needs_is_there_and_has_a_band() -> None:
     known = constants()
     shape, size = _model("gpt-oss-20b", "MXFP4")
