@@ -11,7 +11,7 @@ SHELL := /bin/sh
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tune serve test same-outputs test-all test-clients clients-latest llama-server-tests test-variants vulkan test-openvino foreign-libraries docs typing slow test-arm64 check bench attack bench-adapters bench-start bench-builds bench-dialects bench-serve bench-answers bench-speed bench-speed-gpu bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine bench-page bench-tuning bench-tuning-memory bench-usefulness screenshots onnx-parity onnx-exporters ternary-parity sanitize fuzz fuzz-http soak soak-downloads clean python \
+.PHONY: help setup setup-ray setup-tune serve test test-ray same-outputs test-all test-clients clients-latest llama-server-tests test-variants vulkan test-openvino foreign-libraries docs typing slow test-arm64 check bench attack bench-adapters bench-start bench-builds bench-dialects bench-cluster bench-serve bench-answers bench-speed bench-speed-gpu bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine bench-page bench-tuning bench-tuning-memory bench-usefulness screenshots onnx-parity onnx-exporters ternary-parity sanitize fuzz fuzz-http soak soak-downloads clean python \
   test-tools lint
 
 help: ## show this list
@@ -50,10 +50,17 @@ test: lint ## lint, types, import layers, then every test that is not slow (ARGS
 setup-tune: setup ## install the tuner and torch too: says what that takes, and fetches nothing for GPUs (ARGS=--gpu does)
 	@$(PYTHON) plugins/install.py --with edgellm-tune $(ARGS)
 
+setup-ray: setup ## install what answers on several machines together, and Ray: says what that takes
+	@$(PYTHON) plugins/install.py --with edgellm-ray $(ARGS)
+
 test-all: python ## run the slow tests, which `make test` leaves out; builds for Vulkan first, where that can be built
 	@$(PYTHON) plugins/install.py --extras test,check,typing --with edgellm-tune
 	-PYTHONPATH=tests $(BIN)/python tests/support/vulkan_build.py
 	$(BIN)/pytest $(TOGETHER) -m slow $(ARGS)
+
+test-ray: python ## run clusters of several boxes on this machine, on Ray Serve, in .venv-ray
+	@$(PYTHON) plugins/install.py --venv .venv-ray --extras test --with edgellm-ray
+	.venv-ray/bin/pytest -q -n 0 -W default $(EVERY) tests/ray $(ARGS)
 
 vulkan: test-tools ## build the Vulkan backend that tests use, in build/vulkan, unless it is there
 	PYTHONPATH=tests $(BIN)/python tests/support/vulkan_build.py
@@ -115,6 +122,10 @@ bench-speed: setup ## compare predicted with measured speeds, for 14 types of 4 
 
 bench-speed-gpu: test-tools ## compare predicted speeds of GPUs with published ones, each device left out (ARGS="--worst 20")
 	$(BIN)/python benchmarks/speed_gpu.py $(ARGS)
+
+bench-cluster: python ## measure what a cluster on this machine costs, beside one box (ARGS="--model FILE.gguf --boxes 3")
+	@$(PYTHON) plugins/install.py --venv .venv-ray --extras test --with edgellm-ray
+	EDGELLM_HOME=$(CURDIR)/build/cluster/home .venv-ray/bin/python benchmarks/cluster.py $(ARGS)
 
 bench-serve: setup ## compare EdgeLLM over HTTP with llama.cpp's llama-server
 	$(BIN)/python benchmarks/serve.py $(ARGS)

@@ -40,8 +40,12 @@ def plan(
     to_chat: bool = False,
     progress: Progress = silent,
     approve: Approve = approved,
+    context: SelectionContext | None = None,
 ) -> tuple[LaunchPlan, Decision | None]:
     """The plan for a named model, or for the best one where none is named; how it was chosen then.
+
+    Args:
+        context: what is known of the machine to plan for; None = this one, as it is now.
 
     Raises:
         As `model_plan` and `auto_plan`; UsageError: an option has no meaning for the model or its backend;
@@ -59,10 +63,10 @@ def plan(
         model = request.backend
     if model is None:
         request = replace(request, adapters=adapters.needs(beside))
-        launch_plan, decision = auto_plan(request, progress=progress, approve=approve)
+        launch_plan, decision = auto_plan(request, progress=progress, approve=approve, context=context)
     else:
         launch_plan = model_plan(
-            model, request, quant=options.quant, to_chat=to_chat, progress=progress, approve=approve
+            model, request, quant=options.quant, to_chat=to_chat, progress=progress, approve=approve, context=context
         )
     _measure_again()
     launch_plan = as_asked(launch_plan, options)
@@ -79,14 +83,15 @@ def _measure_again() -> None:
 
 
 def auto_plan(
-    request: SelectionRequest, *, progress: Progress = silent, approve: Approve = approved
-) -> tuple[LaunchPlan, Decision]:
+    request: SelectionRequest, *, progress: Progress = silent, approve: Approve = approved,
+    context: SelectionContext | None = None,
+) -> tuple[LaunchPlan, Decision]:  # fmt: skip
     """The plan for the best model that this machine runs well and that can be fetched now.
 
     Raises:
         NothingFits, SourceError, BackendUnavailable.
     """
-    return _launch(app_context.here(), request, progress, approve, spare_models=SPARE_MODELS)
+    return _launch(context or app_context.here(), request, progress, approve, spare_models=SPARE_MODELS)
 
 
 def model_plan(
@@ -98,6 +103,7 @@ def model_plan(
     to_check: bool = False,
     progress: Progress = silent,
     approve: Approve = approved,
+    context: SelectionContext | None = None,
 ) -> LaunchPlan:
     """The plan for a named model: a path, a catalog id (`id` or `id:QUANT`), a URI (`hf://owner/repo`), or a backend
     that needs no file ("echo").
@@ -117,20 +123,16 @@ def model_plan(
     if (artifact := own_format.artifact(model)) is not None:
         refuse_options(model, quant=quant, backend=request.backend not in (None, model))
         return own_format.plan(artifact, model, request)
-    return _named_plan(model, request, quant, progress, approve, to_chat=to_chat, to_check=to_check)
+    context = context or app_context.here()
+    return _named_plan(
+        model, request, context, quant, progress=progress, approve=approve, to_chat=to_chat, to_check=to_check
+    )
 
 
 def _named_plan(
-    model: str,
-    request: SelectionRequest,
-    quant: str | None,
-    progress: Progress,
-    approve: Approve,
-    *,
-    to_chat: bool,
-    to_check: bool,
-) -> LaunchPlan:
-    context = app_context.here()
+    model: str, request: SelectionRequest, context: SelectionContext, quant: str | None, *, progress: Progress,
+    approve: Approve, to_chat: bool, to_check: bool,
+) -> LaunchPlan:  # fmt: skip
     unvetoed = replace(context, vetoes={}) if to_check else context
     reference = refer(model, context.cards)
     if reference.kind is ReferenceKind.FILE:

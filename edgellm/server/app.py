@@ -48,8 +48,10 @@ def create_app(
     strict_fields: bool = False,
     names: ModelNames | None = None,
     allow_manage: bool = False,
+    node: str = "",
 ) -> Starlette:
-    """The ASGI app that serves `llm`, which may still be loading. The caller closes `llm`.
+    """The ASGI app that serves `llm`, which may still be loading. The caller closes `llm`. Its `state.served` is the
+    `ServedModel`.
 
     Args:
         api_key: required of every request except those for the page, the documentation and /health; None = only
@@ -59,8 +61,9 @@ def create_app(
         strict_fields: fields that nothing here knows are refused.
         names: by which clients may ask for the model.
         allow_manage: programs may fetch models into the store and delete them, and load and drop adapters.
+        node: the name of this machine among those that answer together; plan and metrics say it.
     """
-    model = ServedModel(llm, strict_fields=strict_fields, names=names)
+    model = ServedModel(llm, strict_fields=strict_fields, names=names, node=node)
     operations = [
         # Paths are compared in this order, so what is asked most comes first.
         *openai.operations(model),
@@ -85,6 +88,7 @@ def create_app(
             ClientDisconnect: hung_up,
         },
     )
+    app.state.served = model
     # A redirect would repeat the Host that the client sent.
     app.router.redirect_slashes = False
     return app

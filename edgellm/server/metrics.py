@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from edgellm.server.served_model import ServedModel
@@ -19,19 +19,24 @@ class Metric(NamedTuple):
     value: float | Mapping[str, float]
     label: str = ""
 
-    def text(self) -> str:
+    def text(self, node: str) -> str:
         lines = [f"# HELP {self.name} {self.help}", f"# TYPE {self.name} {self.kind}"]
+        own = [f'node="{node}"'] if node else []
         if isinstance(self.value, Mapping):
             by_label = sorted(self.value.items())
-            lines += [f'{self.name}{{{self.label}="{of}"}} {number:.10g}' for of, number in by_label]
+            lines += [self._line([f'{self.label}="{of}"', *own], number) for of, number in by_label]
         else:
-            lines.append(f"{self.name} {self.value:.10g}")
+            lines.append(self._line(own, self.value))
         return "\n".join(lines) + "\n"
+
+    def _line(self, labels: Sequence[str], number: float) -> str:
+        braced = f"{{{','.join(labels)}}}" if labels else ""
+        return f"{self.name}{braced} {number:.10g}"
 
 
 def metrics(served: ServedModel) -> str:
     """The body of the response."""
-    return "".join(metric.text() for metric in (*_own(served), *_as_llama_server(served)))
+    return "".join(metric.text(served.node) for metric in (*_own(served), *_as_llama_server(served)))
 
 
 def _own(served: ServedModel) -> Iterator[Metric]:

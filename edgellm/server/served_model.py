@@ -48,11 +48,15 @@ class ServedModel:
         created: when it was put behind the routes, in seconds since 1970.
         n_ignored: unknown fields in bodies until now.
         activity: what it generates now.
+        node: the machine, where several answer together; otherwise "".
     """
 
-    def __init__(self, llm: EdgeLLM, *, strict_fields: bool = False, names: ModelNames | None = None) -> None:
+    def __init__(
+        self, llm: EdgeLLM, *, strict_fields: bool = False, names: ModelNames | None = None, node: str = ""
+    ) -> None:
         """`strict_fields`: unknown fields are refused, whether or not a request asks for that."""
         self.llm = llm
+        self.node = node
         self.names = names or ModelNames()
         self.n_ignored = 0
         self._strict_fields = strict_fields

@@ -71,6 +71,7 @@ def describe(model: ServedModel) -> dict[str, Any]:
         "schema": PLAN_SCHEMA,
         "state": llm.state,
         "reason": model.reason(),
+        "node": model.node,
         "model": artifact.name,
         "quant": artifact.quant,
         "format": artifact.format,

@@ -1,0 +1,1 @@
+"""EdgeLLM on several machines: each answers as a replica of one Ray Serve deployment."""

@@ -1,0 +1,132 @@
+"""The deployment that Ray Serve keeps running: what a replica asks for, and how it is watched, drained and replaced."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
+
+from edgellm.errors import RuntimeFailure
+from edgellm.types.options import LaunchOptions
+from edgellm_ray.config import ModelConfig, ServiceConfig
+from edgellm_ray.node import BOX
+from edgellm_ray.ray_library import APP
+from edgellm_ray.scaling import Replicas
+
+NAME = "box"
+HEALTH_PERIOD_S = 2.0
+HEALTH_TIMEOUT_S = 15.0  # a box that swaps is slow, not dead
+DRAIN_S = 60.0  # how long running answers may go on when a replica leaves
+STATS_PERIOD_S = 2.0  # how often the router hears how fast a replica is
+MOST_QUEUED = 64
+RETRY_AFTER_S = 2
+ONGOING = 8  # requests that a replica has at a time: those that it answers, and some that wait in its own queue
+_POLL_S = 0.2
+_STARTS = 3  # of a replica that does not come up, before the rollout stops
+
+
+class DeployFailed(RuntimeFailure):
+    """Ray Serve could not bring the deployment up; what served before goes on."""
+
+
+class Deployment(Struct, frozen=True, kw_only=True):
+    """What `edgellm cluster serve` was asked for."""
+
+    model: ModelConfig
+    service: ServiceConfig
+    replicas: Replicas = Replicas(0, 0)
+    queue: int = MOST_QUEUED
+    ongoing: int = ONGOING
+    drain_s: float = DRAIN_S
+
+
+def options(deployment: Deployment) -> dict[str, Any]:
+    """The options of Ray Serve's deployment."""
+    from ray.serve.config import BackpressureConfig, RequestRouterConfig
+
+    router = RequestRouterConfig(
+        request_router_class="edgellm_ray.router.PrefixRouter", request_routing_stats_period_s=STATS_PERIOD_S
+    )
+    return {
+        "name": NAME,
+        "max_replicas_per_node": 1,
+        "ray_actor_options": {"num_cpus": 0, "resources": {BOX: 1}},
+        "logging_config": {"enable_access_log": False},
+        "user_config": deployment.model.encoded(),
+        "max_ongoing_requests": deployment.ongoing,
+        "max_queued_requests": deployment.queue,
+        "backpressure_config": BackpressureConfig(status_code=429, retry_after_s=RETRY_AFTER_S),
+        "health_check_period_s": HEALTH_PERIOD_S,
+        "health_check_timeout_s": HEALTH_TIMEOUT_S,
+        "graceful_shutdown_timeout_s": deployment.drain_s,
+        "graceful_shutdown_wait_loop_s": 0.5,
+        "max_constructor_retry_count": _STARTS,
+        "request_router_config": router,
+        **deployment.replicas.options(deployment.ongoing / 2),
+    }
+
+
+def build(arguments: dict[str, Any]) -> Any:
+    """The application, for configuration files of Ray Serve (`import_path`): its `args` are `model`, `replicas` and
+    fields of `ServiceConfig`. The key comes from EDGELLM_API_KEY.
+
+    Raises:
+        UsageError: an argument is wrong.
+    """
+    from edgellm import settings
+
+    service = dict(arguments)
+    model, replicas = service.pop("model", None), service.pop("replicas", "boxes")
+    wanted = Deployment(
+        model=ModelConfig(model=model, options=LaunchOptions(slots="auto")),
+        service=ServiceConfig(**{"api_key": settings.current().api_key, **service}),
+        replicas=Replicas.of(str(replicas)),
+    )
+    return application(wanted)
+
+
+def application(deployment: Deployment) -> Any:
+    """What Ray Serve runs."""
+    import msgspec
+    from ray import serve
+
+    from edgellm_ray.box import Box
+
+    box = serve.deployment(**options(deployment))(serve.ingress()(Box))
+    return box.bind(msgspec.to_builtins(deployment.service))
+
+
+def deploy(deployment: Deployment, *, port: int, tell: Callable[[str], None]) -> None:
+    """Bring it up, or change what runs; returns when all replicas answer. The process must be in the cluster.
+
+    Args:
+        port: of Ray's proxy, on the head.
+        tell: gets what Ray says of replicas that take long or fail, while it tries again.
+
+    Raises:
+        DeployFailed: no replica came up, or a rollout was stopped.
+    """
+    from ray import serve
+    from ray.serve.api import RunTarget
+    from ray.serve.config import HTTPOptions
+
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
+    serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port, location="HeadOnly"))
+    target = RunTarget(application(deployment), name=APP, route_prefix="/")
+    serve.run_many([target], wait_for_applications_running=False)
+    told = ""
+    while True:
+        app = serve.status().applications[APP]
+        box = app.deployments.get(NAME)
+        if app.status == "DEPLOY_FAILED" or (box and box.status in ("UNHEALTHY", "DEPLOY_FAILED")):
+            why = (box and box.message) or app.message
+            raise DeployFailed(f"the rollout was stopped: {why}", hint="edgellm cluster status shows what serves now")
+        if box and app.status == "RUNNING" and box.status == "HEALTHY":
+            return
+        if box and box.message not in ("", told):
+            told = str(box.message)
+            tell(told)
+        time.sleep(_POLL_S)

@@ -1,0 +1,45 @@
+"""Clusters of several nodes on this machine, by `ray.cluster_utils.Cluster`. Without Ray, nothing here is collected."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Of the package itself: this folder alone would pass for one, as it is called so.
+collect_ignore_glob = [] if importlib.util.find_spec("ray.serve") else ["test_*.py"]
+
+
+@pytest.fixture(scope="session")
+def cluster_home(tmp_path_factory: pytest.TempPathFactory, measured_files: dict[str, bytes]) -> Iterator[Path]:
+    """EDGELLM_HOME of all nodes, which knows this machine."""
+    home = tmp_path_factory.mktemp("cluster-home")
+    for name, content in measured_files.items():
+        file = home / "cache" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+    return home
+
+
+@pytest.fixture(scope="module")
+def boxes(cluster_home: Path) -> Iterator[object]:
+    """A cluster whose head holds no replica; tests add nodes. Ended behind the module."""
+    from support.ray_cluster import Boxes
+
+    folder = tempfile.mkdtemp(prefix="ray-test-", dir="/tmp")  # short: sockets lie below it
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(("RAY_", "EDGELLM_"))]:
+            patch.delenv(name)
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("EDGELLM_HOME", str(cluster_home))
+        made = Boxes(folder, cluster_home)
+        try:
+            yield made
+        finally:
+            made.close()
+            shutil.rmtree(folder, ignore_errors=True)
