@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable
@@ -93,10 +94,14 @@ def application(deployment: Deployment) -> Any:
     import msgspec
     from ray import serve
 
+    from edgellm import __version__
     from edgellm_ray.box import Box
 
+    service = msgspec.to_builtins(deployment.service)
+    version = hashlib.sha256(msgspec.json.encode([__version__, service])).hexdigest()[:16]
     box = serve.deployment(**options(deployment))(serve.ingress()(Box))
-    return box.bind(msgspec.to_builtins(deployment.service))
+    # Without one, Ray takes every deployment for new code, and replaces processes where another model would do.
+    return box.options(version=version, _internal=True).bind(service)
 
 
 def deploy(deployment: Deployment, *, port: int, tell: Callable[[str], None]) -> None:
