@@ -124,14 +124,16 @@ def deploy(deployment: Deployment, *, port: int, tell: Callable[[str], None]) ->
     serve.run_many([target], wait_for_applications_running=False)
     told = ""
     while True:
+        # The state of the application: that of its deployment may still be that of before.
         app = serve.status().applications[APP]
         box = app.deployments.get(NAME)
-        if app.status == "DEPLOY_FAILED" or (box and box.status in ("UNHEALTHY", "DEPLOY_FAILED")):
-            why = (box and box.message) or app.message
+        if app.status in ("DEPLOY_FAILED", "UNHEALTHY"):
+            lines = ((box and box.message) or app.message).strip().splitlines()  # Ray ends it with what was raised
+            why = lines[-1].strip() if lines else app.status.value
             raise DeployFailed(f"the rollout was stopped: {why}", hint="edgellm cluster status shows what serves now")
-        if box and app.status == "RUNNING" and box.status == "HEALTHY":
+        if app.status == "RUNNING":
             return
         if box and box.message not in ("", told):
             told = str(box.message)
-            tell(told)
+            tell(told.strip().splitlines()[-1])
         time.sleep(_POLL_S)
