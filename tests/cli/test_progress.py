@@ -7,45 +7,59 @@ import re
 import pytest
 from support.terminal import Terminal
 
+# `drawn()` returns when what is shown now has been drawn: by the second drawing that ends, as the first may have begun.
+DRAWN = """
+import threading
+from edgellm.cli.progress import on_terminal
+from rich.live import Live
+draws, refresh = threading.Semaphore(0), Live.refresh
+def counted(self):
+    refresh(self)
+    draws.release()
+Live.refresh = counted
+def drawn():
+    while draws.acquire(blocking=False):
+        pass
+    if on_terminal():
+        draws.acquire()
+        draws.acquire()
+"""
 DOWNLOAD = """
-import time
 from edgellm.cli.progress import progress
 NAME = "a-model-with-a-long-name-35b-instruct UD-Q4_K_XL"
 with progress("choosing a model") as report:
-    time.sleep(0.3)
+    drawn()
     for step in range(1, 6):
         report(step * 4_000_000_000, 21_000_000_000, NAME)
-        time.sleep(0.15)
+        drawn()
     report(21_000_000_000, 21_000_000_000, f"checking {NAME}")
-    time.sleep(0.3)
+    drawn()
 """
 WAITING = """
-import time
 from edgellm.cli.progress import waiting
 with waiting("loading a-model Q4_K_M"):
-    time.sleep(0.5)
+    drawn()
 print("loaded")
 """
 STEERS = """
-import time
 from edgellm.cli.progress import progress, progress_line, waiting
 NAME = "a" + chr(27) + "]0;title" + chr(7) + "b[/x]"
 with waiting(NAME):
-    time.sleep(0.3)
+    drawn()
 with progress(NAME) as report:
-    time.sleep(0.3)
+    drawn()
     report(1, 2, NAME + "c")
-    time.sleep(0.3)
+    drawn()
 with progress_line("work", 0.0) as share:
     share(0.5, NAME + "d")
-    time.sleep(0.3)
+    drawn()
 """
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
 def shown(code: str, columns: int, **environment: str) -> list[str]:
     """Each line that stood on the terminal, for however short."""
-    with Terminal(columns=columns, code=code, **environment) as terminal:
+    with Terminal(columns=columns, code=DRAWN + code, **environment) as terminal:
         return [line for line in re.split(r"[\r\n]+", _ESCAPES.sub("", terminal.rest())) if line.strip()]
 
 
@@ -73,7 +87,7 @@ def test_loading_is_seen_and_leaves_nothing_behind() -> None:
 @pytest.mark.parametrize("term", ["xterm", "dumb"])
 def test_a_name_does_not_steer_the_terminal(term: str) -> None:
     """Nor is what it has in brackets taken for a style."""
-    with Terminal(columns=80, code=STEERS, TERM=term) as terminal:
+    with Terminal(columns=80, code=DRAWN + STEERS, TERM=term) as terminal:
         text = terminal.rest()
     expected = ["", "c", "d"] if term == "xterm" else ["c", "d"]
     assert all(f"a]0;titleb[/x]{end}" in text for end in expected)

