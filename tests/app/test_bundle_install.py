@@ -171,6 +171,20 @@ def test_a_damaged_one_leaves_what_is_served(path, root):
     assert Slots(root).current().name == "A"
 
 
+@pytest.mark.parametrize("slot", ["A", "B"])
+def test_no_slot_needs_an_edgellm_that_the_next_update_empties(slot, path, root, monkeypatch):
+    """A bundle without wheels is served by the EdgeLLM that installs it: never by one of a slot."""
+    install.activate(root, put(make(path), root).slot.name)
+    (root / "B").mkdir()
+    prefix = root / "current" / "venv" if slot == "A" else root / "B" / "venv"
+    monkeypatch.setattr(sys, "prefix", str(prefix))
+
+    with refuses(UsageError, param="root"):
+        put(make(path, release=2), root)
+    assert Slots(root).current().record.release == 1
+    assert (root / "B").is_dir()
+
+
 def test_wheels_that_cannot_be_installed_leave_no_whole_slot(path, root):
     broken = bundles.Content.of("wheels/core-1.0-py3-none-any.whl", b"PK")
     target = {"python": PYTHON, "glibc": "2.17", "wheels": (broken.path,), "requires": ("core",)}

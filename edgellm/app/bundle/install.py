@@ -107,6 +107,7 @@ def install(path: Path, options: InstallOptions, progress: Progress = silent) ->
 
 def _install(bundle: Bundle, target: Target, two: Slots, progress: Progress) -> BundleSlot:
     slot = two.spare()
+    _require_elsewhere(slot, target, two)
     two.clear(slot)
     unpack(bundle, slot.files, progress, beside=two.current())
     edgellm = f"{shlex.quote(sys.executable)} -m edgellm"
@@ -233,6 +234,22 @@ def _require_executables(root: Path, manifest: Manifest) -> None:
     if os.statvfs(place).f_flag & getattr(os, "ST_NOEXEC", 0):
         message = f"{place} is mounted noexec, so no program of {manifest.name} would run there"
         raise UsageError(message, hint="choose a folder on another file system with --root", param="root")
+
+
+def _require_elsewhere(spare: BundleSlot, target: Target, two: Slots) -> None:
+    """
+    Raises:
+        UsageError: the EdgeLLM that runs is in the slot that will be emptied, by this installation or the next one.
+    """
+    prefix = Path(sys.prefix).resolve()
+    if prefix.is_relative_to(spare.folder.resolve()):
+        message = f"this EdgeLLM lies in slot {spare.name} of {two.root}, which would be emptied"
+        hint = f"run {two.root / slots.CURRENT / slots.VENV}/bin/edgellm, or activate slot {spare.name} first"
+        raise UsageError(message, hint=hint, param="root")
+    if not target.wheels and prefix.is_relative_to(two.root.resolve()):
+        message = "the bundle brings no EdgeLLM, and this one lies in a slot, which the next update empties"
+        hint = "make the bundle with --wheels, or install it with an EdgeLLM of its own"
+        raise UsageError(message, hint=hint, param="root")
 
 
 def _make_venv(slot: BundleSlot, target: Target) -> None:
