@@ -139,6 +139,7 @@ def _separated(separator: str) -> Callable[[BinaryIO, Findings], Iterator[_NUMBE
         reader = csv.reader(_texts(file, findings), delimiter=separator, strict=True)
         names: list[str] | None = None
         begin = 1  # a row may have several lines
+        usual = csv.field_size_limit(MAX_LINE_BYTES)  # a value may be as long as a line of JSON; Python's own: 131,072
         try:
             for values in reader:
                 line, begin = begin, reader.line_num + 1
@@ -156,6 +157,8 @@ def _separated(separator: str) -> Callable[[BinaryIO, Findings], Iterator[_NUMBE
             yield begin, _REFUSED
         except _Unreadable:
             yield begin, _REFUSED
+        finally:
+            csv.field_size_limit(usual)
 
     return read
 

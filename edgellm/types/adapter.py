@@ -97,7 +97,7 @@ def adapters_of(asked: AskedAdapters | None) -> AdapterSet | None:
             return ((asked, 1.0),)
         pairs = asked.items() if isinstance(asked, Mapping) else asked
         return tuple((pair, 1.0) if isinstance(pair, str) else _pair(*pair) for pair in pairs)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # the last: of a whole number that no float holds
         what = f"adapters={asked!r:.60} names no adapters"
         raise UsageError(what, hint='as in adapters="mail" or adapters={"mail": 0.5}', param="adapters") from None
 

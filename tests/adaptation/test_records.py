@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import sys
@@ -235,7 +236,7 @@ def test_columns_are_keys(tmp_path: Path, name: str, separator: str) -> None:
     [
         (b'"no end,\n' + b"a,b\n" * 9, "not_csv"),
         (b"\xff,b\n", "not_utf8"),
-        (b'"' + b"a\n" * 80_000 + b'",b\n', "not_csv"),
+        (b'"' + (b"a" * 999 + b"\n") * 4200 + b'",b\n', "not_csv"),
     ],
 )
 def test_behind_a_broken_value_nothing_is_read(tmp_path: Path, rest: bytes, kind: str) -> None:
@@ -243,6 +244,14 @@ def test_behind_a_broken_value_nothing_is_read(tmp_path: Path, rest: bytes, kind
 
     assert [record.line for record in records] == [2]
     assert [(problem.line, problem.kind) for problem in report.problems] == [(3, kind)]
+
+
+def test_a_value_of_csv_may_be_as_long_as_a_line_of_json(tmp_path: Path) -> None:
+    usual, long = csv.field_size_limit(), "a" * 200_000
+    records, report = read(tmp_path, f"prompt,completion\na,{long}\n".encode(), name="data.csv")
+
+    assert ([record.completion for record in records], report.problems) == ([long], ())
+    assert csv.field_size_limit() == usual
 
 
 def test_messages_in_a_column_are_json(tmp_path: Path) -> None:

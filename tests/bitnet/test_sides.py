@@ -119,6 +119,17 @@ def test_a_dropped_adapter_is_gone(tmp_path):
             engine.truncate(1, 0)
 
 
+@pytest.mark.parametrize(("end", "value", "alpha"), [(1, 1e10, 3e38), (0, np.nan, 1.0), (1, np.inf, 1.0)])
+def test_factors_that_are_no_numbers_are_refused(tmp_path, end, value, alpha):
+    path = Tiny("llama").write(tmp_path / "model.gguf")
+    factors = random_factors(path, rank=2)
+    factors["blk.1.ffn_down.weight"][end][0, 0] = value
+    lora = write_lora(tmp_path / "a.gguf", path, factors, alpha=alpha)
+
+    with engine_of(path) as engine, refuses(BadArtifact):
+        engine.load_adapter("a", str(lora))
+
+
 def test_what_it_cannot_compute_with_is_refused(tmp_path):
     path = Tiny(tied=False).write(tmp_path / "model.gguf")
     head = random_factors(path, roles=LINEAR)

@@ -95,7 +95,7 @@ def test_a_request_refuses_what_names_no_adapters(adapters: AdapterSet) -> None:
         GenerationRequest("", adapters=adapters)
 
 
-@pytest.mark.parametrize("asked", [3, [3], [("a", "b")], [("a", True)], [("a", 1, 2)]])
+@pytest.mark.parametrize("asked", [3, [3], [("a", "b")], [("a", True)], [("a", 1, 2)], {"a": 10**400}])
 def test_what_names_no_adapters_is_refused(asked: object) -> None:
     with refuses(UsageError, param="adapters"):
         adapters_of(asked)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.errors import BackendUnavailable, UnsupportedArtifact
+from edgellm.errors import BackendUnavailable, BadArtifact, UnsupportedArtifact
 from edgellm.formats.gguf.adapter import Adapter, FactorPair, check, read
 from edgellm.formats.gguf.header import GgufTensor
 from edgellm.formats.mapped import map_file
@@ -86,7 +86,7 @@ class _Factors:
     """One adapter in the engine's order, its scale in B."""
 
     def __init__(self, adapter: Adapter, path: str, arch: Architecture) -> None:
-        self._arch = arch
+        self._arch, self._path = arch, path
         self._arrays: list[Floats] = []  # that the structures point to
         inputs = {name: at for at, name in enumerate(native.INPUTS)}
         self._sides = (native.Side * (arch.layers * len(inputs)))()
@@ -104,7 +104,13 @@ class _Factors:
         if product in ROTATED and not self._arch.family.rope_neox:
             b = b[split_pairs(len(b), self._arch)]  # as the rows of the matrix are packed
         by_columns = np.zeros((pair.rank, padded(len(b), PANEL)), np.float32)
-        by_columns[:, : len(b)] = b.T * np.float32(scale)
+        with np.errstate(over="ignore", invalid="ignore"):
+            by_columns[:, : len(b)] = b.T * np.float32(scale)
+        if not (np.isfinite(a).all() and np.isfinite(by_columns).all()):
+            raise BadArtifact(
+                f"{self._path}: the factors of {pair.name} with their scale of {scale:g} are no finite numbers",
+                hint="the adapter is damaged; make it again",
+            )
         self._arrays += [a, by_columns]
         return native.Side(a.ctypes.data, by_columns.ctypes.data, pair.rank)
 
