@@ -453,6 +453,8 @@ SAID = {"role": "user", "content": "hello"}
         ({"text": {"format": {"type": "json_schema", "name": "n"}}}, UsageError, "text.format.schema"),
         ({"metadata": {str(n): "x" for n in range(17)}}, UsageError, "metadata"),
         ({"input": 5}, UsageError, "input"),
+        ({"metadata": {"k": "x" * 513}}, UsageError, "metadata"),
+        ({"metadata": {"k" * 65: "x"}}, UsageError, "metadata"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(fields: dict[str, Any], kind: type[UsageError], param: str) -> None:

@@ -16,6 +16,7 @@ from support.refusals import refuses
 from edgellm.errors import UsageError
 from edgellm.server.dialects.responses import listing, operations
 from edgellm.server.dialects.responses.body import ResponsesBody
+from edgellm.server.dialects.responses.chunks import ResponsesChunks
 from edgellm.server.dialects.responses.stored import Conversation, StoredResponses
 from edgellm.server.errors import HttpError
 from edgellm.server.schemas.chat import MAX_MESSAGES
@@ -152,6 +153,18 @@ def test_conversations_are_written_and_kept_beside_the_event_loop(live: Live, mo
     assert live.post("/v1/responses/compact", {"input": "a"}).status_code == 200
     assert live.http.get(path).status_code == 200
     assert (kept, compacted, listed) == ([True], [True], [True])
+
+
+def test_events_that_repeat_long_settings_are_written_beside_the_event_loop(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = calls_off_loop(monkeypatch, ResponsesChunks, "last")
+    tools = [{"type": "function", "name": f"f{n}", "description": "x" * 40_000} for n in range(2)]
+    asked = {"input": "hello", "stream": True, "tool_choice": "none"}
+
+    for more in ({"tools": tools}, {}):
+        assert live.post("/v1/responses", {**asked, **more}).status_code == 200
+    assert ends == [True, False]
 
 
 class Answer(msgspec.Struct):

@@ -25,7 +25,7 @@ from edgellm.types.json_counts import MAX_VALUES, check_counts
 _decode = msgspec.json.Decoder(float_hook=float).decode
 # msgspec gives the place of a wrong value only as the end of its message.
 _HALF_PAIR = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])")
-_PLACE = re.compile(r"(.*) - at `\$(.*)`", re.DOTALL)
+_PLACE = re.compile(r"(.*) - at (?:`key` in )?`\$(.*)`", re.DOTALL)
 
 MEDIA = frozenset({"images", "image_url", "input_audio", "file", "file_data"})  # of which an error shows nothing
 NeutralValues = Mapping[str, tuple[object, ...]]  # by field

@@ -22,7 +22,11 @@ from edgellm.types.request import GenerationRequest
 
 THOUGHTS = "reasoning.encrypted_content"
 LOGPROBS = "message.output_text.logprobs"
-MAX_METADATA = 16  # pairs, as OpenAI's API allows
+# Pairs, and characters of a key and of a value, as OpenAI's API allows: each of the events that hold the response
+# repeats them.
+MAX_METADATA, MAX_KEY, MAX_VALUE = 16, 64, 512
+MetadataKey = Annotated[str, Meta(max_length=MAX_KEY)]
+MetadataText = Annotated[str, Meta(max_length=MAX_VALUE)]
 
 
 class ResponsesFormat(Fields, kw_only=True):
@@ -107,7 +111,7 @@ class ResponsesBody(SamplingBody, kw_only=True):
     parallel_tool_calls: bool | None = None
     top_logprobs: int | None = None
     truncation: Literal["auto", "disabled"] | None = None
-    metadata: Annotated[dict[str, str], Meta(max_length=MAX_METADATA)] | None = None
+    metadata: Annotated[dict[MetadataKey, MetadataText], Meta(max_length=MAX_METADATA)] | None = None
 
     @classmethod
     def take_out(cls, fields: dict[str, Any]) -> Iterator[tuple[str, str]]:

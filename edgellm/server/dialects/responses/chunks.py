@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -28,6 +29,7 @@ from edgellm.server.served_model import ServedModel
 from edgellm.types.event import Delta, Done, Event, Usage
 
 _encode = msgspec.json.encode
+LARGE_BYTES = 64 * 1024  # of a response that is begun; the settings of the request are in it
 Keep = Callable[[ResponsesAnswer], None]
 
 
@@ -45,6 +47,15 @@ class ResponsesChunks(sse.Chunks):
         self._output = OutputItems(body)
         self._number = 0
         self._template: _Template | None = None  # for the item that is open
+
+    def are_long(self, events: Sequence[Event]) -> bool:
+        """The first and the last hold the whole response."""
+        hold_it = not self._number or any(isinstance(event, Done) for event in events)
+        return (hold_it and self._is_large) or super().are_long(events)
+
+    @cached_property
+    def _is_large(self) -> bool:
+        return len(_encode(self._response)) > LARGE_BYTES
 
     def text(self, delta: Delta) -> bytes:
         head = self._head()
