@@ -69,7 +69,9 @@ for layers, away in json.loads(sys.argv[2]):
         print(json.dumps([layers, away, batch, ctx, slots, facts]), flush=True)
     llama_cpp.llama_model_free(model)
 """
-MOST_UNDER_MIB, MOST_OVER_MIB = 32, 106
+MOST_UNDER_MIB, MOST_OVER_MIB = 32, 42
+# Without flash attention for its heads, which lavapipe lacks, the device computes no attention of blocks in RAM.
+MOST_OVER_OF = {"deepseek2": 100}
 
 
 def reserved(path: Path, jobs: list[tuple[OnDevice, tuple[int, int, str, int]]]) -> list[dict[str, float]]:
@@ -146,4 +148,4 @@ def test_scratch_of_every_placement_and_batch(tmp_path: Path, arch: str) -> None
         taken = device_bytes(shape, layers, OnDevice(on, away), GPU, "vulkan", ctx=ctx, slots=slots, ubatch=batch)
         off[on, away, batch, ctx, slots] = taken.compute / MIB - lavapipe.reserved_mib(facts)["Vulkan0"]["compute"]
     assert min(off.values()) > -MOST_UNDER_MIB, min(off, key=lambda key: off[key])
-    assert max(off.values()) < MOST_OVER_MIB, max(off, key=lambda key: off[key])
+    assert max(off.values()) < MOST_OVER_OF.get(arch, MOST_OVER_MIB), max(off, key=lambda key: off[key])
