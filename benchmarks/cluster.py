@@ -27,8 +27,7 @@ from edgellm.sdk.client import EdgeLLM
 from edgellm.server.app import create_app
 from edgellm.server.listener import Listener, bind
 
-PAIRS = 40
-CONVERSATIONS, TURNS = 64, 8
+TURNS = 8
 
 
 def pss_bytes(root: psutil.Process) -> int:
@@ -65,13 +64,13 @@ def tokens_per_s(url: str, n_streams: int, n_tokens: int) -> float:
     return n / (time.perf_counter() - began)
 
 
-def affinity(url: str) -> dict[str, float]:
+def affinity(url: str, n_conversations: int) -> dict[str, float]:
     """Conversations of several turns: how many turns reach the box of their first, and how even boxes are loaded."""
     places: dict[int, str] = {}
     kept = 0
     with httpx.Client(base_url=url, timeout=600) as client:
         for turn in range(TURNS):
-            for number in range(CONVERSATIONS):
+            for number in range(n_conversations):
                 messages = [{"role": "user", "content": f"Conversation {number}."}]
                 for _ in range(turn):
                     messages += [{"role": "assistant", "content": "."}, {"role": "user", "content": "More."}]
@@ -79,7 +78,10 @@ def affinity(url: str) -> dict[str, float]:
                 node = answer.headers["x-edgellm-node"]
                 kept += places.setdefault(number, node) == node
     loads = Counter(places.values())
-    return {"kept": kept / (CONVERSATIONS * TURNS), "max_over_mean": max(loads.values()) * len(loads) / CONVERSATIONS}
+    return {
+        "kept": kept / (n_conversations * TURNS),
+        "max_over_mean": max(loads.values()) * len(loads) / n_conversations,
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -88,6 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--boxes", type=int, default=2)
     parser.add_argument("--streams", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--pairs", type=int, default=40, help="of first tokens")
+    parser.add_argument("--conversations", type=int, default=64)
     options = parser.parse_args(arguments)
 
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -113,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True).start()
             direct = f"http://127.0.0.1:{bound.getsockname()[1]}"
             with httpx.Client(base_url=direct, timeout=600) as one, boxes.client() as many:
-                pairs = [(first_token_ms(one, n), first_token_ms(many, n)) for n in range(PAIRS)]
+                pairs = [(first_token_ms(one, n), first_token_ms(many, n)) for n in range(options.pairs)]
             report["first_token_direct_ms"] = statistics.median(alone for alone, _ in pairs)
             report["first_token_cluster_ms"] = statistics.median(through for _, through in pairs)
             report["first_token_difference_ms"] = statistics.median(through - alone for alone, through in pairs)
@@ -123,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ]
             report["tok_s_direct"], report["tok_s_cluster"] = map(statistics.median, zip(*rates, strict=True))
             server.stop()
-        report |= affinity(boxes.url)
+        report |= affinity(boxes.url, options.conversations)
     finally:
         print(json.dumps(report, indent=1), flush=True)
         boxes.close()
