@@ -11,6 +11,7 @@ name: a plugin whose library comes as source says so in its pyproject.toml, unde
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -27,9 +28,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from alone import alone
-from native import Failed, Native, digest
+from native import Failed, Native, compilers, digest
 from optional import Optional, refuse_gpu, resolve, size_of
 from progress import Progress
+from ready import ready_wheels, stamps
 
 ROOT = Path(__file__).resolve().parent.parent
 CORE = "edgellm"
@@ -44,6 +46,7 @@ class Part:
     folder: Path
     native: Native | None = None
     optional: Optional | None = None
+    compiles: bool = False  # its own C code, when it is installed
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,8 @@ def parts() -> list[Part]:
         tables = data.get("tool", {}).get("edgellm", {})
         native = Native.read(pyproject.parent, tables["native"]) if "native" in tables else None
         optional = Optional(**tables["optional"]) if "optional" in tables else None
-        distributions.append(Part(data["project"]["name"], pyproject.parent, native, optional))
+        compiles = data.get("build-system", {}).get("build-backend", "").startswith("scikit_build_core")
+        distributions.append(Part(data["project"]["name"], pyproject.parent, native, optional, compiles))
     return distributions
 
 
@@ -76,6 +80,8 @@ def fingerprint(part: Part) -> str:
     inputs += [(file.name, file.read_text("utf-8")) for file in sorted((part.folder / "native").glob("*.*"))]
     if part.native:
         inputs += [part.native.build_inputs(), os.environ.get(part.native.prebuilt_env, "")]
+    if part.native or part.compiles:
+        inputs += stamps()
     return digest(*inputs)
 
 
@@ -161,6 +167,8 @@ class Installer:
             Failed: with the reason.
         """
         (self.venv / f"setup-{part.name}.log").unlink(missing_ok=True)
+        if part.compiles and (folder := ready_wheels(part.name, ROOT, functools.partial(compilers, cxx=False))):
+            return self._install_ready(part, part.name, folder)
         note = self._install_native(part, part.native) if part.native else ""
         wanted = self.extras_of(part)
         extras = f"[{','.join(wanted)}]" if wanted else ""
@@ -191,7 +199,15 @@ class Installer:
             return f"without {wanted[0]}, so no answer can be kept to a grammar"
         return ""
 
+    def _install_ready(self, part: Part, requirement: str, folder: Path) -> str:
+        found = ["--no-index", "--find-links", str(folder), requirement]
+        self.pip(part, ["install", "--force-reinstall", "--no-deps", *found], Progress(part.name))
+        self.pip(part, ["install", "--find-links", str(folder), requirement], Progress(part.name))  # what it needs
+        return f"{requirement} taken from {folder}"
+
     def _install_native(self, part: Part, native: Native) -> str:
+        if native.prebuilt_folder() is None and (folder := ready_wheels(native.packed, ROOT, compilers)):
+            return self._install_ready(part, native.packed, folder)
         settings, shelf = native.choose()
         started = time.monotonic()
         wheel = next(iter(shelf.glob("*.whl")), None)

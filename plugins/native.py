@@ -57,6 +57,11 @@ class Native:
         """Name and release: "llama-cpp-python==0.3.36"."""
         return (self.folder / self.requirement).read_text("utf-8").split()[0]
 
+    @property
+    def packed(self) -> str:
+        """As `make wheels` packs it, of which no index has a release: "llama-cpp-python==0.3.36+edgellm"."""
+        return f"{self.wheel}+edgellm"
+
     def build_inputs(self) -> list[object]:
         """All that decides what a compiler makes, except the compiler."""
         # A file that one build's settings name changes that build alone.
@@ -121,7 +126,7 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgellm"
 
 
-def compilers() -> dict[str, str]:
+def compilers(*, cxx: bool = True) -> dict[str, str]:
     """C and C++ compiler as CMake will find them -> first line of --version.
 
     Raises:
@@ -131,6 +136,8 @@ def compilers() -> dict[str, str]:
         return {}
     versions = {}
     for variable, candidates in (("CC", ("cc", "gcc", "clang")), ("CXX", ("c++", "g++", "clang++"))):
+        if variable == "CXX" and not cxx:
+            continue
         named = os.environ.get(variable, "").split(" ")[0]
         path = next((p for name in ((named,) if named else candidates) if (p := shutil.which(name))), None)
         if path is None:

@@ -114,3 +114,18 @@ def test_plugins_are_distributions_of_their_own(plugin: Path) -> None:
     assert "edgellm" in project["dependencies"]
     for module in project["entry-points"]["edgellm.v1"].values():
         assert (plugin.parent / f"{module.replace('.', '/')}.py").exists()
+
+
+def test_a_wheel_asks_for_the_binding_as_our_wheels_have_it_and_never_for_its_sources(tmp_path: Path) -> None:
+    """pip would compile them for minutes. An installation by set-up asks for neither: it has the binding already."""
+    folder = ROOT / "plugins" / "edgellm-gguf"
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("METADATA"))
+        asked = Parser().parsestr(archive.read(name).decode()).get_all("Requires-Dist", [])
+    pinned = (folder / "edgellm_gguf" / "llama_cpp_python.txt").read_text("utf-8").split()[0]
+
+    assert [line for line in asked if line.startswith("llama")] == [f"{pinned}+edgellm"]
+    if "editable" in (importlib.metadata.distribution("edgellm-gguf").read_text("direct_url.json") or ""):
+        assert not [line for line in importlib.metadata.requires("edgellm-gguf") or [] if line.startswith("llama")]

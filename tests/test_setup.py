@@ -19,7 +19,7 @@ from support.waiting import PATIENCE_S, wait_until
 
 PLUGINS = Path(__file__).parents[1] / "plugins"
 # What `python plugins/install.py` imports.
-MODULES = ("alone", "install", "native", "optional", "progress")
+MODULES = ("alone", "install", "native", "optional", "progress", "ready")
 PIP = """#!/bin/sh
 # Stands in for `.venv/bin/python -m pip --no-input ...`.
 shift 3
@@ -376,3 +376,75 @@ def test_gigabytes_for_gpus_are_fetched_only_where_that_is_asked(repository: Rep
     # One for processors may have been taken away meanwhile, so that this one is fetched.
     assert repository.run("--with", "edgellm-more")[1] == []
     assert repository.run("--with", "edgellm-more", "--gpu")[1][-1].endswith("edgellm-more[large]")
+
+
+COMPILES = '[build-system]\nbuild-backend = "scikit_build_core.build"\n'
+
+
+@pytest.fixture
+def without_compiler(repository: Repository, modules, monkeypatch: pytest.MonkeyPatch) -> Repository:
+    """A machine that has none; one more plugin compiles its own code."""
+
+    def compilers(**_: bool) -> dict[str, str]:
+        raise modules[1].Failed("no C compiler", "install one")
+
+    folder = repository.folder / "plugins" / "edgellm-own"
+    folder.mkdir()
+    (folder / "pyproject.toml").write_text('[project]\nname = "edgellm-own"\n' + COMPILES)
+    monkeypatch.setattr(modules[1], "compilers", compilers)
+    monkeypatch.setattr(modules[0], "compilers", compilers)
+    monkeypatch.delenv("EDGELLM_WHEELS", raising=False)
+    return repository
+
+
+def with_wheels(folder: Path) -> None:
+    folder.mkdir()
+    for name in ("lib-1.0+edgellm-py3-none-any.whl", "edgellm_own-0.1.0-py3-none-linux_x86_64.whl"):
+        (folder / name).touch()
+
+
+def from_wheels(folder: Path, requirement: str) -> list[str]:
+    return [
+        f"install --force-reinstall --no-deps --no-index --find-links {folder} {requirement}",
+        f"install --find-links {folder} {requirement}",
+    ]
+
+
+def test_without_a_compiler_the_wheels_of_the_checkout_are_installed(without_compiler: Repository) -> None:
+    dist = without_compiler.folder / "dist"
+    with_wheels(dist)
+    _, asked = without_compiler.run()
+
+    assert asked[1:3] == from_wheels(dist, "lib==1.0+edgellm")
+    assert asked[4:6] == from_wheels(dist, "edgellm-own")
+    assert {row["status"] for row in without_compiler.record().values()} == {"installed"}
+    assert without_compiler.run()[1] == []
+
+
+def test_without_a_compiler_and_wheels_set_up_says_what_it_would_take(without_compiler: Repository) -> None:
+    without_compiler.run()
+
+    for name in ("edgellm-native", "edgellm-own"):
+        row = without_compiler.record()[name]
+        assert (row["status"], row["note"]) == ("failed", "no C compiler")
+        assert "EDGELLM_WHEELS" in row["hint"]
+    assert without_compiler.record()["edgellm-plain"]["status"] == "installed"
+
+
+def test_a_folder_of_wheels_that_is_named_is_taken_wherever_it_lies(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "wheels"
+    with_wheels(folder)
+    monkeypatch.setenv("EDGELLM_WHEELS", str(folder))
+    assert repository.run()[1][1:3] == from_wheels(folder, "lib==1.0+edgellm")
+    assert repository.run()[1] == []
+
+    os.utime(folder / "lib-1.0+edgellm-py3-none-any.whl", (1, 1))
+    assert repository.run()[1][:2] == from_wheels(folder, "lib==1.0+edgellm")
+
+    (folder / "lib-1.0+edgellm-py3-none-any.whl").unlink()
+    repository.run()
+    row = repository.record()["edgellm-native"]
+    assert row["status"] == "failed"
+    assert str(folder) in row["note"]

@@ -25,6 +25,7 @@ GROUPS = (
     "torch",
     "typing",
     "vulkan",
+    "wheels",
 )
 # CI has what these need, or installs it: there, a group that did not run is a failure.
 NOT_APPLICABLE = "does not apply"

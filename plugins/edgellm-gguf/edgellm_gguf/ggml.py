@@ -6,14 +6,13 @@ Signatures are those of ggml.h, gguf.h, ggml-backend.h, ggml-cpu.h and llama.h.
 from __future__ import annotations
 
 import ctypes
-import importlib.metadata
 import os
 from typing import Any
 
 import llama_cpp.llama_cpp as binding
 
 from edgellm_gguf import device_backends
-from edgellm_gguf.library import is_of_wheel, library_dir
+from edgellm_gguf.library import binding_release, is_of_wheel, library_dir
 from edgellm_gguf.pinned import pinned
 
 CPU, GPU, IGPU = 0, 1, 2  # enum ggml_backend_dev_type
@@ -241,7 +240,7 @@ def is_of_pinned_commit() -> bool:
     try:
         source = binding._lib.edgellm_source
     except AttributeError:
-        return is_of_wheel() and importlib.metadata.version("llama-cpp-python") == pin.llama_cpp_python
+        return is_of_wheel() and binding_release() == pin.llama_cpp_python
     source.restype = ctypes.c_char_p
     return (source() or b"").decode(errors="replace") == pin.commit
 

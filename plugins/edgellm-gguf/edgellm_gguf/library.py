@@ -100,6 +100,15 @@ def _recorded_digest(path: Path) -> str:
         return base64.urlsafe_b64encode(hashlib.file_digest(file, "sha256").digest()).decode().rstrip("=")
 
 
+def binding_release() -> str:
+    """Of the binding, without what our own packing adds to it ("0.3.36+edgellm").
+
+    Raises:
+        importlib.metadata.PackageNotFoundError: there is no binding.
+    """
+    return importlib.metadata.version("llama-cpp-python").partition("+")[0]
+
+
 def missing() -> str:
     """Why there is no library to load, with the way out; empty = there is one."""
     if importlib.util.find_spec("llama_cpp") is None:
@@ -132,7 +141,7 @@ def last_verdict() -> Verdict | None:
 
 def build() -> str:
     """Names the library's code: version of the binding, a digest of the files, and the variant that computes."""
-    version = importlib.metadata.version("llama-cpp-python") if importlib.util.find_spec("llama_cpp") else "none"
+    version = binding_release() if importlib.util.find_spec("llama_cpp") else "none"
     last = last_verdict()
     variant = f" {last.variant}" if last and last.variant else ""
     return f"llama-cpp-python {version} ({_files_digest()[:8]}){variant}"
@@ -204,5 +213,5 @@ def _probe(digest: str) -> tuple[Verdict, bool]:
 
 
 def _refusal(version: str, mismatch: Mismatch) -> str:
-    binding = importlib.metadata.version("llama-cpp-python")
+    binding = binding_release()
     return f"this libllama, of llama.cpp {version}, is not the one that llama-cpp-python {binding} needs: {mismatch}"

@@ -9,7 +9,6 @@ that ends the process leaves what was said before. Prints JSON objects, the last
 from __future__ import annotations
 
 import ctypes
-import importlib.metadata
 import json
 import logging
 import re
@@ -60,7 +59,7 @@ def _mismatches(handle: ctypes.CDLL, places: dict[str, Place], *, is_of_wheel: b
 
     LOG.start()
     release = pinned()
-    binding = importlib.metadata.version("llama-cpp-python")
+    binding = library.binding_release()
     yield from layout.differences(places)
     if binding == release.llama_cpp_python:
         # A build of ours names its commit, and no other will do: what a function means may change without its structs.

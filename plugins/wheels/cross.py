@@ -1,0 +1,67 @@
+"""zig as CMake's compiler for another kind of machine: what is run for each file, and the toolchain file that names it.
+
+python cross.py cc x86_64-linux-gnu.2.28 ARGUMENT...
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+from targets import Target
+
+TOOLCHAIN = """\
+set(CMAKE_SYSTEM_NAME Linux)
+set(CMAKE_SYSTEM_PROCESSOR {processor})
+set(CMAKE_C_COMPILER "{folder}/cc")
+set(CMAKE_CXX_COMPILER "{folder}/c++")
+set(CMAKE_AR "{folder}/ar" CACHE FILEPATH "")
+set(CMAKE_RANLIB "{folder}/ranlib" CACHE FILEPATH "")
+# A wheel holds no links: libraries have no versions in their names.
+set(CMAKE_PLATFORM_NO_VERSIONED_SONAME ON)
+# Nothing of the machine that compiles gets in: neither its libraries, nor its folders, nor symbols that name them.
+foreach(kind LIBRARY INCLUDE PACKAGE)
+  set(CMAKE_FIND_ROOT_PATH_MODE_${{kind}} ONLY)
+endforeach()
+set(CMAKE_FIND_ROOT_PATH "{folder}")
+set(CMAKE_C_FLAGS_INIT "{flags}")
+set(CMAKE_CXX_FLAGS_INIT "{flags}")
+set(CMAKE_SHARED_LINKER_FLAGS_INIT "-s")
+set(CMAKE_MODULE_LINKER_FLAGS_INIT "-s")
+"""
+
+
+def write_toolchain(target: Target, folder: Path, sources: dict[Path, str]) -> Path:
+    """Write compilers and CMake's toolchain file into the folder.
+
+    `sources`: folders -> what files below them are called in the libraries, so that these are the same wherever they
+    are compiled.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("cc", "c++", "ar", "ranlib"):
+        called = f"{name} {target.triple}" if name in ("cc", "c++") else name
+        program = folder / name
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).resolve()}" {called} "$@"\n', "utf-8")
+        program.chmod(0o755)
+    flags = " ".join(["-g0", *(f"-ffile-prefix-map={path}={name}" for path, name in sources.items())])
+    file = folder / "toolchain.cmake"
+    file.write_text(TOOLCHAIN.format(processor=target.processor, folder=folder, flags=flags), "utf-8")
+    return file
+
+
+def main(arguments: list[str]) -> None:
+    spec = importlib.util.find_spec("ziglang")
+    assert spec is not None
+    assert spec.origin is not None
+    zig = str(Path(spec.origin).with_name("zig"))
+    tool, *rest = arguments
+    if tool in ("cc", "c++"):
+        triple, *rest = rest
+        rest = ["-target", triple, *rest]
+    os.execv(zig, [zig, tool, *rest])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,57 @@
+"""A Debian with Python's venv and nothing else, without a network: where wheels have to do.
+
+Made once, by mmdebstrap, in the user's cache; nothing is written into it afterwards. Any user may do it, in a user
+namespace.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import platformdirs
+import pytest
+
+MIRROR = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
+# Mounts and enters: $1 is the root, $2 the folder that can be written, $3 the wheels, $4 a model.
+_ENTER = r"""
+root=$1 work=$2 wheels=$3 model=$4; shift 4
+mount -t tmpfs tmpfs "$root/mnt"
+mkdir "$root/mnt/work" "$root/mnt/wheels"
+touch "$root/mnt/model.gguf"
+mount --bind "$work" "$root/mnt/work"
+mount --bind "$wheels" "$root/mnt/wheels"
+mount --bind "$model" "$root/mnt/model.gguf"
+mount --rbind /dev "$root/dev"
+mount -t proc proc "$root/proc"
+exec chroot "$root" /usr/bin/env -i HOME=/mnt/work EDGELLM_HOME=/mnt/work/home LANG=C.UTF-8 \
+  PATH=/mnt/work/venv/bin:/usr/bin:/bin "$@"
+"""
+_INSIDE = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child"]
+
+
+def bare_root(suite: str) -> Path:
+    """The folder of a minimal Debian of that name; skips, as group "wheels", where it cannot be made."""
+    root = Path(platformdirs.user_cache_dir("edgellm")) / "roots" / suite
+    if root.exists():
+        return root
+    for program in ("mmdebstrap", "unshare"):
+        if shutil.which(program) is None:
+            pytest.skip(f"wheels: no {program}: apt-get install {program}")
+    part = root.with_name(f"{suite}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.parent.mkdir(parents=True, exist_ok=True)
+    make = ["mmdebstrap", "--quiet", "--variant=minbase", "--include=python3,python3-venv", suite, str(part), MIRROR]
+    subprocess.run(make, check=True)
+    part.rename(root)
+    return root
+
+
+def enter(root: Path, work: Path, wheels: Path, model: str, *command: str) -> str:
+    """Standard output of a command in the root, without a network. What it is given lies in /mnt."""
+    inside = [*_INSIDE, "--net", "sh", "-ec", _ENTER, "sh", str(root), str(work), str(wheels), model, *command]
+    done = subprocess.run(inside, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
