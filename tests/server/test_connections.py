@@ -90,7 +90,7 @@ def test_whoever_takes_nothing_is_cut_off(serve: Servers) -> None:
 
 def test_little_that_is_not_taken_has_its_deadline_too(serve: Servers) -> None:
     """Less than a buffer of the event loop: of as many short answers as the system's own buffers do not hold."""
-    live = serve(isolate=False, deadlines=Deadlines(take_s=NEVER))
+    live = serve(isolate=False, deadlines=Deadlines(headers_s=NEVER, take_s=NEVER))
     untaken = live.server.server_state._untaken
     ask = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
     asks, sent = ask * 1000, 0

@@ -289,15 +289,17 @@ def _check_space(where: HubUri, files: Sequence[RemoteFile]) -> None:
 
 def _cached_names(where: HubUri) -> list[str]:
     """Files of the repository that the hub's cache holds."""
-    from huggingface_hub import scan_cache_dir
+    from huggingface_hub import errors, scan_cache_dir
 
-    names = [
-        str(file.file_path.relative_to(revision.snapshot_path).as_posix())
-        for repo in scan_cache_dir().repos
-        if repo.repo_id == where.repo
-        for revision in repo.revisions
-        for file in revision.files
-    ]
+    names: list[str] = []
+    with contextlib.suppress(errors.CacheNotFound):  # nothing was ever fetched
+        names = [
+            str(file.file_path.relative_to(revision.snapshot_path).as_posix())
+            for repo in scan_cache_dir().repos
+            if repo.repo_id == where.repo
+            for revision in repo.revisions
+            for file in revision.files
+        ]
     if not names:
         raise SourceUnreachable(f"{where.repo} is not in the hub's cache, and the network is not to be used")
     return names
