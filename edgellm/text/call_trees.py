@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from edgellm.text.schema_values import Notation, SchemaValues, refused_schema
+from edgellm.text.schema_values import Notation, Room, SchemaValues, refused_schema
+from edgellm.types.grammar import Grammar
 from edgellm.types.grammar_tree import AnyText, Json, Node, OneOf, Pattern, Text, optional, sequence
 from edgellm.types.markup import (
     AttributeCalls,
@@ -36,41 +37,40 @@ class CallShape(NamedTuple):
 
 
 def call_shape(row: CallMarkup, tools: Schemas) -> CallShape:
-    """Raises UsageError: an argument's schema says what calls of this shape cannot be kept to."""
+    """Raises UsageError: an argument's schema says what calls of this shape cannot be kept to, or all are too large."""
+    room = Room()
+    for _name, schema in tools:
+        Grammar.of_schema(schema, "tools")  # which bounds it, before anything is made of it
     try:
-        call = OneOf(tuple(_CALLS[type(row)](row, name, schema) for name, schema in tools))
+        call = OneOf(tuple(_CALLS[type(row)](row, name, SchemaValues(schema, room)) for name, schema in tools))
     except RecursionError:
         raise refused_schema("leads in a circle") from None
     return _FRAMES.get(type(row), _in_section)(row, call)
 
 
-def _json(row: JsonCalls, name: str, schema: dict[str, Any]) -> Node:
+def _json(row: JsonCalls, name: str, values: SchemaValues) -> Node:
     quoted = json.dumps(name, ensure_ascii=False)
     if row.name_is_key:
-        return sequence(f"{{{quoted}: ", Json(schema), "}")
+        return sequence(f"{{{quoted}: ", Json(values.root), "}")
     id_: list[Node | str] = [f', "{row.id_key}": "', CALL_ID, '"'] if row.id_key else []
     head = f'"{row.name_key}": {quoted}, "{row.arguments_key}": '
     wrapper = f'{{"{row.wrapper}": ' if row.wrapper else ""
-    return sequence(wrapper, "{", head, Json(schema), *id_, "}", "}" if wrapper else "")
+    return sequence(wrapper, "{", head, Json(values.root), *id_, "}", "}" if wrapper else "")
 
 
-def _named(row: NamedCalls, name: str, schema: dict[str, Any]) -> Node:
+def _named(row: NamedCalls, name: str, values: SchemaValues) -> Node:
     id_: list[Node | str] = [row.id_open, Pattern(("[a-zA-Z0-9]{1,9}",))] if row.id_open else []
-    return sequence(name, *id_, row.after_name, Json(schema))
+    return sequence(name, *id_, row.after_name, Json(values.root))
 
 
-def _tagged(row: TaggedCalls, name: str, schema: dict[str, Any]) -> Node:
-    values = SchemaValues(schema)
-
+def _tagged(row: TaggedCalls, name: str, values: SchemaValues) -> Node:
     def argument(key: str, value: Any) -> Node:
         return sequence(row.key_open, key, row.key_close, row.value_open, values.plain(value, row.value_close))
 
     return sequence(name, row.after_name, *_arguments(values, argument))
 
 
-def _attributes(row: AttributeCalls, name: str, schema: dict[str, Any]) -> Node:
-    values = SchemaValues(schema)
-
+def _attributes(row: AttributeCalls, name: str, values: SchemaValues) -> Node:
     def argument(key: str, value: Any) -> Node:
         marked = row.text_attribute if values.is_text(value) else row.text_attribute.replace('"true"', '"false"')
         written = f" {marked}" if marked and (values.is_text(value) or marked != row.text_attribute) else ""
@@ -79,29 +79,29 @@ def _attributes(row: AttributeCalls, name: str, schema: dict[str, Any]) -> Node:
     return sequence(f'{name}"{row.head_close}', *_arguments(values, argument))
 
 
-def _nested(row: NestedCalls, name: str, schema: dict[str, Any]) -> Node:
-    return sequence(name, row.after_name, *SchemaValues(schema).elements(schema, row.element))
+def _nested(row: NestedCalls, name: str, values: SchemaValues) -> Node:
+    return sequence(name, row.after_name, *values.elements(values.root, row.element))
 
 
-def _literal(row: LiteralCalls, name: str, schema: dict[str, Any]) -> Node:
+def _literal(row: LiteralCalls, name: str, values: SchemaValues) -> Node:
     notation = Notation(row.quote, python=row.assign == "=")
-    return sequence(name, SchemaValues(schema).mapping(schema, notation, row.brackets, row.assign))
+    return sequence(name, values.mapping(values.root, notation, row.brackets, row.assign))
 
 
-def _message(row: HarmonyCalls, name: str, schema: dict[str, Any]) -> Node:
+def _message(row: HarmonyCalls, name: str, values: SchemaValues) -> Node:
     head = f"{row.channel}{row.space}commentary to=functions.{name} {row.constrain}{row.space}json"
     if row.thinker:  # no channels
         head = f" to={name}"
     body = row.body
-    arguments: Node = Json(schema)
+    arguments: Node = Json(values.root)
     if body:
-        call = _attributes(body, name, schema)
+        call = _attributes(body, name, values)
         arguments = sequence(body.section_open, body.open, call, body.close, body.section_close)
     return sequence(head, row.message, row.space, arguments)
 
 
-def _to_recipient(row: RecipientCalls, name: str, schema: dict[str, Any]) -> Node:
-    return sequence(f"{name}\n", Json(schema))
+def _to_recipient(row: RecipientCalls, name: str, values: SchemaValues) -> Node:
+    return sequence(f"{name}\n", Json(values.root))
 
 
 def _arguments(values: SchemaValues, argument: Callable[[str, Any], Node]) -> list[Node]:
@@ -148,7 +148,7 @@ def _to_recipients(row: RecipientCalls, call: Node) -> CallShape:
     return CallShape(row.open, call, sequence("\n", row.open, call), text=said)
 
 
-_CALLS: dict[type, Callable[[Any, str, dict[str, Any]], Node]] = {
+_CALLS: dict[type, Callable[[Any, str, SchemaValues], Node]] = {
     JsonCalls: _json,
     NamedCalls: _named,
     TaggedCalls: _tagged,

@@ -10,6 +10,7 @@ import msgspec
 
 from edgellm.errors import UsageError
 from edgellm.text.readers.values import Allowed
+from edgellm.types.grammar import MAX_TREE_BYTES
 from edgellm.types.grammar_tree import Json, Node, OneOf, Pattern, Repeat, Text, TextUntil, optional, sequence
 
 MAX_SCHEMAS = 2_000  # looked at for one tool: references may lead in a circle, or to ever more of them
@@ -50,13 +51,28 @@ class Notation(NamedTuple):
     python: bool  # True, False and None
 
 
+class Room:
+    """Bytes that the trees of all tools of a request may still take: a part that stands in several places, as what is
+    referred to, is counted in each before it is made. What is left is measured when the tree is whole.
+    """
+
+    def __init__(self) -> None:
+        self._left = 2 * MAX_TREE_BYTES  # what is inside of others is counted once more with each
+
+    def take(self, n_bytes: int) -> None:
+        self._left -= n_bytes
+        if self._left < 0:
+            raise refused_schema(f"makes, with the others, a grammar of over {MAX_TREE_BYTES} bytes")
+
+
 class SchemaValues:
     """Values under the schemas of one tool, whose references lead to `root`. Every method raises UsageError: a schema
     says what cannot be kept to here.
     """
 
-    def __init__(self, root: dict[str, Any]) -> None:
+    def __init__(self, root: dict[str, Any], room: Room) -> None:
         self.root = root
+        self._room = room
         self._n_left = MAX_SCHEMAS
 
     def members(self, schema: Any) -> list[tuple[str, Any, bool]]:
@@ -100,7 +116,7 @@ class SchemaValues:
         if "anyOf" in said:
             return OneOf(tuple(self.text(one, close) for one in said["anyOf"]))
         if "enum" in said or "const" in said:
-            return sequence(OneOf(tuple(map(Text, filter(_is_text, _values(said))))), close)
+            return sequence(OneOf(tuple(map(Text, filter(_is_text, self._values(said))))), close)
         patterns = []
         if "minLength" in said or "maxLength" in said:
             patterns.append(f"(?s:.{{{said.get('minLength', 0)},{said.get('maxLength', '')}}})")
@@ -113,7 +129,7 @@ class SchemaValues:
         if "anyOf" in said:
             return OneOf(tuple(self.literal(one, notation) for one in said["anyOf"]))
         if "enum" in said or "const" in said:
-            return OneOf(tuple(Text(_written(value, notation)) for value in _values(said)))
+            return OneOf(tuple(Text(_written(value, notation)) for value in self._values(said)))
         return OneOf(tuple(self._of_kind(kind, said, notation) for kind in _kinds(said)))
 
     def mapping(self, schema: Any, notation: Notation, brackets: str, assign: str) -> Node:
@@ -125,7 +141,7 @@ class SchemaValues:
             head = f"{json.dumps(key, ensure_ascii=False) if quoted else key}{assign}"
             item = sequence(head, self.literal(value, notation))
             (required if is_required else others).append(item)
-        return sequence(brackets[0], _listed(required, others), brackets[1])
+        return sequence(brackets[0], self._listed(required, others), brackets[1])
 
     def _texts_of(self, schema: Any) -> Any:
         """What a schema says of texts, where other kinds of values may come, too."""
@@ -179,7 +195,25 @@ class SchemaValues:
 
     def _json(self, schema: Any) -> Json:
         definitions: dict[str, Any] = {word: self.root[word] for word in ("$defs", "definitions") if word in self.root}
-        return Json({**definitions, **(schema if isinstance(schema, dict) else {})})
+        whole = {**definitions, **(schema if isinstance(schema, dict) else {})}
+        self._room.take(len(msgspec.json.encode(whole)))
+        return Json(whole)
+
+    def _values(self, said: dict[str, Any]) -> list[Any]:
+        values: list[Any] = said.get("enum", [said.get("const")])
+        self._room.take(len(msgspec.json.encode(values)))
+        return values
+
+    def _listed(self, required: list[Node], others: list[Node]) -> Node:
+        """All that are required, and any of the others in their order, with commas between."""
+        commas = [part for node in required[1:] for part in (",", node)]
+        rest: list[Node] = [optional(sequence(",", node)) for node in others]
+        if required:
+            return sequence(required[0], *commas, *rest)
+        # Any of them may be the first: each stands behind all that may come before it.
+        self._room.take(sum(at * len(msgspec.json.encode(node)) for at, node in enumerate(rest)))
+        starts = [sequence(node, *rest[at + 1 :]) for at, node in enumerate(others)]
+        return optional(OneOf(tuple(starts))) if starts else Text("")
 
     def _referred(self, reference: str) -> Any:
         here: Any = self.root
@@ -188,23 +222,9 @@ class SchemaValues:
         return here
 
 
-def _listed(required: list[Node], others: list[Node]) -> Node:
-    """All that are required, and any of the others in their order, with commas between."""
-    if required:
-        commas = [part for node in required[1:] for part in (",", node)]
-        return sequence(required[0], *commas, *(optional(sequence(",", node)) for node in others))
-    starts = [_listed(others[at : at + 1], others[at + 1 :]) for at in range(len(others))]
-    return optional(OneOf(tuple(starts))) if starts else Text("")
-
-
 def _kinds(said: dict[str, Any]) -> list[str]:
     kinds = said.get("type", ["string", "number", "boolean"])
     return kinds if isinstance(kinds, list) else [kinds]
-
-
-def _values(said: dict[str, Any]) -> list[Any]:
-    values: list[Any] = said.get("enum", [said.get("const")])
-    return values
 
 
 def _is_text(value: Any) -> bool:

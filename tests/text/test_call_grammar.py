@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import tracemalloc
 from typing import Any
 
 import jsonschema
@@ -382,6 +384,27 @@ def test_a_schema_that_calls_cannot_be_kept_to_is_refused(
         grammar = call_grammar(Markup(calls=ROWS[name]), (Tool("f", parameters=schema),), "required", parallel=True)
         assert grammar is not None
         bytes_only.matcher(grammar)
+
+
+REFERRING = {
+    "properties": {f"p{at}": {"$ref": "#/$defs/colour"} for at in range(100)},
+    "$defs": {"colour": {"enum": [f"colour {at}" for at in range(3000)]}},
+}
+SHORT = {"properties": {f"p{at}": {"type": "string"} for at in range(99)}}
+
+
+@pytest.mark.parametrize("name", ["keys", "braces"])
+@pytest.mark.parametrize(("n_tools", "schema"), [(1, REFERRING), (64, SHORT)], ids=["referring", "tools"])
+def test_what_grows_beyond_its_bound_is_not_made(name: str, n_tools: int, schema: dict[str, Any]) -> None:
+    """Kilobytes of schemas made a grammar of a gigabyte, which was refused once it was written down."""
+    tools = [Tool(f"f{at}", parameters=schema) for at in range(n_tools)]
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(UsageError):
+            call_grammar(Markup(calls=ROWS[name]), tools, "required", parallel=True)
+        assert tracemalloc.get_traced_memory()[1] < 32 * 1024**2
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_schema_that_leads_in_a_circle_is_refused() -> None:
