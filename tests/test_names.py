@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import gc
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -182,3 +183,18 @@ def test_few_files_lie_beside_the_floors() -> None:
     files = {path.name for path in CORE.iterdir() if path.is_file()}
     assert files == {"__init__.py", "__main__.py", "py.typed"} | LOOSE
     assert len(LOOSE) <= 6
+
+
+def test_no_module_is_run_from_the_current_folder() -> None:
+    """`python -m NAME` runs NAME.py of the current folder, which may be somebody else's; -P and -I do not."""
+    found = []
+    for file in sources("edgellm", *(f"plugins/{folder.name}" for folder in (ROOT / "plugins").glob("edgellm-*"))):
+        for node in ast.walk(tree_of(file)):
+            if isinstance(node, ast.List | ast.Tuple):
+                texts = [part.value if isinstance(part, ast.Constant) else "" for part in node.elts]
+                found += [
+                    f"{file}:{node.lineno}" for at, text in enumerate(texts) if text == "-m" and texts[at - 1] != "-P"
+                ]
+    shell = (CORE / "bundle" / "install.sh").read_text()
+    found += [line for line in shell.splitlines() if re.search(r'python3?"? -[mc] ', line)]
+    assert not found

@@ -27,8 +27,9 @@ done
 
 arch=$(uname -m)
 command -v python3 >/dev/null || refuse "there is no python3 on this machine"
-python=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-python3 -c 'import ensurepip, venv' 2>/dev/null || refuse "this Python makes no virtual environments: install python3-venv"
+# -I: what lies in the current folder, somebody else's perhaps, is not run.
+python=$(python3 -I -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+python3 -I -c 'import ensurepip, venv' 2>/dev/null || refuse "this Python makes no virtual environments: install python3-venv"
 glibc=$(getconf GNU_LIBC_VERSION 2>/dev/null | sed -n 's/^glibc 2\.//p')
 memory=$(sed -n 's/^MemTotal: *\([0-9]*\) kB$/\1/p' /proc/meminfo)
 place=$root
@@ -59,7 +60,7 @@ chmod +x "$stage/try"
 "$stage/try" 2>/dev/null || refuse "$root is mounted noexec: choose a folder on another file system with --root"
 
 tar -xf "$bundle" -C "$stage" wheels
-python3 -m venv "$stage/venv"
-PIP_CONFIG_FILE=/dev/null "$stage/venv/bin/python" -m pip install --no-index --no-cache-dir --disable-pip-version-check \
+python3 -I -m venv "$stage/venv"
+PIP_CONFIG_FILE=/dev/null "$stage/venv/bin/python" -I -m pip install --no-index --no-cache-dir --disable-pip-version-check \
     --quiet --find-links "$stage/wheels" 'edgellm[bundle]'
-EDGELLM_HOME="$stage/home" "$stage/venv/bin/python" -m edgellm bundle install "$bundle" --root "$root" --activate "$@"
+EDGELLM_HOME="$stage/home" "$stage/venv/bin/python" -I -m edgellm bundle install "$bundle" --root "$root" --activate "$@"

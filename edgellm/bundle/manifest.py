@@ -158,9 +158,10 @@ def _problems(manifest: Manifest) -> Iterable[str]:
             yield f"{entry.path!r} has {entry.bytes} bytes and {len(entry.pieces)} hashes of pieces"
     if manifest.expires and not _is_date(manifest.expires):
         yield f"{manifest.expires!r} is no date"
+    known = set(paths)
     for target in manifest.targets:
         for path in (target.profile, target.plan, *target.wheels):
-            if path not in paths:
+            if path not in known:
                 yield f"target {target.name!r} needs {path[:120]!r}, which is not there"
         if target.model.folder.lower() not in folders:
             yield f"target {target.name!r} needs {target.model.folder[:120]!r}, which is not there"

@@ -72,7 +72,7 @@ def test_it_is_installed_and_served_once_it_is_activated(path, root):
     home = current / "home" / "data" / "models"
     assert (home / bundles.FOLDER.partition("/")[2] / "toy.gguf").exists()
     script = (current / "run").read_text()
-    assert f"exec {sys.executable} -m edgellm serve toy:F32" in script
+    assert f"exec {sys.executable} -P -m edgellm serve toy:F32" in script
     assert f"ExecStart={current}/run" in (current / "edgellm.service").read_text()
     assert os.access(current / "run", os.X_OK)
 

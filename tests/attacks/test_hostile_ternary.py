@@ -10,6 +10,7 @@ from bitnet import folders
 from bitnet.models import Tiny, engine_of, engine_over, settings_of
 from bitnet.packed import library
 from edgellm_bitnet import native
+from edgellm_bitnet.architecture import from_config
 from edgellm_bitnet.folder import FolderWeights
 from edgellm_bitnet.plugin import BitnetBackend
 from support.refusals import refuses
@@ -319,3 +320,11 @@ def test_a_folder_with_a_rope_scaling_that_is_none(tmp_path, scaling):
         given["beta_fast"] = 1
     with refuses(kind):
         opened_folder(folder)
+
+
+def test_as_many_layers_as_no_model_has_are_refused(tmp_path):
+    """Of each tensor of each the engine would make a name: 15 KB took 3.7 GB."""
+    config = folders.make(tmp_path / "model").config
+    assert from_config(config, "m").layers == folders.LAYERS
+    with refuses(UnsupportedArtifact):
+        from_config({**config, "num_hidden_layers": 300_000}, "m")

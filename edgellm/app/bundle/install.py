@@ -110,11 +110,11 @@ def _install(bundle: Bundle, target: Target, two: Slots, progress: Progress) -> 
     _require_elsewhere(slot, target, two)
     two.clear(slot)
     unpack(bundle, slot.files, progress, beside=two.current())
-    edgellm = f"{shlex.quote(sys.executable)} -m edgellm"
+    edgellm = f"{shlex.quote(sys.executable)} -P -m edgellm"
     if target.wheels:
         progress(0, None, "installing EdgeLLM from its wheels")
         _make_venv(slot, target)
-        edgellm = f'"$here/{slots.VENV}/bin/python" -m edgellm'
+        edgellm = f'"$here/{slots.VENV}/bin/python" -P -m edgellm'
     _make_home(slot, two.root)
     _write(slot.folder / slots.RUN, _SCRIPT.format(edgellm=edgellm, arguments=shlex.join(target.serve)), 0o755)
     unit = _UNIT.format(root=two.root.absolute(), current=slots.CURRENT, run=slots.RUN)
@@ -255,17 +255,11 @@ def _require_elsewhere(spare: BundleSlot, target: Target, two: Slots) -> None:
 def _make_venv(slot: BundleSlot, target: Target) -> None:
     venv = slot.folder / slots.VENV
     python = venv / "bin" / "python"
-    _run([sys.executable, "-m", "venv", str(venv)], "a virtual environment could not be made", "install python3-venv")
-    pip = [
-        str(python),
-        "-m",
-        "pip",
-        "install",
-        "--no-index",
-        "--no-cache-dir",
-        "--disable-pip-version-check",
-        "--quiet",
-    ]
+    # -P: what lies in the current folder, somebody else's perhaps, is not run.
+    make = [sys.executable, "-P", "-m", "venv", str(venv)]
+    _run(make, "a virtual environment could not be made", "install python3-venv")
+    pip = [str(python), "-P", "-m", "pip", "install", "--no-index", "--no-cache-dir"]
+    pip += ["--disable-pip-version-check", "--quiet"]
     wheels = str(slot.files / "wheels")
     hint = "make the bundle with a complete folder of wheels"
     _run([*pip, "--find-links", wheels, *target.requires], "the wheels of the bundle could not be installed", hint)

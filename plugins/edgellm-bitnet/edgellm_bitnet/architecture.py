@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
+from edgellm.formats.gguf.fields import MAX_BLOCKS
 from edgellm.formats.gguf.reader import GgufHeader, context_length, shape, vocab_size
 from edgellm.formats.rope import RopeScaling, yarn_magnitude
 
@@ -91,6 +92,8 @@ class Architecture:
             return [
                 f"hidden size, feed-forward size, heads, KV heads, head size and vocabulary are {sizes}: none may be 0"
             ]
+        if not 0 < self.layers <= MAX_BLOCKS:
+            return [f"{self.layers} layers: 1 to {MAX_BLOCKS} are supported"]
         if self.heads % self.kv_heads:
             reasons.append(f"{self.heads} heads are not a multiple of {self.kv_heads} KV heads")
         if self.hidden % 32 or self.ffn % 32 or self.q_cols % 32:

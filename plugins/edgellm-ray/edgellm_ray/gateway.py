@@ -134,6 +134,8 @@ class Gateway:
             return
         body = Held(self._intake)
         try:
+            if not Asked(scope, b"").target.startswith("/"):  # behind our address it would name another host
+                raise HttpError(400, "the path of a request begins with /", code="bad_request", closes=True)
             asked = Asked(scope, await body.received(receive))
             await unless_gone(receive, self._answer(asked, send))
         except (HttpError, Overloaded) as error:

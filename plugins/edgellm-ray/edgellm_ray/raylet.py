@@ -95,7 +95,7 @@ def _start(arguments: list[str]) -> None:
     fixed = {"--num-cpus": "0", "--object-store-memory": str(_STORE_BYTES), "--temp-dir": str(temp_dir())}
     fixed |= {"--resources": json.dumps(node.resources()), "--dashboard-agent-listen-port": "0"}
     fixed |= {"--min-worker-port": "0", "--max-worker-port": "0"}  # any, so that none is that of the head
-    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--disable-usage-stats", *arguments]
+    command = [sys.executable, "-P", "-m", "ray.scripts.scripts", "start", "--disable-usage-stats", *arguments]
     command += [part for pair in fixed.items() for part in pair]
     try:
         done = subprocess.run(
@@ -111,11 +111,11 @@ def _start(arguments: list[str]) -> None:
 
 
 def _processes() -> list[psutil.Process]:
-    """Those that were started with our folder. What they started leaves with them."""
+    """Those of this user that were started with our folder. What they started leaves with them."""
     mark, ours = str(temp_dir()), []
-    for process in psutil.process_iter(["cmdline"]):
+    for process in psutil.process_iter(["cmdline", "username"]):
         command = process.info["cmdline"] or []
-        if any(_is_below(part, mark) for part in command):
+        if process.info["username"] == psutil.Process().username() and any(_is_below(part, mark) for part in command):
             ours.append(process)
     return ours
 
