@@ -64,7 +64,7 @@ def test_a_bare_debian_answers_from_a_folder(smollm2: str, tmp_path: Path, suite
         return enter(root, tmp_path, folder(), smollm2, *command)
 
     assert inside("sh", "-c", "command -v cc gcc c++ || find /usr -name 'libgomp*'") == ""
-    inside("python3", "-m", "venv", "/mnt/work/venv")
+    inside("python3", "-m", "venv", "/mnt/own/venv")
     inside("pip", "install", "--quiet", "--no-index", "--find-links", "/mnt/wheels", "edgellm[gguf]", "edgellm-bitnet")
     ask = ("edgellm", "run", "--temperature", "0", "--max-tokens", "24", "/mnt/model.gguf", QUESTION)
     assert inside(*ask).strip() == ANSWER

@@ -14,20 +14,20 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-MIRROR = os.environ.get("DEBIAN_MIRROR", "http://deb.debian.org/debian")
+MIRROR = os.environ.get("DEBIAN_MIRROR", "")  # "" = as mmdebstrap chooses
 # Mounts and enters: $1 is the root, $2 the folder that can be written, $3 the wheels, $4 a model.
 _ENTER = r"""
 root=$1 work=$2 wheels=$3 model=$4; shift 4
 mount -t tmpfs tmpfs "$root/mnt"
-mkdir "$root/mnt/work" "$root/mnt/wheels"
+mkdir "$root/mnt/own" "$root/mnt/wheels"
 touch "$root/mnt/model.gguf"
-mount --bind "$work" "$root/mnt/work"
+mount --bind "$work" "$root/mnt/own"
 mount --bind "$wheels" "$root/mnt/wheels"
 mount --bind "$model" "$root/mnt/model.gguf"
 mount --rbind /dev "$root/dev"
 mount -t proc proc "$root/proc"
-exec chroot "$root" /usr/bin/env -i HOME=/mnt/work EDGELLM_HOME=/mnt/work/home LANG=C.UTF-8 \
-  PATH=/mnt/work/venv/bin:/usr/bin:/bin "$@"
+exec chroot "$root" /usr/bin/env -i HOME=/mnt/own EDGELLM_HOME=/mnt/own/home LANG=C.UTF-8 \
+  PATH=/mnt/own/venv/bin:/usr/bin:/bin "$@"
 """
 _INSIDE = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child"]
 
@@ -43,8 +43,8 @@ def bare_root(suite: str) -> Path:
     part = root.with_name(f"{suite}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.parent.mkdir(parents=True, exist_ok=True)
-    make = ["mmdebstrap", "--quiet", "--variant=minbase", "--include=python3,python3-venv", suite, str(part), MIRROR]
-    subprocess.run(make, check=True)
+    make = ["mmdebstrap", "--quiet", "--variant=minbase", "--include=python3,python3-venv", suite, str(part)]
+    subprocess.run([*make, MIRROR] if MIRROR else make, check=True)
     part.rename(root)
     return root
 
