@@ -39,7 +39,7 @@ _TOO_LONG = 100
 
 
 @dataclass(frozen=True, slots=True)
-class _Planned:
+class PlannedBox:
     """What was decided for one box."""
 
     site: Site
@@ -63,13 +63,13 @@ def create(
         UsageError, UnknownProfile, UnknownModel, NothingFits. SourceError: what was chosen cannot be fetched; with its
         name and what to do. ArtifactError, DiskFull.
     """
-    _require_libraries()
+    require_libraries()
     if options.expires:
         manifests.check_expiry_date(options.expires)
     fleet = machines(machines_of, options)
-    boxes = [_planned(site, options) for site in fleet_file.sites(fleet, options.models_file)]
-    wheels = [_wheels(box, options) for box in boxes]  # before gigabytes are fetched
-    models = [_model(box, progress) for box in boxes]
+    boxes = [planned(site, options) for site in fleet_file.sites(fleet, options.models_file)]
+    wheels = [wheels_of(box, options) for box in boxes]  # before gigabytes are fetched
+    models = [model_of(box, progress) for box in boxes]
     targets: list[Target] = []
     own: dict[str, Content] = {}
     for box, chosen, (model, _) in zip(boxes, wheels, models, strict=True):
@@ -115,7 +115,7 @@ def _write(
             return writer.write(file, about, everything, key, progress)
 
 
-def _planned(site: Site, options: BundleOptions) -> _Planned:
+def planned(site: Site, options: BundleOptions) -> PlannedBox:
     """
     Raises:
         NothingFits: names the box.
@@ -132,7 +132,7 @@ def _planned(site: Site, options: BundleOptions) -> _Planned:
     except NothingFits as error:
         raise NothingFits(f"{site.name}: {error.message}", hint=error.hint) from error
     assert decision.choice is not None, "of a machine that is not here, every source counts as answering"
-    return _Planned(replace(site, request=request), context, decision, decision.choice)
+    return PlannedBox(replace(site, request=request), context, decision, decision.choice)
 
 
 def _named(
@@ -143,7 +143,7 @@ def _named(
     return context.narrowed([card]), request
 
 
-def _wheels(box: _Planned, options: BundleOptions) -> list[Wheel]:
+def wheels_of(box: PlannedBox, options: BundleOptions) -> list[Wheel]:
     if not options.wheels:
         return []
     machine = box.site.machine
@@ -154,7 +154,7 @@ def _wheels(box: _Planned, options: BundleOptions) -> list[Wheel]:
     return packed.wheels_for(platform, packed.requirements(box.choice), options.wheels)
 
 
-def _model(box: _Planned, progress: Progress) -> tuple[manifests.TargetModel, PackedPart]:
+def model_of(box: PlannedBox, progress: Progress) -> tuple[manifests.TargetModel, PackedPart]:
     card, file = box.context.chosen(box.choice)
     try:
         return packed.model(card, file, progress)
@@ -165,7 +165,7 @@ def _model(box: _Planned, progress: Progress) -> tuple[manifests.TargetModel, Pa
 
 
 def _target(
-    box: _Planned,
+    box: PlannedBox,
     options: BundleOptions,
     wheels: Sequence[Wheel],
     model: manifests.TargetModel,
@@ -181,7 +181,7 @@ def _target(
         os=machine.os,
         needed_bytes=choice.counted_bytes,
         model=model,
-        serve=_serve(choice, box.site.request, options),
+        serve=serve_arguments(choice, box.site.request, options),
         python=options.python if wheels else "",
         glibc=options.glibc if wheels else "",
         wheels=tuple(sorted(f"wheels/{wheel.path.name}" for wheel in wheels)),
@@ -189,7 +189,7 @@ def _target(
     )
 
 
-def _serve(choice: Candidate, request: SelectionRequest, options: BundleOptions) -> tuple[str, ...]:
+def serve_arguments(choice: Candidate, request: SelectionRequest, options: BundleOptions) -> tuple[str, ...]:
     """Arguments of `edgellm serve` that run the plan. How many threads fit, the machine itself knows best."""
     adapters = [argument for name in options.adapters for argument in ("--adapter", name)]
     return (
@@ -199,7 +199,7 @@ def _serve(choice: Candidate, request: SelectionRequest, options: BundleOptions)
     )  # fmt: skip
 
 
-def _require_libraries() -> None:
+def require_libraries() -> None:
     """
     Raises:
         UsageError: what makes bundles is not installed.
