@@ -27,7 +27,8 @@ from edgellm.errors import BadArtifact, UnsupportedArtifact, UsageError
 MAGIC = b"edgellm-delta 1\n"
 SCHEMA = 1
 CHUNK = 16 * 1024  # bytes on average: of a 94 MB model whose header grew, a third of what 64 KiB leave
-MAX_HEAD_BYTES = 64 * 1024**2
+MAX_HEAD_BYTES = 8 * 1024**2
+MAX_STEPS = 250_000  # a step takes some 130 bytes once it is read
 NEW = -1  # in place of an offset: the next bytes of the delta
 _WHOLE = "carry the whole bundle instead"
 
@@ -58,7 +59,8 @@ def make(old: Path, new: Path, file: BinaryIO, progress: Progress) -> DeltaHead:
     """Write to an empty file what `new` has and `old` has not.
 
     Raises:
-        BadArtifact, UnsupportedArtifact: one of them is no sound bundle. UsageError: what cuts is not installed.
+        BadArtifact, UnsupportedArtifact: one of them is no sound bundle. UsageError: what cuts is not installed, or
+        they differ in too many places.
     """
     cutter = _cutter()
     with reader.opened(old) as one:
@@ -77,6 +79,9 @@ def make(old: Path, new: Path, file: BinaryIO, progress: Progress) -> DeltaHead:
         _add(steps, places.get(hashlib.sha256(chunk).digest(), NEW), len(chunk))
     head = DeltaHead(old=one.sha256, new=two.sha256, new_bytes=n_bytes, sha256=whole.hexdigest(), steps=tuple(steps))
     content = msgspec.json.encode(head)
+    if len(steps) > MAX_STEPS or len(content) > MAX_HEAD_BYTES:
+        message = f"the two bundles differ in too many places: {len(steps):,} steps, at most {MAX_STEPS:,} are read"
+        raise UsageError(message, hint=_WHOLE, param="new")
     file.write(MAGIC + len(content).to_bytes(8, "big") + content)
     with open(new, "rb") as source:
         for offset, length in steps:
@@ -99,8 +104,11 @@ def read_head(file: BinaryIO) -> DeltaHead:
         raise _damaged("it does not begin as one")
     if not begin.startswith(MAGIC):
         raise UnsupportedArtifact("the delta is of a newer version of EdgeLLM", hint=f"update edgellm, or {_WHOLE}")
+    content = file.read(n_bytes)
+    if content.count(b"[") > MAX_STEPS + 1:  # before each takes memory
+        raise _damaged(f"it has more than {MAX_STEPS:,} steps")
     try:
-        head = msgspec.json.decode(file.read(n_bytes), type=DeltaHead)
+        head = msgspec.json.decode(content, type=DeltaHead)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _damaged(f"its head cannot be read: {error}") from None
     if sum(length for _, length in head.steps) != head.new_bytes:

@@ -45,16 +45,6 @@ class Bundle:
         """The file that `sha256sum -c` takes."""
         return f"{self.sha256}  {NAME}\n".encode()
 
-    def require_trust(self, key: PublicKey) -> None:
-        """
-        Raises:
-            UntrustedBundle: it has no signature, or none by `key`.
-        """
-        if not self.signature:
-            hint = "make it with --key, or use one that is signed"
-            raise UntrustedBundle(f"{self.path} is not signed", hint=hint)
-        signature.check(self.content, self.signature, key)
-
     def require_date(self, today: str = "") -> None:
         """
         Raises:
@@ -81,17 +71,20 @@ class Bundle:
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[Bundle]:
-    """The bundle in a file, with its manifest read.
+def opened(path: Path, key: PublicKey | None = None) -> Iterator[Bundle]:
+    """The bundle in a file, with its manifest read: where a `key` is given, only once its signature was right.
 
     Raises:
         UsageError: there is no such file. BadArtifact, UnsupportedArtifact: it is no bundle, or of a newer version.
+        UntrustedBundle: it has no signature, or none by `key`.
     """
     with opened_file(path) as file:
         content = _first(file)
         digest = f"{hashlib.sha256(content).hexdigest()}  {NAME}\n".encode()
         expect(file, layout.opening(file.tell(), DIGEST, len(digest)) + digest + layout.closing(len(digest)))
         signed = _signature(file)
+        if key is not None:
+            _require_trust(path, content, signed, key)
         yield Bundle(path, manifests.decode(content), content, signed, file)
 
 
@@ -161,6 +154,16 @@ def _signature(file: BinaryIO) -> bytes:
     content = file.read(size)
     expect(file, layout.closing(size))
     return content
+
+
+def _require_trust(path: Path, content: bytes, signed: bytes, key: PublicKey) -> None:
+    """
+    Raises:
+        UntrustedBundle
+    """
+    if not signed:
+        raise UntrustedBundle(f"{path} is not signed", hint="make it with --key, or use one that is signed")
+    signature.check(content, signed, key)
 
 
 def _pieces(file: BinaryIO, entry: FileEntry) -> Iterator[bytes]:

@@ -147,9 +147,7 @@ def verify_bundle(*, file: Path, key: str, as_json: bool) -> None:
     from edgellm.bundle import reader, signature
 
     checked_by = signature.public_key(key) if key else None
-    with reader.opened(file) as bundle:
-        if checked_by is not None:
-            bundle.require_trust(checked_by)
+    with reader.opened(file, checked_by) as bundle:
         bundle.require_date()
         reader.verify(bundle)
     manifest = bundle.manifest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
 import json
@@ -18,7 +19,8 @@ from support.refusals import refuses
 
 from edgellm.bundle import layout, reader
 from edgellm.bundle import manifest as manifests
-from edgellm.bundle.manifest import NAME, PIECE, Manifest
+from edgellm.bundle.manifest import DIGEST, NAME, PIECE, SIGNATURE, Manifest
+from edgellm.bundle.signature import sign
 from edgellm.bundle.writer import Content
 from edgellm.errors import BadArtifact, UnsupportedArtifact, UntrustedBundle
 
@@ -27,8 +29,7 @@ MEMORY_BYTES = 200 * 1024**2
 
 def check(path: Path) -> None:
     """As `edgellm bundle verify --key` does."""
-    with reader.opened(path) as bundle:
-        bundle.require_trust(bundles.PUBLIC)
+    with reader.opened(path, bundles.PUBLIC) as bundle:
         reader.verify(bundle)
 
 
@@ -85,8 +86,8 @@ def test_any_end_but_the_right_one_is_noticed(tmp_path):
 def test_a_bundle_of_somebody_else_is_not_trusted(tmp_path):
     bundles.make(tmp_path / "x.edgellm")
 
-    with reader.opened(tmp_path / "x.edgellm") as bundle, refuses(UntrustedBundle):
-        bundle.require_trust(KeyPair.generate().public_key)
+    with refuses(UntrustedBundle), reader.opened(tmp_path / "x.edgellm", KeyPair.generate().public_key):
+        pass
 
 
 def test_a_manifest_of_another_bundle_is_noticed(tmp_path):
@@ -181,6 +182,20 @@ def link(name: str, kind: bytes) -> tarfile.TarInfo:
     member = tarfile.TarInfo(name)
     member.type, member.linkname = kind, "/etc/passwd"
     return member
+
+
+def test_nothing_of_a_manifest_is_read_before_its_signature_was_right(tmp_path):
+    content = HOSTILE["deep"]
+    digest = f"{hashlib.sha256(content).hexdigest()}  {NAME}\n".encode()
+    head = b""
+    for path, data in ((NAME, content), (DIGEST, digest), (SIGNATURE, sign(content, bundles.KEY, "of another's"))):
+        head += layout.opening(len(head), path, len(data)) + data + layout.closing(len(data))
+    (tmp_path / "x.edgellm").write_bytes(head)
+
+    with refuses(UntrustedBundle), reader.opened(tmp_path / "x.edgellm", KeyPair.generate().public_key):
+        pass
+    with refuses(BadArtifact):
+        check(tmp_path / "x.edgellm")
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE])

@@ -74,6 +74,13 @@ def test_it_makes_the_new_bundle_of_the_old_one(old, new):
     assert len(content) < 0.05 * len(MODEL)
 
 
+def test_one_that_no_machine_would_read_is_not_made(old, new, monkeypatch):
+    monkeypatch.setattr(delta, "MAX_STEPS", 1)
+
+    with refuses(UsageError, param="new"):
+        made(old, new)
+
+
 def test_the_same_bundle_is_next_to_nothing(old):
     assert len(made(old, old)) < 500
 
@@ -148,6 +155,8 @@ HOSTILE: dict[str, dict[str, Any]] = {
     "nothing": {"steps": [[NEW, 0]], "new_bytes": 0},
     "more-than-there-is": {"steps": [[NEW, 2**40]], "new_bytes": 2**40},
     "no-hash": {"sha256": "x"},
+    "steps-without-end": {"steps": [[0, 1]] * (delta.MAX_STEPS + 1), "new_bytes": delta.MAX_STEPS + 1},
+    "long": {"more": " " * delta.MAX_HEAD_BYTES},
 }
 
 

@@ -84,9 +84,7 @@ def install(path: Path, options: InstallOptions, progress: Progress = silent) ->
         hint = "give the public key with --key, or --unsigned if you trust whoever brought it"
         raise UntrustedBundle(f"{path} would be installed without asking who made it", hint=hint)
     two, root = Slots(options.root), options.root
-    with reader.opened(path) as bundle:
-        if options.key is not None:
-            bundle.require_trust(options.key)
+    with reader.opened(path, options.key) as bundle:
         bundle.require_date()
         target = _target(bundle.manifest, options.target, probe())
         _require_executables(root, bundle.manifest)
