@@ -26,6 +26,11 @@ FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or the user's share of it
 _LOCK_POLL_S = 0.2
 
 
+def expanded(path: str | Path) -> Path:
+    """With a home in place of `~` or `~NAME`. Where nobody has that name, or a home, the path stays as it stands."""
+    return Path(os.path.expanduser(path))
+
+
 def nearest_existing(folder: Path) -> Path:
     """The folder, or the nearest one above it that exists: whose disk it will be on."""
     return next(path for path in (folder, *folder.parents) if os.path.exists(path))

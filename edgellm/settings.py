@@ -42,7 +42,7 @@ from typing import Any
 import platformdirs
 
 from edgellm.errors import UsageError
-from edgellm.files import nearest_existing
+from edgellm.files import expanded, nearest_existing
 from edgellm.units import parse_rate
 
 _OFF, _ON = ("", "0", "false", "no", "off"), ("1", "true", "yes", "on")
@@ -89,7 +89,7 @@ class Environment:
             plugins=names,
             offline=_is_on(values.get("EDGELLM_OFFLINE", "")),
             models=values.get("EDGELLM_MODELS"),
-            models_dirs=tuple(Path(folder).expanduser() for folder in folders if folder),
+            models_dirs=tuple(expanded(folder) for folder in folders if folder),
             max_rate=values.get("EDGELLM_MAX_RATE", ""),
             allow_http=_is_on(values.get("EDGELLM_ALLOW_HTTP", "")),
             api_key=values.get("EDGELLM_API_KEY") or None,
@@ -115,7 +115,7 @@ class Environment:
             UsageError: the folder of the usual one cannot be entered.
         """
         if self.models is not None:
-            return Path(self.models).expanduser() if self.models else None
+            return expanded(self.models) if self.models else None
         own = self.home and self._folder_of(self.home) / "config"
         folder = own or Path(platformdirs.user_config_dir("edgellm"))
         if not _can_be_entered(folder):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from edgellm.contract import probe
-from edgellm.files import atomic_writer, read_regular, rename_new, write_atomic
+from edgellm.files import atomic_writer, expanded, read_regular, rename_new, write_atomic
 from edgellm.formats.gguf import summary
 from edgellm.hardware import bandwidth
 from edgellm.history import calibrations, run_log
@@ -27,6 +27,15 @@ MACHINE = Machine("m", "m", Cpu("x86_64", "EPYC", 2, 2, ("avx2",)), Memory(1 << 
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_home_takes_the_place_of_its_sign_where_there_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+
+    assert expanded("~/models/a.gguf") == tmp_path / "models" / "a.gguf"
+    assert expanded("models/~b.gguf") == Path("models/~b.gguf")
+    assert expanded("~nobody-there/a.gguf") == Path("~nobody-there/a.gguf")
 
 
 @pytest.mark.parametrize("sync", [False, True])

@@ -96,3 +96,9 @@ def test_what_is_wrong_is_named_by_file_line_and_field(tmp_path: Path, text: str
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with refuses(UsageError):
         fleet_file.load(tmp_path / "none.toml")
+
+
+def test_a_profile_in_the_home_of_nobody_is_named_with_its_box(tmp_path: Path) -> None:
+    fleet = fleet_file.load(write(tmp_path, BOX.replace("raspberry-pi-5-8gb", "~nobody-there/x.toml")))
+    with refuses(UsageError, param="profile"):
+        fleet_file.sites(fleet)

@@ -132,6 +132,19 @@ def test_what_hides_no_module(code: str) -> None:
     assert hidden(ast.parse(code)) == []
 
 
+def test_homes_are_looked_up_in_one_place() -> None:
+    """`Path.expanduser` and `Path.home` end in a traceback for `~nobody/x` and for users without a home."""
+    files = sources("edgellm", *map(str, (ROOT / "plugins").glob("edgellm-*")))
+    places = {
+        f"{file.relative_to(ROOT)}: {ast.unparse(node)}"
+        for file in files
+        for node in ast.walk(tree_of(file))
+        if isinstance(node, ast.Attribute) and (node.attr == "expanduser" or ast.unparse(node) == "Path.home")
+    }
+
+    assert places == {"edgellm/files.py: os.path.expanduser"}
+
+
 def twice(modules_of: dict[str, set[str]]) -> dict[str, list[str]]:
     return {name: sorted(modules) for name, modules in modules_of.items() if len(modules) > 1}
 

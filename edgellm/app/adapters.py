@@ -12,6 +12,7 @@ from msgspec import structs
 from edgellm.catalog import lookup
 from edgellm.errors import UnknownAdapter, UnsupportedArtifact, UsageError
 from edgellm.estimate import adapter, quants
+from edgellm.files import expanded
 from edgellm.formats.gguf import adapter as gguf_adapter
 from edgellm.formats.gguf.reader import read_model
 from edgellm.store.adapters import AdapterStore, StoredAdapter
@@ -172,7 +173,7 @@ def _asked(text: str) -> AskedAdapter:
     check_no_quant(name, hint=f"call it otherwise: {name}-adapter=FILE")
     there = [] if sep or Path(path).exists() else [one for one in AdapterStore().installed() if one.name == text]
     if not there:
-        file = Path(path).expanduser()
+        file = expanded(path)
         if not file.exists():
             hint = "name a .gguf file, or an adapter of `edgellm adapters list`"
             raise UnknownAdapter(f"there is no adapter {path[:80]!r}", hint=hint, adapter=path)

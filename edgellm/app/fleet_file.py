@@ -12,6 +12,7 @@ from pathlib import Path
 from edgellm import tables
 from edgellm.app import context as app_context
 from edgellm.errors import UsageError
+from edgellm.files import expanded
 from edgellm.hardware import profiles
 from edgellm.selection.context import SelectionContext
 from edgellm.selection.fleet import Site
@@ -149,7 +150,7 @@ def _box(row: _Row, place: Place, folder: Path) -> Box:
     profile = row.profile
     if profiles.is_path(profile):
         # As seen from the file that names it.
-        profile = str(folder / Path(profile).expanduser())
+        profile = str(folder / expanded(profile))
     return Box(row.name, profile, row.count, _request(row, place), place)
 
 

@@ -26,6 +26,7 @@ from edgellm.contract.manager import plugins
 from edgellm.contract.source import Resolver, scheme_of
 from edgellm.errors import SourceError, SourceUnreachable, UnknownModel, UnsupportedArtifact, UsageError, option
 from edgellm.estimate import quants
+from edgellm.files import expanded
 from edgellm.selection.context import SelectionContext
 from edgellm.store.adapters import AdapterStore
 from edgellm.store.card import card_of
@@ -97,7 +98,7 @@ def refer(text: str, cards: Sequence[ModelCard]) -> Reference:
     exists = _exists(text)
     is_card = text.lower() in {card.id for card in cards}
     if has_separator or text.lower().endswith(SUFFIXES) or (exists and not is_card):
-        return Reference(ReferenceKind.FILE, str(Path(text).expanduser()))
+        return Reference(ReferenceKind.FILE, str(expanded(text)))
     name, _, tag = text.partition(":")
     if not tag or _is_quant(tag, name, cards):
         return Reference(ReferenceKind.CARD, name, tag or None, exists, typed=name)

@@ -14,6 +14,7 @@ from edgellm.app.adapters import check_no_quant, name_of
 from edgellm.app.quantize.source import QuantizeSource, find
 from edgellm.contract.source import Progress
 from edgellm.errors import BadArtifact, UnknownAdapter, UnknownModel, UsageError
+from edgellm.files import expanded
 from edgellm.formats.gguf import adapter as gguf_adapter
 from edgellm.selection.context import SelectionContext
 from edgellm.store.adapters import AdapterOrigin, AdapterStore, StoredAdapter
@@ -40,7 +41,7 @@ def locate(text: str, store: AdapterStore | None = None) -> StoredAdapter | Path
     Raises:
         UnknownAdapter: neither.
     """
-    path = Path(text).expanduser()
+    path = expanded(text)
     base_id, _, name = text.rpartition(":")
     if base_id and not path.exists():
         return (store or AdapterStore()).find(base_id, name)

@@ -5,7 +5,6 @@ Reads headers only. Whether an installed backend can open the file is for the ba
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from edgellm.contract.answers import answer
 from edgellm.contract.backend import Inspector
 from edgellm.contract.manager import plugins
 from edgellm.errors import ArtifactError, BadArtifact, UnknownModel, UnsupportedArtifact
+from edgellm.files import expanded
 from edgellm.formats.encoder_length import encoder_length
 from edgellm.formats.gguf import reader
 from edgellm.formats.hf_config import config_of, shape_of
@@ -30,7 +30,7 @@ def identify(path: str, *, model_id: str | None = None) -> Artifact:
         BadArtifact: no model file (says what it is instead), damaged, or truncated.
         UnsupportedArtifact: sound, but no language model: an adapter, a vision projector, a vocabulary.
     """
-    where = Path(os.path.expanduser(path))
+    where = expanded(path)
     if where.is_dir():
         return _folder(where, model_id)
     if not where.exists():

@@ -15,6 +15,7 @@ from edgellm.cli.page import say
 from edgellm.cli.progress import progress
 from edgellm.cli.words import BACKEND, KV, MODEL, PROFILE, QUANT, TASK, TOKENS, WRITING_TASK, Words
 from edgellm.errors import UsageError
+from edgellm.files import expanded
 from edgellm.units import counted, parse_rate
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def _look_in(ctx: click.Context, param: click.Parameter, folders: Sequence[Path]
     if folders:
         from edgellm.store import local
 
-        own = tuple(folder.expanduser() for folder in folders)
+        own = tuple(expanded(folder) for folder in folders)
         local.check_folders(own)
         ctx.with_resource(settings.override(models_dirs=(*own, *settings.current().models_dirs)))
 

@@ -7,10 +7,10 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgellm import settings
+from edgellm.files import expanded
 
 if TYPE_CHECKING:
     from edgellm.history.run_log import History
@@ -124,7 +124,7 @@ def history_of(machine: Machine, facts: Mapping[str, BackendFacts]) -> tuple[His
 
 def anonymous(report: Any) -> Any:
     """The same without the user's folder, name and secrets, wherever they stand."""
-    home = str(Path.home())
+    home = str(expanded("~"))
     hidden = [(value, "(set)") for name, value in os.environ.items() if SECRET.search(name) and len(value) >= 8]
     replacements = [*hidden, *([(home, "~")] if len(home) > 1 else [])]
     user = _user()

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from edgellm.contract.source import Lister, RemoteFile, Resolver, scheme_of
 from edgellm.errors import IntegrityError, SourceError, UnsupportedArtifact
+from edgellm.files import expanded
 from edgellm.formats.gguf import summary as gguf_summary
 from edgellm.formats.gguf.ggml_types import FILE_TYPES, TYPES
 from edgellm.formats.gguf.summary import Summary
@@ -48,7 +49,7 @@ def card_of(uri: str) -> ModelCard:
         summary = gguf_summary.summary_of(stored.artifact().path)
         return _card(stored.model_id, summary, [_file(uri, summary, stored.sha256)])
     if scheme in ("", "file"):
-        path = LocalFile.path_of(uri) if scheme else Path(uri).expanduser()
+        path = LocalFile.path_of(uri) if scheme else expanded(uri)
         return local_card(path)
     source = source_for(uri)
     if isinstance(source, Lister) and source.names_several(uri):

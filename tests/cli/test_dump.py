@@ -112,7 +112,8 @@ def test_it_names_no_person_and_no_secret(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setenv("EDGELLM_API_KEY", "sk-1")
     monkeypatch.setenv("HF_TOKEN", "hf_abcdefgh")
     monkeypatch.setenv("HF_ENDPOINT", "https://adalovelace:hf_abcdefgh@hub.example")
-    monkeypatch.setattr(Path, "home", lambda: home)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
     monkeypatch.setattr(getpass, "getuser", lambda: "adalovelace")
     content = report(monkeypatch)
     assert (

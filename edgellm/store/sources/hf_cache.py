@@ -17,6 +17,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from edgellm.files import expanded
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -24,7 +26,7 @@ def default_root() -> Path:
     """Where huggingface_hub keeps its files: HF_HUB_CACHE, else HF_HOME/hub, else ~/.cache/huggingface/hub."""
     named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
     home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
-    return Path(os.path.expandvars(named or os.path.join(home, "hub"))).expanduser()
+    return expanded(os.path.expandvars(named or os.path.join(home, "hub")))
 
 
 def blob_of(root: Path, repo: str, etag: str) -> Path:

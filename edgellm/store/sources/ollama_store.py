@@ -12,7 +12,7 @@ from typing import Any
 
 from edgellm.contract.source import RemoteFile
 from edgellm.errors import EdgeLLMError, SourceError, UnsupportedArtifact
-from edgellm.files import read_regular
+from edgellm.files import expanded, read_regular
 from edgellm.store.names import safe_name
 
 REGISTRY = "registry.ollama.ai"
@@ -38,7 +38,7 @@ class Name:
 def stores() -> list[Path]:
     """Ollama's stores on this machine that can be read."""
     named = os.environ.get("OLLAMA_MODELS")
-    places = [Path(named).expanduser()] if named else [Path.home() / ".ollama" / "models", _SERVICE_STORE]
+    places = [expanded(named)] if named else [expanded("~/.ollama/models"), _SERVICE_STORE]
     return [place for place in places if os.access(place / "manifests", os.R_OK | os.X_OK)]
 
 
