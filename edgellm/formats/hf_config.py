@@ -5,7 +5,9 @@ Reads headers only. Whether a backend can open the folder is for the backend to 
 
 from __future__ import annotations
 
+import reprlib
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ from edgellm.formats.json_file import read_object
 from edgellm.formats.safetensors import reader
 from edgellm.types.model import Shape
 
-MAX_BYTES = 1024**2  # of a config.json; real ones have a few kB
+CONFIG = "config.json"
+MAX_BYTES = 1024**2  # of it; real ones have a few kB
 _MOST = 1 << 31
 
 # `model_type` -> GGUF's `general.architecture`, of models whose layers are all alike.
@@ -44,13 +47,11 @@ def summary_of(path: str | Path) -> FolderSummary:
     for tensor in model.tensors.values():
         stored[tensor.dtype] += tensor.n_bytes
     kind = stored.most_common(1)[0][0] if stored else ""
-    quantization = config.get("quantization_config") or {}
-    if not isinstance(quantization, dict):
-        raise BadArtifact(f"{Path(path) / 'config.json'}: quantization_config is not an object", hint="fetch it again")
-    method = quantization.get("quant_method")
+    where = Path(path) / CONFIG
+    method = object_of(config, "quantization_config", where).get("quant_method")
     return FolderSummary(
         shape=shape_of(config, Path(path)),
-        ctx_train=_count(config, "max_position_embeddings", Path(path), usual=0),
+        ctx_train=count_of(config, "max_position_embeddings", where, usual=0),
         # 1bitLLM's first models are of type llama, and say so by their class.
         is_ternary=method == "bitnet" or _type(config) == "bitnet",
         float_type=_FLOATS.get(kind, ""),
@@ -65,14 +66,14 @@ def config_of(folder: Path) -> dict[str, Any]:
     Raises:
         BadArtifact: it is missing, cannot be read, or is no object.
     """
-    return read_object(folder / "config.json", most=MAX_BYTES, required=True)
+    return read_object(folder / CONFIG, most=MAX_BYTES, required=True)
 
 
 def _type(config: dict[str, Any]) -> str:
     classes = config.get("architectures")
     if isinstance(classes, list) and "BitnetForCausalLM" in classes:
         return "bitnet"
-    return str(config.get("model_type"))
+    return worded(config.get("model_type"))
 
 
 def shape_of(config: dict[str, Any], folder: Path, *, any_type: bool = False) -> Shape:
@@ -81,36 +82,56 @@ def shape_of(config: dict[str, Any], folder: Path, *, any_type: bool = False) ->
     Raises:
         BadArtifact: a count is missing or impossible. UnsupportedArtifact: layers not known here.
     """
-    kind = _type(config)
+    kind, where = _type(config), folder / CONFIG
     if kind not in ARCHITECTURES and not any_type:
         raise UnsupportedArtifact(
             f"{folder}: the layers of model_type {kind[:40]!r} are not known here",
             hint=f"known: {', '.join(sorted(ARCHITECTURES))}; a GGUF file of it tells its own shape",
         )
-    n_layer, n_embd = _count(config, "num_hidden_layers", folder), _count(config, "hidden_size", folder)
-    n_head = _count(config, "num_attention_heads", folder)
-    n_head_kv = _count(config, "num_key_value_heads", folder, usual=n_head)
-    head_dim = _count(config, "head_dim", folder, usual=n_embd // n_head)
+    n_layer, n_embd = count_of(config, "num_hidden_layers", where), count_of(config, "hidden_size", where)
+    n_head = count_of(config, "num_attention_heads", where)
+    n_head_kv = count_of(config, "num_key_value_heads", where, usual=n_head)
+    head_dim = count_of(config, "head_dim", where, usual=max(1, n_embd // n_head))
     return Shape(
         arch=ARCHITECTURES.get(kind, kind[:40]),
         n_layer=n_layer,
         n_embd=n_embd,
-        n_ff=_count(config, "intermediate_size", folder),
+        n_ff=count_of(config, "intermediate_size", where),
         n_head=n_head,
         n_head_kv=n_head_kv,
         head_dim=head_dim,
-        n_vocab=_count(config, "vocab_size", folder),
+        n_vocab=count_of(config, "vocab_size", where),
         tied_embeddings=config.get("tie_word_embeddings") is True,
         kv_full_bytes=2 * 2 * n_head_kv * head_dim * n_layer,
     )
 
 
-def _count(config: dict[str, Any], name: str, folder: Path, *, usual: int | None = None) -> int:
-    value = config.get(name)
+def count_of(config: Mapping[str, Any], key: str, where: str | Path, *, usual: int | None = None) -> int:
+    """The count under `key` of the config.json at `where`; `usual` where it is missing or null.
+
+    Raises:
+        BadArtifact: it is no count below 2**31, or missing and has no usual value.
+    """
+    value = config.get(key)
     if value is None and usual is not None:
         return usual
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < _MOST:
-        raise BadArtifact(
-            f"{folder / 'config.json'}: {name} is {repr(value)[:40]}, no count", hint="is it a language model's folder?"
-        )
+        raise BadArtifact(f"{where}: {key} is {reprlib.repr(value)}, no count", hint="is it a language model's folder?")
     return value
+
+
+def object_of(config: Mapping[str, Any], key: str, where: str | Path) -> dict[str, Any]:
+    """The object under `key`; empty where it is missing or null.
+
+    Raises:
+        BadArtifact: it is something else.
+    """
+    value = config.get(key)
+    if not isinstance(value, dict | None):
+        raise BadArtifact(f"{where}: {key} is {reprlib.repr(value)}, no object", hint="fetch it again")
+    return value or {}
+
+
+def worded(value: object) -> str:
+    """The text that a key holds; what is none as Python writes it, in short."""
+    return value if isinstance(value, str) else reprlib.repr(value)

@@ -6,6 +6,7 @@ Read from a GGUF header (keys as llama.cpp and bitnet.cpp write them) or from a 
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm.formats.gguf.fields import MAX_BLOCKS
 from edgellm.formats.gguf.reader import GgufHeader, context_length, shape, vocab_size
+from edgellm.formats.hf_config import count_of, object_of, worded
 from edgellm.formats.rope import RopeScaling, yarn_magnitude
 
 
@@ -149,37 +151,41 @@ def from_gguf(header: GgufHeader, tensors: tuple[Any, ...]) -> Architecture:
 
 def is_first_bitnet(config: Mapping[str, Any]) -> bool:
     """1bitLLM's models: of model_type llama, and no llamas, since they have norms inside the layers."""
-    return "BitnetForCausalLM" in (config.get("architectures") or ())
+    classes = config.get("architectures")
+    return isinstance(classes, list) and "BitnetForCausalLM" in classes
 
 
 def from_config(config: Mapping[str, Any], where: str) -> Architecture:
-    """The architecture of a Hugging Face folder.
+    """The architecture that a Hugging Face folder's config.json describes. `where`: that file, for errors.
 
     Raises:
         UnsupportedArtifact, BadArtifact: as `from_gguf`.
     """
-    kind, gate = str(config.get("model_type")), config.get("hidden_act", "silu")
+    kind, gate = worded(config.get("model_type")), config.get("hidden_act", "silu")
     if is_first_bitnet(config):
         kind = "bitnet"
     name = {"bitnet": "bitnet-b1.58" if gate == "relu2" else "bitnet", "gemma3_text": "gemma3"}.get(kind, kind)
     # Rows are not permuted in these folders, so every family rotates halves.
     family = replace(_family(name), rope_neox=True)
 
-    def number(key: str, default: Any = None) -> float:
-        return _positive(config.get(key, default), f"{where}: {key}", most=2**31)
+    def count(key: str, usual: int | None = None) -> int:
+        return count_of(config, key, where, usual=usual)
 
-    heads, hidden = int(number("num_attention_heads")), int(number("hidden_size"))
-    head_dim = int(number("head_dim", max(1, hidden // heads)))
-    rope = config.get("rope_parameters") if isinstance(config.get("rope_parameters"), dict) else {}
-    scaling = config.get("rope_scaling") or rope or {}
+    def number(key: str, usual: float) -> float:
+        return float(_positive(usual if config.get(key) is None else config[key], f"{where}: {key}"))
+
+    heads, hidden = count("num_attention_heads"), count("hidden_size")
+    head_dim = count("head_dim", max(1, hidden // heads))
+    ctx_train = count("max_position_embeddings", 2048)
+    rope = object_of(config, "rope_parameters", where)
+    theta = rope.get("rope_theta")
     architecture = Architecture(
-        name=name, family=family, layers=int(number("num_hidden_layers")), hidden=hidden,
-        ffn=int(number("intermediate_size")), heads=heads, kv_heads=int(number("num_key_value_heads", heads)),
-        head_dim=head_dim, vocab=int(number("vocab_size")), ctx_train=int(number("max_position_embeddings", 2048)),
-        eps=float(number("rms_norm_eps", 1e-5)), rope_dim=head_dim,
-        rope_theta=float((rope or {}).get("rope_theta") or number("rope_theta", 10000.0)),
-        rope_scaling=_config_scaling(scaling, int(number("max_position_embeddings", 2048)), where),
-        window=int(config.get("sliding_window") or 512) if name == "gemma3" else 0,
+        name=name, family=family, layers=count("num_hidden_layers"), hidden=hidden, ffn=count("intermediate_size"),
+        heads=heads, kv_heads=count("num_key_value_heads", heads), head_dim=head_dim, vocab=count("vocab_size"),
+        ctx_train=ctx_train, eps=number("rms_norm_eps", 1e-5), rope_dim=head_dim,
+        rope_theta=number("rope_theta", 10000.0) if theta is None else float(_positive(theta, f"{where}: rope_theta")),
+        rope_scaling=_config_scaling(object_of(config, "rope_scaling", where) or rope, ctx_train, where),
+        window=count("sliding_window", 512) if name == "gemma3" else 0,
     )  # fmt: skip
     return _checked(architecture, where)
 
@@ -187,7 +193,7 @@ def from_config(config: Mapping[str, Any], where: str) -> Architecture:
 def _family(name: str) -> Family:
     if name not in FAMILIES:
         raise UnsupportedArtifact(
-            f"architecture {name!r} is not one of the ternary families {', '.join(FAMILIES)}",
+            f"architecture {name[:40]!r} is not one of the ternary families {', '.join(FAMILIES)}",
             hint="models of other families run on the gguf backend",
         )
     return FAMILIES[name]
@@ -201,8 +207,9 @@ def _checked(architecture: Architecture, where: str) -> Architecture:
 
 def _integer(header: GgufHeader, name: str, default: int) -> int:
     value = header.of_architecture(name, default)
-    if not isinstance(value, int) or not 0 <= value < 2**31:
-        raise BadArtifact(f"{header.where}: key {header.architecture}.{name} is {value!r}, an integer is needed")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
+        shown = reprlib.repr(value)
+        raise BadArtifact(f"{header.where}: key {header.architecture}.{name} is {shown}, an integer is needed")
     return value
 
 
@@ -211,10 +218,10 @@ def _real(header: GgufHeader, name: str, default: float) -> float:
     return float(_positive(header.metadata.get(key, default), f"{header.where}: key {key}"))
 
 
-def _positive(value: object, what: str, most: float = 1e12) -> float:
-    """Raises: BadArtifact: it is no number between 0 and `most`."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < most:
-        raise BadArtifact(f"{what} is {value!r}, a positive number is needed")
+def _positive(value: object, what: str) -> float:
+    """Raises: BadArtifact: it is no number between 0 and 10**12."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e12:
+        raise BadArtifact(f"{what} is {reprlib.repr(value)}, a positive number is needed")
     return value
 
 
@@ -229,7 +236,7 @@ def _gguf_scaling(header: GgufHeader) -> RopeScaling:
         fast = _real(header, "rope.scaling.yarn_beta_fast", 32.0)
         slow = _real(header, "rope.scaling.yarn_beta_slow", 1.0)
         return RopeScaling("yarn", factor, original, fast, slow, magnitude)
-    raise UnsupportedArtifact(f"{header.where}: rope scaling {kind!r} is not supported")
+    raise UnsupportedArtifact(f"{header.where}: rope scaling {reprlib.repr(kind)} is not supported")
 
 
 def _config_scaling(scaling: Mapping[str, Any], ctx_train: int, where: str) -> RopeScaling:
@@ -249,4 +256,4 @@ def _config_scaling(scaling: Mapping[str, Any], ctx_train: int, where: str) -> R
         return RopeScaling("yarn", factor, original, real("beta_fast", 32.0), real("beta_slow", 1.0), magnitude)
     if kind == "llama3":
         return RopeScaling("llama3", factor, original, real("high_freq_factor", 4.0), real("low_freq_factor", 1.0))
-    raise UnsupportedArtifact(f"{where}: rope scaling {kind!r} is not supported")
+    raise UnsupportedArtifact(f"{where}: rope scaling {reprlib.repr(kind)} is not supported")

@@ -6,6 +6,7 @@ for that family and no other.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from edgellm.errors import BadArtifact, UnsupportedArtifact, UsageError
 from edgellm.formats import sampling_keys
 from edgellm.formats.gguf.ggml_types import BY_NAME
 from edgellm.formats.gguf.writer import TensorInfo, Value
-from edgellm.formats.hf_config import config_of
+from edgellm.formats.hf_config import CONFIG, config_of, object_of
 from edgellm.formats.rope import frequencies, llama3_kept, yarn_magnitude
 from edgellm.formats.safetensors.reader import SafetensorsModel, SafetensorsTensor, read_safetensors
 from edgellm_bitnet.architecture import Architecture, from_config
@@ -56,8 +57,8 @@ class FolderSource(Source):
         self.where = str(self.folder)
         self.config = config_of(self.folder)
         self.model: SafetensorsModel = read_safetensors(path)
-        self.arch: Architecture = _architecture(self.config, self.where)
-        quantization = self.config.get("quantization_config") or {}
+        self.arch: Architecture = _architecture(self.config, str(self.folder / CONFIG))
+        quantization = object_of(self.config, "quantization_config", self.folder / CONFIG)
         self.trained = quantization.get("quant_method") == "bitnet" or self.arch.name in ("bitnet-b1.58", "bitnet")
         self._class = quantization.get("linear_class", "bitlinear")
         self._names = self._roles()
@@ -183,7 +184,7 @@ class FolderSource(Source):
             )
         if is_packed and self._class not in ("autobitlinear", "bitlinear"):
             raise UnsupportedArtifact(
-                f"{self.where}: linear_class {self._class!r} is unknown, so what weight_scale means is too",
+                f"{self.where}: linear_class {reprlib.repr(self._class)} is unknown, so what weight_scale means is too",
                 hint="autobitlinear and bitlinear are known",
             )
         return Piece(TensorInfo(role, (cols, rows), self.target.type), lambda: self._ternary(role, tensor, where))

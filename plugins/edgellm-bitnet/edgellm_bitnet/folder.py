@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import reprlib
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
-from edgellm.formats.hf_config import config_of
+from edgellm.formats.hf_config import CONFIG, config_of, object_of
 from edgellm.formats.safetensors.reader import read_safetensors
 from edgellm_bitnet.architecture import from_config, is_first_bitnet
 from edgellm_bitnet.layout import REAL_TYPES, roles
@@ -51,9 +52,9 @@ class FolderWeights:
         folder = Path(path) if os.path.isdir(path) else Path(path).parent
         self.where = str(folder)
         self.model = read_safetensors(folder if os.path.isdir(path) else path)
-        config = config_of(folder)
-        self.architecture = from_config(config, self.where)
-        quantization = config.get("quantization_config") or {}
+        config, described = config_of(folder), str(folder / CONFIG)
+        self.architecture = from_config(config, described)
+        quantization = object_of(config, "quantization_config", described)
         method = quantization.get("quant_method")
         if self.architecture.name == "gemma3":
             raise UnsupportedArtifact(
@@ -62,16 +63,16 @@ class FolderWeights:
         trained = config.get("model_type") == "bitnet" or is_first_bitnet(config)
         if method not in ("bitnet", None) or (method is None and not trained):
             raise UnsupportedArtifact(
-                f"{self.where}: config.json does not say that this model was trained ternary (quant_method {method!r})",
+                f"{self.where}: config.json does not say that this model was trained ternary "
+                f"(quant_method {reprlib.repr(method)})",
                 hint="models of other kinds run on the gguf or onnx backend",
             )
         self._ties = bool(config.get("tie_word_embeddings"))
         self._check_names()
         eps = quantization.get("rms_norm_eps", 1e-6)  # as transformers has it
         if quantization.get("use_rms_norm") and eps != self.architecture.eps:
-            raise UnsupportedArtifact(
-                f"{self.where}: norms before products have an epsilon of {eps}, the others of {self.architecture.eps}"
-            )
+            epsilons = f"{reprlib.repr(eps)}, the others of {self.architecture.eps}"
+            raise UnsupportedArtifact(f"{self.where}: norms before products have an epsilon of {epsilons}")
         # `autobitlinear` multiplies by weight_scale, `bitlinear` divides by it (transformers, integrations/bitnet.py).
         self._divides = quantization.get("linear_class", "bitlinear") == "bitlinear"
 
@@ -111,7 +112,7 @@ class FolderWeights:
         return checked_reals(f"{self.where}: {name}", tensor.dtype, data, size, tensor.offset)
 
     def fingerprint(self) -> list[object]:
-        return [*stamps((*self.model.paths, os.path.join(self.where, "config.json")))]
+        return [*stamps((*self.model.paths, os.path.join(self.where, CONFIG)))]
 
     def release(self) -> None:
         for mapping in self.model.mappings:

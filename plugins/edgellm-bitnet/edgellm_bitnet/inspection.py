@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgellm.errors import BadArtifact, EdgeLLMError
 from edgellm.formats.gguf.header import GgufTensor
-from edgellm.formats.hf_config import config_of
+from edgellm.formats.hf_config import CONFIG, config_of
 from edgellm_bitnet.architecture import Architecture, from_config
 from edgellm_bitnet.layout import GROUPS, HEAD_KINDS, fused, layer_vectors
 
@@ -38,7 +38,7 @@ def folder_reasons(path: str) -> list[str]:
     except BadArtifact:
         return []
     try:
-        from_config(config, str(folder / "config.json"))
+        from_config(config, str(folder / CONFIG))
     except EdgeLLMError as error:
         return [error.message]
     return []
