@@ -28,6 +28,7 @@ from edgellm.errors import SourceError, SourceUnreachable, UnknownModel, Unsuppo
 from edgellm.estimate import quants
 from edgellm.files import expanded
 from edgellm.selection.context import SelectionContext
+from edgellm.store import modelpack
 from edgellm.store.adapters import AdapterStore
 from edgellm.store.card import card_of
 from edgellm.store.http import check_userinfo
@@ -151,7 +152,7 @@ def resolve(
         if quant is not None:
             hint = "leave it out: a file is in one"
             raise UsageError(f"{option('quant')} has no meaning for {reference.name}", hint=hint, param="quant")
-        artifact = identify(str(reference.path))
+        artifact = identify(str(modelpack.unpacked(reference.path) or reference.path))
         card, basis = file_card.of(artifact, context.cards)
         return ResolvedModel(card, basis, artifact=artifact)
     typed = ""

@@ -27,6 +27,7 @@ COMMANDS = {
     "estimate": "Predict memory, speed and quality of a model without fetching it.",
     "gpu": "Build what computes on this machine's GPU.",
     "help": "List the commands, or explain one.",
+    "image": "Write images for containers, and models as artifacts.",
     "list": "List the models on this disk.",
     "models": "List the catalog and what is on this disk.",
     "plan": "Choose models for a fleet of machines, each by itself or one for all.",

@@ -1,0 +1,1 @@
+"""Images for containers and models as artifacts, written into OCI layouts without a daemon or a registry."""
