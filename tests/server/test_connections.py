@@ -89,7 +89,11 @@ def test_whoever_takes_nothing_is_cut_off(serve: Servers) -> None:
 
 
 def test_little_that_is_not_taken_has_its_deadline_too(serve: Servers) -> None:
-    """Less than a buffer of the event loop: of as many short answers as the system's own buffers do not hold."""
+    """Less than a buffer of the event loop: of as many short answers as the system's own buffers do not hold.
+
+    The server's is small here. Else the client's is full long before: the system then drops what comes for it, also
+    what says that its requests arrived, and sends them again ever later.
+    """
     live = serve(isolate=False, deadlines=Deadlines(headers_s=NEVER, take_s=NEVER))
     untaken = live.server.server_state._untaken
     ask = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
@@ -97,6 +101,12 @@ def test_little_that_is_not_taken_has_its_deadline_too(serve: Servers) -> None:
     with live.connection() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.setblocking(False)
+        wait_until(lambda: live.server.server_state.connections)
+        (member,) = live.server.server_state.connections
+        with socket.fromfd(
+            member.transport.get_extra_info("socket").fileno(), socket.AF_INET, socket.SOCK_STREAM
+        ) as own:
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
 
         def ask_on() -> bool:
             nonlocal sent

@@ -22,10 +22,12 @@ export class Sidebar {
     };
   }
 
-  async show() {
+  // `meanwhile`: what changed was not done here; a title that is being typed stays, and the list is shown after it.
+  async show({ meanwhile = false } = {}) {
     const heads = await this.store.heads();
     at("search").hidden = heads.length < SEARCH_FROM;
     at("not-kept").hidden = this.store.lasts;
+    if (meanwhile && at("conversations").querySelector(".rename")) return;
     const sought = at("search").value.trim().toLowerCase();
     const matching = heads.filter(({ title }) => title.toLowerCase().includes(sought));
     const groups = new Map();
