@@ -21,8 +21,13 @@ def rslora_alpha(alpha: float, rank: int) -> float:
 
 
 def vera(shared_a: Floats, shared_b: Floats, d: Floats, b: Floats, n_in: int) -> LoraFactors:
-    """diag(b) B diag(d) A, scale 1. `shared_a` (rank, most in), `shared_b` (most out, rank), d (rank,), b (out,)."""
-    return LoraFactors(d[:, None] * shared_a[:, :n_in], b[:, None] * shared_b[: len(b)])
+    """diag(b) B diag(d) A, scale 1. `shared_a` (rank, most in), `shared_b` (most out, rank), d (rank,), b (out,).
+
+    A stays a part of `shared_a`, so only half of the factors take memory.
+    """
+    folded = b[:, None] * shared_b[: len(b)]
+    folded *= d
+    return LoraFactors(shared_a[:, :n_in], folded)
 
 
 def delta(end: LoraFactors, start: LoraFactors, share: float) -> LoraFactors:

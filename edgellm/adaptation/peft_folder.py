@@ -8,7 +8,7 @@ where an adapter is needed.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,9 +21,10 @@ from edgellm.adaptation.module_names import MODULES, tensor_name
 from edgellm.adaptation.peft_config import PeftConfig, read_config
 from edgellm.adaptation.row_order import row_order
 from edgellm.errors import BadArtifact, UnsupportedArtifact
-from edgellm.formats.gguf.adapter import EMBEDDING
+from edgellm.formats.gguf.adapter import EMBEDDING, MOST_RANK
 from edgellm.formats.gguf.reader import GgufModel
 from edgellm.formats.safetensors.reader import SafetensorsModel, read_safetensors
+from edgellm.units import show_size
 
 WEIGHTS, PICKLED = "adapter_model.safetensors", "adapter_model.bin"
 _TYPES = ("F32", "F16", "BF16")
@@ -37,6 +38,8 @@ _PARTS = {
 }  # fmt: skip
 _PART = re.compile(r"(.+?)\.(" + "|".join(sorted(map(re.escape, _PARTS), key=len, reverse=True)) + ")")
 _AGAIN = "export the adapter again"
+# Of VeRA, whose file is small however much it makes: rank 256 of all matrices of SmolLM2-135M makes 312 MB.
+MOST_FOLDED_BYTES = 512 * 1024**2  # or as many as the model has
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,8 @@ def load(folder: Path, model: GgufModel) -> Lora:
         raise UnsupportedArtifact(message, hint=f"known are {', '.join(sorted(MODULES))}; others: merge it with peft")
     content = _read(folder)
     dims = {tensor.name: tensor.dims for tensor in model.tensors}
+    if len(content.shared) == len(_SHARED):
+        _check_folded(content, [dims.get(tensor_name(architecture, name) or "", ()) for name in content.modules], model)
     factors: dict[str, LoraFactors] = {}
     scales, lengths, whole = {}, {}, {}
     for module, parts in content.modules.items():
@@ -115,6 +120,17 @@ def _read(folder: Path) -> _Folder:
         message = f"{folder} lacks vera_A and vera_B, which torch draws from a seed"
         raise UnsupportedArtifact(message, hint="train with save_projection=True, peft's default")
     return content
+
+
+def _check_folded(content: _Folder, sizes: Sequence[tuple[int, ...]], model: GgufModel) -> None:
+    """Before shared matrices are multiplied out. `sizes`: of the model's matrices that are changed."""
+    rank, n_bytes = len(content.shared["A"]), 4 * len(content.shared["A"]) * sum(map(sum, sizes))
+    most = max(MOST_FOLDED_BYTES, model.tensor_bytes)
+    if rank > MOST_RANK or n_bytes > most:
+        factors = f"whose factors of {len(sizes)} matrices are {show_size(n_bytes)}"
+        message = f"{content.where} has VeRA of rank {rank}, {factors}"
+        limits = f"rank {MOST_RANK} and {show_size(most)} for this model"
+        raise UnsupportedArtifact(f"{message}; at most {limits} are taken", hint="merge it with peft")
 
 
 def _values(tensors: SafetensorsModel, name: str) -> Floats:

@@ -282,6 +282,22 @@ def test_parts_of_vera_that_do_not_multiply_are_refused(part, shape, models, tmp
         peft_folder.load(tmp_path, models["llama-grouped"])
 
 
+@pytest.mark.parametrize(("rank", "most"), [(4097, 1 << 40), (4096, 1)])
+def test_vera_that_would_fill_the_memory_is_refused_before_it_is_folded(rank, most, models, tmp_path, monkeypatch):
+    monkeypatch.setattr(peft_folder, "MOST_FOLDED_BYTES", most)
+    monkeypatch.setattr(peft_folder.folds, "vera", lambda *_: pytest.fail("folded"))
+    shared = {"base_model.vera_A": (rank, 256), "base_model.vera_B": (256, rank)}
+    modules = [PREFIX.replace("0", str(layer)) + name for layer in (0, 1) for name in ("q_proj", "o_proj")]
+    ends = {f"{name}.vera_lambda_{end}": (size,) for name in modules for end, size in (("d", rank), ("b", 256))}
+    arrays = {name: np.ones(shape, np.float32) for name, shape in (shared | ends).items()}
+    (tmp_path / CONFIG).write_text(json.dumps({"peft_type": "VERA", "r": rank}))
+    write_safetensors(tmp_path / peft_folder.WEIGHTS, arrays)
+
+    assert models["llama-grouped"].tensor_bytes < 4 * 4 * 4096 * 512
+    with refuses(UnsupportedArtifact):
+        peft_folder.load(tmp_path, models["llama-grouped"])
+
+
 def test_vera_without_its_random_matrices_is_refused(models, tmp_path):
     with refuses(UnsupportedArtifact):
         model = models["llama-grouped"]

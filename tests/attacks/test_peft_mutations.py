@@ -29,7 +29,8 @@ NAMES = ("lora_A.weight", "base_model.model.lora_A.weight", "base_model.model.x.
          "base_model.model.model.layers.99.self_attn.q_proj.lora_A.weight", "base_model.vera_A",
          "base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector.weight",
          "base_model.model.model.layers.0.self_attn.q_proj.weight",
-         "base_model.model.model.embed_tokens.lora_embedding_A", "base_model.model.lm_head.lora_A.weight")  # fmt: skip
+         "base_model.model.model.embed_tokens.lora_embedding_A", "base_model.model.lm_head.lora_A.weight",
+         "base_model.vera_B")  # fmt: skip
 
 
 @pytest.fixture(scope="module")
