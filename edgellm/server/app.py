@@ -18,6 +18,7 @@ from edgellm import __version__
 from edgellm.errors import EdgeLLMError
 from edgellm.sdk.client import EdgeLLM
 from edgellm.server import adapters, openapi, state
+from edgellm.server.admission import Admission
 from edgellm.server.dialects.anthropic import operations as anthropic
 from edgellm.server.dialects.llama_server import operations as llama_server
 from edgellm.server.dialects.ollama import operations as ollama
@@ -63,6 +64,7 @@ def create_app(
         allow_manage: programs may fetch models into the store and delete them, and load and drop adapters.
         node: the name of this machine among those that answer together; plan and metrics say it.
     """
+    intake = intake or Intake()
     model = ServedModel(llm, strict_fields=strict_fields, names=names, node=node)
     operations = [
         # Paths are compared in this order, so what is asked most comes first.
@@ -79,7 +81,12 @@ def create_app(
     app = Starlette(
         routes=[*(route for operation in operations for route in operation.routes()), _openapi(operations), *_pages()],
         middleware=[
-            Middleware(Guard, api_key=api_key, names=(host,), intake=intake or Intake(), totals=model.activity.requests)
+            Middleware(
+                Guard,
+                intake=intake,
+                admission=Admission(intake, api_key=api_key, names=(host,)),
+                totals=model.activity.requests,
+            )
         ],
         exception_handlers={
             EdgeLLMError: failure,

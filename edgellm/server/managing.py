@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from starlette.requests import Request
 
+from edgellm.server.admission import BROWSER_HEADERS
 from edgellm.server.errors import HttpError
-from edgellm.server.middleware import BROWSER_HEADERS
 
 
 def check_may_manage(request: Request, *, allowed: bool, what: str, instead: str) -> None:

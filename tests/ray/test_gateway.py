@@ -1,32 +1,164 @@
-"""What the front refuses before a replica is asked."""
+"""The front without Ray: what it refuses before a box is asked, and what strangers do to it."""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
 import pytest
 
 pytest.importorskip("aiohttp")
-from edgellm_ray.gateway import Gateway
+from edgellm_ray import asked, caller
+from edgellm_ray.token import make_token
+from support.cluster_front import KEY, OneBox, front, one_box
+from support.waiting import PATIENCE_S
+
+from edgellm.server.crowd import Deadlines
+from edgellm.server.intake import MAX_BODY_BYTES
+
+HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+CHAT = {"messages": [{"role": "user", "content": "hello"}]}
+NEVER = 3600.0
+
+
+@pytest.fixture(scope="module")
+def box() -> Iterator[OneBox]:
+    with one_box(KEY) as box:
+        yield box
+
+
+def connection(client: httpx.Client, source: str = "127.0.0.1") -> socket.socket:
+    return socket.create_connection(("127.0.0.1", client.base_url.port), PATIENCE_S, (source, 0))
+
+
+def received(from_server: socket.socket) -> bytes:
+    """All that comes until the server closes."""
+    parts = []
+    with contextlib.suppress(ConnectionResetError):
+        while part := from_server.recv(65536):
+            parts.append(part)
+    return b"".join(parts)
 
 
 @pytest.mark.parametrize("target", ["*@127.0.0.1:9/secret", "@127.0.0.1:9/secret", "http://127.0.0.1:9/", "*"])
-async def test_no_other_host_is_asked(target: str) -> None:
+def test_no_other_host_is_asked(box: OneBox, target: str) -> None:
     """Behind the address of Ray's proxy, `@` makes of it a user's name."""
-    sent = []
+    with front(box) as client, connection(client) as raw:
+        raw.sendall(f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {KEY}\r\n\r\n".encode())
+        assert received(raw).startswith(b"HTTP/1.1 400")
+        assert box.paths == []
+
+
+def test_the_key_is_asked_for_before_a_body_is_read(box: OneBox) -> None:
+    with front(box) as client, connection(client) as stranger:
+        stranger.sendall(HEAD + f"Content-Length: {MAX_BODY_BYTES}\r\n\r\n".encode())
+        assert stranger.recv(12) == b"HTTP/1.1 401"
+        assert client.get("/health", headers={"authorization": ""}).status_code == 200
+        assert client.post("/v1/chat/completions", json=CHAT).status_code == 200
+        assert box.paths == ["/health", "/v1/chat/completions"]
+
+
+def test_without_a_key_only_its_own_names_are_answered(box: OneBox) -> None:
+    with front(box, key=None) as client:
+        assert client.get("/v1/models", headers={"host": "evil.example"}).status_code == 403
+        assert box.paths == []
+
+
+def test_bodies_that_do_not_end_leave_room_for_others(box: OneBox) -> None:
+    """Seven of 10 MiB, of one who has the key, are more than all bodies together may take."""
+    own = f"Authorization: Bearer {KEY}\r\nContent-Length: {MAX_BODY_BYTES}\r\n\r\n".encode()
+    with front(box, deadlines=Deadlines(body_s=NEVER)) as client, contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(connection(client)) for _ in range(7)]
+        for raw in silent[:6]:
+            raw.sendall(HEAD + own + b" " * (MAX_BODY_BYTES - 1))
+        silent[6].sendall(HEAD + own)
+        with contextlib.suppress(ConnectionError):
+            silent[6].sendall(b" " * (MAX_BODY_BYTES - 1))
+        refused = silent[6].recv(12)
+        honest = client.post("/v1/chat/completions", json=CHAT)
+
+    assert (refused, honest.status_code) == (b"HTTP/1.1 503", 200)
+
+
+def test_headers_and_bodies_have_deadlines(box: OneBox) -> None:
+    deadlines = Deadlines(headers_s=0.1, body_s=0.1, body_bytes=10_000_000)
+    with front(box, deadlines=deadlines) as client:
+        with connection(client) as raw:
+            raw.sendall(HEAD)
+            assert received(raw).startswith(b"HTTP/1.1 408")
+        with connection(client) as raw:
+            raw.sendall(HEAD + f"Authorization: Bearer {KEY}\r\nContent-Length: 1000\r\n\r\nx".encode())
+            assert received(raw).startswith(b"HTTP/1.1 408")
+
+
+def test_silent_connections_give_way(box: OneBox) -> None:
+    with front(box, most=4, deadlines=Deadlines(headers_s=NEVER)) as client, contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(connection(client, "127.0.0.2")) for _ in range(6)]
+
+        assert [received(raw) for raw in silent[:2]] == [b"", b""]
+        assert client.post("/v1/chat/completions", json=CHAT).status_code == 200
+
+
+async def test_who_leaves_within_a_body_asks_nothing() -> None:
+    messages = [{"type": "http.request", "body": b"{}", "more_body": True}, {"type": "http.disconnect"}]
 
     async def receive() -> dict:
-        return {"type": "http.request", "body": b""}
+        return messages.pop(0)
 
-    async def send(message: dict) -> None:
-        sent.append(message)
+    assert await asked.received(receive) is None
 
-    scope = {
-        "type": "http",
-        "method": "GET",
-        "path": target,
-        "raw_path": target.encode(),
-        "query_string": b"",
-        "headers": [],
-    }
-    await Gateway("http://127.0.0.1:8000")(scope, receive, send)
 
-    assert sent[0]["status"] == 400
+@pytest.mark.parametrize("body", [b"", b"[1]", b"{", b'{"messages": 5}', b"\xff", b"[" * 100_000, b"[0," * 200_000])
+def test_what_no_model_would_be_asked_with_is_no_conversation(body: bytes) -> None:
+    assert asked.read(body) == asked.Meaning("", False)
+
+
+def test_a_long_conversation_is_read_by_its_beginning() -> None:
+    long = [*CHAT["messages"], {"role": "assistant", "content": "x" * 10**6}]
+
+    assert asked.read(json.dumps({"messages": long}).encode()).session == asked.read(json.dumps(CHAT).encode()).session
+
+
+@pytest.mark.parametrize(
+    ("fields", "is_repeatable"),
+    [
+        ({"temperature": 0}, True),
+        ({"seed": 7}, True),
+        ({"options": {"seed": 7}}, True),
+        ({"seed": -1}, False),
+        ({"seed": 7, "n": 2}, False),
+        ({"seed": 7, "logprobs": True}, False),
+        ({}, False),
+    ],
+)
+def test_the_same_answer_comes_again_where_it_is_greedy_or_has_a_seed(fields: dict, is_repeatable: bool) -> None:
+    assert asked.read(json.dumps(CHAT | fields).encode()).is_repeatable == is_repeatable
+
+
+def test_a_session_of_any_length_is_short_for_routers() -> None:
+    scope = {"headers": [(b"x-session-id", b"s" * 10_000)], "path": "/"}
+
+    assert len(asked.Asked(scope, b"", asked.Meaning("", False)).session) == 32
+
+
+def test_a_box_is_told_who_asks_by_the_front_alone(box: OneBox, own_home: Path) -> None:
+    """As its turns go by clients."""
+    make_token()
+    with front(box) as client, connection(client, "127.0.0.5") as one:
+        forged = f"{caller.HEADER}: {caller.sealed('10.0.0.1')}"
+        one.sendall(f"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n{forged}\r\n\r\n".encode())
+        assert one.recv(12) == b"HTTP/1.1 200"
+        for value in ("10.0.0.1", f"10.0.0.1 {'0' * 64}", str(caller.sealed("10.0.0.1")).replace("0.1 ", "0.2 ")):
+            httpx.get(f"{box.address}/health", headers={caller.HEADER: value})
+
+    assert box.clients == ["127.0.0.5", "127.0.0.1", "127.0.0.1", "127.0.0.1"]
+
+
+def test_without_a_token_nobody_is_believed(box: OneBox, own_home: Path) -> None:
+    httpx.get(f"{box.address}/health", headers={caller.HEADER: "10.0.0.1"})
+
+    assert box.clients[-1] == "127.0.0.1"

@@ -54,7 +54,19 @@ class Boxes:
         head = {"num_cpus": 0, "temp_dir": folder, "include_dashboard": False}
         self._cluster = _patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
         ray.init(address=self._cluster.address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
-        front.start("127.0.0.1", self.port, f"http://127.0.0.1:{self.proxy_port}")
+        self._start_front(ServiceConfig())
+
+    def _start_front(self, service: ServiceConfig) -> None:
+        upstream = f"http://127.0.0.1:{self.proxy_port}"
+        front.start(
+            front.FrontConfig(
+                host="127.0.0.1",
+                port=self.port,
+                upstream=upstream,
+                api_key=service.api_key,
+                public_name=service.public_name,
+            )
+        )
 
     @property
     def url(self) -> str:
@@ -91,6 +103,7 @@ class Boxes:
             queue=queue,
             ongoing=ongoing,
         )
+        self._start_front(wanted.service)
         deployment.deploy(wanted, port=self.proxy_port, tell=self.told.append)
         if replicas == "boxes":
             self.wait_for(len(self.nodes))

@@ -34,36 +34,32 @@ class Wish(NamedTuple):
         return f"{self.session}{_PLAN}{self.plan}" if self.plan else self.session
 
 
-def session_of(body: bytes) -> str:
+def session_of(fields: Mapping[str, Any]) -> str:
     """A digest of how the conversation of a request begins, up to its first message of the user: the same at each of
-    its turns. "" where there is none."""
-    try:
-        fields = json.loads(body)
-    except (ValueError, RecursionError):
-        return ""
-    if not isinstance(fields, dict):
-        return ""
+    its turns. "" where there is none. `fields`: its body."""
     beginning = _beginning(fields)
     return hashlib.sha256(beginning.encode("utf-8", "replace")).hexdigest()[:32] if beginning else ""
 
 
 def _beginning(fields: Mapping[str, Any]) -> str:
     """System text and the first message of the user; of a plain prompt its beginning."""
-    system = fields.get("system") or fields.get("instructions") or ""
+    system = _text(fields.get("system") or fields.get("instructions"))
     messages = fields.get("messages") or fields.get("input") or fields.get("prompt") or ""
     if isinstance(messages, str):
-        return f"{_text(system)}\n{messages}"[:_PREFIX_CHARACTERS] if messages else ""
-    texts = [_text(system)]
+        return f"{system}\n{messages[:_PREFIX_CHARACTERS]}"[:_PREFIX_CHARACTERS] if messages else ""
+    texts, n_characters = [system], len(system)
     for message in messages if isinstance(messages, list) else []:
         is_message = isinstance(message, dict)
-        texts.append(_text(message.get("content")) if is_message else _text(message))
-        if is_message and message.get("role") == "user":
+        texts.append(_text(message.get("content") if is_message else message))
+        n_characters += len(texts[-1])
+        if n_characters > _PREFIX_CHARACTERS or (is_message and message.get("role") == "user"):
             break
     return "\n".join(texts)[:_PREFIX_CHARACTERS].strip()
 
 
 def _text(content: object) -> str:
-    return content if isinstance(content, str) else json.dumps(content, sort_keys=True) if content else ""
+    text = content if isinstance(content, str) else json.dumps(content, sort_keys=True) if content else ""
+    return text[:_PREFIX_CHARACTERS]
 
 
 def order(key: str, weights: Mapping[str, float]) -> list[str]:

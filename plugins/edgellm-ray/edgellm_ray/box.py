@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgellm.errors import speak_in_flags
 from edgellm_ray import board, gate, node
+from edgellm_ray.caller import from_caller
 from edgellm_ray.config import ModelConfig, ServiceConfig
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Box:
                 message = {**message, "headers": [*message.get("headers", ()), *own]}
             await send(message)
 
-        await app(scope, receive, with_own)
+        await app(from_caller(scope), receive, with_own)
 
     def _opened(self, config: ModelConfig) -> tuple[Starlette, str | None]:
         """The app around a loaded model that passed the gate, and what selection says of this machine."""

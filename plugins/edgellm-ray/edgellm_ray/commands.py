@@ -117,7 +117,7 @@ def serve(
     the cluster answers.
     """
     from edgellm import settings
-    from edgellm.server.middleware import check_bind
+    from edgellm.server.admission import check_bind
     from edgellm.types.options import LaunchOptions
     from edgellm_ray import deployment, front, golden_file
     from edgellm_ray.config import ModelConfig, ServiceConfig
@@ -139,7 +139,12 @@ def serve(
         queue=queue,
     )
     with ray_library.connected(address or raylet.address()):
-        front.start(host, port, f"http://127.0.0.1:{proxy_port}")
+        upstream = f"http://127.0.0.1:{proxy_port}"
+        front.start(
+            front.FrontConfig(
+                host=host, port=port, upstream=upstream, api_key=key, public_name=wanted.service.public_name
+            )
+        )
         deployment.deploy(wanted, port=proxy_port, tell=lambda text: say(text, err=True))
     say(f"Open http://{host}:{port} (API: http://{host}:{port}/v1)")
 

@@ -7,25 +7,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import aiohttp
 
-from edgellm.errors import Overloaded, RuntimeFailure, TooManyRequests
+from edgellm.errors import EdgeLLMError, RuntimeFailure, TooManyRequests
 from edgellm.server.error_form import form_for
-from edgellm.server.errors import HttpError, headers_of
-from edgellm.server.intake import Intake
+from edgellm.server.errors import HttpError
+from edgellm.server.intake import Incoming
+from edgellm.server.middleware import respond
+from edgellm.server.served_model import LARGE_BYTES
 from edgellm.server.sse import unless_gone
-from edgellm_ray.affinity import Wish, session_of
+from edgellm_ray.affinity import Wish
+from edgellm_ray.asked import HOP_BY_HOP, SESSION_HEADER, Asked, read, received, target
 from edgellm_ray.events import NDJSON, SSE, EventReader
 from edgellm_ray.resume import Diverged, SentStream
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-SESSION_HEADER = "x-session-id"
+    from edgellm.server.admission import Admission
+    from edgellm.server.intake import Intake
+
 NODE_HEADER, PLAN_HEADER = "x-edgellm-node", "x-edgellm-plan"
 # How long an answer that has not begun is asked for again and again: as a proxy or a replica takes to come back.
 PATIENCE_S = 60.0
@@ -36,10 +42,6 @@ MOST_CRASHES = 3  # of the model itself, under one request
 _CRASHED = frozenset(
     {"worker_crashed", "closed", "model_hung", "model_failed", "model_closed", "model_loading", "api_error", "error"}
 )
-_HOP_BY_HOP = frozenset(
-    {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding",
-     "upgrade", "content-length", "content-encoding", "accept-encoding"}
-)  # fmt: skip
 
 
 class StreamLost(RuntimeFailure):
@@ -52,105 +54,44 @@ class _Broken(Exception):
     """The response, or what was left of it, does not come any more."""
 
 
-class Asked(NamedTuple):
-    """A request, whole."""
-
-    scope: Scope
-    body: bytes
-
-    @property
-    def target(self) -> str:
-        query = self.scope["query_string"].decode("latin-1")
-        path: str = self.scope["raw_path"].decode("latin-1") if self.scope.get("raw_path") else self.scope["path"]
-        return f"{path}?{query}" if query else path
-
-    @property
-    def headers(self) -> list[tuple[str, str]]:
-        """Those that are passed on."""
-        pairs = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in self.scope["headers"])
-        return [(name, value) for name, value in pairs if name.lower() not in {*_HOP_BY_HOP, SESSION_HEADER}]
-
-    @property
-    def session(self) -> str:
-        """The client's own, or else that of the conversation."""
-        own = [value for name, value in self.scope["headers"] if name.lower() == SESSION_HEADER.encode()]
-        return own[0].decode("latin-1") if own else session_of(self.body) if self.scope["method"] == "POST" else ""
-
-    @property
-    def is_repeatable(self) -> bool:
-        """Whether the same answer comes again: it is greedy or has a seed, and is one answer without probabilities."""
-        try:
-            fields = json.loads(self.body)
-        except (ValueError, RecursionError):
-            return False
-        if not isinstance(fields, dict):
-            return False
-        options = fields.get("options")
-        drawn = {**fields, **options} if isinstance(options, dict) else fields
-        many = drawn.get("n") not in (None, 1) or bool(drawn.get("logprobs")) or bool(drawn.get("n_probs"))
-        seed = drawn.get("seed")
-        return not many and (drawn.get("temperature") == 0 or (isinstance(seed, int) and seed >= 0))
-
-
-class Held:
-    """The body of a request, kept until its answer has ended: it may be asked again."""
-
-    def __init__(self, intake: Intake) -> None:
-        self._intake = intake
-        self._n_bytes = 0
-
-    async def received(self, receive: Receive) -> bytes:
-        """
-        Raises:
-            HttpError: it is too large. Overloaded: all bodies together are.
-        """
-        parts: list[bytes] = []
-        while True:
-            message = await receive()
-            part = message.get("body", b"")
-            if self._n_bytes + len(part) > self._intake.max_body:
-                raise self._intake.too_large()
-            self._intake.take(len(part))
-            self._n_bytes += len(part)
-            parts.append(part)
-            if message["type"] == "http.disconnect" or not message.get("more_body"):
-                return b"".join(parts)
-
-    def release(self) -> None:
-        self._intake.give_back(self._n_bytes)
-
-
 class Gateway:
     """The ASGI app."""
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: str, intake: Intake, admission: Admission) -> None:
         """`upstream`: `http://HOST:PORT` of Ray's proxy."""
         self._upstream = upstream
-        self._intake = Intake()  # the key is checked behind: strangers must not fill the memory here
+        self._intake = intake
+        self._admission = admission
+        self._reading_large = asyncio.Lock()
         self._client: aiohttp.ClientSession | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        body = Held(self._intake)
+        incoming = Incoming(receive, self._intake)
         try:
-            if not Asked(scope, b"").target.startswith("/"):  # behind our address it would name another host
+            self._admission.check(scope)
+            if not target(scope).startswith("/"):  # behind our address it would name another host
                 raise HttpError(400, "the path of a request begins with /", code="bad_request", closes=True)
-            asked = Asked(scope, await body.received(receive))
-            await unless_gone(receive, self._answer(asked, send))
-        except (HttpError, Overloaded) as error:
-            await _refuse(scope, send, error)
+            asked = await self._received(scope, incoming)
+            if asked is not None:
+                await unless_gone(receive, self._forward(asked, incoming, send))
+        except (HttpError, EdgeLLMError) as error:
+            await respond(send, error, form_for(scope), "")
         finally:
-            body.release()
+            incoming.release()
 
-    async def _answer(self, asked: Asked, send: Send) -> bool:
-        try:
-            await self._forward(asked, send)
-        except (RuntimeFailure, HttpError) as error:
-            await _refuse(asked.scope, send, error)
-        return True
+    async def _received(self, scope: Scope, incoming: Incoming) -> Asked | None:
+        """The request, whole; None = the client went away before its end."""
+        body = await received(incoming)
+        if body is None:
+            return None
+        if len(body) <= LARGE_BYTES:
+            return Asked(scope, body, read(body))
+        async with self._reading_large:  # not in the event loop that all streams share
+            return Asked(scope, body, await asyncio.to_thread(read, body))
 
-    async def _forward(self, asked: Asked, send: Send) -> None:
+    async def _forward(self, asked: Asked, incoming: Incoming, send: Send) -> None:
         """Ask until there is an answer, of which nothing was sent before."""
         loop = asyncio.get_running_loop()
         deadline, n_crashes = loop.time() + PATIENCE_S, 0
@@ -160,6 +101,9 @@ class Gateway:
                 async with self._asked(asked, wish) as response:
                     media_type = response.headers.get("content-type", "").partition(";")[0]
                     if response.status == 200 and media_type in (SSE, NDJSON):
+                        if not asked.is_repeatable:
+                            asked.let_go()
+                            incoming.release()
                         await _begin(send, response)
                         await self._stream(asked, wish, response, media_type, send)
                         return
@@ -226,9 +170,9 @@ class Gateway:
         session = [(SESSION_HEADER, wish.encoded())] if wish.session or wish.plan else []
         async with self._client.request(
             asked.scope["method"],
-            f"{self._upstream}{asked.target}",
+            f"{self._upstream}{target(asked.scope)}",
             headers=[*asked.headers, *session],
-            data=asked.body or None,
+            data=io.BytesIO(asked.body) if asked.body else None,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=PAUSE_S * 8),
             allow_redirects=False,
             skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
@@ -282,7 +226,7 @@ async def _begin(send: Send, response: aiohttp.ClientResponse, n_bytes: int | No
     headers = [
         (name.lower(), value)
         for name, value in response.raw_headers
-        if name.lower().decode("latin-1") not in _HOP_BY_HOP - {"content-encoding"}
+        if name.lower().decode("latin-1") not in HOP_BY_HOP - {"content-encoding"}
     ]
     if n_bytes is not None:
         headers.append((b"content-length", str(n_bytes).encode()))
@@ -292,11 +236,3 @@ async def _begin(send: Send, response: aiohttp.ClientResponse, n_bytes: int | No
 async def _put(send: Send, body: bytes) -> None:
     if body:
         await send({"type": "http.response.body", "body": body, "more_body": True})
-
-
-async def _refuse(scope: Scope, send: Send, error: Exception) -> None:
-    form = form_for(scope)
-    status, body = form.status_of(error), form.encode(error, "")
-    headers = [*headers_of(status), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
 import tempfile
-import zlib
 from pathlib import Path
 
 import psutil
@@ -28,12 +28,32 @@ class NodeFailed(RuntimeFailure):
     """Ray did not start on this machine."""
 
 
-def temp_dir() -> Path:
-    """Where Ray keeps logs and sockets: short, as the name of a socket may have 107 bytes, and of this home alone."""
-    home = settings.current().home
-    mark = f"-{zlib.crc32(str(home).encode()):08x}" if home else ""
-    user = os.getuid() if hasattr(os, "getuid") else 0
-    return Path(tempfile.gettempdir()) / f"edgellm-ray-{user}{mark}"
+def folder() -> Path:
+    """Where Ray keeps logs and sockets: short, as the name of a socket may have 107 bytes, and of this home alone.
+
+    Its name is drawn, so that nobody else can make it first, and kept in the data folder. Ray lets everybody write into
+    the folder that it is given, so that one lies within.
+    """
+    path = _noted_folder()
+    if path is None or not _is_for_us_alone(path):
+        path = Path(tempfile.mkdtemp(prefix="edgellm-ray-"))
+        _note("folder").write_text(str(path), "utf-8")
+    return path / "ray"
+
+
+def _noted_folder() -> Path | None:
+    note = _note("folder")
+    return Path(note.read_text("utf-8")) if note.exists() else None
+
+
+def _is_for_us_alone(path: Path) -> bool:
+    try:
+        facts = path.lstat()
+    except OSError:
+        return False
+    if os.name == "nt":
+        return path.is_dir()
+    return stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.getuid() and not facts.st_mode & 0o077
 
 
 def start_head(host: str, port: int) -> None:
@@ -44,7 +64,7 @@ def start_head(host: str, port: int) -> None:
     """
     make_token()
     _start(["--head", "--node-ip-address", host, "--port", str(port), "--include-dashboard", "false"])
-    _address_file().write_text(f"{host}:{port}", "utf-8")
+    _note("address").write_text(f"{host}:{port}", "utf-8")
 
 
 def join(address: str) -> None:
@@ -54,7 +74,7 @@ def join(address: str) -> None:
         BackendUnavailable: Ray is not installed. NodeFailed: it did not start, or does not reach the head.
     """
     _start(["--address", address])
-    _address_file().write_text(address, "utf-8")
+    _note("address").write_text(address, "utf-8")
 
 
 def address() -> str:
@@ -64,14 +84,15 @@ def address() -> str:
         UsageError: this machine is in none.
     """
     try:
-        return _address_file().read_text("utf-8")
+        return _note("address").read_text("utf-8")
     except OSError:
         hint = "edgellm cluster up starts one, edgellm cluster join takes part in one, and --address names one"
         raise UsageError("this machine is in no cluster", hint=hint, param="address") from None
 
 
-def _address_file() -> Path:
-    path = settings.current().data_dir / "cluster" / "address"
+def _note(name: str) -> Path:
+    """A file in which commands find what others did here."""
+    path = settings.current().data_dir / "cluster" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -85,14 +106,14 @@ def stop() -> int:
     for process in left:
         process.kill()
     psutil.wait_procs(left, timeout=_STOP_S)
-    _address_file().unlink(missing_ok=True)
+    _note("address").unlink(missing_ok=True)
     return len(ours)
 
 
 def _start(arguments: list[str]) -> None:
     ray_library.require()
     # Zero processors, so that Ray keeps no idle workers ready: a replica takes a box, not a processor.
-    fixed = {"--num-cpus": "0", "--object-store-memory": str(_STORE_BYTES), "--temp-dir": str(temp_dir())}
+    fixed = {"--num-cpus": "0", "--object-store-memory": str(_STORE_BYTES), "--temp-dir": str(folder())}
     fixed |= {"--resources": json.dumps(node.resources()), "--dashboard-agent-listen-port": "0"}
     fixed |= {"--min-worker-port": "0", "--max-worker-port": "0"}  # any, so that none is that of the head
     command = [sys.executable, "-P", "-m", "ray.scripts.scripts", "start", "--disable-usage-stats", *arguments]
@@ -103,16 +124,20 @@ def _start(arguments: list[str]) -> None:
             timeout=_START_S, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise NodeFailed(f"Ray did not start within {_START_S:g} s", hint=f"logs: {temp_dir()}") from None
+        raise NodeFailed(f"Ray did not start within {_START_S:g} s", hint=f"logs: {folder()}") from None
     if done.returncode:
         lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
         why = next((line for line in reversed(lines) if "Error" in line), (lines or ["no reason given"])[-1])
-        raise NodeFailed(f"Ray did not start: {why}", hint=f"logs: {temp_dir()}")
+        raise NodeFailed(f"Ray did not start: {why}", hint=f"logs: {folder()}")
 
 
 def _processes() -> list[psutil.Process]:
     """Those of this user that were started with our folder. What they started leaves with them."""
-    mark, ours = str(temp_dir()), []
+    ours: list[psutil.Process] = []
+    started_with = _noted_folder()
+    if started_with is None:
+        return ours
+    mark = str(started_with)
     for process in psutil.process_iter(["cmdline", "username"]):
         command = process.info["cmdline"] or []
         if process.info["username"] == psutil.Process().username() and any(_is_below(part, mark) for part in command):

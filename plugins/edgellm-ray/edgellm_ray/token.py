@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import secrets
 from pathlib import Path
@@ -15,6 +16,16 @@ _N_BYTES = 32
 def token_file() -> Path:
     """Where it lies on this machine, which need not have one."""
     return settings.current().data_dir / "cluster" / "token"
+
+
+def token() -> str:
+    """That of the cluster which this process is in; "" where this machine has none."""
+    return _read(Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or token_file()))
+
+
+@functools.cache
+def _read(path: Path) -> str:
+    return path.read_text("ascii").strip() if path.exists() else ""
 
 
 def make_token() -> Path:

@@ -1,0 +1,99 @@
+"""A request as the front keeps it until its answer has ended: it may be asked again."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from edgellm.errors import UsageError
+from edgellm.server.request_log import client_of
+from edgellm.types.json_counts import check_counts
+from edgellm_ray import caller
+from edgellm_ray.affinity import session_of
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope
+
+SESSION_HEADER = "x-session-id"
+WATCHED = "/edgellm/"
+HOP_BY_HOP = frozenset(
+    {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding",
+     "upgrade", "content-length", "content-encoding", "accept-encoding", "expect"}
+)  # fmt: skip
+
+
+class Meaning(NamedTuple):
+    """What the front reads of a body."""
+
+    session: str  # of its conversation; "" = none
+    is_repeatable: bool  # the same answer comes again: greedy or with a seed, one answer, without probabilities
+
+
+class Asked:
+    """One request, whole."""
+
+    def __init__(self, scope: Scope, body: bytes, meaning: Meaning) -> None:
+        self.scope = scope
+        self.body = body
+        self.is_repeatable = meaning.is_repeatable
+        # A digest: a session may be as long as headers may, and routers remember many.
+        own = next((value for name, value in scope["headers"] if name.lower() == SESSION_HEADER.encode()), b"")
+        self.session = hashlib.sha256(own).hexdigest()[:32] if own else meaning.session
+        if not self.session and scope["path"].startswith(WATCHED):
+            self.session = f"watches {client_of(scope)}"  # whoever looks on sees the same box each time
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        """Those that are passed on, and who the client is."""
+        pairs = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in self.scope["headers"])
+        own = {*HOP_BY_HOP, SESSION_HEADER, caller.HEADER}
+        address = caller.sealed(client_of(self.scope))
+        kept = [(name, value) for name, value in pairs if name.lower() not in own]
+        return [*kept, (caller.HEADER, address)] if address else kept
+
+    def let_go(self) -> None:
+        """It is not asked again."""
+        self.body = b""
+
+
+def target(scope: Scope) -> str:
+    """Path and query, as they were sent."""
+    query = scope["query_string"].decode("latin-1")
+    path: str = scope["raw_path"].decode("latin-1") if scope.get("raw_path") else scope["path"]
+    return f"{path}?{query}" if query else path
+
+
+async def received(receive: Receive) -> bytes | None:
+    """The body; None = the client went away before its end.
+
+    Raises:
+        HttpError, Overloaded: what `receive` raises.
+    """
+    parts: list[bytes] = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        parts.append(message.get("body", b""))
+        if not message.get("more_body"):
+            return b"".join(parts)
+
+
+def read(body: bytes) -> Meaning:
+    """What a body asks for; nothing of one that no model would be asked with."""
+    try:
+        check_counts(body)
+        fields = msgspec.json.decode(body)
+    except (UsageError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Meaning("", False)
+    return Meaning(session_of(fields), _is_repeatable(fields)) if isinstance(fields, dict) else Meaning("", False)
+
+
+def _is_repeatable(fields: dict[str, Any]) -> bool:
+    options = fields.get("options")
+    drawn = {**fields, **options} if isinstance(options, dict) else fields
+    many = drawn.get("n") not in (None, 1) or bool(drawn.get("logprobs")) or bool(drawn.get("n_probs"))
+    seed = drawn.get("seed")
+    return not many and (drawn.get("temperature") == 0 or (isinstance(seed, int) and seed >= 0))

@@ -1,0 +1,82 @@
+"""The front of a cluster without Ray: its HTTP server, and a box behind it whose requests are seen."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+from edgellm_ray import caller
+from edgellm_ray.board import Board
+from edgellm_ray.box import NODE_HEADER
+from edgellm_ray.front import FrontConfig, server
+
+from edgellm.sdk.client import EdgeLLM
+from edgellm.server.app import create_app
+from edgellm.server.listener import Listener, bind, url
+from edgellm.server.served_model import ServedModel
+from support.waiting import PATIENCE_S, wait_until
+
+KEY = "0123456789abcdef"
+
+
+@contextlib.contextmanager
+def listening(made: Listener) -> Iterator[str]:
+    """Its address, while it runs in a thread."""
+    with bind("127.0.0.1", 0) as bound:
+        thread = threading.Thread(target=made.run, kwargs={"sockets": [bound]}, daemon=True)
+        thread.start()
+        wait_until(lambda: made.started)
+        yield url(bound)
+        made.stop()
+        thread.join(PATIENCE_S)
+
+
+@dataclass
+class OneBox:
+    """A box whose requests are seen."""
+
+    address: str
+    served: ServedModel
+    paths: list[str] = field(default_factory=list)
+    clients: list[str] = field(default_factory=list)  # by their addresses
+
+
+@contextlib.contextmanager
+def one_box(key: str) -> Iterator[OneBox]:
+    with EdgeLLM.load("echo", isolate=False) as llm:
+        app = create_app(llm, api_key=key, node="one")
+        seen = OneBox("", app.state.served)
+
+        async def named(scope: dict, receive: Any, send: Any) -> None:
+            async def with_node(message: dict) -> None:
+                if message["type"] == "http.response.start":
+                    message["headers"] = [*message["headers"], (NODE_HEADER, b"one")]
+                await send(message)
+
+            own = caller.from_caller(scope)
+            assert not any(name == caller.HEADER.encode() for name, _ in own["headers"])
+            seen.paths.append(scope["path"])
+            seen.clients.append(own["client"][0])
+            await app(own, receive, with_node)
+
+        nothing: dict[str, Any] = {"started": lambda: None, "draining": lambda _: None, "overdue": lambda: None}
+        with listening(Listener(named, drain_s=1.0, **nothing)) as seen.address:
+            yield seen
+
+
+@contextlib.contextmanager
+def front(box: OneBox, key: str | None = KEY, board: Board | None = None, **limits: Any) -> Iterator[httpx.Client]:
+    """A client with the key of a front."""
+    config = FrontConfig(host="127.0.0.1", port=0, upstream=box.address, api_key=key)
+    headers = {"authorization": f"Bearer {KEY}"}
+    with (
+        listening(server(config, board or Board(), **limits)) as address,
+        httpx.Client(base_url=address, headers=headers, timeout=PATIENCE_S) as client,
+    ):
+        box.paths.clear()
+        box.clients.clear()
+        yield client
