@@ -174,7 +174,7 @@ def _serve(
     from edgellm import explain, settings
     from edgellm.contract.child import ended_with_us
     from edgellm.errors import UsageError
-    from edgellm.server import admission, listener
+    from edgellm.server import access, listener
 
     if ollama_port and ollama_port == port:
         raise UsageError(
@@ -183,7 +183,7 @@ def _serve(
             param="ollama_port",
         )
     key = api_key or settings.current().api_key
-    admission.check_bind(host, key)
+    access.check_bind(host, key)
     if key is not None and len(key) < GOOD_KEY:
         warn(f"The API key is shorter than {GOOD_KEY} characters: it can be guessed. `openssl rand -hex 16` makes one.")
     with log_lines.in_order():  # before progress

@@ -18,7 +18,7 @@ from edgellm import __version__
 from edgellm.errors import EdgeLLMError
 from edgellm.sdk.client import EdgeLLM
 from edgellm.server import adapters, openapi, state
-from edgellm.server.admission import Admission
+from edgellm.server.access import Access
 from edgellm.server.dialects.anthropic import operations as anthropic
 from edgellm.server.dialects.llama_server import operations as llama_server
 from edgellm.server.dialects.ollama import operations as ollama
@@ -84,7 +84,7 @@ def create_app(
             Middleware(
                 Guard,
                 intake=intake,
-                admission=Admission(intake, api_key=api_key, names=(host,)),
+                access=Access(intake, api_key=api_key, names=(host,)),
                 totals=model.activity.requests,
             )
         ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.requests import Request
 
-from edgellm.server.admission import BROWSER_HEADERS
+from edgellm.server.access import BROWSER_HEADERS
 from edgellm.server.errors import HttpError
 
 

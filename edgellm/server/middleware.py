@@ -11,8 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edgellm.errors import EdgeLLMError
 from edgellm.server import errors, request_log
+from edgellm.server.access import HEALTH, Access
 from edgellm.server.activity import RequestTotals
-from edgellm.server.admission import HEALTH, Admission
 from edgellm.server.error_form import ANTHROPIC, ErrorForm, form_for
 from edgellm.server.errors import HttpError
 from edgellm.server.intake import Incoming, Intake
@@ -39,11 +39,11 @@ _ALWAYS = [
 class Guard:
     """Wraps an ASGI app, and keeps the record of each request."""
 
-    def __init__(self, app: ASGIApp, *, intake: Intake, admission: Admission, totals: RequestTotals) -> None:
+    def __init__(self, app: ASGIApp, *, intake: Intake, access: Access, totals: RequestTotals) -> None:
         """`totals`: what ended is counted there."""
         self._app = app
         self._intake = intake
-        self._admission = admission
+        self._access = access
         self._totals = totals
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -55,7 +55,7 @@ class Guard:
         form = form_for(scope)
         secured = _Secured(send, scope["path"], record, body, form)
         try:
-            self._admission.check(scope)
+            self._access.check(scope)
             await self._app(scope, body, secured)
         except Exception as error:
             record.error = errors.code_of(error)

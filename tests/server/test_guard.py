@@ -14,7 +14,7 @@ from support.refusals import refuses
 from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.errors import UsageError
-from edgellm.server import admission
+from edgellm.server import access
 from edgellm.server.intake import MAX_BODY_BYTES, Intake
 
 ISOLATE = False  # a process for a model costs more than most of these tests, and changes none of their answers
@@ -38,20 +38,20 @@ def locked() -> Iterator[Live]:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "[::1]", "localhost", "LOCALHOST"])
 def test_loopback_needs_no_key(host: str) -> None:
-    admission.check_bind(host, None)
+    access.check_bind(host, None)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "myhost", "127.0.0.1.evil.example", ""])
 def test_other_hosts_need_a_key(host: str) -> None:
     with refuses(UsageError, param="host"):
-        admission.check_bind(host, None)
-    admission.check_bind(host, KEY)
+        access.check_bind(host, None)
+    access.check_bind(host, KEY)
 
 
 @pytest.mark.parametrize("key", [" ", "secret ", "sec ret", "secret\r", "geheím", ""])
 def test_a_key_that_no_client_could_send_is_refused(key: str) -> None:
     with refuses(UsageError, param="api_key"):
-        admission.check_bind("127.0.0.1", key)
+        access.check_bind("127.0.0.1", key)
 
 
 def test_the_key_is_asked_for(locked: Live) -> None:
@@ -117,8 +117,8 @@ def test_the_right_key_opens(locked: Live) -> None:
 
 def test_keys_are_compared_in_constant_time(locked: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     compared = []
-    real = admission.hmac.compare_digest
-    monkeypatch.setattr(admission.hmac, "compare_digest", lambda a, b: compared.append(a) or real(a, b))
+    real = access.hmac.compare_digest
+    monkeypatch.setattr(access.hmac, "compare_digest", lambda a, b: compared.append(a) or real(a, b))
     locked.http.get("/v1/models", headers={"authorization": "Bearer guess"})
 
     assert compared == [b"guess"]

@@ -226,6 +226,28 @@ def test_speeds_of_many_digits_are_not_clipped(page: Page, live: Live) -> None:
     assert min(labels.values()) >= 0, labels
 
 
+@pytest.mark.slow(3)
+def test_boxes_that_answer_together_are_listed_with_reasons_and_load(page: Page, live: Live) -> None:
+    load = {"n_slots": 2, "n_busy": 1, "n_waiting": 3, "n_answered": 1200, "decode_tok_s": 12.3}
+    plan = {"model": "echo", "quant": "", "backend": "echo", "reasons": ["Model: echo, as asked.", "Threads: 4."]}
+    well = {"node": "kitchen", "state": "ready", "reason": "", **plan, **load}
+    ill = {**well, "node": "<b>hall</b>", "state": "failed", "reason": "its file is cut short"}
+    activity = {"n_slots": 1, "n_busy": 0, "n_waiting": 0, "resident_bytes": None, "answers": [], "boxes": [well, ill]}
+    page.route("**/edgellm/activity", lambda route: route.fulfill(json=activity))
+    ready(page, live)
+    boxes = page.locator(".boxes > ul > li")
+
+    expect(boxes).to_have_count(2)
+    expect(boxes.nth(0)).to_contain_text("1 of 2 busy, 3 waiting, 12 tok/s, 1,200 answered")
+    expect(boxes.nth(1)).to_contain_text("failed: its file is cut short")
+    expect(boxes.nth(1).locator("p > b")).to_have_text("<b>hall</b>")
+    boxes.nth(0).locator("summary").click()
+    expect(boxes.nth(0).locator("details li")).to_have_text(["Model: echo, as asked.", "Threads: 4."])
+    with page.expect_response("**/edgellm/activity"):
+        pass
+    expect(boxes.nth(0).locator("details")).to_have_attribute("open", "")
+
+
 @pytest.mark.slow(2)
 def test_without_a_finished_answer_none_is_told_of(page: Page, serve: Servers) -> None:
     ready(page, serve())

@@ -117,7 +117,7 @@ def serve(
     the cluster answers.
     """
     from edgellm import settings
-    from edgellm.server.admission import check_bind
+    from edgellm.server.access import check_bind
     from edgellm.types.options import LaunchOptions
     from edgellm_ray import deployment, front, golden_file
     from edgellm_ray.config import ModelConfig, ServiceConfig

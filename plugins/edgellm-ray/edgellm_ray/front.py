@@ -60,7 +60,7 @@ class Front:
 
 def server(config: FrontConfig, board: Board, **limits: Any) -> Listener:
     """The HTTP server, in the bounds of one box's. `limits`: deadlines and the number of connections, where others."""
-    from edgellm.server.admission import Admission
+    from edgellm.server.access import Access
     from edgellm.server.crowd import most_connections
     from edgellm.server.intake import Intake
     from edgellm.server.listener import Listener
@@ -68,8 +68,8 @@ def server(config: FrontConfig, board: Board, **limits: Any) -> Listener:
     from edgellm_ray.whole import OfAllBoxes
 
     intake = Intake()
-    admission = Admission(intake, api_key=config.api_key, names=(config.host, config.public_name))
-    app = OfAllBoxes(Gateway(config.upstream, intake, admission), board)
+    access = Access(intake, api_key=config.api_key, names=(config.host, config.public_name))
+    app = OfAllBoxes(Gateway(config.upstream, intake, access), board)
     limits.setdefault("most", most_connections() // 2)  # each request has a second one, to the proxy
     return Listener(app, started=_nothing, draining=_nothing, overdue=_nothing, drain_s=0.0, **limits)
 

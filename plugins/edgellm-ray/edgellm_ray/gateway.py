@@ -29,7 +29,7 @@ from edgellm_ray.resume import Diverged, SentStream
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-    from edgellm.server.admission import Admission
+    from edgellm.server.access import Access
     from edgellm.server.intake import Intake
 
 NODE_HEADER, PLAN_HEADER = "x-edgellm-node", "x-edgellm-plan"
@@ -57,11 +57,11 @@ class _Broken(Exception):
 class Gateway:
     """The ASGI app."""
 
-    def __init__(self, upstream: str, intake: Intake, admission: Admission) -> None:
+    def __init__(self, upstream: str, intake: Intake, access: Access) -> None:
         """`upstream`: `http://HOST:PORT` of Ray's proxy."""
         self._upstream = upstream
         self._intake = intake
-        self._admission = admission
+        self._access = access
         self._reading_large = asyncio.Lock()
         self._client: aiohttp.ClientSession | None = None
 
@@ -70,7 +70,7 @@ class Gateway:
             return
         incoming = Incoming(receive, self._intake)
         try:
-            self._admission.check(scope)
+            self._access.check(scope)
             if not target(scope).startswith("/"):  # behind our address it would name another host
                 raise HttpError(400, "the path of a request begins with /", code="bad_request", closes=True)
             asked = await self._received(scope, incoming)

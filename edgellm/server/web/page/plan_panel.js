@@ -35,6 +35,7 @@ export class PlanPanel {
     at("about").hidden = false;
     showMemory(plan.memory, budgetOf(plan), null);
     this.speed.show([], predictedOf(plan));
+    showBoxes(plan.boxes);
   }
 
   measure(activity) {
@@ -42,6 +43,7 @@ export class PlanPanel {
     this.speed.show(activity.answers, predictedOf(this.plan));
     this.slots.show(activity);
     showMemory(this.plan.memory, budgetOf(this.plan), activity.resident_bytes);
+    showBoxes(activity.boxes);
   }
 
   redraw() {
@@ -94,6 +96,11 @@ function pairs(rows) {
     element("dt", {}, name),
     element("dd", {}, String(value), small ? element("small", {}, small) : null),
   ]);
+}
+
+// Where several machines answer together.
+async function showBoxes(boxes) {
+  if (boxes) (await import("/web/page/boxes.js")).showBoxes(boxes);
 }
 
 const others = () => import("/web/page/runners_up.js");

@@ -49,7 +49,7 @@ def check_bind(host: str, api_key: str | None) -> None:
         )
 
 
-class Admission:
+class Access:
     """With a key, it is required for every path except OPEN_PATHS and those below OPEN_PREFIX. Without one, only
     requests to loopback names and `names` are answered.
     """
