@@ -21,6 +21,7 @@ from edgellm.files import read_regular
 
 MAX_FILE_BYTES = 8 * 1024**2
 MAX_KEY_PARTS = 64  # of a dotted key: tomllib's time and memory grow with their square
+MAX_MARKS = 100_000  # of those below, which each take tomllib up to a kilobyte
 _SHOWN = 60  # characters of a name or value in an error
 # Texts and comments, which hold no keys, and what ends a key; each reaches to its end or to where tomllib gives up.
 _TEXT = re.compile(
@@ -29,6 +30,7 @@ _TEXT = re.compile(
     re.DOTALL,
 )
 _KEY_ENDS = re.compile(r"[\n=,\[\]{}]")
+_MARKS = re.compile(r"[.=,\[{]")  # what a key, a part of one, a table or a value begins or ends with
 
 T = TypeVar("T")
 
@@ -74,11 +76,16 @@ def parse_toml(text: str, path: Path, hint: str) -> dict[str, Any]:
     """The document.
 
     Raises:
-        UsageError: it is not TOML, of which the message has the line, or has a key of more than MAX_KEY_PARTS parts.
+        UsageError: it is not TOML, of which the message has the line, has a key of more than MAX_KEY_PARTS parts, or
+            more than MAX_MARKS of all keys, tables and values.
     """
-    n_parts = max(key.count(".") for key in _KEY_ENDS.split(_TEXT.sub("", text))) + 1
+    syntax = _TEXT.sub("", text)
+    n_parts = max(key.count(".") for key in _KEY_ENDS.split(syntax)) + 1
     if n_parts > MAX_KEY_PARTS:
         Place(str(path), hint=hint).refuse(f"has a key of {n_parts} parts; {MAX_KEY_PARTS} are allowed")
+    n_marks = len(_MARKS.findall(syntax))
+    if n_marks > MAX_MARKS:
+        Place(str(path), hint=hint).refuse(f"has {n_marks} keys, tables and values; {MAX_MARKS} are allowed")
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError: also of a number with thousands of digits

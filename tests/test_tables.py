@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from support.refusals import refuses
 
+from edgellm import tables
 from edgellm.errors import UsageError
 from edgellm.tables import MAX_FILE_BYTES, MAX_KEY_PARTS, parse_toml, read_text
 
@@ -54,6 +55,14 @@ def test_a_key_of_many_parts_is_refused(form: str, part: str) -> None:
 )
 def test_points_that_are_in_no_key_are_read(text: str) -> None:
     assert parse_toml(text, ROWS, "a hint")
+
+
+@pytest.mark.parametrize("row", ["a{0}.b.c = 1\n", "[a{0}]\n", "[[a]]\n", "a{0} = {{}}\n", "a{0} = [{{}}, []]\n"])
+def test_a_file_of_very_many_keys_is_refused(row: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes tomllib up to a kilobyte, so 8 MB took 2.3 GB."""
+    monkeypatch.setattr(tables.tomllib, "loads", lambda _: pytest.fail("read"))
+    with refuses(UsageError):
+        parse_toml("".join(map(row.format, range(tables.MAX_MARKS + 1))), ROWS, "a hint")
 
 
 @pytest.mark.parametrize("text", ['"' + '\\"' * 1_000_000, "'" * 1_000_001, '"""' + '""\\"' * 1_000_000])
