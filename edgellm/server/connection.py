@@ -9,7 +9,7 @@ import h11
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
-from edgellm.server import errors, request_log
+from edgellm.server import clients, errors, request_log
 from edgellm.server.crowd import Crowd
 from edgellm.server.error_form import OPENAI
 from edgellm.server.errors import HttpError
@@ -34,7 +34,7 @@ class Connection(H11Protocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.conn = Framing()
-        self.address = ""
+        self.address = self.counts_as = ""
         self._deadlines = server_state.deadlines
         self._awaited = ""  # what the client has to send now: "headers", "body", "" = nothing
         self._sending: asyncio.TimerHandle | None = None
@@ -45,7 +45,9 @@ class Connection(H11Protocol):
         super().connection_made(transport)
         self.flow = ReadFlow(transport)
         transport.set_write_buffer_limits(high=0)  # what a client does not take has a deadline, however little it is
+        own = self.server[0] if self.server else ""
         self.address = self.client[0] if self.client else ""
+        self.counts_as = clients.one_of(self.address, own)
         if self.server_state.enter(self):
             self._await("headers")
         else:

@@ -36,7 +36,7 @@ class Deadlines:
 class Member(Protocol):
     """A connection, as its crowd sees it."""
 
-    address: str
+    counts_as: str  # the client, where clients take turns (`clients.one_of`)
 
     @property
     def untaken_bytes(self) -> int:
@@ -97,14 +97,14 @@ class Crowd(ServerState):
     def awaits(self, member: Member) -> None:
         """Its next request has not come yet."""
         if member in self._members:
-            self._unasked.setdefault(member.address, {})[member] = None
+            self._unasked.setdefault(member.counts_as, {})[member] = None
 
     def asks(self, member: Member) -> None:
         """A whole request of it is being answered."""
-        own = self._unasked.get(member.address, {})
+        own = self._unasked.get(member.counts_as, {})
         own.pop(member, None)
         if not own:
-            self._unasked.pop(member.address, None)
+            self._unasked.pop(member.counts_as, None)
 
     def waits(self, member: Member) -> None:
         """What was written for its client is not taken at once."""
@@ -123,9 +123,9 @@ class Crowd(ServerState):
         while self._untaken and sum(member.untaken_bytes for member in self._untaken) > self.deadlines.untaken_bytes:
             held: Counter[str] = Counter()
             for member in self._untaken:
-                held[member.address] += member.untaken_bytes
+                held[member.counts_as] += member.untaken_bytes
             ((address, _),) = held.most_common(1)
-            oldest = next(member for member in self._untaken if member.address == address)
+            oldest = next(member for member in self._untaken if member.counts_as == address)
             left_s = self._untaken[oldest] + self.deadlines.hurry_s - loop.time()
             if left_s > 0:
                 self._hurrying = loop.call_later(left_s, self._hurry_again)

@@ -18,7 +18,7 @@ MOST_HELD = 12 * 1024**2  # bytes of bodies that all of those have brought so fa
 class TurnTaker(Protocol):
     """A connection that has more to read."""
 
-    address: str
+    counts_as: str  # the client, where clients take turns (`clients.one_of`)
 
     @property
     def held_bytes(self) -> int:
@@ -55,14 +55,14 @@ class Pace:
         that has most of them ends. Where together they hold more than MOST_HELD, as those do whose clients went away
         long ago, the one ends that holds most, of the address that does.
         """
-        self._slow.setdefault(reader.address, deque()).append(reader)
+        self._slow.setdefault(reader.counts_as, deque()).append(reader)
         if sum(map(len, self._slow.values())) > MOST_SLOW:
             largest = max(self._slow, key=lambda address: len(self._slow[address]))
             self._next_of(largest).crowded_out()
         elif sum(map(_held_bytes, self._slow.values())) > MOST_HELD:
             own = max(self._slow.values(), key=_held_bytes)
             own.rotate(-max(range(len(own)), key=lambda at: own[at].held_bytes))
-            self._next_of(own[0].address).crowded_out()
+            self._next_of(own[0].counts_as).crowded_out()
         if not self._goes:
             self._goes = True
             self._rest(REST_S)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from starlette.types import Scope
 
+from edgellm.server import clients
 from edgellm.types.event import Done, Event, Usage
 
 HEADER = b"x-request-id"
@@ -30,6 +31,7 @@ class RequestRecord:
     client: str
     method: str
     path: str  # as it was sent, so on one line
+    counts_as: str = ""  # the client, where clients take turns
     status: int = 0
     usage: Usage | None = None  # until now
     error: str = ""  # its code
@@ -43,7 +45,7 @@ class RequestRecord:
         sent = next((value for name, value in scope["headers"] if name == HEADER), b"")
         request_id = sent.decode() if _ID.fullmatch(sent) else uuid.uuid4().hex
         path = scope.get("raw_path", b"").decode("ascii", "replace")[:200]
-        record = cls(request_id, client_of(scope), scope["method"][:20], path)
+        record = cls(request_id, client_of(scope), scope["method"][:20], path, clients.asks(scope))
         scope.setdefault("state", {})["record"] = record
         return record
 

@@ -105,7 +105,7 @@ class ServedModel:
         try:
             # A model's own template takes time: not in the event loop that all streams share. Threads share one lock
             # of the interpreter, and many of them would keep the event loop from it in turn.
-            async with self._place(record.client):
+            async with self._place(record.counts_as):
                 if await request.is_disconnected():
                     raise ClientDisconnect
                 if len(raw) <= LARGE_BYTES:
@@ -130,7 +130,7 @@ class ServedModel:
         """The answers to `request`: `n` to each prompt, numbered through. All have the same `n`."""
         record, places = request_log.of_scope(request.scope), self.llm.plan.settings.n_slots
         generations = [with_adapters(one, request.state.adapters) for one in generations]
-        run, n = functools.partial(self._in_turn, record.client), generations[0].n
+        run, n = functools.partial(self._in_turn, record.counts_as), generations[0].n
         alone = len(generations) == 1 and n <= places
         async with aclosing(run(generations[0]) if alone else together(generations, places, run)) as event_lists:
             async for events in event_lists:
@@ -153,7 +153,7 @@ class ServedModel:
     async def vectors(self, request: Request, to_compute: EmbeddingRequest | RerankRequest) -> Vectors:
         """The vectors or scores for `request`, once it is its client's turn."""
         record = request_log.of_scope(request.scope)
-        async with self._embedding_turns.turn(record.client):
+        async with self._embedding_turns.turn(record.counts_as):
             vectors = await self.llm.avectors(to_compute)
         record.usage = vectors.usage
         self.activity.saw(vectors)
@@ -161,7 +161,7 @@ class ServedModel:
 
     def token_turn(self, request: Request) -> AbstractAsyncContextManager[None]:
         """A place to make tokens of this request's text, or text of its tokens. TooManyRequests, as `turn`."""
-        return self._token_turns.turn(request_log.of_scope(request.scope).client)
+        return self._token_turns.turn(request_log.of_scope(request.scope).counts_as)
 
     async def count_tokens(self, request: Request, generation: GenerationRequest) -> int:
         """Tokens of the prompt of `generation`, once it is its client's turn."""

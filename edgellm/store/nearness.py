@@ -15,12 +15,21 @@ class Nearness(IntEnum):
     HERE = 2  # this machine and its link, where clouds give out a machine's credentials
 
 
-def of_address(address: str) -> Nearness:
-    """Of a numeric one, as a connected socket has it."""
+def numeric(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An address as a connected socket has it; an IPv4 address that is written as one of IPv6 is what it is.
+
+    Raises:
+        ValueError: it is none.
+    """
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
-        inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in _NAT64 else ip.ipv4_mapped
-        ip = inner or ip
+        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF) if ip in _NAT64 else ip.ipv4_mapped or ip
+    return ip
+
+
+def of_address(address: str) -> Nearness:
+    """Of a numeric one."""
+    ip = numeric(address)
     if ip.is_loopback or ip.is_unspecified or ip.is_link_local:
         return Nearness.HERE
     return Nearness.PUBLIC if ip.is_global else Nearness.PRIVATE

@@ -158,7 +158,7 @@ def test_where_all_are_being_answered_a_further_one_is_told_so(serve: Servers) -
 
 class Member:
     def __init__(self, address: str, untaken_bytes: int = 0) -> None:
-        self.address = address
+        self.address = self.counts_as = address
         self.untaken_bytes = untaken_bytes
         self.gave_way = False
 

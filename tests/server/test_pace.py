@@ -38,7 +38,7 @@ class Reader:
     def __init__(
         self, address: str, turns: int, told: list[str], take: Callable[[Reader], None], held_bytes: int = 0
     ) -> None:
-        self.address = address
+        self.address = self.counts_as = address
         self.held_bytes = held_bytes
         self.n_turns = turns
         self._told = told
@@ -224,7 +224,7 @@ async def test_memory_is_trimmed_when_much_was_received(monkeypatch: pytest.Monk
 
 @dataclass(eq=False)
 class Member:
-    address: str
+    counts_as: str
     untaken_bytes: int = 0
 
     def give_way(self) -> None:

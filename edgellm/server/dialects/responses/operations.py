@@ -98,7 +98,7 @@ def operations(served: ServedModel) -> list[Operation]:
         """What a stored response is the answer to, the newest first unless `order=asc`."""
         kept = stored.require(owner_of(request), request.path_params["response_id"])
         # Python's lock is shared: of threads that write pages, several would keep the event loop from it.
-        async with listing_turns.turn(request_log.of_scope(request.scope).client):
+        async with listing_turns.turn(request_log.of_scope(request.scope).counts_as):
             return await asyncio.to_thread(lambda: JSONResponse(listing.page(kept.input, request.query_params)))
 
     return [
