@@ -33,6 +33,7 @@
         ├── InvalidAnswer              7   500   the answer is not what the caller's type or schema says
         │   └── IncompleteAnswer       7   500   it was cut off before its end
         ├── TooManyRounds              7   500   the model went on calling tools
+        ├── UnfitSlot                  7   500   what a bundle brought does not do here what its plan says
         ├── Unauthorized               7   401   a key is required and was not given
         └── Closed                     7   503   the session was closed while the request waited
 
@@ -304,6 +305,19 @@ class TooManyRounds(RuntimeFailure):
         self.rounds = rounds
         self.messages = messages
         self.results = results
+
+
+class UnfitSlot(RuntimeFailure):
+    """Attribute: checks, rows of what was asked of it: `name`, `state`, `value`, `bound`, `problem`."""
+
+    def __init__(self, message: str, *, hint: str = "", checks: tuple[dict[str, Any], ...] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.checks = checks
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Names of the checks that it failed."""
+        return tuple(str(check["name"]) for check in self.checks if check["state"] == "failed")
 
 
 class Unauthorized(RuntimeFailure):

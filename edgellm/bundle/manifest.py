@@ -67,6 +67,7 @@ class Target(Struct, frozen=True, kw_only=True):
     glibc: _Text = ""  # "2.28", the oldest that the wheels may need
     wheels: Annotated[tuple[_Text, ...], Meta(max_length=MAX_FILES)] = ()  # paths in the bundle
     requires: Annotated[tuple[_Text, ...], Meta(max_length=100)] = ()  # what pip is asked for
+    golden: _Text = ""  # path in the bundle of what it must answer; "" = nothing was recorded
 
 
 class Manifest(Struct, frozen=True, kw_only=True):
@@ -160,7 +161,8 @@ def _problems(manifest: Manifest) -> Iterable[str]:
         yield f"{manifest.expires!r} is no date"
     known = set(paths)
     for target in manifest.targets:
-        for path in (target.profile, target.plan, *target.wheels):
+        golden = (target.golden,) if target.golden else ()
+        for path in (target.profile, target.plan, *golden, *target.wheels):
             if path not in known:
                 yield f"target {target.name!r} needs {path[:120]!r}, which is not there"
         if target.model.folder.lower() not in folders:

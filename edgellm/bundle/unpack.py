@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from edgellm.bundle.layout import MTIME
+from edgellm.bundle.layout import unpacked_at
 from edgellm.bundle.manifest import DIGEST, NAME, SIGNATURE, FileEntry
 from edgellm.bundle.reader import Bundle
 from edgellm.bundle.slots import BundleSlot, sync_folder
@@ -53,7 +53,7 @@ def _settle(file: BinaryIO, path: Path, entry: FileEntry) -> None:
     file.flush()
     os.fchmod(file.fileno(), 0o755 if entry.executable else 0o644)
     # The time that the store's records have, so that it need not hash them again.
-    os.utime(path, (MTIME, MTIME))
+    os.utime(path, (unpacked_at(entry.sha256),) * 2)
     os.fsync(file.fileno())
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli import bundle_delta, bundle_install
+from edgellm.cli import bundle_activate, bundle_delta, bundle_install, bundle_slots
 from edgellm.cli._options import gpu_layers, kv, models_dir, models_file, slots, think, threads
 from edgellm.cli.page import examples, say, say_json
 from edgellm.cli.words import BACKEND, MODEL, PROFILE, TASK, TOKENS, WholeNumber
@@ -42,7 +42,7 @@ def command() -> None:
 
 
 for verb in (
-    bundle_install.install_bundle, bundle_install.show_slots, bundle_install.activate_slot, bundle_install.roll_back,
+    bundle_install.install_bundle, bundle_slots.show_slots, bundle_activate.activate_slot, bundle_activate.roll_back,
     bundle_delta.make_delta, bundle_delta.apply_delta,
 ):  # fmt: skip
     command.add_command(verb)
@@ -90,6 +90,7 @@ def make_key(*, file: Path, password: bool, as_json: bool) -> None:
 @click.option("--glibc", default="", metavar="2.N", help="The oldest glibc of the machines (default: 2.28).")
 @click.option("--model", default="", type=MODEL, metavar="MODEL", help="This model, instead of the best one.")
 @click.option("--adapter", "adapters", multiple=True, metavar="NAME", help="A stored adapter to go with it (repeat).")
+@click.option("--golden/--no-golden", default=True, help="Ask the model here what it must answer there (default).")
 @click.option("--task", type=TASK, help="What the model is for (default: chat).")
 @click.option("--ctx", type=TOKENS, metavar="TOKENS", help="Context per slot that it must hold, as 8192 or 32k.")
 @click.option("--min-tps", type=float, metavar="RATE", help="Slowest acceptable rate, tokens per second.")
@@ -124,14 +125,28 @@ def create_bundle(
     from edgellm.cli.progress import progress
     from edgellm.types.options import SelectionOptions
 
+    has_golden = options.pop("golden")
     names = ("name", "release", "expires", "model", "adapters", "wheels", "python", "glibc")
     given = {name: value for name in names if (value := options.pop(name))}
-    bundle_options = asked.BundleOptions(**given, models_file=models_file, selection=SelectionOptions.of(**options))
+    bundle_options = asked.BundleOptions(
+        **given, golden=has_golden, models_file=models_file, selection=SelectionOptions.of(**options)
+    )
     key = None if key_file is None else signature.secret_key(key_file, _password)
     with progress() as report:
-        path, manifest = create(machines, output, bundle_options, key=key, force=force, progress=report)
+        made = create(machines, output, bundle_options, key=key, force=force, progress=report)
+    path, manifest = made.path, made.manifest
+    for name, reason in made.unrecorded.items():
+        say(f"No golden answers were recorded for {name}, so none are asked for there: {reason}", err=True)
     if as_json:
-        say_json({"schema": SCHEMA, "path": str(path), "file_bytes": path.stat().st_size, **_row(manifest)})
+        say_json(
+            {
+                "schema": SCHEMA,
+                "path": str(path),
+                "file_bytes": path.stat().st_size,
+                **_row(manifest),
+                "unrecorded": made.unrecorded,
+            }
+        )
         return
     signed = "signed" if key else "not signed, so machines take it only with --unsigned"
     say(f"Wrote {path}, {show_size(path.stat().st_size)}, {signed}.")

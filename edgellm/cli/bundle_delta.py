@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from edgellm.cli.bundle_install import as_json_flag, root_option
+from edgellm.cli.bundle_slots import as_json_flag, root_option
 from edgellm.cli.page import examples, say, say_json
 from edgellm.units import show_size
 

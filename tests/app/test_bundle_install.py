@@ -56,6 +56,12 @@ def put(path: Path, root: Path, **options: Any) -> install.Installed:
     return install.install(path, InstallOptions(root, **{"key": bundles.PUBLIC} | options))
 
 
+def flip(root: Path, name: str) -> None:
+    """Serve a slot whose model is no model, unasked."""
+    with install.changing(root) as two:
+        two.activate(two.slot(name))
+
+
 def invoke(*arguments: str | Path, code: int = 0) -> Result:
     result = CliRunner().invoke(cli, ["bundle", *map(str, arguments)])
     assert (result.exception is None) == (code == 0), result.output
@@ -66,7 +72,7 @@ def test_it_is_installed_and_served_once_it_is_activated(path, root):
     done = put(make(path), root)
     assert done.is_new
     assert Slots(root).current() is None
-    install.activate(root, done.slot.name)
+    flip(root, done.slot.name)
 
     current = root / "current"
     home = current / "home" / "data" / "models"
@@ -87,15 +93,15 @@ def test_the_same_again_changes_nothing(path, root):
 def test_an_update_and_a_way_back(path, root):
     for release in (1, 2):
         done = put(make(path, release=release), root)
-        install.activate(root, done.slot.name)
+        flip(root, done.slot.name)
     assert Slots(root).current().record.release == 2
 
-    assert install.activate(root).record.release == 1
+    assert install.roll_back(root).record.release == 1
     assert Slots(root).current().record.release == 1
 
 
 def test_an_older_release_is_installed_on_purpose_only(path, root):
-    install.activate(root, put(make(path, release=3), root).slot.name)
+    flip(root, put(make(path, release=3), root).slot.name)
     make(path, release=2)
 
     with refuses(OlderBundle, release=2, installed=3):
@@ -160,7 +166,7 @@ def test_one_of_two_that_fit_is_named(path, root):
 
 
 def test_a_damaged_one_leaves_what_is_served(path, root):
-    install.activate(root, put(make(path), root).slot.name)
+    flip(root, put(make(path), root).slot.name)
     make(path, release=2)
     content = path.read_bytes()
     path.write_bytes(content[:-2000] + b"\1" + content[-1999:])
@@ -174,7 +180,7 @@ def test_a_damaged_one_leaves_what_is_served(path, root):
 @pytest.mark.parametrize("slot", ["A", "B"])
 def test_no_slot_needs_an_edgellm_that_the_next_update_empties(slot, path, root, monkeypatch):
     """A bundle without wheels is served by the EdgeLLM that installs it: never by one of a slot."""
-    install.activate(root, put(make(path), root).slot.name)
+    flip(root, put(make(path), root).slot.name)
     (root / "B").mkdir()
     prefix = root / "current" / "venv" if slot == "A" else root / "B" / "venv"
     monkeypatch.setattr(sys, "prefix", str(prefix))
@@ -200,7 +206,8 @@ def test_each_step_is_a_command_with_json(path, root, tmp_path):
     (tmp_path / "key.pub").write_bytes(bytes(bundles.PUBLIC) + b"\n")
     done = json.loads(invoke("install", path, "--root", root, "--key", tmp_path / "key.pub", "--json").stdout)
     assert (done["slot"], done["new"], done["activated"]) == ("A", True, False)
-    assert json.loads(invoke("activate", "A", "--root", root, "--json").stdout)["release"] == 1
+    given = ("activate", "A", "--root", root, "--skip", "start", "--json")
+    assert json.loads(invoke(*given).stdout)["release"] == 1
     shown = json.loads(invoke("slots", "--root", root, "--json").stdout)
     assert (shown["current"], [row.get("release") for row in shown["slots"]]) == ("A", [1, None])
     check_refusal(invoke("rollback", "--root", root, code=4).exception, UnsupportedArtifact)
@@ -209,7 +216,7 @@ def test_each_step_is_a_command_with_json(path, root, tmp_path):
 
 def test_nothing_to_activate(root):
     with refuses(UsageError, param="root"):
-        install.activate(root)
+        install.roll_back(root)
 
 
 def test_a_click_error_is_none_of_ours(root):

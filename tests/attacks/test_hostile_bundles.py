@@ -160,6 +160,8 @@ HOSTILE = {
     "deep": b'{"schema":1,"files":' + b"[" * 100_000,
     "no-text": b'{"schema":1,"name":"\xff"}',
     "not-an-object": b"[]",
+    "golden-is-not-there": changed(targets=[json.loads(changed())["targets"][0] | {"golden": "golden/x.json"}]),
+    "no-plan": changed(targets=[json.loads(changed())["targets"][0] | {"plan": ""}]),
 }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-import signal
+import shutil
 import stat
 import subprocess
 import sys
@@ -15,7 +15,7 @@ from support import bundles
 from support.refusals import refuses
 
 from edgellm.bundle import reader
-from edgellm.bundle.layout import MTIME
+from edgellm.bundle.layout import unpacked_at
 from edgellm.bundle.manifest import NAME
 from edgellm.bundle.slots import SlotRecord, Slots
 from edgellm.bundle.unpack import unpack
@@ -83,9 +83,22 @@ def test_files_are_unpacked_as_they_were(tmp_path):
     for content in bundles.contents():
         path = tmp_path / "out" / content.path
         assert path.read_bytes() == content.data
-        assert path.stat().st_mtime == MTIME
+        assert path.stat().st_mtime == unpacked_at(content.sha256)
         assert stat.S_IMODE(path.stat().st_mode) == (0o755 if content.executable else 0o644)
     assert (tmp_path / "out" / NAME).exists()
+
+
+def test_another_content_in_the_same_place_has_another_time(tmp_path):
+    """What was packed or read of a file is kept by its path, size and time."""
+    statuses = []
+    for number in range(2):
+        files = [*bundles.contents(), Content.of("x", bytes([number]) * 1000)]
+        bundles.make(tmp_path / str(number), files)
+        unpacked(tmp_path / str(number), tmp_path / "out")
+        statuses.append((tmp_path / "out" / "x").stat())
+        shutil.rmtree(tmp_path / "out")
+    assert statuses[0].st_size == statuses[1].st_size
+    assert statuses[0].st_mtime != statuses[1].st_mtime
 
 
 def test_what_the_other_slot_has_takes_no_room(tmp_path):
@@ -120,60 +133,71 @@ def test_nothing_is_written_outside(tmp_path):
 
 
 KILLED = """
-import os, signal, sys
+import hashlib, itertools, os, signal, sys
 from pathlib import Path
-from edgellm.bundle import slots, unpack
 from edgellm.app.bundle import install
 from edgellm.bundle.slots import Slots
-left, bundle, root = int(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
+root, first = Path(sys.argv[3]), int(sys.argv[4])
+NAMES = ("replace", "rename", "symlink", "unlink", "rmdir", "mkdir", "fsync", "utime", "link", "open", "fchmod", "sync")
 
-def counted(name, real):
-    def call(*arguments, **options):
-        global left
-        left -= 1
-        if left < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*arguments, **options)
-    setattr(os, name, call)
+def update(bundle, left):
+    # As a child of its own: killed at call number `left` of those that change a name, open or force a file.
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    def counted(real):
+        def call(*arguments, **options):
+            nonlocal left
+            left -= 1
+            if left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments, **options)
+        return call
+    for name in NAMES:
+        setattr(os, name, counted(getattr(os, name)))
+    done = install.install(Path(bundle), install.InstallOptions(root, unsigned=True))
+    with install.changing(root) as two:
+        two.activate(done.slot)
+    os._exit(0)
 
-for name in ("replace", "rename", "symlink", "unlink", "rmdir", "mkdir", "fsync", "utime", "link", "open"):
-    counted(name, getattr(os, name))
-options = install.InstallOptions(root, unsigned=True)
-done = install.install(bundle, options)
-install.activate(root, done.slot.name)
+def whole():
+    slot = Slots(root).current()
+    for entry in slot.manifest().files:
+        assert hashlib.sha256((slot.files / entry.path).read_bytes()).hexdigest() == entry.sha256, entry.path
+    assert (slot.folder / "run").exists()
+    return slot.record.name
+
+old, new = sys.argv[1:3]
+assert update(old, 10**9) == 0
+n_killed = 0
+for step in itertools.count(first, 4):
+    ended = update(new, step)
+    name = whole()
+    assert name in ("old", "new"), name
+    if ended == 0:
+        break
+    assert ended == -signal.SIGKILL
+    n_killed += 1
+    if name == "new":  # killed after the link was changed
+        assert update(old, 10**9) == 0
+assert whole() == "new"
+print(n_killed)
 """
 
 
-def kill_at(step: int, bundle: Path, root: Path) -> int:
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(step), str(bundle), str(root)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode in (0, -signal.SIGKILL), done.stderr
-    return done.returncode
-
-
-@pytest.mark.slow(30)
+@pytest.mark.slow(120)
 @pytest.mark.parametrize("first", range(4))
 def test_old_or_new_is_served_wherever_it_is_killed(first, tmp_path, this_machine):
-    """At each call that changes a name or forces one to the disk, up to 50 of these for each of four tests."""
+    """At each call that changes a name or forces one to the disk: 200 of these at least, 50 in each of four tests."""
     root = tmp_path / "root"
     old, new = tmp_path / "old", tmp_path / "new"
     for path, name in ((old, OLD), (new, NEW)):
-        bundles.make(path, signed=False, name=name, targets=(bundles.target(**this_machine),))
-    assert kill_at(10**9, old, root) == 0
-    two = Slots(root)
-    for step in range(first, 400, 4):
-        ended = kill_at(step, new, root)
-        current = two.current()
-        assert current is not None
-        assert current.record is not None
-        assert current.record.name in (OLD, NEW)
-        assert (current.files / bundles.FOLDER / "toy.gguf").stat().st_size == 300_000
-        assert (current.folder / "run").exists()
-        if ended == 0:
-            break
-        if current.record.name == NEW:  # killed after the link was changed
-            assert kill_at(10**9, old, root) == 0
-    assert two.current().record.name == NEW
+        more = [Content.of(f"more/{number}/x", f"{name} {number}".encode()) for number in range(20)]
+        files = [*bundles.contents(), *more]
+        bundles.make(path, files, signed=False, name=name, targets=(bundles.target(**this_machine),))
+    command = [sys.executable, "-c", KILLED, str(old), str(new), str(root), str(first)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 50
     names = {entry.name for entry in root.iterdir()}
     assert names == {"A", "B", "current", "cache", ".lock"}

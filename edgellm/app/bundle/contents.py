@@ -12,7 +12,7 @@ import msgspec
 
 from edgellm.app import adapters as app_adapters
 from edgellm.bundle import papers, wheels
-from edgellm.bundle.layout import MTIME
+from edgellm.bundle.layout import unpacked_at
 from edgellm.bundle.manifest import Target, TargetModel
 from edgellm.bundle.papers import PackedPart
 from edgellm.bundle.wheels import UNPACKED, Platform, Wheel
@@ -31,7 +31,6 @@ from edgellm.types.model import ModelCard, ModelFile
 from edgellm.types.plan import Candidate
 
 OWN_LICENCE = "Apache-2.0"
-_MTIME_NS = MTIME * 10**9
 
 
 def model(card: ModelCard, file: ModelFile, progress: Progress) -> tuple[TargetModel, PackedPart]:
@@ -50,7 +49,7 @@ def model(card: ModelCard, file: ModelFile, progress: Progress) -> tuple[TargetM
         # What lies elsewhere (`file:`, the hub's cache) is named there as its publisher names it.
         name = os.path.basename(row.path) if os.path.isabs(row.path) else PurePath(row.path).as_posix()
         contents.append(Content(f"{folder}/{name}", row.bytes, row.sha256, stored.folder / row.path))
-        kept.append(replace(row, path=name, mtime_ns=_MTIME_NS))
+        kept.append(replace(row, path=name, mtime_ns=unpacked_at(row.sha256) * 10**9))
     # Where it lies on this disk means nothing elsewhere.
     is_from_here = scheme_of(stored.source) == "file"
     source = f"{MADE}elsewhere-{kept[0].sha256[:16]}" if is_from_here else stored.source
@@ -71,7 +70,9 @@ def adapter(name: str, base: TargetModel, licence: str) -> PackedPart:
         hint = f"store it: edgellm adapters import {name} --base {base.id}:{base.quant}"
         raise UsageError(f"{name!r} is no adapter of the store", hint=hint, param="adapter")
     stored: StoredAdapter = stored_adapters.AdapterStore().find(base.id, name)
-    record = msgspec.structs.replace(stored.adapter(), base_path="", source="", mtime_ns=_MTIME_NS)
+    record = stored.adapter()
+    mtime_ns = unpacked_at(record.sha256) * 10**9
+    record = msgspec.structs.replace(record, base_path="", source="", mtime_ns=mtime_ns)
     folder = f"adapters/{stored.folder.parent.name}/{stored.folder.name}"
     text = msgspec.json.format(msgspec.json.encode(record)) + b"\n"
     files = (

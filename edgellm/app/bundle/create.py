@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from edgellm.app import adapters as app_adapters
 from edgellm.app import fleet_file
 from edgellm.app.bundle import contents as packed
 from edgellm.app.bundle.asked import BundleOptions, machines
+from edgellm.app.bundle.record import Recorder
 from edgellm.app.launch import as_named
 from edgellm.app.resolve import resolve
 from edgellm.bundle import manifest as manifests
@@ -39,6 +43,15 @@ _TOO_LONG = 100
 
 
 @dataclass(frozen=True, slots=True)
+class Created:
+    """A bundle that was written. `unrecorded`: of which targets nothing could be asked here, and why."""
+
+    path: Path
+    manifest: Manifest
+    unrecorded: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class PlannedBox:
     """What was decided for one box."""
 
@@ -56,7 +69,7 @@ def create(
     key: SecretKey | None = None,
     force: bool = False,
     progress: Progress = silent,
-) -> tuple[Path, Manifest]:
+) -> Created:
     """Write the bundle for the machines that `machines_of` names to `output`; None = a name made of its own.
 
     Raises:
@@ -70,19 +83,20 @@ def create(
     boxes = [planned(site, options) for site in fleet_file.sites(fleet, options.models_file)]
     wheels = [wheels_of(box, options) for box in boxes]  # before gigabytes are fetched
     models = [model_of(box, progress) for box in boxes]
+    beside = [[packed.adapter(name, model, part.licence) for name in options.adapters] for model, part in models]
+    recorder = Recorder(options.adapters)
     targets: list[Target] = []
     own: dict[str, Content] = {}
-    for box, chosen, (model, _) in zip(boxes, wheels, models, strict=True):
+    for box, chosen, (model, part), adapters in zip(boxes, wheels, models, beside, strict=True):
         plan = Content.of(f"plans/{safe_name(box.site.name)}.json", decision_json.text(box.decision).encode())
         profile = packed.profile(box.site.machine)
+        target = _target(box, options, chosen, model, (plan.path, profile.path))
         own |= {plan.path: plan, profile.path: profile}
-        papers_of_box = (plan.path, profile.path)
-        targets.append(_target(box, options, chosen, model, papers_of_box))
-    parts = {part.files[0].path: part for _, part in models}
-    for (model, part), _ in zip(models, boxes, strict=True):
-        for name in options.adapters:
-            beside = packed.adapter(name, model, part.licence)
-            parts[beside.files[0].path] = beside
+        if options.golden and (answers := recorder.of(box.site.name, box.choice, (part, *adapters), progress)):
+            own[answers.path] = answers
+            target = msgspec.structs.replace(target, golden=answers.path)
+        targets.append(target)
+    parts = {part.files[0].path: part for part in (*(part for _, part in models), *itertools.chain(*beside))}
     n_bytes = sum(content.n_bytes for part in parts.values() for content in part.files)
     if script := packed.install_script(targets, wheels, n_bytes):
         own[script.path] = script
@@ -93,7 +107,8 @@ def create(
         expires=options.expires,
     )  # fmt: skip
     path = output or Path(f"{name}-{options.release}.edgellm")
-    return path, _write(path, about, every, key, force=force, progress=progress)
+    manifest = _write(path, about, every, key, force=force, progress=progress)
+    return Created(path, manifest, recorder.unrecorded)
 
 
 def _write(

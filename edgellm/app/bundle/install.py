@@ -122,14 +122,14 @@ def _install(bundle: Bundle, target: Target, two: Slots, progress: Progress) -> 
     return two.finish(slot, record)
 
 
-def activate(root: Path, name: str = "") -> BundleSlot:
-    """Serve the slot of that name; "" = the one that is not served.
+def roll_back(root: Path) -> BundleSlot:
+    """Serve the slot that is not served, unasked.
 
     Raises:
         UnsupportedArtifact: it is not whole. UsageError: the slots are being changed, or cannot be written.
     """
     with changing(root) as two:
-        slot = two.slot(name) if name else two.spare()
+        slot = two.spare()
         two.activate(slot)
     return slot
 

@@ -1,0 +1,133 @@
+"""Serving a slot: asked first, served then, and taken back where the service does not answer with it."""
+
+from __future__ import annotations
+
+import http.client
+import shlex
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from edgellm.app.bundle import gate
+from edgellm.app.bundle.gate import GateCheck, GateOptions
+from edgellm.app.bundle.install import changing
+from edgellm.bundle.slots import BundleSlot, Slots
+from edgellm.contract.source import Progress
+from edgellm.errors import UnfitSlot, UsageError
+from edgellm.store.library import silent
+
+URL = "http://127.0.0.1:8642"
+_POLL_S = 0.25
+_ANSWER_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What serves here, and how it is started anew."""
+
+    restart: str  # a command; it returns once the old process has ended
+    url: str = URL
+    deadline_s: float = gate.DEADLINE_S
+    watch_s: float = 10.0  # for so long it must stay healthy
+
+
+@dataclass(frozen=True, slots=True)
+class Activated:
+    slot: BundleSlot
+    checks: tuple[GateCheck, ...]  # () = it was served already
+
+
+def activate(
+    root: Path,
+    name: str = "",
+    options: GateOptions | None = None,
+    service: Service | None = None,
+    progress: Progress = silent,
+) -> Activated:
+    """Serve the slot of that name, once it passed the gate; "" = the one that is not served.
+
+    Raises:
+        UnfitSlot: it failed at the gate, and what was served is; or the service failed with it, and was brought back.
+        UnsupportedArtifact: it is not whole. UsageError: the slots are being changed, or cannot be written.
+    """
+    if service is not None:
+        _address(service)
+    with changing(root) as two:
+        slot, before = two.slot(name) if name else two.spare(), two.current()
+        if before is not None and before.name == slot.name and slot.record is not None:
+            return Activated(slot, ())
+        checks = gate.examined(slot, options or GateOptions(), progress)
+        two.activate(slot)
+        if service is not None:
+            progress(0, None, "starting the service with it")
+            _take_over(two, before, service)
+    return Activated(slot, checks)
+
+
+def _take_over(two: Slots, before: BundleSlot | None, service: Service) -> None:
+    """
+    Raises:
+        UnfitSlot: the service does not become healthy, or does not stay so; what was served before is again.
+    """
+    if not (problem := _failing(service)):
+        return
+    back = "nothing was served before"
+    if before is not None and before.record is not None:
+        two.activate(before)
+        worse = _failing(service)
+        back = f"slot {before.name} is served again" if not worse else f"nor does slot {before.name} now: {worse}"
+    row = {"name": "service", "state": "failed", "value": None, "bound": service.deadline_s, "problem": problem}
+    raise UnfitSlot(f"the service does not answer: {problem}; {back}", hint="see what it logs", checks=(row,))
+
+
+def _failing(service: Service) -> str:
+    """What is wrong once it was started anew; "" = it became healthy and stayed so."""
+    try:
+        done = subprocess.run(
+            shlex.split(service.restart), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, timeout=service.deadline_s, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{service.restart} failed: {error}"
+    if done.returncode:
+        return f"{service.restart} ended with status {done.returncode}"
+    began = time.monotonic()
+    while not _is_healthy(service):
+        if time.monotonic() - began > service.deadline_s:
+            return f"{service.url}/health is not well after {service.deadline_s:g} s"
+        time.sleep(_POLL_S)
+    began = time.monotonic()
+    while time.monotonic() - began < service.watch_s:
+        if not _is_healthy(service):
+            return f"{service.url}/health was well for {time.monotonic() - began:.1f} s only"
+        time.sleep(_POLL_S)
+    return ""
+
+
+def _is_healthy(service: Service) -> bool:
+    host, port = _address(service)
+    connection = http.client.HTTPConnection(host, port, timeout=_ANSWER_S)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _address(service: Service) -> tuple[str, int]:
+    """
+    Raises:
+        UsageError: the URL is none of a service here.
+    """
+    try:
+        parts = urlsplit(service.url)
+        host, port = parts.hostname, parts.port or 80
+    except ValueError:
+        host, port = None, 0
+    if not host or parts.scheme != "http":
+        raise UsageError(f"{service.url!r} is no URL", hint="write it as http://127.0.0.1:8642", param="url")
+    return host, port

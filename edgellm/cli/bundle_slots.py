@@ -1,0 +1,52 @@
+"""`edgellm bundle slots`, and what all commands about slots say of one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgellm.cli.page import examples, say, say_json
+
+if TYPE_CHECKING:
+    from edgellm.bundle.slots import BundleSlot
+
+SCHEMA = 1
+
+as_json_flag = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/bundles.md)."
+)
+root_option = click.option(
+    "--root", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the slots (default: beside the store)."
+)
+
+
+@click.command("slots", epilog=examples("edgellm bundle slots", "edgellm bundle slots --json"))
+@root_option
+@as_json_flag
+def show_slots(*, root: Path | None, as_json: bool) -> None:
+    """Show what the two slots hold, and which of them is served."""
+    from edgellm.app.bundle.install import usual_root
+    from edgellm.bundle.slots import Slots
+
+    place = root or usual_root()
+    two = Slots(place)
+    current = two.current()
+    if as_json:
+        rows = [row(slot, place) for slot in two.all()]
+        say_json({"schema": SCHEMA, "current": current.name if current else None, "slots": rows})
+        return
+    for slot in two.all():
+        record = slot.record
+        what = f"{record.name} release {record.release}, for {record.target}" if record else "nothing that is whole"
+        served = "  served" if current and current.name == slot.name else ""
+        say(f"{slot.name}  {what}{served}")
+
+
+def row(slot: BundleSlot, root: Path) -> dict[str, Any]:
+    record = slot.record
+    held: dict[str, Any] = {}
+    if record is not None:
+        held = {"name": record.name, "release": record.release, "sha256": record.sha256, "target": record.target}
+    return {"slot": slot.name, "root": str(root), "folder": str(slot.folder), **held}

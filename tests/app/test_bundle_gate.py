@@ -1,0 +1,119 @@
+"""A slot is served once it did what its bundle says, and the other one goes on where it did not."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from support import bundles
+from support.refusals import check_refusal, refuses
+
+from edgellm.app.bundle import activate, install
+from edgellm.app.bundle.activate import Service
+from edgellm.app.bundle.gate import GateOptions
+from edgellm.app.bundle.install import InstallOptions
+from edgellm.bundle.slots import Slots
+from edgellm.bundle.writer import Content
+from edgellm.cli.main import cli
+from edgellm.errors import BadArtifact, UnfitSlot, UsageError
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links of a POSIX system")
+
+HERE = {"arch": platform.machine(), "os": platform.system().lower()}
+UNASKED = GateOptions(frozenset({"start"}))
+
+
+def put(folder: Path, release: int, plan: bytes = b"{}\n", run: str = "") -> str:
+    """Install a bundle into the spare slot of `folder / "root"`; its name."""
+    files = [content for content in bundles.contents(1000) if not content.path.startswith("plans/")]
+    path = folder / f"{release}.edgellm"
+    target = bundles.target(**HERE)
+    bundles.make(path, [*files, Content.of(target.plan, plan)], targets=(target,), release=release)
+    slot = install.install(path, InstallOptions(folder / "root", bundles.PUBLIC)).slot
+    if run:
+        (slot.folder / "run").write_text(f"#!/bin/sh\n{run}\n")
+    return slot.name
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Slots:
+    """Slots of which A is served."""
+    activate.activate(tmp_path / "root", put(tmp_path, 1), UNASKED)
+    return Slots(tmp_path / "root")
+
+
+def test_one_that_does_not_start_is_not_served(served, tmp_path):
+    name = put(tmp_path, 2, run="echo 'no weights' >&2; exit 3")
+
+    with refuses(UnfitSlot, failed=("start",)):
+        activate.activate(served.root, name)
+    assert served.current().name == "A"
+
+
+def test_what_failed_is_told_with_values(served, tmp_path):
+    name = put(tmp_path, 2, json.dumps(plan(2**50)).encode())
+    result = CliRunner().invoke(cli, ["bundle", "activate", name, "--root", str(served.root), "--json"])
+
+    check_refusal(result.exception, UnfitSlot, failed=("memory",))
+    told = json.loads(result.stdout)
+    (check,) = told["checks"]
+    assert (told["activated"], check["name"], check["state"], check["bound"]) == (False, "memory", "failed", 2**50)
+    assert 0 < check["value"] < 2**50
+    assert result.exception.exit_code == 7
+
+
+def plan(needed_bytes: int) -> dict[str, Any]:
+    memory = {"resident_bytes": needed_bytes, "needed_bytes": needed_bytes}
+    return {"choice": {"memory": memory, "decode": {"low": 1.0}}}
+
+
+@pytest.mark.parametrize("text", [b"", b"[" * 10**5, b'{"choice": 3}', b'{"choice":{"memory":{"resident_bytes":-1}}}'])
+def test_a_plan_that_cannot_be_read_is_refused(text, served, tmp_path):
+    with refuses(BadArtifact):
+        activate.activate(served.root, put(tmp_path, 2, text))
+    assert served.current().name == "A"
+
+
+def test_what_is_skipped_is_said(served, tmp_path):
+    arguments = ["bundle", "activate", put(tmp_path, 2), "--root", str(served.root), "--skip", "start"]
+    result = CliRunner().invoke(cli, arguments)
+
+    assert result.exception is None, result.output
+    assert all(f"Not checked: {name}" in result.stderr for name in ("start", "template", "answers", "speed", "memory"))
+    assert served.current().name == "B"
+
+
+def test_what_is_served_already_is_not_asked_again(served):
+    assert activate.activate(served.root, "A").checks == ()
+
+
+def test_the_old_one_is_served_again_where_the_service_fails(served, tmp_path):
+    """Restarting fails with both, so that it is tried with both."""
+    name, log = put(tmp_path, 2), tmp_path / "log"
+    script = tmp_path / "restart"
+    script.write_text(f"readlink {served.root}/current >> {log}\nexit 1\n")
+
+    with refuses(UnfitSlot, failed=("service",)):
+        activate.activate(served.root, name, UNASKED, Service(f"sh {script}"))
+    assert log.read_text().split() == ["B", "A"]
+    assert served.current().name == "A"
+
+
+@pytest.mark.parametrize("url", ["here", "ftp://127.0.0.1", "http://", "http://[", "http://x:y"])
+def test_what_is_no_url_is_refused_before_anything_is_asked(url, served, tmp_path):
+    name = put(tmp_path, 2)
+
+    with refuses(UsageError, param="url"):
+        activate.activate(served.root, name, UNASKED, Service("true", url))
+    assert served.current().name == "A"
+
+
+def test_a_url_is_of_a_service_that_is_started(served):
+    arguments = ["bundle", "activate", "A", "--root", str(served.root), "--url", "http://127.0.0.1:1"]
+
+    check_refusal(CliRunner().invoke(cli, arguments).exception, UsageError, param="url")
