@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli import bundle_activate, bundle_delta, bundle_install, bundle_slots
+from edgellm.cli import bundle_activate, bundle_delta, bundle_install, bundle_mender, bundle_slots
 from edgellm.cli._options import gpu_layers, kv, models_dir, models_file, slots, think, threads
 from edgellm.cli.page import examples, say, say_json
 from edgellm.cli.words import BACKEND, MODEL, PROFILE, TASK, TOKENS, WholeNumber
@@ -43,7 +43,7 @@ def command() -> None:
 
 for verb in (
     bundle_install.install_bundle, bundle_slots.show_slots, bundle_activate.activate_slot, bundle_activate.roll_back,
-    bundle_delta.make_delta, bundle_delta.apply_delta,
+    bundle_delta.make_delta, bundle_delta.apply_delta, bundle_mender.write_module,
 ):  # fmt: skip
     command.add_command(verb)
 
@@ -90,6 +90,7 @@ def make_key(*, file: Path, password: bool, as_json: bool) -> None:
 @click.option("--glibc", default="", metavar="2.N", help="The oldest glibc of the machines (default: 2.28).")
 @click.option("--model", default="", type=MODEL, metavar="MODEL", help="This model, instead of the best one.")
 @click.option("--adapter", "adapters", multiple=True, metavar="NAME", help="A stored adapter to go with it (repeat).")
+@click.option("--licences", multiple=True, metavar="NAMES", help="The only ones that may be in it, as MIT,Apache-2.0.")
 @click.option("--golden/--no-golden", default=True, help="Ask the model here what it must answer there (default).")
 @click.option("--task", type=TASK, help="What the model is for (default: chat).")
 @click.option("--ctx", type=TOKENS, metavar="TOKENS", help="Context per slot that it must hold, as 8192 or 32k.")
@@ -126,10 +127,11 @@ def create_bundle(
     from edgellm.types.options import SelectionOptions
 
     has_golden = options.pop("golden")
+    allowed = tuple(name.strip() for names in options.pop("licences") for name in names.split(",") if name.strip())
     names = ("name", "release", "expires", "model", "adapters", "wheels", "python", "glibc")
     given = {name: value for name in names if (value := options.pop(name))}
     bundle_options = asked.BundleOptions(
-        **given, golden=has_golden, models_file=models_file, selection=SelectionOptions.of(**options)
+        **given, golden=has_golden, licences=allowed, models_file=models_file, selection=SelectionOptions.of(**options)
     )
     key = None if key_file is None else signature.secret_key(key_file, _password)
     with progress() as report:

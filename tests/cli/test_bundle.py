@@ -181,6 +181,7 @@ def test_it_is_refused_before_anything_is_written(toy, tmp_path, monkeypatch):
         (["--for", "apple-m2-16gb", "--model", toy, "--wheels", tmp_path], UsageError),
         (["--for", PI, "--model", toy, "--wheels", tmp_path], UsageError),
         (["--for", PI, "--model", toy, "--adapter", "none"], UnknownAdapter),
+        (["--for", PI, "--model", toy, "--licences", "MIT,Apache-2.0"], UsageError),
     ):
         check_refusal(invoke("create", *arguments, "-o", output, code=1).exception, kind)
         assert list(tmp_path.iterdir()) == [toy]

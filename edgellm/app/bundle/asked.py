@@ -29,6 +29,7 @@ class BundleOptions:
     wheels: tuple[Path, ...] = ()  # folders; () = machines that have EdgeLLM already
     python: str = PYTHON  # of the machines
     glibc: str = GLIBC
+    licences: tuple[str, ...] = ()  # the only ones that may be in it; () = any
     golden: bool = True  # the models are asked here what they must answer there
     models_file: Path | None = None
     selection: SelectionOptions = AS_USUAL  # of a profile; a fleet states its own

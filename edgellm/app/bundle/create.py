@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +17,8 @@ from edgellm.app.bundle.asked import BundleOptions, machines
 from edgellm.app.bundle.record import Recorder
 from edgellm.app.launch import as_named
 from edgellm.app.resolve import resolve
+from edgellm.bundle import licences, papers, signature, writer
 from edgellm.bundle import manifest as manifests
-from edgellm.bundle import papers, signature, writer
 from edgellm.bundle.manifest import Manifest, Target
 from edgellm.bundle.papers import PackedPart
 from edgellm.bundle.wheels import Platform, Wheel
@@ -82,6 +82,8 @@ def create(
     fleet = machines(machines_of, options)
     boxes = [planned(site, options) for site in fleet_file.sites(fleet, options.models_file)]
     wheels = [wheels_of(box, options) for box in boxes]  # before gigabytes are fetched
+    if options.licences:
+        licences.require(_stated(boxes, wheels), options.licences)
     models = [model_of(box, progress) for box in boxes]
     beside = [[packed.adapter(name, model, part.licence) for name in options.adapters] for model, part in models]
     recorder = Recorder(options.adapters)
@@ -109,6 +111,13 @@ def create(
     path = output or Path(f"{name}-{options.release}.edgellm")
     manifest = _write(path, about, every, key, force=force, progress=progress)
     return Created(path, manifest, recorder.unrecorded)
+
+
+def _stated(boxes: Sequence[PlannedBox], wheels: Sequence[Sequence[Wheel]]) -> Iterator[tuple[str, str]]:
+    """Models and wheels, each once, with their licences."""
+    yield from {box.choice.model: box.context.chosen(box.choice)[0].license for box in boxes}.items()
+    for wheel in {wheel.path: wheel for chosen in wheels for wheel in chosen}.values():
+        yield f"{wheel.name} {wheel.version}", papers.licence_of(wheel)
 
 
 def _write(

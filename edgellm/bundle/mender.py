@@ -1,0 +1,22 @@
+"""An update module for Mender's client (protocol 3): a script that calls `edgellm bundle`."""
+
+from __future__ import annotations
+
+import shlex
+from importlib import resources
+from pathlib import Path
+
+
+def update_module(root: Path, key: str, *, restart: str = "", url: str = "", edgellm: str = "") -> str:
+    """The script for the slots below `root`.
+
+    Args:
+        key: public key in one line, by which bundles must be signed.
+        restart: starts the service anew; "" = nobody does.
+        edgellm: path of the program; "" = that of the slot that is served, or the one in PATH.
+    """
+    text = resources.files("edgellm.bundle").joinpath("mender.sh").read_text("utf-8")
+    values = {"ROOT": str(root), "KEY": key, "RESTART": restart, "URL": url, "EDGELLM": edgellm}
+    for name, value in values.items():
+        text = text.replace(f"@{name}@", shlex.quote(value), 1)
+    return text
