@@ -34,6 +34,7 @@ pytest_plugins = [
     "support.groups",
     "support.in_threads",
     "support.json_schema_suite",
+    "support.late_iri",
     "support.lavapipe",
     "support.llama_cpp_source",
     "support.longest_first",
@@ -77,11 +78,14 @@ def every_plugin() -> None:
     plugins()
 
 
-def _asked_of(machine: Callable[[], Machine], home: Path) -> dict[str, bytes]:
-    """What EdgeLLM keeps, by path, once it has asked the libraries of backends of a machine: a process for each."""
+def _asked_of(machine: Callable[[], Machine], home: Path, answered: dict[str, bytes]) -> dict[str, bytes]:
+    """What EdgeLLM keeps, by path, once it has asked the libraries of backends of a machine: a process for each that
+    has not `answered`, whatever the machine.
+    """
     from edgellm import settings
     from edgellm.selection.backend_facts import backend_facts
 
+    _put(answered, home)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EDGELLM_HOME", str(home))
         backend_facts(plugins().backends().values(), machine())
@@ -95,7 +99,7 @@ def measured_files(tmp_path_factory: pytest.TempPathFactory, every_plugin: None)
     from edgellm.hardware.bandwidth import OCCASIONS
     from edgellm.hardware.probe import probe
 
-    files = _asked_of(probe, tmp_path_factory.mktemp("measured"))
+    files = _asked_of(probe, tmp_path_factory.mktemp("measured"), {})
     bandwidths = {name: json.loads(content) for name, content in files.items() if name.startswith("bandwidth-")}
     return files | {name: json.dumps(kept | {"occasions": OCCASIONS}).encode() for name, kept in bandwidths.items()}
 
@@ -121,11 +125,19 @@ def knowing(measured_files: dict[str, bytes]) -> Callable[[Path], Path]:
     return know
 
 
+@pytest.fixture(scope="session")
+def answered_files(measured_files: dict[str, bytes]) -> dict[str, bytes]:
+    """What libraries answered so far, of this machine and of those of modules."""
+    return {name: content for name, content in measured_files.items() if not name.startswith("bandwidth-")}
+
+
 @pytest.fixture(scope="module")
 def files_of_module(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, every_plugin: None
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, answered_files: dict[str, bytes]
 ) -> dict[str, bytes]:
-    return _asked_of(lambda: request.module.MACHINE, tmp_path_factory.mktemp("measured"))
+    home = tmp_path_factory.mktemp("measured")
+    answered_files |= _asked_of(lambda: request.module.MACHINE, home, answered_files)
+    return answered_files
 
 
 @pytest.fixture

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import getpass
+import importlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -34,7 +38,18 @@ MACHINE = Machine(
     Memory(32 * 2**30, 20 * 2**30, 2**30, 40.0, "measured: 4 threads, 2 MiB pages", "measured"),
     accelerators=(Accelerator("cuda", "NVIDIA RTX 4090", 24 * 2**30),), limits=Limits(cpus=2.5, source="cgroup v2 /a"),
 )  # fmt: skip
-pytestmark = pytest.mark.usefixtures("known_machine")
+pytestmark = pytest.mark.usefixtures("known_machine", "asked_once")
+
+
+@pytest.fixture(scope="module")
+def asked_once() -> Iterator[None]:
+    """The processes that look at the ternary engine and the compiler of CUDA: each `doctor` would start four."""
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name in (("edgellm_bitnet.plugin", "ask"), ("edgellm_gguf.device_build.toolchain", "lines")):
+            with contextlib.suppress(ImportError):  # its plugin is not installed
+                module = importlib.import_module(owner)
+                patch.setattr(module, name, functools.cache(getattr(module, name)))
+        yield
 
 
 def report(monkeypatch: pytest.MonkeyPatch, machine: Machine = MACHINE) -> dict:

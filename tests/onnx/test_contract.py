@@ -8,6 +8,7 @@ import pytest
 from support import onnx_models
 from support.onnx_models import Tiny
 
+from edgellm.contract.backend import Backend
 from edgellm.testing import BackendContract
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
@@ -27,8 +28,14 @@ class OnTiny(BackendContract):
         folder: Path = onnx_models.KINDS[cls.kind](tmp_path_factory.mktemp(cls.kind), cls.tiny)
         return LaunchPlan("onnx", Artifact("onnx", (str(folder),), "tiny"), Settings(256, n_slots=4, n_batch=128))
 
+    @pytest.mark.slow(5)  # a missing file has no shape: TestShared asks for one in the default run
+    def test_a_missing_file_is_a_typed_error(self, backend: Backend, launch_plan: LaunchPlan) -> None:
+        super().test_a_missing_file_is_a_typed_error(backend, launch_plan)
+
 
 class TestShared(OnTiny):
+    test_a_missing_file_is_a_typed_error = BackendContract.test_a_missing_file_is_a_typed_error
+
     def test_slots_are_decoded_together(self, engine):
         assert engine.info.details["slots"] == "decoded together"
 
