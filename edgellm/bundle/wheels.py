@@ -6,14 +6,20 @@ wheels that lie there, read by `packaging`, which pip is made of. The library is
 
 from __future__ import annotations
 
+import contextlib
+import os
+import stat
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from lzma import LZMAError
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgellm.errors import UsageError
+from edgellm.files import at_once
 
 if TYPE_CHECKING:
     from packaging.metadata import RawMetadata
@@ -26,6 +32,8 @@ MAX_METADATA_BYTES = 4 * 1024**2
 _OLDEST_GLIBC = 17  # 2.17, manylinux2014; 2.5 and 2.12 before it are served by no wheel for Python 3.11
 _OF_GLIBC_2_17 = "manylinux2014"
 _MAX_ROUNDS = 100
+# What the libraries raise over damaged, encrypted and unknown contents.
+_UNSOUND = (OSError, zipfile.BadZipFile, zlib.error, LZMAError, RuntimeError, EOFError, LookupError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,15 +178,37 @@ def _files(folder: Path) -> list[Path]:
 def _metadata(path: Path) -> RawMetadata:
     from packaging.metadata import parse_email
 
+    with unpacked(path) as archive:
+        names = [n for n in archive.namelist() if n.count("/") == 1 and n.endswith(".dist-info/METADATA")]
+        if not names:
+            raise zipfile.BadZipFile("it has no METADATA")
+        if archive.getinfo(names[0]).file_size > MAX_METADATA_BYTES:
+            raise zipfile.BadZipFile(f"its METADATA has more than {MAX_METADATA_BYTES} bytes")
+        metadata = parse_email(archive.read(names[0]))[0]
+        for text in metadata.get("requires_dist", ()):
+            if (marker := _requirement(text).marker) is not None:
+                marker.evaluate({"extra": ""})
+    return metadata
+
+
+@contextlib.contextmanager
+def unpacked(path: Path) -> Iterator[zipfile.ZipFile]:
+    """The archive of a wheel.
+
+    Raises:
+        UsageError: the wheel, or what the block reads of it, is not sound.
+    """
     try:
-        with zipfile.ZipFile(path) as archive:
-            name = next(n for n in archive.namelist() if n.count("/") == 1 and n.endswith(".dist-info/METADATA"))
-            if archive.getinfo(name).file_size > MAX_METADATA_BYTES:
-                raise zipfile.BadZipFile(f"its METADATA has more than {MAX_METADATA_BYTES} bytes")
-            return parse_email(archive.read(name))[0]
-    except (OSError, StopIteration, zipfile.BadZipFile) as error:
-        hint = "fetch or build it again"
-        raise UsageError(f"{path} is no sound wheel: {error}", hint=hint, param="wheels") from None
+        with open(path, "rb", opener=at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise zipfile.BadZipFile("it is no regular file")
+            with zipfile.ZipFile(file) as archive:
+                yield archive
+    except _UNSOUND as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(
+            f"{path} is no sound wheel: {reason}", hint="fetch or build it again", param="wheels"
+        ) from None
 
 
 def _missing(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
+
 import pytest
 from support.bundles import wheel
 from support.refusals import refuses
 
-from edgellm.bundle import wheels
+from edgellm.bundle import papers, wheels
 from edgellm.bundle.wheels import Platform
 from edgellm.errors import UsageError
 
@@ -99,3 +102,64 @@ def test_what_is_no_wheel_is_refused(case, tmp_path):
 def test_a_python_has_two_numbers(version, tmp_path):
     with refuses(UsageError, param="python"):
         names(tmp_path, "core", platform=Platform("aarch64", version, "2.28"))
+
+
+def flag(content: bytearray, local: int, central: int, value: int) -> None:
+    """Set a byte of the header of each member, before its bytes and in the list at the end."""
+    for mark, offset in ((b"PK\x03\x04", local), (b"PK\x01\x02", central)):
+        for match in re.finditer(re.escape(mark), bytes(content)):
+            content[match.start() + offset] = value
+
+
+def damage(content: bytearray) -> None:
+    """Of the first member, which is stored as it is: its checksum no longer agrees."""
+    content[content.index(b"Metadata-Version")] ^= 1
+
+
+BROKEN = {
+    "encrypted": lambda content: flag(content, 6, 8, 1),
+    "an unknown compression": lambda content: flag(content, 8, 10, 97),
+    "no deflated bytes": lambda content: flag(content, 8, 10, 8),
+    "no lzma": lambda content: flag(content, 8, 10, 14),
+    "damaged": damage,
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_wheel_that_cannot_be_unpacked_is_named(case, tmp_path):
+    path = wheel(tmp_path, "core-1.0")
+    content = bytearray(path.read_bytes())
+    BROKEN[case](content)
+    path.write_bytes(content)
+
+    with refuses(UsageError, param="wheels", varies="sound wheel: .*"):
+        names(tmp_path, "core")
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_wheel_whose_licences_cannot_be_read_is_named(case, tmp_path):
+    path = wheel(tmp_path, "core-1.0")
+    (taken,) = wheels.needed(["core"], [tmp_path], PI)
+    content = bytearray(path.read_bytes())
+    BROKEN[case](content)
+    content[:] = content.replace(b"of core", b"of corn") if case == "damaged" else content
+    path.write_bytes(content)
+
+    with refuses(UsageError, param="wheels", varies="sound wheel: .*"):
+        papers.texts_of([taken])
+
+
+@pytest.mark.parametrize("requirement", ["!!! bad", "beside; python_version ~= 'x'", "beside; nothing == '1'"])
+def test_a_wheel_that_asks_for_what_has_no_meaning_is_named(requirement, tmp_path):
+    wheel(tmp_path, "core-1.0", more=f"Requires-Dist: {requirement}\n")
+
+    with refuses(UsageError, param="wheels", varies="(?s)sound wheel: .*?(?=; fetch|$)"):
+        names(tmp_path, "core")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+def test_a_pipe_with_the_name_of_a_wheel_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "core-1.0-py3-none-any.whl")
+
+    with refuses(UsageError, param="wheels"):
+        names(tmp_path, "core")
