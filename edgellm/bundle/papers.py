@@ -19,6 +19,7 @@ from edgellm.store.names import safe_name
 if TYPE_CHECKING:
     from cyclonedx.model import HashType
     from cyclonedx.model.component import Component
+    from packageurl import PackageURL
 
 SBOM = "sbom.cdx.json"
 FOLDER = "licences"
@@ -32,11 +33,12 @@ _CLASSIFIER = "License :: OSI Approved :: "
 class PackedPart:
     """A piece of software or a model, with the files in the bundle that are it."""
 
-    kind: Literal["library", "model", "file"]
+    kind: Literal["library", "model", "file", "debian", "system"]
     name: str
     version: str
     licence: str  # as it was stated: an SPDX expression or a name
     files: tuple[Content, ...]
+    purl: str = ""  # "" = of a library, as the package index has it
 
 
 def licence_of(wheel: Wheel) -> str:
@@ -83,7 +85,7 @@ def _is_text(path: PurePosixPath) -> bool:
     return path.parts[1] == "licenses" or path.name.upper().startswith(_TEXTS)
 
 
-def sbom(name: str, release: int, parts: Sequence[PackedPart]) -> Content:
+def sbom(name: str, release: int | str, parts: Sequence[PackedPart]) -> Content:
     """The SBOM of the bundle with these parts."""
     from cyclonedx.model.bom import Bom
     from cyclonedx.model.component import Component, ComponentType
@@ -115,12 +117,13 @@ def _component(part: PackedPart) -> Component:
     from cyclonedx.contrib.license.factories import LicenseFactory
     from cyclonedx.model import Property
     from cyclonedx.model.component import Component, ComponentType
-    from packageurl import PackageURL
 
     types = {
         "library": ComponentType.LIBRARY,
         "model": ComponentType.MACHINE_LEARNING_MODEL,
         "file": ComponentType.FILE,
+        "debian": ComponentType.LIBRARY,
+        "system": ComponentType.OPERATING_SYSTEM,
     }
     licence = LicenseFactory().make_from_string(part.licence)
     files = sorted(part.files, key=lambda content: content.path)
@@ -130,7 +133,7 @@ def _component(part: PackedPart) -> Component:
         name=part.name,
         version=part.version or None,
         bom_ref=f"{part.kind}:{part.name}:{part.version}:{files[0].path}",
-        purl=PackageURL("pypi", None, part.name, part.version) if part.kind == "library" else None,
+        purl=_purl(part),
         licenses=[licence],
         hashes=[_hash(files[0])] if is_one else (),
         properties=[Property(name="edgellm:path", value=files[0].path)] if is_one else (),
@@ -148,6 +151,14 @@ def _component(part: PackedPart) -> Component:
             for content in files
         ],
     )
+
+
+def _purl(part: PackedPart) -> PackageURL | None:
+    from packageurl import PackageURL
+
+    if part.purl:
+        return PackageURL.from_string(part.purl)
+    return PackageURL("pypi", None, part.name, part.version) if part.kind == "library" else None
 
 
 def _hash(content: Content) -> HashType:

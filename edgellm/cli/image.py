@@ -7,8 +7,21 @@ from typing import Any
 
 import click
 
-from edgellm.cli._options import chooses, launch_options, make_plan
+from edgellm.cli._options import (
+    chooses,
+    gpu_layers,
+    kv,
+    launch_options,
+    make_plan,
+    models_dir,
+    models_file,
+    slots,
+    think,
+    threads,
+)
 from edgellm.cli.page import examples, say, say_json
+from edgellm.cli.words import BACKEND, MODEL, PROFILE, TASK, TOKENS
+from edgellm.units import show_memory, show_size
 
 SCHEMA = 1
 _PATH = click.Path(path_type=Path)
@@ -28,6 +41,82 @@ as_json_flag = click.option("--json", "as_json", is_flag=True, help="Print one J
 )
 def command() -> None:
     """Write images for containers, and models as artifacts."""
+
+
+@command.command(
+    "create",
+    epilog=examples(
+        "edgellm image create --for raspberry-pi-5-8gb --debian trixie --wheels ./dist -o ./pi",
+        "edgellm image create --for intel-n100-16gb --root ./root --wheels ./dist --model qwen3-4b -o ./n100",
+    ),
+)
+@click.option(
+    "--for", "machine", required=True, type=PROFILE, metavar="PROFILE", help="The machine: a profile's name or file."
+)
+@output_folder
+@click.option("--root", type=_PATH, metavar="FOLDER", help="Root to stand on: a folder with python3 and glibc in it.")
+@click.option("--debian", default="", metavar="SUITE", help="Let mmdebstrap make the root, as of trixie.")
+@click.option("--mirror", default="", metavar="URL", help="Where mmdebstrap fetches packages (default: as it chooses).")
+@click.option("--root-licence", default="", metavar="NAME", help="Licence of what of the root does not state one.")
+@click.option("--wheels", multiple=True, type=_PATH, metavar="DIR", help="Folder with wheels to choose from (repeat).")
+@tag_option
+@force_flag
+@click.option("--model", default="", type=MODEL, metavar="MODEL", help="This model, instead of the best one.")
+@click.option("--adapter", "adapters", multiple=True, metavar="NAME", help="A stored adapter to go with it (repeat).")
+@click.option("--task", default="chat", show_default=True, type=TASK, help="What the model is for.")
+@click.option("--ctx", type=TOKENS, metavar="TOKENS", help="Context per slot that it must hold, as 8192 or 32k.")
+@click.option("--min-tps", type=float, metavar="RATE", help="Slowest acceptable rate, tokens per second.")
+@click.option("--max-memory", metavar="SIZE", help="Most memory it may take, as 700MiB or 2GiB.")
+@click.option("--backend", type=BACKEND, help="Only this backend.")
+@slots
+@threads
+@gpu_layers
+@kv
+@think
+@models_dir
+@models_file
+@as_json_flag
+def create_image(
+    *,
+    machine: str,
+    output: Path,
+    root: Path | None,
+    debian: str,
+    mirror: str,
+    root_licence: str,
+    tag: str,
+    force: bool,
+    models_file: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Write an image for containers: a root, the model that is chosen for the machine, and EdgeLLM to serve it.
+
+    What is chosen is what `edgellm auto-select --profile` chooses with the same flags.
+    """
+    from edgellm.app.bundle.asked import BundleOptions
+    from edgellm.app.image.create import ImageOptions, write_image
+    from edgellm.cli.progress import progress
+    from edgellm.types.options import SelectionOptions
+
+    given = {name: value for name in ("model", "adapters", "wheels") if (value := options.pop(name))}
+    bundle_options = BundleOptions(**given, models_file=models_file, selection=SelectionOptions.of(**options))
+    image_options = ImageOptions(tag, root, debian, mirror, root_licence, force)
+    with progress() as report:
+        image = write_image(machine, output, bundle_options, image_options, report)
+    if as_json:
+        layers = [{"what": what, "digest": layer.digest, "bytes": layer.size} for layer, what in image.layers]
+        say_json({
+            "schema": SCHEMA, "path": str(output), "tag": tag, "digest": image.row.digest, "layers": layers,
+            "model": image.choice.model, "quant": image.choice.quant, "needed_bytes": image.choice.counted_bytes,
+            "serve": image.serve,
+        })  # fmt: skip
+        return
+    n_bytes = sum(layer.size for layer, _ in image.layers)
+    say(f"Wrote an image of {show_size(n_bytes)} to {output}, tagged {tag}: {image.row.digest}")
+    for layer, what in image.layers:
+        say(f"{what}, {show_size(layer.size)}: {layer.digest}", lead="  ")
+    say(f"It needs {show_memory(image.choice.counted_bytes)} of memory, and an EDGELLM_API_KEY to start.")
 
 
 @command.command("model", epilog=examples("edgellm image model qwen3-4b:Q4_K_M -o ./qwen3"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +31,7 @@ from edgellm.formats.oci.layout import (
     Layout,
 )
 
-_LOCK = ".lock"
+_LOCK, _STAGING = ".lock", ".staging"
 MAX_TAG = 128
 
 
@@ -110,6 +111,16 @@ class LayoutWriter:
         self._new.clear()
         return row
 
+    @contextlib.contextmanager
+    def staging(self) -> Iterator[Path]:
+        """A folder for what is packed afterwards."""
+        folder = self.folder / _STAGING
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
+
     def undo(self) -> None:
         """Remove what was written and is named nowhere."""
         for path in self._new:
@@ -141,6 +152,7 @@ def writing_layout(folder: Path, tag: str, *, force: bool) -> Iterator[LayoutWri
             _check(folder, tag, force=force)
             for part in (folder / BLOBS).glob(".*.part"):  # of a process that was killed
                 part.unlink()
+            shutil.rmtree(folder / _STAGING, ignore_errors=True)
             yield writer
     finally:
         writer.undo()
@@ -154,7 +166,7 @@ def _check(folder: Path, tag: str, *, force: bool) -> None:
         if any(row.tag == tag for row in Layout(folder).index().manifests) and not force:
             message = f"{folder} has something tagged {tag} already"
             raise UsageError(message, hint="name another --tag, or replace it with --force", param="tag")
-    elif folder.exists() and any(path.name not in (_LOCK, "blobs") for path in _listed(folder)):
+    elif folder.exists() and any(path.name not in (_LOCK, _STAGING, "blobs") for path in _listed(folder)):
         message = f"{folder} is there and is no OCI layout"
         raise UsageError(message, hint="name a new folder, or one that this command wrote", param="output")
 
