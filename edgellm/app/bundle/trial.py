@@ -19,10 +19,12 @@ import psutil
 from edgellm import settings
 from edgellm.bundle.golden import PROMPT, TEXTS, Golden, GoldenChat, GoldenText
 from edgellm.contract.child import Child
+from edgellm.runtime.process_usage import ProcessUsage, process_usage, waited_share
 
 _MAX_ANSWER = 8 * 1024**2
 _ANSWER_S = 120.0
 _POLL_S = 0.1
+_LEAST_SHARE = 0.1  # of the processors: who had less is not believed any further
 _LAST_CHARS = 300
 # What the environment says of the service that runs already.
 _OF_SERVICE = ("EDGELLM_HOST", "EDGELLM_PORT", "EDGELLM_OLLAMA_PORT", "EDGELLM_LOG_FORMAT")
@@ -95,8 +97,7 @@ class Trial:
     def resident_bytes(self) -> int:
         """Of all its processes: each one's own memory, and each file that they map once."""
         own, files = 0, dict[str, int]()
-        process = psutil.Process(self._child.pid)
-        for one in [process, *process.children(recursive=True)]:
+        for one in self._processes():
             with suppress(psutil.Error):
                 if sys.platform != "linux":
                     own += one.memory_info().rss
@@ -107,6 +108,18 @@ class Trial:
                     else:
                         own += row.rss
         return own + sum(files.values())
+
+    def usages(self) -> dict[int, ProcessUsage]:
+        """By process, what the system counts of it."""
+        usages = {one.pid: process_usage(one.pid) for one in self._processes()}
+        return {pid: usage for pid, usage in usages.items() if usage is not None}
+
+    def _processes(self) -> list[psutil.Process]:
+        try:
+            process = psutil.Process(self._child.pid)
+            return [process, *process.children(recursive=True)]
+        except psutil.Error as error:
+            raise TrialFailed(f"it is gone: {error}") from None
 
     def _is_ready(self) -> bool:
         self._port = self._port or self._listening()
@@ -196,16 +209,25 @@ def recorded(trial: Trial) -> Golden:
 
 
 def decode_rate(trial: Trial, tokens: int) -> float:
-    """Tokens a second of one answer.
+    """Tokens a second of one answer, without the time in which the model was ready to run and others had the
+    processors.
 
     Raises:
         TrialFailed
     """
     body = {"prompt": PROMPT, "n_predict": tokens, "ignore_eos": True, "temperature": 0}
+    before = trial.usages()
     rate = _of(trial.ask("/completion", body), "timings", "predicted_per_second")
+    after = trial.usages()
     if not isinstance(rate, int | float):
         raise TrialFailed("an answer does not say how fast it was written")
-    return float(rate)
+    worker = max(after, key=lambda pid: _ran(after[pid]) - _ran(before.get(pid)), default=0)
+    share = waited_share(before.get(worker), after.get(worker)) or 0.0
+    return float(rate) / max(1 - share, _LEAST_SHARE)
+
+
+def _ran(usage: ProcessUsage | None) -> float:
+    return usage.ran_s or 0.0 if usage else 0.0
 
 
 def _logprobs(trial: Trial, text: str) -> tuple[float, ...]:
