@@ -19,11 +19,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 from gpu_fit import System
-from gpu_priors import AS_ROWS, BANDS, PRIORS
+from gpu_priors import BANDS, PRIORS
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
+from gpu_bands import ClassBand, class_band, short  # noqa: E402
 from support.published_gpu import Row, by_device, rows  # noqa: E402
 
 from edgellm.estimate import gpu_speed, gpu_terms  # noqa: E402
@@ -32,10 +33,13 @@ from edgellm.estimate.gpu_terms import TimeTerm  # noqa: E402
 from edgellm.types.plan import Rate  # noqa: E402
 
 TARGET = ROOT / "edgellm" / "estimate" / "gpu_constants.json"
-INSIDE = 0.9  # of measurements on devices that the fit did not see, between the ends of a band
+NO_FLASH = "answer/no-flash"
 _UNTRUSTED, _OLD = 0.35, 0.5  # weight of rows that others reported of themselves, and of kernels that were replaced
 _BYTES = {"F16": 2.0, "BF16": 2.0, "Q8": 1.05, "Q6": 0.8, "Q5": 0.68, "Q4": 0.58, "MXFP4": 0.58, "Q3": 0.48, "IQ": 0.37}
 _MOBILE = ("qualcomm", "arm", "broadcom")
+# Libraries whose kernels for prompts were replaced since 2024: rows of older builds are set aside. Metal's rows of 2023
+# and of 2026 agree, and of phones there are no others.
+_REPLACED = ("cuda", "rocm", "vulkan")
 
 
 class Task:
@@ -49,10 +53,30 @@ class Task:
 
     def _usable(self, row: Row) -> bool:
         cell = self.known.decode_cell if self.name == "decode" else self.known.prefill_cell
+        if self.name == "prefill" and row.old and row.api in _REPLACED:
+            return False
         return row.whole and self.measured(row) is not None and cell(row.gpu, row.api) is not None
+
+    def devices(self, cell: str | None) -> set[str]:
+        """Whose prompts make the constants of `cell`."""
+        return {row.gpu.name for row in self.rows if self.known.prefill_cell(row.gpu, row.api) == cell}
 
     def measured(self, row: Row) -> float | None:
         return row.decode if self.name == "decode" else row.prefill if row.tokens else None
+
+    def superseded(self) -> set[tuple[str, str, str]]:
+        """Device, library and build of which another build ran the same file more than twice as fast: others have
+        kernels that it has not. Such rows make constants and bands; a line without them is told beside."""
+        fastest: dict[object, float] = {}
+        same = [((row.gpu.name, row.api, row.model, row.quant, row.depth, row.prompt_depth), row) for row in self.rows]
+        for key, row in same:
+            if row.trusted:
+                fastest[key] = max(fastest.get(key, 0.0), self.measured(row) or 0.0)
+        return {
+            (row.gpu.name, row.api, row.build)
+            for key, row in same
+            if row.trusted and fastest[key] > 2 * (self.measured(row) or 0.0)
+        }
 
     def terms(self, row: Row) -> tuple[TimeTerm, ...]:
         if self.name == "decode":
@@ -73,6 +97,8 @@ class Task:
             yield "answer/whole"  # rates of whole requests count the time to the first token, too
         if row.old and self.name == "prefill":
             yield "answer/old-build"
+        if row.flash is False and self.name == "prefill":
+            yield NO_FLASH
 
     def predict(self, row: Row, known: GpuConstants) -> Rate:
         if self.name == "decode":
@@ -83,6 +109,11 @@ class Task:
                 tokens=row.tokens or 512, ubatch=row.ubatch, depth=row.prompt_depth, known=known,
             )  # fmt: skip
         assert rate is not None
+        if row.flash is False and self.name == "prefill":  # a setting of that run, not what is predicted
+            slower = known.values.get(NO_FLASH, PRIORS[NO_FLASH].value)
+            return msgspec.structs.replace(
+                rate, tok_s=rate.tok_s / slower, low=rate.low / slower, high=rate.high / slower
+            )
         return rate
 
     def fit(self, these: Sequence[Row], start: np.ndarray | None = None) -> tuple[System, np.ndarray]:
@@ -122,7 +153,14 @@ class Task:
                 for term in self.terms(row)
             ]
             kinds = gpu_speed.by_kind(terms, values)
-            names.append(gpu_speed.band_class(row.gpu, row.shape, kinds["launches"] / sum(kinds.values())))
+            launches = kinds["launches"] / sum(kinds.values())
+            names.append(
+                gpu_speed.band_class(row.gpu, row.shape, launches)
+                if self.name == "decode"
+                else gpu_speed.prompt_class(
+                    row.gpu, row.api, row.shape, launches, len(self.devices(self.known.prefill_cell(row.gpu, row.api)))
+                )
+            )
         return names
 
 
@@ -134,50 +172,6 @@ def _with(known: GpuConstants, **changes: object) -> GpuConstants:
     return msgspec.structs.replace(known, **changes)
 
 
-def bands(task: Task, off: np.ndarray, classes: Sequence[str], level: float) -> dict[str, tuple[float, float]]:
-    """Ends that leave as many measurements below as above: those of the class, and a few as its first band has them.
-
-    `level`: share of them between the ends.
-    """
-    by_class: dict[str, tuple[float, float]] = {}
-    every = {f"{name}{routed}" for name in BANDS[task.name] for routed in ("", "/experts")}
-    for name in sorted(every):
-        low, high = BANDS[task.name][name.removesuffix("/experts")]
-        first = np.linspace(
-            math.log(low), math.log(high * (1.2 if name.endswith("experts") else 1)), AS_ROWS[task.name]
-        )
-        own = off[[place for place, other in enumerate(classes) if other == name]]
-        both = np.concatenate([own, first])
-        tail = (1 - level) / 2
-        by_class[name] = (_short(math.exp(np.quantile(both, tail))), _short(math.exp(np.quantile(both, 1 - tail))))
-    return by_class
-
-
-def level_for(task: Task, these: Sequence[Row], off: np.ndarray, classes: Sequence[str]) -> float:
-    """The least level whose bands, made without a row's device, hold as many rows as they should.
-
-    Rows of one device are off alike, so that a new device needs more room than its own would.
-    """
-    levels = np.arange(0.9, 0.991, 0.01)
-    return float(next((lev for lev in levels if covered(task, these, off, classes, lev)[0] >= INSIDE), levels[-1]))
-
-
-def covered(
-    task: Task, these: Sequence[Row], off: np.ndarray, classes: Sequence[str], level: float
-) -> tuple[float, float]:
-    """Share of rows inside bands that were made without their device, and the median of high over low."""
-    inside, widths = [], []
-    for device in by_device(these):
-        rest = [place for place, row in enumerate(these) if row.gpu.name != device]
-        ends = bands(task, off[rest], [classes[place] for place in rest], level)
-        for place, row in enumerate(these):
-            if row.gpu.name == device:
-                low, high = ends[classes[place]]
-                inside.append(low <= math.exp(off[place]) <= high)
-                widths.append(high / low)
-    return float(np.mean(inside)), float(np.median(widths))
-
-
 def held_bands(task: Task, known: GpuConstants) -> dict[str, tuple[float, float]]:
     """Bands of the classes that held rows are of, made of their errors, too: those of `known`, which never saw them."""
     vendors = {row.gpu.vendor for row in task.held}
@@ -187,11 +181,16 @@ def held_bands(task: Task, known: GpuConstants) -> dict[str, tuple[float, float]
     for name in sorted(set(names)):
         these = [row for row, other in zip(every, names, strict=True) if other == name]
         off = np.array([math.log((task.measured(row) or 1) / task.predict(row, known).tok_s) for row in these])
-        level = level_for(task, these, off, [name] * len(these))
-        inside, _ = covered(task, these, off, [name] * len(these), level)
-        ends[name] = low, high = bands(task, off, [name] * len(these), level)[name]
-        print(f"  {name:<22} {len(these):>4} rows with held ones, {low:g} to {high:g}, {100 * inside:.0f} % inside")
+        made = class_band(task.name, name, these, off)
+        ends[name] = made.ends
+        _class_line(f"{name}, held rows, too", made)
     return ends
+
+
+def _class_line(name: str, made: ClassBand) -> None:
+    low, high = made.ends
+    share = f", {100 * np.mean(made.inside):.0f} % inside" if made.inside else ""
+    print(f"  {name:<24} {len(made.inside):>4} rows of {made.devices} devices, {low:g} to {high:g}{share}")
 
 
 def roofline(row: Row) -> float:
@@ -204,10 +203,6 @@ def llmfit(row: Row) -> float:
     size = next((size for name, size in _BYTES.items() if row.quant.removeprefix("UD-").startswith(name)), 0.58)
     rate = 0.55 * row.gpu.bandwidth_gb_s / (row.params_active / 1e9 * size)
     return rate * (0.8 if row.shape.n_expert else 1.0)
-
-
-def _short(number: float) -> float:
-    return float(f"{number:.3g}")
 
 
 def _line(name: str, off: np.ndarray, others: Sequence[np.ndarray] = ()) -> None:
@@ -231,11 +226,19 @@ def report(task: Task, rates: Sequence[Rate], values: dict[str, float]) -> dict[
     ] if task.name == "decode" else []  # fmt: skip
     beside = "  roofline    llmfit" if others else ""
     print(f"\n{task.name + ': factor off, left out':<34} rows  median    p90  worst{beside}")
+    behind = task.superseded()
+    for name, api, build in sorted(behind):
+        print(f"  superseded: {name}, {api}, build {build or 'not told'}")
     kinds: list[tuple[str, Sequence[int], Callable[[Row], bool]]] = [
         ("trusted rows", main, lambda row: True),
         ("builds since 2025", now, lambda row: not row.old),
         ("dense", main, lambda row: not row.shape.n_expert),
         ("dense, builds since 2025", now, lambda row: not row.shape.n_expert and not row.old),
+        (
+            "dense, none superseded",
+            main,
+            lambda row: not row.shape.n_expert and (row.gpu.name, row.api, row.build) not in behind,
+        ),
         ("mixtures of experts", main, lambda row: bool(row.shape.n_expert)),
         ("4096 tokens cached or more", main, lambda row: row.depth >= 4096),
         *(
@@ -252,15 +255,23 @@ def report(task: Task, rates: Sequence[Rate], values: dict[str, float]) -> dict[
     if others:
         logs = [float(np.median(np.abs(other[main]))) for other in (off, *others)]
         print(f"median log error: {logs[0] / logs[1]:.2f} of the roofline's, {logs[0] / logs[2]:.2f} of llmfit's")
-    seen = [task.rows[p] for p in now], off[now], [classes[p] for p in now]
-    level = level_for(task, *seen)
-    inside, width = covered(task, *seen, level)
-    print(f"bands: {100 * inside:.0f} % inside, made without their device; high over low {width:.2f} in the median")
     of_mobile = [p for p, row in enumerate(task.rows) if row.gpu.vendor in _MOBILE]
-    trusted = [*now, *of_mobile, *(p for p, name in enumerate(classes) if name == "small" and p not in now)]
-    ends = bands(task, off[trusted], [classes[place] for place in trusted], level)
-    for name in sorted(set(classes)):
-        print(f"  {name:<22} {classes.count(name):>4} rows, {ends[name][0]:g} to {ends[name][1]:g}")
+    seen = [*now, *of_mobile, *(p for p, name in enumerate(classes) if name == "small" and p not in now)]
+    every_class = {f"{name}{routed}" for name in BANDS[task.name] for routed in ("", "/experts")}
+    made = {}
+    for name in sorted(every_class):
+        own = [place for place in seen if classes[place] == name]
+        made[name] = class_band(task.name, name, [task.rows[p] for p in own], off[own])
+    inside = [held for one in made.values() for held in one.inside]
+    widths = [width for one in made.values() for width in one.widths]
+    print(
+        f"bands: {100 * np.mean(inside):.0f} % inside, made without their device; "
+        f"high over low {np.median(widths):.2f} in the median"
+    )
+    for name, one in made.items():
+        if one.inside:
+            _class_line(name, one)
+    ends = {name: one.ends for name, one in made.items()}
     # Of decode they hold 91 % of the held rows as they are.
     held = held_bands(task, _with(task.known, values=task.known.values | values)) if task.name == "prefill" else {}
     return ends | held
@@ -307,8 +318,12 @@ def main() -> None:
     if options.write:
         about = f"Fitted {date.today()} by `make bench-speed-gpu ARGS=--write`; what each is: gpu_terms.py"
         new = _with(
-            known, about=about, values={key: _short(shipped[key]) for key in sorted(shipped)},
+            known, about=about, values={key: short(shipped[key]) for key in sorted(shipped)},
             decode_bands=ends["decode"], prefill_bands=ends["prefill"],
+            prefill_cells={
+                cell: msgspec.structs.replace(one, devices=len(task.devices(cell)))
+                for cell, one in known.prefill_cells.items()
+            },
         )  # fmt: skip
         TARGET.write_text(_pretty(new))
 

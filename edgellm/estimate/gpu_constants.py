@@ -15,10 +15,11 @@ class GpuCell(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     api: Api
     groups: tuple[str, ...]  # as in hardware/gpus.json
+    devices: int = 0  # whose published prompts made its constants
 
 
 class GpuConstants(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`values` by name, as terms name them; `bands` as factors of the middle, by class (`gpu_speed.band_class`)."""
+    """`values` by name, as terms name them; bands as factors of the middle, by class (`gpu_speed`)."""
 
     about: str
     source: str

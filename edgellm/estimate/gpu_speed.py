@@ -21,6 +21,7 @@ from edgellm.types.model import Shape
 from edgellm.types.plan import Rate
 
 MANY_LAUNCHES = 0.3  # of the time: where launches count that much, the host does, too, and nothing is known of it
+FEW_DEVICES = 3  # whose constants a stranger may be further from
 _APIS: dict[str, Api] = {
     "cuda": "cuda", "rocm": "rocm", "hip": "rocm", "metal": "metal", "mtl": "metal", "vulkan": "vulkan",
     "xe": "vulkan", "sycl": "sycl", "opencl": "opencl", "gpuopencl": "opencl",
@@ -61,7 +62,7 @@ def decode(
     if cell is None:
         return None
     terms = gpu_terms.decode(gpu, api, cell, shape, weights, depth=depth, kv_type=kv_type)
-    return _rate(terms, from_fit, from_fit.decode_bands, gpu=gpu, api=api, shape=shape, depth=depth)
+    return _rate(terms, from_fit, gpu=gpu, api=api, shape=shape, depth=depth)
 
 
 def prefill(
@@ -81,7 +82,7 @@ def prefill(
     if cell is None:
         return None
     terms = gpu_terms.prefill(gpu, api, cell, shape, weights, tokens=tokens, ubatch=ubatch, depth=depth)
-    return _rate(terms, from_fit, from_fit.prefill_bands, gpu=gpu, api=api, shape=shape)
+    return _rate(terms, from_fit, gpu=gpu, api=api, shape=shape, devices=from_fit.prefill_cells[cell].devices)
 
 
 def decode_seconds(
@@ -119,8 +120,23 @@ def band_of(gpu: Gpu, shape: Shape) -> tuple[float, float]:
     return _widened(gpu, low, high)
 
 
+def prompt_class(gpu: Gpu, api: Api, shape: Shape, launches: float, devices: int) -> str:
+    """As `band_class`, of prompts: kernels for matrices differ by library, and `devices` made the constants."""
+    name = band_class(gpu, shape, launches)
+    if name in ("mobile", "intel", "small"):
+        return name
+    family, _, routed = name.partition("/")
+    if gpu.vendor == "nvidia" and gpu.unified:
+        family = "nvidia-shared"
+    if api == "vulkan":
+        family = f"{family}-vulkan"
+    elif gpu.vendor in ("nvidia", "apple") and devices < FEW_DEVICES:  # other vendors' bands are those of few anyway
+        family = f"{gpu.vendor}-few"
+    return f"{family}/{routed}" if routed else family
+
+
 def band_class(gpu: Gpu, shape: Shape, launches: float) -> str:
-    """Predictions that are off alike. `launches`: their share of the time."""
+    """Predictions of decode that are off alike. `launches`: their share of the time."""
     if gpu.vendor in _MOBILE or gpu.vendor == "unknown":
         return "mobile"
     if gpu.vendor == "intel":
@@ -146,17 +162,22 @@ def _widened(gpu: Gpu, low: float, high: float) -> tuple[float, float]:
 def _rate(
     terms: Sequence[TimeTerm],
     from_fit: GpuConstants,
-    bands: Mapping[str, tuple[float, float]],
     *,
     gpu: Gpu,
     api: Api,
     shape: Shape,
     depth: int | None = None,
+    devices: int = 0,
 ) -> Rate:
     kinds = by_kind(terms, from_fit.values)
     total = sum(kinds.values())
     bound = max(kinds, key=lambda kind: kinds[kind])
-    low, high = _widened(gpu, *bands[band_class(gpu, shape, kinds["launches"] / total)])
+    launches = kinds["launches"] / total
+    if depth is None:
+        ends = from_fit.prefill_bands[prompt_class(gpu, api, shape, launches, devices)]
+    else:
+        ends = from_fit.decode_bands[band_class(gpu, shape, launches)]
+    low, high = _widened(gpu, *ends)
     middle = (_UNTRIED_BY_NAME if gpu.known == "bandwidth" else 1.0) / total
     basis = PredictedOnGpu(gpu.name, gpu.known, api, bound, gpu.bandwidth_gb_s, depth)
     return banded(middle, (low, high), basis)

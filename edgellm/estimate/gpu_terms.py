@@ -10,30 +10,40 @@ Decode (research notes on GPUs, section 1):
 
 Prefill, per token of a prompt that is computed in batches:
 
-    2 flops a weight x what its type and routing add / (reached x matrix rate) + the same for attention
+    2 flops a weight x what its type and routing add / (reached x sustained matrix rate) + the same for attention
+    + the same for columns of tiles that each expert's few tokens leave empty
+    + 8 flops for each number of the state that layers without attention carry on / FP32 rate
     + (bytes of all weights that a batch touches / 0.8 of the bandwidth + layers x launches) / tokens in a batch
+
+Matrix units at full load clock as high as their power allows: of two cards of an architecture, the one with half the
+watts for each flop/s of its sheet reaches less of it, about by the root (dynamic power grows with frequency times
+voltage squared, and voltage with frequency: the exponent lies between 1/3 and 1).
 
 The constants: gpu_constants.json, fitted by `make bench-speed-gpu`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from msgspec import Struct
 
 from edgellm.estimate.footprint import UBATCH, kv_read_bytes
-from edgellm.estimate.model_share import WHOLE, ModelShare, streamed_by, table_params
+from edgellm.estimate.model_share import WHOLE, ModelShare, expert_params, streamed_by, table_params
 from edgellm.estimate.speed import REFERENCE_DEPTH, products
 from edgellm.estimate.weights import Weights
 from edgellm.types.gpu import Api, Gpu
 from edgellm.types.model import Shape
 
 Kind = Literal["memory", "arithmetic", "launches"]
+MOST_POWER = 1.5  # of the usual watts for each flop/s: no published card has more to gain by them
 BATCH_READS = 0.8  # of the bandwidth: all weights are read once for a batch, in order
 # CUDA graphs, which save launches, need compute capability 7.0 (ggml-cuda.cu).
 _WITHOUT_GRAPHS = ("pascal", "maxwell")
+# Gated delta nets are computed in chunks of tokens, state-space models token by token.
+_CHUNKED = frozenset({"qwen35", "qwen35moe", "qwen3next", "kimi-linear"})
 _BY_TYPE = {
     "Q4_K": "k45", "Q5_K": "k45", "Q6_K": "q6", "Q2_K": "q23", "Q3_K": "q23", "MXFP4": "mxfp4",
     "F16": "float", "BF16": "float", "F32": "float",
@@ -109,12 +119,13 @@ def prefill(
     side = _side(api, gpu)
     own, reached = streamed_by(share, shape, weights), (f"matrix/{cell}",)
     table_kind, table = table_params(shape, weights) if share.table else ("", 0)
-    peak, batch = gpu.matrix_tflops * 1e12, max(1, min(tokens, ubatch))
+    peak, batch = sustained(gpu), max(1, min(tokens, ubatch))
     routing = (f"routing/{_router(api, side)}",) if shape.n_expert and share.experts else ()
     # Of the experts, only those that some token of the batch is sent to are read.
     touched = min(1.0, batch * shape.n_expert_used / shape.n_expert) if shape.n_expert else 1.0
     stored = weights.total_bytes * own.streamed_bytes / weights.streamed_bytes if weights.streamed_bytes else 0
     return (
+        *_of_kinds(shape, share, gpu, cell=cell, batch=batch, touched=touched),
         *(
             TimeTerm("arithmetic", 2 * _without(table if kind == table_kind else 0, n) / peak,
                  (*_mixed(kind, side), *routing), reached)
@@ -125,6 +136,24 @@ def prefill(
         TimeTerm("memory", stored * touched / (BATCH_READS * gpu.bandwidth_gb_s * 1e9) / batch),
         TimeTerm("launches", shape.n_layer * share.blocks * 1e-6 / batch, ("batch_layer_us/all",)),
     )  # fmt: skip
+
+
+def _of_kinds(
+    shape: Shape, share: ModelShare, gpu: Gpu, *, cell: str, batch: int, touched: float
+) -> Iterator[TimeTerm]:
+    """What only models with routed experts, or with layers that carry a state, take. `touched`: share of experts."""
+    if shape.n_expert:
+        each = expert_params(shape) * share.experts * share.blocks / shape.n_expert_used
+        tiled = 2 * each * shape.n_expert * touched / sustained(gpu) / batch
+        yield TimeTerm("arithmetic", tiled, ("columns/all",), (f"matrix/{cell}",))
+    if shape.recurrent_bytes:
+        state = 2 * shape.recurrent_bytes * share.blocks / (gpu.fp32_tflops * 1e12)  # bytes of FP32: 8 flops each
+        yield TimeTerm("arithmetic", state, (f"scan/{'chunks' if shape.arch in _CHUNKED else 'tokens'}",))
+
+
+def sustained(gpu: Gpu) -> float:
+    """Flop/s of the matrix units for which its power is enough, relative to its architecture."""
+    return gpu.matrix_tflops * 1e12 * math.sqrt(min(gpu.power, MOST_POWER))
 
 
 def _without(table: int, n: int) -> int:
@@ -149,6 +178,8 @@ def _mixed(kind: str, side: str) -> tuple[str, ...]:
     types = type_class(kind)
     if types == "float":
         return (f"unpack-float/{side}",)
+    if kind == "Q8_0":  # twice the bytes of four bits pass the units' own memory
+        return (f"unpack-8/{side}",)
     return () if types in ("plain", "mxfp4") else (f"unpack-k/{side}",)
 
 

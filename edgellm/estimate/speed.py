@@ -44,6 +44,8 @@ BARRIER_S = 0.03e-3  # per layer: threads meet several times in each
 OVERLAP_THEORETICAL, OVERLAP_MEASURED = 1.0, 1.5
 REFERENCE_DEPTH = 1024  # tokens in the cache that a stated rate assumes
 BATCH = 512  # tokens of a prompt that are computed at once
+# Latent attention (DeepSeek's) caches one row of 512 + 64 numbers: all of it are keys, and 512 the values, too.
+_LATENT = (576 + 512) / 576
 
 # Low and high ends as factors of the middle: in-sample errors of C2, widened where an input is itself a guess.
 _BANDS = {"measured": (0.75, 1.2), "theoretical": (0.6, 1.4), "assumed": (0.35, 2.0)}  # by what the bandwidth is
@@ -121,7 +123,7 @@ def prefill(
 def products(shape: Shape, depth: int) -> float:
     """What attention multiplies for one token: each query head meets `depth` keys and as many values."""
     cached = kv_read_bytes(shape, depth) - shape.recurrent_bytes
-    return cached / 2 * _group(shape)
+    return cached / 2 * _group(shape) * (_LATENT if shape.arch == "deepseek2" and shape.n_head_kv == 1 else 1)
 
 
 def _group(shape: Shape) -> float:

@@ -37,6 +37,7 @@ class GpuGroup(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     match: str
     overhead_mib: tuple[int, int]
     pci: str = ""
+    units: str = ""  # the architecture whose matrix units it has; "" = its own
     dual_issue: bool = False  # the data sheet counts two instructions at once, which these kernels do not reach
 
 
@@ -50,6 +51,7 @@ class GpuRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fp32: float
     matrix: float
     source: str
+    watts: float | None = None  # that the card may take
     link_gb_s: float | None = None
     unified: bool = False
     pci: str = ""  # "10de:2684", several with blanks between them
@@ -154,10 +156,23 @@ def _gpu(row: GpuRow, known: Known, gb_s: float | None) -> Gpu:
     source = table().sources[row.source]
     return Gpu(
         name=row.name, group=group.name, vendor=group.vendor, known=known, bandwidth_gb_s=gb_s or row.gb_s,
-        fp32_tflops=row.fp32 / (2 if group.dual_issue else 1), matrix_tflops=row.matrix,
+        fp32_tflops=row.fp32 / (2 if group.dual_issue else 1), matrix_tflops=row.matrix, power=_power(row),
         vram_bytes=tuple(round(size * GIB) for size in row.vram_gib), unified=row.unified,
         overhead_mib=group.overhead_mib, link_gb_s=row.link_gb_s, source=source.about, trust=source.trust,
     )  # fmt: skip
+
+
+def _power(row: GpuRow) -> float:
+    """1 where its watts are not known, as those of laptops, which their makers set."""
+    return row.watts / row.matrix / _usual_power(row.group) if row.watts else 1.0
+
+
+@lru_cache
+def _usual_power(name: str) -> float:
+    """Watts for each 1e12 flop/s of the cards with the same units."""
+    group = next(group for group in table().groups if group.name == name)
+    wanted = group.units or name
+    return median(row.watts / row.matrix for row in table().rows if row.group == wanted and row.watts)
 
 
 def _relative(group: GpuGroup, name: gpu_names.GpuName, text: str, gb_s: float | None, known: Known) -> Gpu:

@@ -25,6 +25,7 @@ class Gpu:
     bandwidth_gb_s: float
     fp32_tflops: float  # of the shaders, for code that does not issue two instructions at once
     matrix_tflops: float  # dense FP16
+    power: float = 1.0  # watts for each of these flop/s, of the median of its architecture
     vram_bytes: tuple[int, ...] = ()  # sizes that it is sold with; empty = the machine's memory
     unified: bool = False
     overhead_mib: tuple[int, int] = (0, 0)  # what a process's context takes beside its buffers: least and most

@@ -199,3 +199,70 @@ def test_terms_say_what_takes_the_time() -> None:
     assert cell is not None
     kinds = gpu_speed.by_kind(gpu_terms.decode(gpu, "cuda", cell, shape, size), constants().values)
     assert max(kinds, key=lambda kind: kinds[kind]) == "launches"
+
+
+def test_bands_of_prompts_hold_what_was_published_and_are_no_wider_than_asked() -> None:
+    """Left out, 92 % are inside and the median is 1.76 (`make bench-speed-gpu`)."""
+    inside, widths = [], []
+    for row in rows():
+        replaced = row.old and row.api in ("cuda", "rocm", "vulkan")
+        if row.whole and row.trusted and not row.held and row.prefill and row.tokens and not replaced:
+            rate = gpu_speed.prefill(
+                row.gpu, row.api, row.shape, row.weights, tokens=row.tokens, ubatch=row.ubatch, depth=row.prompt_depth
+            )
+            assert rate is not None, row
+            inside.append(rate.low <= row.prefill <= rate.high)
+            widths.append(rate.high / rate.low)
+    assert len(inside) > 270
+    assert statistics.mean(inside) > 0.85
+    assert statistics.median(widths) < 1.9
+
+
+def test_prompts_are_slower_with_less_power_and_answers_are_not() -> None:
+    shape, size = _model("qwen3-8b")
+    for full, bound in (("GeForce RTX 4090", "RTX 6000 Ada"), ("GeForce RTX 3080", "A40")):
+        one, other = _gpu(full), _gpu(bound)
+        assert one.power > other.power
+        assert gpu_terms.sustained(one) / one.matrix_tflops > gpu_terms.sustained(other) / other.matrix_tflops
+        same = replace(one, power=other.power)
+        for rate in (gpu_speed.prefill, gpu_speed.decode):
+            fast, slow = rate(one, "cuda", shape, size), rate(same, "cuda", shape, size)
+            assert fast is not None
+            assert slow is not None
+            assert (fast.tok_s > slow.tok_s) == (rate is gpu_speed.prefill)
+    assert _gpu("GeForce RTX 4070 Laptop").power == 1.0  # its maker says how much it may take
+    assert 0.5 < _gpu("GB10").power < 1.0
+
+
+def test_more_tokens_at_once_help_experts_more_than_dense_models() -> None:
+    gains = {}
+    for name, quant in (("gpt-oss-20b", "MXFP4"), ("qwen3-8b", "Q4_0")):
+        shape, size = _model(name, quant)
+        few, many = (
+            gpu_speed.prefill(_gpu("GeForce RTX 4090"), "cuda", shape, size, tokens=2048, ubatch=ubatch)
+            for ubatch in (512, 2048)
+        )
+        assert few is not None
+        assert many is not None
+        gains[name] = many.tok_s / few.tok_s
+    assert gains["gpt-oss-20b"] > gains["qwen3-8b"] > 1
+
+
+def test_layers_that_carry_a_state_take_time_beside_their_weights() -> None:
+    shape, size = _model("nemotron-3-nano-4b", "Q8_0")
+    gpu = _gpu("GeForce RTX 4090")
+    with_state = gpu_speed.prefill(gpu, "cuda", shape, size)
+    without = gpu_speed.prefill(gpu, "cuda", replace(shape, recurrent_bytes=0), size)
+    assert with_state is not None
+    assert without is not None
+    assert with_state.tok_s < without.tok_s
+
+
+def test_what_few_devices_made_has_a_wider_band() -> None:
+    shape, size = _model("qwen3-8b")
+    widths = {}
+    for name in ("GeForce RTX 4090", "H100 PCIe"):
+        rate = gpu_speed.prefill(_gpu(name), "cuda", shape, size)
+        assert rate is not None
+        widths[name] = rate.high / rate.low
+    assert widths["H100 PCIe"] > widths["GeForce RTX 4090"]

@@ -252,3 +252,10 @@ def test_types_that_are_unknown_here_stand_in_for_no_other() -> None:
 
     assert decode(strange, "Q8_0") == decode(RATES, "Q8_0")
     assert decode(alone) > 0
+
+
+def test_latent_attention_multiplies_its_rows_as_keys_and_as_values() -> None:
+    latent = dataclasses.replace(
+        LLAMA.shape, arch="deepseek2", n_layer=2, n_head=20, n_head_kv=1, kv_full_bytes=2 * 576 * 2
+    )
+    assert speed.products(latent, 100) == pytest.approx(2 * 20 * (576 + 512) * 100)

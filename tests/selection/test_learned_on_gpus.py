@@ -61,7 +61,7 @@ def test_a_run_on_the_gpu_corrects_the_next_plan_for_it_and_narrows_its_band(mac
     assert after.decode.tok_s == pytest.approx(0.6 * before.decode.tok_s, rel=0.03)
     assert after.prefill.tok_s == pytest.approx(1.5 * before.prefill.tok_s, rel=0.03)
     assert after.decode.low == pytest.approx(after.decode.tok_s * (1 - REPEATS), rel=0.01)
-    assert before.decode.high / before.decode.low > 1.5 > after.decode.high / after.decode.low
+    assert before.decode.high / before.decode.low > 1.4 > after.decode.high / after.decode.low
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,7 @@ class Row:
     layers: int  # on GPUs; 99 = all
     experts_away: int  # layers whose experts stay on the CPU
     host: str
+    flash: bool | None  # flash attention; None: the source does not say
     source: str
     held: bool  # no constant is fitted to it
 
@@ -97,7 +98,7 @@ def _row(row: dict[str, Any], data: dict[str, Any]) -> Row:
         depth=row["depth_mean"] or row["depth"] + answer // 2, prefill=row["pp_tps"], tokens=row["pp_n"],
         ubatch=row["n_ubatch"] or 512, prompt_depth=row["depth"], build=row["build"] or "", trust=row["trust"],
         n_devices=row["n_devices"], layers=row["ngl"], experts_away=row["n_cpu_moe"], host=row["host"] or "",
-        source=data["sources"][row["source"]], held=row["source"] in data["held"],
+        flash=row["flash_attn"], source=data["sources"][row["source"]], held=row["source"] in data["held"],
     )  # fmt: skip
 
 
