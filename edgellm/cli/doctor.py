@@ -189,6 +189,8 @@ def examine_backends(report: Report, machine: Machine) -> None:
         if offload is not None and isinstance(backend, Offloader):
             offloads.append(offload)
         devices = [asdict(device) for device in offload.devices] if offload else []
+        for problem in offload.problems if offload else ():
+            report.note(f"backend {name}: {problem}", "install what it names; until then plans go without it")
         row = {"name": name, "can_run": reasons == [], "reasons": reasons, "about": about, "devices": devices}
         report.backends.append(row)
         if reasons == [] and name != "echo":

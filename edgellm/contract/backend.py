@@ -92,6 +92,7 @@ class Offload:
     missing: str = ""  # "this libllama has no GPU backend"
     remedy: str = ""  # a command that fixes it on this machine, "" = there is nothing to fix
     builds: BuildApi | None = None  # what that command makes a build for; None = for whatever the machine has
+    problems: tuple[str, ...] = ()  # why devices that this build is made for are not among them
 
 
 @runtime_checkable

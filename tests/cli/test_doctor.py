@@ -150,6 +150,14 @@ def test_the_gpus_that_a_backend_uses_are_listed_and_not_called_unused(monkeypat
     assert not any("is not used" in text for text in texts(report, "note"))
 
 
+def test_a_device_that_does_not_start_is_noted_where_another_one_does(monkeypatch, with_plugins) -> None:
+    devices = "(Device('OpenVINOGPU0', 'Iris Xe', 2**34),)"
+    with_plugins(two=OFFLOADS.replace("OFFLOAD", f"Offload({devices}, problems=('CUDA does not start (libcudart)',))"))
+    report = examine(monkeypatch, MACHINE)
+    (row,) = (row for row in report["findings"] if "CUDA does not start (libcudart)" in row["text"])
+    assert row["fix"]
+
+
 def test_limits_and_unused_accelerators_are_noted(monkeypatch, with_plugins) -> None:
     cure = 'CMAKE_ARGS="-DGGML_CUDA=ON" make setup'
     with_plugins(idle=OFFLOADS.replace("OFFLOAD", f"Offload(missing='no GPU backend', remedy='{cure}')"))

@@ -103,6 +103,17 @@ def test_a_provider_that_does_not_start_has_no_device_and_says_why(having):
     assert (offload.devices, offload.missing) == ((), "CUDAExecutionProvider does not start (libcublasLt.so.13)")
 
 
+def test_a_provider_that_does_not_start_beside_one_that_does_is_told(having, monkeypatch):
+    having("cuda", "openvino")
+    problems = {"CUDAExecutionProvider": "CUDAExecutionProvider does not start (libcublasLt.so.13)"}
+    monkeypatch.setattr(library, "start_problem", lambda provider, options, device: problems.get(provider, ""))
+    gpus = Accelerator("cuda", "RTX 4090", 24 * GIB), Accelerator("xe", "Iris Xe", unified=True)
+    offload = OnnxBackend().accelerators(on(*gpus))
+    assert offload is not None
+    assert ([device.name for device in offload.devices], offload.missing) == (["OpenVINOGPU0"], "")
+    assert offload.problems == tuple(problems.values())
+
+
 def test_whether_a_provider_starts_is_tried_and_a_silent_replacement_is_found():
     """In every wheel, Azure's provider starts and leaves each operator to the CPU."""
     assert start.problem(CPU, {}) == ""

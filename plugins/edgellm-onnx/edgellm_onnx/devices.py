@@ -83,7 +83,8 @@ def offload(machine: Machine) -> Offload | None:
         placed.add(id(own[0]))
         devices.append(_device(name, kind, own[0], machine))
     names = ", ".join(dict.fromkeys(_library(kind) for kind in kinds.values()))
-    return Offload(tuple(devices), "" if devices else "; ".join(problems) or f"{names}: no device of its kind is here")
+    missing = "" if devices else "; ".join(problems) or f"{names}: no device of its kind is here"
+    return Offload(tuple(devices), missing, problems=tuple(problems))
 
 
 def _device(name: str, kind: DeviceKind, gpu: Accelerator, machine: Machine) -> Device:
