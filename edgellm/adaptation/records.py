@@ -20,7 +20,7 @@ from edgellm.adaptation.findings import Findings
 from edgellm.errors import UsageError
 from edgellm.text.message_input import message_of
 from edgellm.types.checks import in_python
-from edgellm.types.message import Message, Tool, ToolCall
+from edgellm.types.message import MAX_MESSAGES, MAX_TOOLS, Message, Tool, ToolCall
 from edgellm.types.tuning_data import Refused, TrainingChat, TrainingPair, TrainingRecord, TrainingText
 
 _PREFERENCES = ("chosen", "rejected")
@@ -104,6 +104,7 @@ def _openai(row: Mapping[str, Any], line: int) -> TrainingChat:
 
 def _share_gpt(row: Mapping[str, Any], line: int) -> TrainingChat:
     turns = _list(row, "conversations")
+    _bound(turns, "conversations", MAX_MESSAGES)
     said = [_turn(turn, f"conversations[{place}]") for place, turn in enumerate(turns)]
     return TrainingChat(line, tuple(_system(row) + said), _tools(row))
 
@@ -126,6 +127,7 @@ def _share_gpt_calls(value: str, field: str) -> tuple[ToolCall, ...]:
     try:
         content = msgspec.json.decode(value)
         calls = content if isinstance(content, list) else [content]
+        _bound(calls, f"{field}.value", MAX_TOOLS)
         return tuple(message_of({"role": "assistant", "tool_calls": [{"function": c} for c in calls]}).calls)
     except UsageError as error:
         raise _Wrong("bad_message", f"{field}.value", error.message) from None
@@ -146,7 +148,9 @@ def _alpaca(row: Mapping[str, Any], line: int) -> TrainingChat:
     instruction, output = _text(row, "instruction"), _text(row, "output")
     given = _text(row, "input") if row.get("input") is not None else ""
     earlier = []
-    for place, pair in enumerate(_list(row, "history") if row.get("history") else []):
+    history = _list(row, "history") if row.get("history") else []
+    _bound(history, "history", MAX_MESSAGES // 2)
+    for place, pair in enumerate(history):
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
             raise _Wrong("wrong_type", f"history[{place}]", _kind(pair))
         earlier += [Message("user", pair[0]), Message("assistant", pair[1])]
@@ -163,12 +167,20 @@ def _system(row: Mapping[str, Any]) -> list[Message]:
 
 
 def _messages(messages: list[Any], field: str) -> tuple[Message, ...]:
+    _bound(messages, field, MAX_MESSAGES)
     return tuple(_message(message, f"{field}[{place}]") for place, message in enumerate(messages))
+
+
+def _bound(items: object, field: str, most: int) -> None:
+    """Before each of them is looked at: no such row fits into a context."""
+    if isinstance(items, list) and len(items) > most:
+        raise _Wrong("too_many", field, len(items))
 
 
 def _message(message: object, field: str) -> Message:
     if not isinstance(message, dict):
         raise _Wrong("wrong_type", field, _kind(message))
+    _bound(message.get("tool_calls"), f"{field}.tool_calls", MAX_TOOLS)
     try:
         return message_of(message)
     except msgspec.ValidationError as error:
@@ -185,6 +197,7 @@ def _tools(row: Mapping[str, Any]) -> tuple[Tool, ...]:
     try:
         if isinstance(given, str):
             given = msgspec.json.decode(given) if given.strip() else None
+        _bound(given, "tools", MAX_TOOLS)
         rows = msgspec.convert(given or [], list[dict[str, Any]])
         wrapped = [row if "function" in row else {"function": row} for row in rows]
         functions = [each.function for each in msgspec.convert(wrapped, list[_WrappedFunction])]

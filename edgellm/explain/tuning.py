@@ -38,6 +38,7 @@ _PROBLEMS = {
     "missing": "{field} is missing",
     "bad_message": "{field}: {value}",
     "bad_tool": "{field}: {value}",
+    "too_many": "{field} has {value}, more than a conversation may have",
     "no_answer": "nobody answers in it",
     "empty_answer": "{field}: the answer is empty",
     "empty_text": "{field} is empty",

@@ -13,6 +13,7 @@ from edgellm.types.grammar import Grammar
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = ("system", "user", "assistant", "tool")
+MAX_MESSAGES = 4096  # of a conversation
 MAX_TOOLS = 128
 MAX_TOOL_BYTES = 64 * 1024  # of one tool
 MAX_TOOL_DEPTH = 64  # of lists and objects in its schema

@@ -53,6 +53,7 @@ Refused = Literal[
     "missing",  # field
     "bad_message",  # why; field
     "bad_tool",  # why; field
+    "too_many",  # how many; field
     "no_answer",
     "empty_answer",  # field
     "empty_text",  # field

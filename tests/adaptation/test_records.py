@@ -22,6 +22,7 @@ from edgellm.types.tuning_data import DataProblem, DataReport, TrainingChat, Tra
 ASKED = {"role": "user", "content": "Hi"}
 ANSWERED = {"role": "assistant", "content": "Hello"}
 CHAT = (Message("user", "Hi"), Message("assistant", "Hello"))
+HUMAN = {"from": "human", "value": "Hi"}
 CALL = {"function": {"name": "look", "arguments": {"at": "sky"}}, "id": "c1", "type": "function"}
 FUNCTION = {"name": "look", "description": "Looks.", "parameters": {"type": "object"}}
 TOOL = Tool("look", "Looks.", {"type": "object"})
@@ -156,6 +157,32 @@ def test_a_row_is_known_by_its_keys(tmp_path: Path, row: object, record: Trainin
         ({"conversations": [{"from": "function_call", "value": "look"}]}, "bad_message", "conversations[0].value", ""),
         ({"instruction": "a", "output": "b", "history": [["a"]]}, "wrong_type", "history[0]", "a list"),
         ({"conversations": [{"from": "function_call", "value": "[]"}]}, "bad_message", "conversations[0].value", ""),
+        pytest.param({"messages": [ASKED, ANSWERED] * 2049}, "too_many", "messages", "4098", id="messages"),
+        pytest.param({"conversations": [HUMAN] * 4097}, "too_many", "conversations", "4097", id="turns"),
+        pytest.param(
+            {"instruction": "a", "output": "b", "history": [["a", "b"]] * 2049},
+            "too_many",
+            "history",
+            "2049",
+            id="history",
+        ),
+        pytest.param(
+            {"messages": [ASKED, ANSWERED], "tools": [{"name": "f"}] * 129}, "too_many", "tools", "129", id="tools"
+        ),
+        pytest.param(
+            {"messages": [ASKED, ANSWERED | {"tool_calls": [CALL] * 129}]},
+            "too_many",
+            "messages[1].tool_calls",
+            "129",
+            id="calls",
+        ),
+        pytest.param(
+            {"conversations": [HUMAN, {"from": "function_call", "value": "[" + ",".join(["{}"] * 129) + "]"}]},
+            "too_many",
+            "conversations[1].value",
+            "129",
+            id="calls of ShareGPT",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_by_line(tmp_path: Path, row: object, kind: str, field: str, value: str) -> None:

@@ -19,7 +19,7 @@ from edgellm.server.dialects.responses.body import ResponsesBody
 from edgellm.server.dialects.responses.chunks import ResponsesChunks
 from edgellm.server.dialects.responses.stored import Conversation, StoredResponses
 from edgellm.server.errors import HttpError
-from edgellm.server.schemas.chat import MAX_MESSAGES
+from edgellm.types.message import MAX_MESSAGES
 
 ALICE, BOB = b"a", b"b"
 

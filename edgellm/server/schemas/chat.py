@@ -11,10 +11,9 @@ from edgellm.sdk.client import EdgeLLM
 from edgellm.server.schemas.fields import NeutralValues
 from edgellm.server.schemas.message import ChatMessage
 from edgellm.server.schemas.tools import ToolCallingBody
-from edgellm.types.message import Message
+from edgellm.types.message import MAX_MESSAGES, Message
 from edgellm.types.request import GenerationRequest
 
-MAX_MESSAGES = 4096  # of a conversation
 THINKS = "enable_thinking"  # the variable of templates that switches reasoning
 
 

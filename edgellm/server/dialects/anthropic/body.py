@@ -12,11 +12,10 @@ from edgellm.errors import UsageError
 from edgellm.sdk.client import EdgeLLM
 from edgellm.server.dialects.anthropic.message import AnthropicMessage, AnthropicTextBlock
 from edgellm.server.dialects.anthropic.tools import AnthropicTool, AnthropicToolChoice
-from edgellm.server.schemas.chat import MAX_MESSAGES
 from edgellm.server.schemas.fields import Fields, NeutralValues, RequestBody
 from edgellm.server.schemas.message import MAX_PARTS
 from edgellm.types.grammar import Grammar
-from edgellm.types.message import MAX_TOOLS, Message
+from edgellm.types.message import MAX_MESSAGES, MAX_TOOLS, Message
 from edgellm.types.reasoning import ReasoningEffort
 from edgellm.types.request import MAX_STOPS, GenerationRequest
 from edgellm.types.sampling import Sampling

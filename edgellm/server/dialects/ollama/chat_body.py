@@ -12,11 +12,10 @@ from msgspec import Meta
 from edgellm.errors import UsageError
 from edgellm.sdk.client import EdgeLLM
 from edgellm.server.dialects.ollama.body import OllamaGenerationBody
-from edgellm.server.schemas.chat import MAX_MESSAGES
 from edgellm.server.schemas.fields import Fields, NeutralValues
 from edgellm.server.schemas.message import MAX_PARTS
 from edgellm.server.schemas.tools import FunctionBody
-from edgellm.types.message import MAX_TOOLS, Message, Tool, ToolCall
+from edgellm.types.message import MAX_MESSAGES, MAX_TOOLS, Message, Tool, ToolCall
 from edgellm.types.request import GenerationRequest
 
 

@@ -11,12 +11,11 @@ from edgellm.errors import UsageError
 from edgellm.sdk.client import EdgeLLM
 from edgellm.server.dialects.responses.items import HOSTED_ITEMS, ResponsesItem, conversation
 from edgellm.server.dialects.responses.tools import OWN_TOOLS, ResponsesTool, ResponsesToolChoice, wanted_tools
-from edgellm.server.schemas.chat import MAX_MESSAGES
 from edgellm.server.schemas.fields import Fields, NeutralValues
 from edgellm.server.schemas.sampling import SamplingBody
 from edgellm.server.schemas.tools import Mode
 from edgellm.types.grammar import ANY_OBJECT, Grammar
-from edgellm.types.message import MAX_TOOLS, Message, Tool, ToolChoice
+from edgellm.types.message import MAX_MESSAGES, MAX_TOOLS, Message, Tool, ToolChoice
 from edgellm.types.reasoning import ReasoningEffort
 from edgellm.types.request import GenerationRequest
 

@@ -19,7 +19,7 @@ from edgellm.server.dialects.responses.body import ResponsesBody
 from edgellm.server.dialects.responses.items import ResponsesItem
 from edgellm.server.dialects.responses.output import new_id
 from edgellm.server.errors import HttpError
-from edgellm.server.schemas.chat import MAX_MESSAGES
+from edgellm.types.message import MAX_MESSAGES
 
 MAX_RESPONSES = 1024
 MAX_BYTES = 64 * 1024**2  # of all responses with their conversations, as JSON; the oldest are dropped
