@@ -13,6 +13,7 @@ MAX_BODIES_BYTES = 64 * 1024**2
 # The first bytes of a body count for nothing: clients that hold all there is with large bodies leave room for small
 # ones, which the number of connections limits.
 FREE_BYTES = 16 * 1024
+LARGE_BYTES = 64 * 1024  # reading a smaller one takes about a millisecond
 
 
 class Intake:

@@ -21,6 +21,7 @@ from edgellm.server import request_log
 from edgellm.server.activity import Activity, ActivityReport
 from edgellm.server.answers import EventLists, together
 from edgellm.server.errors import HttpError
+from edgellm.server.intake import LARGE_BYTES
 from edgellm.server.names import ALWAYS, TAG, ModelNames
 from edgellm.server.schemas.fields import Body
 from edgellm.server.schemas.unknown import STRICT_HEADER, UnknownFields
@@ -30,7 +31,6 @@ from edgellm.types.event import Vectors
 from edgellm.types.request import EmbeddingRequest, GenerationRequest, RerankRequest
 
 MadeT = TypeVar("MadeT")
-LARGE_BYTES = 64 * 1024  # of a body; reading a smaller one takes about a millisecond
 READING_PLACES = 2  # requests of one client that are read at a time: a template and counts for cuts may take a second
 # Requests for vectors that the model has at a time: enough to fill its batches, and few enough that the next client's
 # is soon among them.

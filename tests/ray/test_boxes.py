@@ -12,6 +12,7 @@ import msgspec
 import psutil
 import pytest
 from click.testing import CliRunner
+from edgellm_ray import deployment, front
 from edgellm_ray.commands import command
 from edgellm_ray.config import ServiceConfig
 from edgellm_ray.node import PROFILE_VARIABLE
@@ -134,6 +135,24 @@ def test_a_node_that_dies_is_gone_and_the_others_answer(choosing: Boxes) -> None
             assert said.headers["x-edgellm-node"] in PROFILES
     status = CliRunner().invoke(command, ["status", "--json", "--address", "of this process"])
     assert [box["alive"] for box in json.loads(status.stdout)["boxes"]] == [True, True, True, False]
+
+
+def test_a_box_that_cannot_load_what_is_served_tells_why(choosing: Boxes) -> None:
+    """And nobody waits for ever; the others serve it."""
+    choosing.add("poor", EDGELLM_ECHO_LOAD_S="not a number")
+    wait_until(front.failures, 240)
+
+    with pytest.raises(deployment.BoxFailed) as raised:  # its words are the box's
+        choosing.serve("echo", service=ServiceConfig(api_key=KEY))
+
+    assert raised.value.node == "poor"
+    told = CliRunner().invoke(command, ["status", "--json", "--address", "of this process"])
+    boxes = {box["name"]: box for box in json.loads(told.stdout)["boxes"] if box["alive"]}
+    assert boxes["poor"]["failure"] != ""
+    assert [boxes[name]["failure"] for name in PROFILES] == [""] * 3
+    with choosing.client(KEY) as client:
+        assert client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": "hi"}]}).is_success
+    choosing.kill("poor")
 
 
 @pytest.mark.slow(60)

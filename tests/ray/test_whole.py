@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("aiohttp")
 from edgellm_ray import board as boards
-from edgellm_ray.board import Board, Row
+from edgellm_ray.board import Board, Failure, Row
 from playwright.sync_api import Page, expect
 from support.browser import browser, page
 from support.cluster_front import KEY, OneBox, front, one_box
@@ -68,6 +68,23 @@ def test_whoever_has_no_key_sees_nothing_of_them(box: OneBox, board: Board) -> N
     with front(box, board=board) as client:
         for path in ("/edgellm/plan", "/edgellm/activity", "/metrics"):
             assert "hall" not in client.get(path, headers={"authorization": ""}).text
+
+
+def test_a_box_that_cannot_load_what_is_asked_for_says_why(box: OneBox, board: Board) -> None:
+    board.fail(Failure(node="attic", node_id="attic", asked="", code="nothing_fits", reason="too little memory"))
+    board.fail(Failure(node="hall", node_id="hall", asked="", code="nothing_fits", reason="too little memory"))
+    board.put(row(box, "hall"))  # it could, later
+
+    with front(box, board=board) as client:
+        boxes = client.get("/edgellm/plan").json()["boxes"]
+
+    assert [(one["node"], one["state"]) for one in boxes] == [
+        ("hall", "ready"),
+        ("kitchen", "ready"),
+        ("attic", "failed"),
+    ]
+    assert boxes[-1]["reason"] == "too little memory"
+    assert boxes[-1].keys() == boxes[0].keys()
 
 
 def test_where_no_box_has_said_anything_the_answer_is_that_of_one(box: OneBox) -> None:

@@ -23,13 +23,13 @@ from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.errors import UsageError
 from edgellm.server.dialects.rerank.bodies import RerankBody
-from edgellm.server.intake import MAX_BODY_BYTES, Incoming, Intake
+from edgellm.server.intake import LARGE_BYTES, MAX_BODY_BYTES, Incoming, Intake
 from edgellm.server.request_log import RequestRecord
 from edgellm.server.schemas.chat import ChatBody
 from edgellm.server.schemas.completion import CompletionBody
 from edgellm.server.schemas.embeddings import EmbeddingBody
 from edgellm.server.schemas.fields import RequestBody
-from edgellm.server.served_model import LARGE_BYTES, ServedModel
+from edgellm.server.served_model import ServedModel
 from edgellm.types import json_counts
 from edgellm.types.json_counts import MAX_DEPTH, MAX_PARTS, MAX_VALUES, check_counts
 from edgellm.types.message import MAX_MESSAGES

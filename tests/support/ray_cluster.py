@@ -51,7 +51,9 @@ class Boxes:
         self.port, self.proxy_port = free_port(), free_port()
         self.nodes: dict[str, Any] = {}
         self.told: list[str] = []  # by Ray, of deployments
-        head = {"num_cpus": 0, "temp_dir": folder, "include_dashboard": False}
+        # As `edgellm cluster up` has it.
+        without = {"include_dashboard": False, "no_monitor": True, "include_log_monitor": False}
+        head = {"num_cpus": 0, "temp_dir": folder, **without}
         self._cluster = _patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
         ray.init(address=self._cluster.address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
         self._start_front(ServiceConfig())

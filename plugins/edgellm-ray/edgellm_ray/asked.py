@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from edgellm.errors import UsageError
-from edgellm.server.request_log import client_of
+from edgellm.server import clients
 from edgellm.types.json_counts import check_counts
 from edgellm_ray import caller
 from edgellm_ray.affinity import session_of
@@ -42,14 +42,14 @@ class Asked:
         own = next((value for name, value in scope["headers"] if name.lower() == SESSION_HEADER.encode()), b"")
         self.session = hashlib.sha256(own).hexdigest()[:32] if own else meaning.session
         if not self.session and scope["path"].startswith(WATCHED):
-            self.session = f"watches {client_of(scope)}"  # whoever looks on sees the same box each time
+            self.session = f"watches {clients.asks(scope)}"  # whoever looks on sees the same box each time
 
     @property
     def headers(self) -> list[tuple[str, str]]:
         """Those that are passed on, and who the client is."""
         pairs = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in self.scope["headers"])
         own = {*HOP_BY_HOP, SESSION_HEADER, caller.HEADER}
-        address = caller.sealed(client_of(self.scope))
+        address = caller.sealed(clients.asks(self.scope))
         kept = [(name, value) for name, value in pairs if name.lower() not in own]
         return [*kept, (caller.HEADER, address)] if address else kept
 

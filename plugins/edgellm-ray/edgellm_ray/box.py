@@ -37,6 +37,7 @@ class Box:
         self._service = ServiceConfig(**service | {"aliases": tuple(service.get("aliases", ()))})
         self._app: Starlette | None = None
         self._preview: str | None = None
+        self._asked = ""
         self._reporting: asyncio.Task[None] | None = None
 
     async def reconfigure(self, fields: dict[str, Any]) -> None:
@@ -47,7 +48,13 @@ class Box:
         """
         config = ModelConfig.decoded(fields)
         await asyncio.to_thread(self._close)
-        self._app, self._preview = await asyncio.to_thread(self._opened, config)
+        try:
+            self._app, self._preview = await asyncio.to_thread(self._opened, config)
+        except Exception as error:
+            with contextlib.suppress(Exception):  # where there is no front, as on Kubernetes, Ray alone is told
+                await board.fail(board.failure(error, asked=config.mark))
+            raise
+        self._asked = config.mark
         # What a start leaves behind is not looked through again at each collection.
         gc.collect()
         gc.freeze()
@@ -135,7 +142,7 @@ class Box:
         while True:
             if self._app is not None:
                 with contextlib.suppress(Exception):  # it is not there yet, or again
-                    await board.put(board.row(self._served, preview=self._preview))
+                    await board.put(board.row(self._served, preview=self._preview, asked=self._asked))
             await asyncio.sleep(REPORT_PERIOD_S)
 
 

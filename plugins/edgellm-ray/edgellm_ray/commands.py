@@ -139,13 +139,19 @@ def serve(
         queue=queue,
     )
     with ray_library.connected(address or raylet.address()):
-        upstream = f"http://127.0.0.1:{proxy_port}"
-        front.start(
-            front.FrontConfig(
-                host=host, port=port, upstream=upstream, api_key=key, public_name=wanted.service.public_name
-            )
+        config = front.FrontConfig(
+            host=host,
+            port=port,
+            upstream=f"http://127.0.0.1:{proxy_port}",
+            api_key=key,
+            public_name=wanted.service.public_name,
         )
-        deployment.deploy(wanted, port=proxy_port, tell=lambda text: say(text, err=True))
+        before = front.start(config)
+        try:
+            deployment.deploy(wanted, port=proxy_port, tell=lambda text: say(text, err=True))
+        except deployment.DeployFailed:
+            front.start(before)  # what served goes on, with the key that it knows
+            raise
     say(f"Open http://{host}:{port} (API: http://{host}:{port}/v1)")
 
 
@@ -166,7 +172,9 @@ def status(*, as_json: bool, address: str | None) -> None:
         say(f"{box.name}  {box.ip}  {'' if box.alive else 'gone'}".rstrip(), bold=True)
         for row in box.replicas:
             _say_replica(row)
-        if box.alive and not box.replicas:
+        if box.failure:
+            say(f"cannot load what is asked for: {box.failure}", lead="  ")
+        elif box.alive and not box.replicas:
             say("no replica", lead="  ")
 
 

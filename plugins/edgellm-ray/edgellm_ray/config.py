@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, Self
 
 import msgspec
@@ -22,6 +23,11 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
         """As JSON values."""
         fields: dict[str, Any] = msgspec.to_builtins(self)
         return fields
+
+    @property
+    def mark(self) -> str:
+        """The same where the same is asked for."""
+        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()[:16]
 
     @classmethod
     def decoded(cls, fields: dict[str, Any]) -> Self:

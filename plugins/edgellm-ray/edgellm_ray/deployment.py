@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from edgellm.errors import RuntimeFailure
 from edgellm.types.options import LaunchOptions
+from edgellm_ray import front
 from edgellm_ray.config import ModelConfig, ServiceConfig
 from edgellm_ray.node import BOX
 from edgellm_ray.ray_library import APP
@@ -31,6 +32,14 @@ _STARTS = 3  # of a replica that does not come up, before the rollout stops
 
 class DeployFailed(RuntimeFailure):
     """Ray Serve could not bring the deployment up; what served before goes on."""
+
+
+class BoxFailed(RuntimeFailure):
+    """A box cannot load what is asked for; the others serve it. `node`: what the box is called."""
+
+    def __init__(self, message: str, *, hint: str, node: str) -> None:
+        super().__init__(message, hint=hint)
+        self.node = node
 
 
 class Deployment(Struct, frozen=True, kw_only=True):
@@ -112,7 +121,7 @@ def deploy(deployment: Deployment, *, port: int, tell: Callable[[str], None]) ->
         tell: gets what Ray says of replicas that take long or fail, while it tries again.
 
     Raises:
-        DeployFailed: no replica came up, or a rollout was stopped.
+        DeployFailed: no replica came up, or a rollout was stopped. BoxFailed: one box cannot load it.
     """
     from ray import serve
     from ray.serve.api import RunTarget
@@ -131,9 +140,29 @@ def deploy(deployment: Deployment, *, port: int, tell: Callable[[str], None]) ->
             lines = ((box and box.message) or app.message).strip().splitlines()  # Ray ends it with what was raised
             why = lines[-1].strip() if lines else app.status.value
             raise DeployFailed(f"the rollout was stopped: {why}", hint="edgellm cluster status shows what serves now")
+        _check_boxes(deployment)
         if app.status == "RUNNING":
             return
         if box and box.message not in ("", told):
             told = str(box.message)
             tell(told.strip().splitlines()[-1])
         time.sleep(_POLL_S)
+
+
+def _check_boxes(deployment: Deployment) -> None:
+    """End the waiting where every box has either loaded what is asked for, or told why it cannot.
+
+    Raises:
+        BoxFailed: one cannot.
+    """
+    import ray
+
+    asked = deployment.model.mark
+    failures = {failure.node_id: failure for failure in front.failures() if failure.asked == asked}
+    settled = failures.keys() | {row.node_id for row in front.rows() if row.asked == asked}
+    boxes = {node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get(BOX, 0) > 0}
+    if failures and boxes <= settled:
+        first, *others = failures.values()
+        nodes = ", ".join(failure.node for failure in (first, *others))
+        hint = "the other boxes serve it, and Ray tries again there; edgellm cluster status shows what runs"
+        raise BoxFailed(f"it cannot be loaded on {nodes}: {first.reason}", hint=hint, node=first.node)

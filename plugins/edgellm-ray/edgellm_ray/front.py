@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from edgellm_ray.board import NAME, Board, Row
+from edgellm_ray.board import NAME, Board, Failure, Row
 from edgellm_ray.ray_library import NAMESPACE
 
 if TYPE_CHECKING:
@@ -54,8 +54,17 @@ class Front:
         with contextlib.suppress(Exception):  # the address may still be that of the one that died
             await self.listen()
 
+    async def fail(self, failure: Failure) -> None:
+        """What a box says where it cannot load what is asked for."""
+        self._board.fail(failure)
+        with contextlib.suppress(Exception):
+            await self.listen()
+
     async def rows(self) -> list[Row]:
         return self._board.rows()
+
+    async def failures(self) -> list[Failure]:
+        return self._board.failures()
 
 
 def server(config: FrontConfig, board: Board, **limits: Any) -> Listener:
@@ -78,8 +87,9 @@ def _nothing(*_: object) -> None:
     pass
 
 
-def start(config: FrontConfig) -> None:
-    """Start it, or put another in its place. The process must be in the cluster.
+def start(config: FrontConfig) -> FrontConfig:
+    """Start it, or put another in its place. The process must be in the cluster. Returns what was there before, or else
+    `config`.
 
     Raises:
         UsageError: the address cannot be bound.
@@ -87,10 +97,12 @@ def start(config: FrontConfig) -> None:
     import ray
     from ray.exceptions import RayTaskError
 
+    before = config
     with contextlib.suppress(ValueError):
         running = ray.get_actor(NAME, namespace=NAMESPACE)
-        if ray.get(running.listen.remote()) == config:
-            return
+        before = ray.get(running.listen.remote())
+        if before == config:
+            return before
         ray.kill(running)
     kept: dict[str, Any] = {"name": NAME, "namespace": NAMESPACE, "lifetime": "detached", "get_if_exists": True}
     front = ray.remote(Front).options(num_cpus=0, resources={_HEAD: 0.001}, max_restarts=-1, **kept).remote(config)
@@ -99,6 +111,7 @@ def start(config: FrontConfig) -> None:
     except RayTaskError as error:
         stop()
         raise error.cause from None
+    return before
 
 
 def rows() -> list[Row]:
@@ -110,6 +123,18 @@ def rows() -> list[Row]:
     except ValueError:
         return []
     said: list[Row] = ray.get(front.rows.remote())
+    return said
+
+
+def failures() -> list[Failure]:
+    """The boxes on which what is asked for does not run. The process must be in the cluster."""
+    import ray
+
+    try:
+        front = ray.get_actor(NAME, namespace=NAMESPACE)
+    except ValueError:
+        return []
+    said: list[Failure] = ray.get(front.failures.remote())
     return said
 
 

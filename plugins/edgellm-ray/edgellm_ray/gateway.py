@@ -17,9 +17,8 @@ import aiohttp
 from edgellm.errors import EdgeLLMError, RuntimeFailure, TooManyRequests
 from edgellm.server.error_form import form_for
 from edgellm.server.errors import HttpError
-from edgellm.server.intake import Incoming
+from edgellm.server.intake import LARGE_BYTES, Incoming
 from edgellm.server.middleware import respond
-from edgellm.server.served_model import LARGE_BYTES
 from edgellm.server.sse import unless_gone
 from edgellm_ray.affinity import Wish
 from edgellm_ray.asked import HOP_BY_HOP, SESSION_HEADER, Asked, read, received, target

@@ -63,7 +63,8 @@ def start_head(host: str, port: int) -> None:
         BackendUnavailable: Ray is not installed. NodeFailed: it did not start.
     """
     make_token()
-    _start(["--head", "--node-ip-address", host, "--port", str(port), "--include-dashboard", "false"])
+    without = ["--include-dashboard", "false", "--no-monitor"]  # the latter starts machines of a cloud
+    _start(["--head", "--node-ip-address", host, "--port", str(port), *without])
     _note("address").write_text(f"{host}:{port}", "utf-8")
 
 
@@ -115,6 +116,7 @@ def _start(arguments: list[str]) -> None:
     # Zero processors, so that Ray keeps no idle workers ready: a replica takes a box, not a processor.
     fixed = {"--num-cpus": "0", "--object-store-memory": str(_STORE_BYTES), "--temp-dir": str(folder())}
     fixed |= {"--resources": json.dumps(node.resources()), "--dashboard-agent-listen-port": "0"}
+    fixed |= {"--include-log-monitor": "false"}  # nobody is told of other processes' lines; the files stay
     fixed |= {"--min-worker-port": "0", "--max-worker-port": "0"}  # any, so that none is that of the head
     command = [sys.executable, "-P", "-m", "ray.scripts.scripts", "start", "--disable-usage-stats", *arguments]
     command += [part for pair in fixed.items() for part in pair]

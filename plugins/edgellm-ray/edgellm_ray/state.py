@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 from edgellm_ray import front
-from edgellm_ray.board import Row
+from edgellm_ray.board import Failure, Row
 from edgellm_ray.deployment import NAME
 from edgellm_ray.node import BOX, MEMORY
 from edgellm_ray.ray_library import APP
@@ -22,6 +22,7 @@ class BoxReport(Struct, frozen=True):
     alive: bool
     memory_mib: int  # what models may take
     replicas: tuple[Row, ...]
+    failure: str = ""  # why what is asked for does not run there
 
 
 class ClusterReport(Struct, frozen=True):
@@ -51,16 +52,25 @@ def report() -> ClusterReport:
     """The process must be in the cluster."""
     import ray
 
-    rows = front.rows()
-    boxes = tuple(_box(node, rows) for node in ray.nodes() if node["Resources"].get(BOX) or not node["Alive"])
+    rows, failures = front.rows(), front.failures()
+    boxes = tuple(_box(node, rows, failures) for node in ray.nodes() if node["Resources"].get(BOX) or not node["Alive"])
     return ClusterReport(*_deployment(), tuple(sorted(boxes, key=lambda box: (not box.alive, box.name))))
 
 
-def _box(node: dict[str, Any], rows: list[Row]) -> BoxReport:
+def _box(node: dict[str, Any], rows: list[Row], failures: list[Failure]) -> BoxReport:
     here = tuple(row for row in rows if row.node_id == node["NodeID"]) if node["Alive"] else ()
-    name = here[0].node if here else node["NodeManagerHostname"]
+    failed = [failure for failure in failures if failure.node_id == node["NodeID"] and node["Alive"]]
+    names = [*(row.node for row in here), *(failure.node for failure in failed), node["NodeManagerHostname"]]
     memory = int(node["Resources"].get(MEMORY, 0))
-    return BoxReport(name, node["NodeID"], node["NodeManagerAddress"], node["Alive"], memory, here)
+    return BoxReport(
+        names[0],
+        node["NodeID"],
+        node["NodeManagerAddress"],
+        node["Alive"],
+        memory,
+        here,
+        failed[0].reason if failed else "",
+    )
 
 
 def _deployment() -> tuple[str, str]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edgellm_ray.board import Board, Row
+from edgellm_ray.board import Board, Failure, Row
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -36,7 +36,7 @@ class OfAllBoxes:
                 return
             body = b"".join(parts)
             if begin["status"] == 200:
-                body = make(body, self._board.rows())
+                body = make(body, self._board)
             kept = [(name, value) for name, value in begin["headers"] if name != b"content-length"]
             await send({**begin, "headers": [*kept, (b"content-length", str(len(body)).encode())]})
             await send({"type": "http.response.body", "body": body})
@@ -58,19 +58,24 @@ def together(pages: Sequence[str]) -> str:
     return "".join("\n".join((head, *lines)) + "\n" for head, lines in by_head.items())
 
 
-def _metrics(_: bytes, rows: Sequence[Row]) -> bytes:
-    return together([row.metrics for row in rows]).encode()
+def _metrics(_: bytes, board: Board) -> bytes:
+    return together([row.metrics for row in board.rows()]).encode()
 
 
-def _plan(body: bytes, rows: Sequence[Row]) -> bytes:
+def _plan(body: bytes, board: Board) -> bytes:
     """That of the box that answers, and what runs on each."""
-    return json.dumps({**json.loads(body), "boxes": list(map(_box, rows))}, ensure_ascii=False).encode()
+    return json.dumps({**json.loads(body), "boxes": _boxes(board)}, ensure_ascii=False).encode()
 
 
-def _activity(body: bytes, rows: Sequence[Row]) -> bytes:
+def _activity(body: bytes, board: Board) -> bytes:
     """Slots and queue of all boxes; the last answers, and the memory, are those of the box that answers."""
+    rows = board.rows()
     sums = {name: sum(getattr(row, name) for row in rows) for name in ("n_slots", "n_busy", "n_waiting")}
-    return json.dumps({**json.loads(body), **(sums if rows else {}), "boxes": list(map(_box, rows))}).encode()
+    return json.dumps({**json.loads(body), **(sums if rows else {}), "boxes": _boxes(board)}).encode()
+
+
+def _boxes(board: Board) -> list[dict[str, Any]]:
+    return [*map(_box, board.rows()), *map(_failed, board.failures())]
 
 
 def _box(row: Row) -> dict[str, Any]:
@@ -79,7 +84,13 @@ def _box(row: Row) -> dict[str, Any]:
     return {"node": row.node, **plan, **load}
 
 
-_MADE: dict[str, Callable[[bytes, Sequence[Row]], bytes]] = {
+def _failed(failure: Failure) -> dict[str, Any]:
+    nothing: dict[str, Any] = {"model": "", "quant": "", "backend": "", "settings": None, "reasons": []}
+    load = {"n_slots": 0, "n_busy": 0, "n_waiting": 0, "n_answered": 0, "decode_tok_s": 0.0}
+    return {"node": failure.node, "state": "failed", "reason": failure.reason, **nothing, **load}
+
+
+_MADE: dict[str, Callable[[bytes, Board], bytes]] = {
     "/metrics": _metrics,
     "/edgellm/plan": _plan,
     "/edgellm/activity": _activity,
