@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,12 +70,16 @@ def by_mmdebstrap(blob: Blob, suite: str, arch: str, mirror: str) -> None:
         "mmdebstrap", "--quiet", "--variant=minbase", "--include=python3", f"--architectures={_DEBIAN[arch]}",
         "--format=tar", "--", suite, "-", *([mirror] if mirror else []),
     ]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL) as making:
+    with (
+        tempfile.TemporaryFile() as errors,  # a pipe that nobody empties would stop it
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL) as making,
+    ):
         assert making.stdout is not None
-        assert making.stderr is not None
         while piece := making.stdout.read(_PIECE):
             blob.write(piece)
-        told = making.stderr.read().decode(errors="replace").strip().splitlines()
+        making.wait()
+        errors.seek(0)
+        told = errors.read(_MAX_READ).decode(errors="replace").strip().splitlines()
     if making.returncode:
         last = told[-1] if told else "it says nothing"
         hint = "see whether its mirror answers, and, for another processor, whether qemu-user-static is installed"

@@ -22,7 +22,7 @@ from support.tiny_models import MODELS
 
 from edgellm.bundle.layout import MTIME
 from edgellm.cli.main import cli
-from edgellm.errors import DiskFull, UsageError
+from edgellm.errors import DiskFull, SourceError, UsageError
 from edgellm.formats.oci.layout import Layout
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links of a POSIX system")
@@ -214,6 +214,24 @@ def test_contradictions_are_refused(arguments, param, inputs, tmp_path):
     result = create(*inputs, *arguments, "-o", tmp_path / "x", code=2)
 
     check_refusal(result.exception, UsageError, param=param)
+    assert not (tmp_path / "x").exists()
+
+
+def test_debian_is_made_by_mmdebstrap_only(inputs, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    arguments = [*inputs[:2], *inputs[4:], "--debian", "trixie", "-o", tmp_path / "x"]
+
+    check_refusal(create(*arguments, code=2).exception, UsageError, param="debian")
+    assert not (tmp_path / "x").exists()
+
+
+def test_what_mmdebstrap_says_is_told(inputs, tmp_path, monkeypatch):
+    (tmp_path / "mmdebstrap").write_text("#!/bin/sh\nyes no such suite | head -n 100000 >&2\nexit 25\n")
+    (tmp_path / "mmdebstrap").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    arguments = [*inputs[:2], *inputs[4:], "--debian", "gone", "-o", tmp_path / "x"]
+
+    check_refusal(create(*arguments, code=5).exception, SourceError)
     assert not (tmp_path / "x").exists()
 
 
