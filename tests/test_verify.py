@@ -322,3 +322,10 @@ def test_a_record_waits_for_the_requests_that_run(smollm2: str, monkeypatch: pyt
         assert llm.verification.run is None
         running.close()
         wait_until(lambda: llm.verification.run is not None)
+
+
+def test_a_drift_beside_a_busy_gpu_says_so() -> None:
+    beside = msgspec.structs.replace(run(decode=2.0), gpu_busy=0.6)
+    (drift,) = (one for one in verify.drifts(beside, NONE) if one.quantity == "decode")
+    assert (drift.gpu_busy, drift.waited) == (0.6, None)
+    assert "60%" in explain.drift_remedy(drift)

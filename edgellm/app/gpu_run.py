@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 from edgellm.app.gpus import gpus_of
 from edgellm.estimate.layer_bytes import layers_of
 from edgellm.estimate.speed import REFERENCE_DEPTH
 from edgellm.estimate.weights import Weights
+from edgellm.hardware import gpu_load
 from edgellm.history.run_log import Numbers
 from edgellm.runtime.metrics import MeasuredRates
 from edgellm.selection import placement_speed
@@ -15,7 +18,7 @@ from edgellm.selection.placement import Placement
 from edgellm.selection.placement_speed import Runner
 from edgellm.selection.usable_gpu import usable_gpus
 from edgellm.types.machine import Machine
-from edgellm.types.plan import Footprint, LaunchPlan
+from edgellm.types.plan import Footprint, LaunchPlan, Settings
 
 
 def placement_of(plan: LaunchPlan, machine: Machine, facts: BackendFacts, weights: Weights | None) -> Placement | None:
@@ -31,6 +34,14 @@ def placement_of(plan: LaunchPlan, machine: Machine, facts: BackendFacts, weight
     layers = layers_of(shape, weights.total_bytes, plan.artifact.quant)
     placed = placed_by(plan.settings, shape, layers, gpus, memory)
     return placed if placed is not None and placed.is_rated else None
+
+
+def busy_share(settings: Settings, facts: BackendFacts) -> float | None:
+    """Of the second that comes, the share in which the busiest of these GPUs computes; None where nothing tells."""
+    time.sleep(gpu_load.SETTLES_S)
+    devices = facts.offload.devices if facts.offload is not None else ()
+    used = settings.devices
+    return gpu_load.busiest({device.slot for device in devices if not used or device.name in used})
 
 
 def numbers(

@@ -69,6 +69,7 @@ class Verification:
         self._recorded = -1  # requests in the last record
         self._told: set[str] = set()
         self._ending = False
+        self._gpu_busy: float | None = None  # the most that was seen while this load computed nothing
         self.run: Run | None = None
         self.drifts: tuple[Drift, ...] = ()
         session.meter.on_sample = self._on_sample
@@ -123,7 +124,16 @@ class Verification:
             if self._session.idle:
                 break
         with _harmless():
+            self._look_at_gpus()
             self.record(self._measurements())
+
+    def _look_at_gpus(self) -> None:
+        """Who computes on its GPUs while nobody asks it anything: others."""
+        if not self._plan.settings.gpu_layers or not self._session.idle:
+            return
+        share = gpu_run.busy_share(self._plan.settings, facts_of(self._plan.backend, self._machine))
+        if share is not None and self._session.idle:  # a request that came meanwhile would count as others'
+            self._gpu_busy = max(self._gpu_busy or 0.0, share)
 
     def _measurements(self) -> Measurements:
         session, measured = self._session, self._session.meter.measured()
@@ -187,6 +197,7 @@ class Verification:
             restarts=measurements.restarts,
             whole_batch=measured.longest_prefill >= WHOLE_BATCH * min(settings.n_batch, settings.n_ctx - 1),
             waited=measurements.waited,
+            gpu_busy=self._gpu_busy,
             predicted=predicted(plan, self._machine, measured, facts),
             measured=measurements.numbers,
         )
@@ -303,7 +314,8 @@ def drifts(run: Run, learned: Correction) -> tuple[Drift, ...]:
     ratios = run_log.quotients(run)
     # A short answer touches less memory than a long one will.
     resident = ratios["resident_bytes"] if run.whole_batch else max(1.0, ratios["resident_bytes"] or 1.0)
-    waited = run.waited if run_log.is_busy(run) else None
+    waited = run.waited if (run.waited or 0) > run_log.BUSY else None
+    gpu_busy = run.gpu_busy if run_log.is_gpu_busy(run) else None
     differences = []
     compared: tuple[tuple[Literal["decode", "prompts", "memory"], float | None, float, str], ...] = (
         ("decode", ratios["decode"], learned.decode, "decode"),
@@ -313,7 +325,7 @@ def drifts(run: Run, learned: Correction) -> tuple[Drift, ...]:
     for quantity, ratio, factor, name in compared:
         if ratio is not None and abs(ratio / factor - 1) > DRIFT:
             number, expected = getattr(run.measured, name), getattr(run.predicted, name) * factor
-            differences.append(Drift(quantity, run.model, run.quant, number, expected, waited))
+            differences.append(Drift(quantity, run.model, run.quant, number, expected, waited, gpu_busy))
     return tuple(differences)
 
 

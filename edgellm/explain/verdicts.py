@@ -49,4 +49,6 @@ def drift_remedy(of: Drift) -> str:
         return f"the plan may be too modest: {calibrate}"
     if of.waited is not None:
         return f"other programs had the processors for {of.waited:.0%} of the time: stop them, or plan for less"
+    if of.gpu_busy is not None:
+        return f"other programs computed on the GPU for {of.gpu_busy:.0%} of the time: stop them, or plan for less"
     return f"is there a power-saving mode, or is the machine too hot? Otherwise {calibrate}"

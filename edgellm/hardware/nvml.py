@@ -54,6 +54,26 @@ def read(problems: list[GpuProblem], *, beside: Sequence[str] = ()) -> list[Nvml
         nvml.nvmlShutdown()
 
 
+def busy() -> dict[str, float]:
+    """Share of the last sample in which each GPU computed, by slot; empty where the library tells nothing."""
+    try:
+        nvml: Any = importlib.import_module("pynvml")
+        nvml.nvmlInit()
+    except Exception:  # no package, no library, no driver: told where GPUs are looked for
+        return {}
+    shares = {}
+    try:
+        for index in range(nvml.nvmlDeviceGetCount()):
+            with contextlib.suppress(nvml.NVMLError):  # not told of a part of a divided GPU
+                handle = nvml.nvmlDeviceGetHandleByIndex(index)
+                shares[_slot(nvml, handle)] = nvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100
+    except nvml.NVMLError:
+        return {}
+    finally:
+        nvml.nvmlShutdown()
+    return shares
+
+
 def _silent(nvml: Any, error: Any) -> GpuProblem:
     """Why the library gave no answer."""
     if error.value == nvml.NVML_ERROR_LIBRARY_NOT_FOUND:

@@ -34,6 +34,7 @@ LOCK_TIMEOUT_S = 5.0
 MAX_LINE_BYTES = 64 * 1024
 # Share of waiting. With up to 0.085 a model decoded here as fast as with 0.005; with 0.097 half as fast (SmolLM2-135M).
 BUSY = 0.09
+GPU_BUSY = 0.15  # more than a desktop that is drawn takes
 OF_REQUESTS = 0.25  # of the memory of a model; predictions of what it takes itself are nearer
 CALIBRATION = "calibration"  # the model of runs that `edgellm calibrate --device` makes
 MAX_CHECKS = 256  # quality checks that outlive the lines around them
@@ -86,6 +87,7 @@ class Run(_Line, frozen=True, kw_only=True, tag="run"):
     requests: _Count = 0
     restarts: _Count = 0  # of a worker that died; what was measured across one counts for nothing
     waited: _Share | None = None  # share of the time that others had the processors; None = not known
+    gpu_busy: _Share | None = None  # of the time, its GPUs computed for others; None = not known
     whole_batch: bool = False  # a prompt filled a whole batch, so that the peak is the peak
     predicted: Numbers = Numbers()  # before corrections
     measured: Numbers = Numbers()
@@ -265,8 +267,12 @@ def ratio(run: Run) -> Ratio:
 
 
 def is_busy(run: Run) -> bool:
-    """Whether other programs used the processors for so long that the rates are theirs as well."""
-    return (run.waited or 0) > BUSY
+    """Whether other programs used the processors or GPUs for so long that the rates are theirs as well."""
+    return (run.waited or 0) > BUSY or is_gpu_busy(run)
+
+
+def is_gpu_busy(run: Run) -> bool:
+    return (run.gpu_busy or 0) > GPU_BUSY
 
 
 def quotients(run: Run) -> dict[str, float | None]:

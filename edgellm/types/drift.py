@@ -16,3 +16,4 @@ class Drift(Fact, frozen=True):
     measured: float
     predicted: float  # with what earlier runs had taught
     waited: float | None = None  # share of the time that other programs had the processors; None = not notable
+    gpu_busy: float | None = None  # the same, of its GPUs

@@ -4,12 +4,13 @@ import errno
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
 from support.gpu_machine import DATA, parse_tree, unpack
 
-from edgellm.hardware import gpu_table, nvml
+from edgellm.hardware import gpu_load, gpu_table, nvml
 from edgellm.hardware.linux import gpu
 from edgellm.hardware.linux.sysfs import SysRoot
 from edgellm.types.gpu_problem import GpuProblem
@@ -202,3 +203,37 @@ def test_a_name_that_is_no_text_is_shown_as_it_can_be(monkeypatch: pytest.Monkey
         monkeypatch.setattr(pynvml, f"nvmlDeviceGet{name}", Mock(side_effect=refusing))
     (device,) = nvml.read([]) or []
     assert (device.whole.name, device.uuid) == ("NVIDIA \ufffd", "GPU-\ufffd")
+
+
+@pytest.mark.parametrize(
+    ("percent", "slots", "share"),
+    [
+        ("63\n", {"0000:03:00.0"}, 0.63),
+        ("63\n", {""}, 0.63),  # which one is not known
+        ("63\n", {"0000:04:00.0"}, None),
+        ("63\n", set(), None),
+        ("unknown\n", {""}, None),
+        ("900\n", {""}, None),
+    ],
+)
+def test_how_busy_a_gpu_is_is_read_of_its_driver(
+    machine_at: Callable[..., Path], percent: str, slots: set[str], share: float | None
+) -> None:
+    device = "/sys/class/drm/card0/device"
+    busy = {f"{device}/uevent": "DRIVER=amdgpu\nPCI_SLOT_NAME=0000:03:00.0\n", f"{device}/gpu_busy_percent": percent}
+    assert gpu_load.busiest(slots, SysRoot(machine_at(None, **_card(**busy)))) == share
+
+
+def test_how_busy_nvidias_gpus_are_is_asked_of_their_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    pynvml = pytest.importorskip("pynvml")
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlShutdown", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 2)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda index: index)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetPciInfo", lambda handle: SimpleNamespace(domain=0, bus=handle, device=0))
+    refusing = pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+    told = [SimpleNamespace(gpu=40), refusing]
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetUtilizationRates", Mock(side_effect=told))
+    assert nvml.busy() == {"0000:00:00.0": 0.4}
+    monkeypatch.setattr(pynvml, "nvmlInit", Mock(side_effect=refusing))
+    assert nvml.busy() == {}

@@ -197,6 +197,12 @@ def test_rates_beside_other_programs_are_not_learned_from_but_memory_is() -> Non
     assert run_log.ratio(run(waited=None)).decode == 0.8
 
 
+def test_a_run_beside_a_busy_gpu_teaches_no_rates() -> None:
+    assert run_log.ratio(run(gpu_busy=0.6)).decode is None
+    assert run_log.ratio(run(gpu_busy=0.1)).decode == 0.8
+    assert run_log.ratio(run(gpu_busy=None)).decode == 0.8
+
+
 def test_a_run_whose_worker_died_teaches_nothing() -> None:
     died = run_log.ratio(run(restarts=1))
     assert (died.decode, died.prefill, died.resident) == (None, None, None)
