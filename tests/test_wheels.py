@@ -5,16 +5,13 @@ make test-wheels    makes them, with what an installation needs, and runs these 
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from support.bare_root import bare_root, enter
-from support.made_wheels import PYTHON, ROOT, folder, made, unpacked
+from support.made_wheels import PYTHON, ROOT, folder, made
 
 X86 = "manylinux_2_28_x86_64"
 QUESTION = "What is the capital of France? Answer in one short sentence."
@@ -69,59 +66,3 @@ def test_a_bare_debian_answers_from_a_folder(smollm2: str, tmp_path: Path, suite
     ask = ("edgellm", "run", "--temperature", "0", "--max-tokens", "24", "/mnt/model.gguf", QUESTION)
     assert inside(*ask).strip() == ANSWER
     assert "bitnet   can run" in inside("edgellm", "doctor")
-
-
-def logits(folder: Path, model: str, target: Path, *emulator: str) -> tuple[str, np.ndarray]:
-    """The variant that computed, and its logits."""
-    script = Path(__file__).parent / "support" / "variant_logits.py"
-    done = subprocess.run(
-        [*emulator, sys.executable, str(script), model, str(target)], capture_output=True, text=True, check=False,
-        env={**os.environ, "LLAMA_CPP_LIB_PATH": str(folder)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip(), np.load(target)
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return unpacked("llama_cpp_python", X86, tmp_path_factory.mktemp("wheel")) / "llama_cpp" / "lib"
-
-
-@pytest.fixture(scope="module")
-def scalar(library: Path, smollm2: str, tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
-    """Logits of the code for every processor."""
-    only = tmp_path_factory.mktemp("scalar")
-    for file in library.iterdir():
-        if "ggml-cpu-" not in file.name or file.name == "libggml-cpu-x64.so":
-            (only / file.name).symlink_to(file)
-    variant, computed = logits(only, smollm2, only / "logits.npy")
-    assert variant == "x64"
-    return computed
-
-
-@pytest.mark.model
-@pytest.mark.slow(400)
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize(
-    ("processor", "variant"),
-    [
-        ("Nehalem", "sse42"),
-        ("SandyBridge", "sandybridge"),
-        ("IvyBridge", "ivybridge"),
-        ("Haswell", "haswell"),
-        ("EPYC", "haswell"),
-        ("", None),
-    ],
-)
-def test_each_processor_gets_its_own_code(
-    library: Path, scalar: np.ndarray, smollm2: str, tmp_path: Path, processor: str, variant: str | None
-) -> None:
-    emulator = ()
-    if processor:
-        if shutil.which("qemu-x86_64") is None:
-            pytest.skip("qemu: no qemu-x86_64: apt-get install qemu-user")
-        emulator = ("qemu-x86_64", "-cpu", processor)
-    chosen, computed = logits(library, smollm2, tmp_path / "logits.npy", *emulator)
-
-    assert variant is None or chosen == variant
-    assert np.abs(computed - scalar).mean() < TOLERANCE

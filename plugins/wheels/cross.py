@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import sys
 from pathlib import Path
 
 from targets import Target
 
+_ARM = re.compile(r"-march=armv(\d+)(?:\.(\d+))?-a((?:\+\w+)*)")
+_FEATURES = {"fp16": "fullfp16"}  # GCC's names of Arm's extensions where LLVM's differ
 TOOLCHAIN = """\
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR {processor})
@@ -51,6 +54,20 @@ def write_toolchain(target: Target, folder: Path, sources: dict[Path, str]) -> P
     return file
 
 
+def for_zig(argument: str) -> list[str]:
+    """A compiler's argument as zig takes it: it refuses GCC's -march=armv8.2-a+fp16.
+
+    Its own -mcpu=generic+v8_2a+fullfp16 would compile zig's C++ library anew for each kind of processor, so features
+    are named to clang itself.
+    """
+    match = _ARM.fullmatch(argument)
+    if match is None:
+        return [argument]
+    version = f"v{match[1]}.{match[2]}a" if match[2] else f"v{match[1]}a"
+    features = [version, *(_FEATURES.get(name, name) for name in match[3].split("+")[1:])]
+    return [part for feature in features for part in ("-Xclang", "-target-feature", "-Xclang", f"+{feature}")]
+
+
 def main(arguments: list[str]) -> None:
     spec = importlib.util.find_spec("ziglang")
     assert spec is not None
@@ -59,7 +76,7 @@ def main(arguments: list[str]) -> None:
     tool, *rest = arguments
     if tool in ("cc", "c++"):
         triple, *rest = rest
-        rest = ["-target", triple, *rest]
+        rest = ["-target", triple, *(part for argument in rest for part in for_zig(argument))]
     os.execv(zig, [zig, tool, *rest])
 
 

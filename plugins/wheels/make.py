@@ -31,6 +31,7 @@ from targets import TARGETS, Target  # noqa: E402
 
 PLUGINS = ROOT / "plugins"
 PURE = (ROOT, PLUGINS / "edgellm-gguf", PLUGINS / "edgellm-onnx", PLUGINS / "edgellm-tune")
+CLUSTER = PLUGINS / "edgellm-ray"  # Ray is fetched for no folder: it alone is larger than all else
 TERNARY = PLUGINS / "edgellm-bitnet"
 PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
 EPOCH = "1577836800"  # 2020-01-01: zip files have no dates before 1980
@@ -164,6 +165,9 @@ def fetch_dependencies(out: Path, target: Target, wheels: list[Path], python: st
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "--target", action="append", choices=TARGETS, help="kind of machine; every one where none is named"
+    )
     parser.add_argument("--output", type=Path, default=ROOT / "dist", help="folder for the wheels")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "wheels", help="folder to compile in")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="compilers at a time")
@@ -173,8 +177,9 @@ def main() -> int:
     options = parser.parse_args()
     maker = Maker(options.work.resolve(), options.output.resolve(), options.jobs)
     wheels = [maker.pip_wheel(folder) for folder in PURE]
+    maker.pip_wheel(CLUSTER)
     try:
-        for target in TARGETS.values():
+        for target in map(TARGETS.__getitem__, options.target or TARGETS):
             made = [maker.library(target), maker.ternary(target)]
             for wheel in made:
                 maker.check(wheel, target)

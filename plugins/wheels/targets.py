@@ -29,4 +29,8 @@ TARGETS = {
         "x86_64", "x86_64-linux-gnu.2.28", "x86_64", "manylinux_2_28_x86_64",
         "EM_X86_64", "ld-linux-x86-64.so.2", (2, 28), 10,
     ),
+    "aarch64": Target(
+        "aarch64", "aarch64-linux-gnu.2.28", "aarch64", "manylinux_2_28_aarch64",
+        "EM_AARCH64", "ld-linux-aarch64.so.1", (2, 28), 6,
+    ),
 }  # fmt: skip

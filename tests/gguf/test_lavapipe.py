@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -19,10 +18,9 @@ import pytest
 from edgellm_gguf import library
 from edgellm_gguf.plugin import GgufBackend
 from support.contexts import context
-from support.gguf_writer import ARRAY, F16, STRING, Gguf
 from support.refusals import refuses
 from support.sessions import ask
-from support.tiny_models import MODELS, VOCAB, Tiny
+from support.tiny_models import MODELS, Tiny, with_weights
 from support.waiting import wait_until
 
 from edgellm import EdgeLLM
@@ -119,24 +117,6 @@ def hybrid(tmp_path_factory: pytest.TempPathFactory) -> str:
     names = {"output_norm.weight": "token_embd_norm.weight"}
     made.tensors = [replace(tensor, name=names.get(str(tensor.name), tensor.name)) for tensor in made.tensors]
     return with_weights(made, tmp_path_factory.mktemp("hybrid") / "hybrid.gguf")
-
-
-def with_weights(made: Gguf, path: Path) -> str:
-    names = ("tokenizer.ggml.tokens", ARRAY, (STRING, [f"t{i}" for i in range(VOCAB)]))
-    made.keys = [names if key[0] == names[0] else key for key in made.keys]
-    made.keys.append(("tokenizer.ggml.merges", ARRAY, (STRING, ["t 0"])))
-    rng = np.random.default_rng(1)
-    with path.open("wb") as file:
-        file.write(padded(made.header()))
-        for tensor in made.tensors:
-            size = int(np.prod(tensor.dims))
-            weights = np.ones(size) if "norm" in tensor.name else rng.normal(0, tensor.dims[0] ** -0.5, size)
-            file.write(padded(weights.astype(np.float16 if tensor.type == F16 else np.float32).tobytes()))
-    return str(path)
-
-
-def padded(data: bytes) -> bytes:
-    return data + bytes(-len(data) % 32)
 
 
 @pytest.mark.slow(96)

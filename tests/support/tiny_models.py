@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from support.gguf_writer import ARRAY, F16, F32, FLOAT32, UINT32, Gguf, Tensor, model_keys
+from support.gguf_writer import ARRAY, F16, F32, FLOAT32, STRING, UINT32, Gguf, Tensor, model_keys
 
 VOCAB = 64
 Parts = Iterator[tuple[str, tuple[int, ...]]]
@@ -79,6 +79,25 @@ class Tiny:
                 data = rng.normal(0, 0.05, math.prod(tensor.dims)).astype(kind).tobytes()
                 file.write(data + bytes(-len(data) % 32))
         return path
+
+
+def with_weights(made: Gguf, path: Path) -> str:
+    """The file with random weights and a vocabulary: llama.cpp computes with it."""
+    names = ("tokenizer.ggml.tokens", ARRAY, (STRING, [f"t{i}" for i in range(VOCAB)]))
+    made.keys = [names if key[0] == names[0] else key for key in made.keys]
+    made.keys.append(("tokenizer.ggml.merges", ARRAY, (STRING, ["t 0"])))
+    rng = np.random.default_rng(1)
+    with path.open("wb") as file:
+        file.write(_padded(made.header()))
+        for tensor in made.tensors:
+            size = math.prod(tensor.dims)
+            weights = np.ones(size) if "norm" in tensor.name else rng.normal(0, tensor.dims[0] ** -0.5, size)
+            file.write(_padded(weights.astype(np.float16 if tensor.type == F16 else np.float32).tobytes()))
+    return str(path)
+
+
+def _padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 32)
 
 
 def tensor_of(name: str, dims: tuple[int, ...]) -> Tensor:
