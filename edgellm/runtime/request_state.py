@@ -145,7 +145,7 @@ class RequestState:
 
     def follow(self, first: RequestState, now: float) -> None:
         """The first choice has read the prompt."""
-        self.started, self.first = first.started, now
+        self.arrived, self.started, self.first = first.arrived, first.started, now
         self.n_cached = len(self.prompt)
 
     def count_step(self, n_beside: int) -> None:

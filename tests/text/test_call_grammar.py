@@ -283,7 +283,7 @@ STRICT = Tool("get_weather", parameters=WEATHER.parameters, strict=True)
 
 @pytest.fixture(scope="module")
 def bytes_only() -> GrammarCompiler:
-    return GrammarCompiler(ENGINE.tokenizer, ENGINE.info)
+    return GrammarCompiler(ENGINE.tokenizer, ENGINE.info, trusts=True)
 
 
 @pytest.mark.parametrize(
