@@ -178,14 +178,13 @@ def test_a_root_of_another_kind_needs_a_licence(toy, own_home, tmp_path):
 
 
 TWICE = {"edgellm/__init__.py": b""}  # of another package
-ARM = images.ELF[:18] + (183).to_bytes(2, "little")
 
 
 @pytest.mark.parametrize(
     ("spoil", "param"),
     [
         (lambda root: (root / "usr/bin/python3").unlink(), "root"),
-        (lambda root: (root / "usr/bin/python3.13").write_bytes(ARM), "root"),
+        (lambda root: images.for_arm(root), "root"),
         (lambda root: (root / "usr/bin/python3.13").write_bytes(bytes(20)), "root"),
         (lambda root: (root / "usr/lib/x86_64-linux-gnu/libc.so.6").write_bytes(b"musl"), "root"),
         (lambda root: (root / "etc/.wh.passwd").write_bytes(b""), "root"),

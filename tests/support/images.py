@@ -64,6 +64,12 @@ def root(folder: Path, *, debian: bool = True, elf: bytes = ELF) -> Path:
     return folder
 
 
+def for_arm(folder: Path) -> None:
+    """Make a root one for 64-bit Arm."""
+    (folder / "usr/bin/python3.13").write_bytes(ELF[:18] + (183).to_bytes(2, "little"))
+    (folder / "usr/lib/x86_64-linux-gnu").rename(folder / "usr/lib/aarch64-linux-gnu")
+
+
 def wheel(folder: Path, name: str, version: str = "1.0", *, files: dict[str, bytes] | None = None) -> Path:
     """A wheel that can be installed, with a program of its name."""
     folder.mkdir(exist_ok=True)
