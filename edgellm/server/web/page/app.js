@@ -27,7 +27,7 @@ const settings = loadSettings();
 applyTheme(settings);
 const server = new Server();
 const panel = new PlanPanel();
-const store = await ConversationStore.open(() => sidebar.show({ meanwhile: true }));
+const store = await ConversationStore.open(() => sidebar.show(true));
 const chat = new Chat(store, settings, server);
 const sidebar = new Sidebar(store, chat, { problem: showProblem, solved: () => at("retry").hidden && showProblem(null) });
 const composer = new Composer({ send: (text, files) => ask(text, files), stop: () => chat.stop(), problem: showProblem });
@@ -83,7 +83,7 @@ chat.addEventListener("state", ({ detail: message }) => {
   else showProblem(null);
   showState();
 });
-chat.addEventListener("kept", () => sidebar.show({ meanwhile: true }));
+chat.addEventListener("kept", () => sidebar.show(true));
 chat.addEventListener("problem", ({ detail }) => showProblem(detail));
 chat.addEventListener("failed", ({ detail }) => showProblem(detail, chat.again !== null));
 

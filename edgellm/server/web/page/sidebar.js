@@ -22,8 +22,8 @@ export class Sidebar {
     };
   }
 
-  // `meanwhile`: what changed was not done here; a title that is being typed stays, and the list is shown after it.
-  async show({ meanwhile = false } = {}) {
+  // `meanwhile`: a title that is being typed stays, and the list is shown after it.
+  async show(meanwhile) {
     const heads = await this.store.heads();
     at("search").hidden = heads.length < SEARCH_FROM;
     at("not-kept").hidden = this.store.lasts;
