@@ -1,4 +1,4 @@
-"""The tree drawn in errors.py is the tree that exists, with its codes."""
+"""The tree drawn in edgellm.errors is the tree that exists, with its codes."""
 
 from __future__ import annotations
 

@@ -44,6 +44,10 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Self
 
+from edgellm.errors.flags import option as option
+from edgellm.errors.flags import speak_in_flags as speak_in_flags
+from edgellm.errors.flags import speaks_in_flags as speaks_in_flags
+
 
 class EdgeLLMError(Exception):
     """Base of all deliberate errors.
@@ -338,36 +342,6 @@ def by_code(code: str) -> type[EdgeLLMError]:
             return cls
         pending.extend(cls.__subclasses__())
     return EdgeLLMError
-
-
-# How errors name options. A process has one kind of reader: a command says so when it starts; a worker does as the
-# process that started it.
-_in_flags = False
-
-
-def option(name: str, value: str | float | None = None) -> str:
-    """`--max-memory 2GiB` on the command line, `max_memory="2GiB"` in Python. `name` is the keyword argument's."""
-    if _in_flags:
-        flag = f"--{name.replace('_', '-')}"
-        return flag if value is None or value is True else f"{flag} {_plain(value)}"
-    if value is None:
-        return name
-    return f'{name}="{value}"' if isinstance(value, str) else f"{name}={_plain(value)}"
-
-
-def _plain(value: str | float) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def speaks_in_flags() -> bool:
-    return _in_flags
-
-
-def speak_in_flags(on: bool = True) -> bool:
-    """From now on, in this process. Returns how it was before."""
-    global _in_flags
-    before, _in_flags = _in_flags, on
-    return before
 
 
 class SecondBest(UserWarning):
