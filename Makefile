@@ -11,7 +11,7 @@ SHELL := /bin/sh
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-ray setup-tune serve test test-ray same-outputs test-all test-clients clients-latest llama-server-tests test-variants wheels release test-wheels vulkan test-openvino foreign-libraries docs typing slow test-arm64 check bench attack bench-adapters bench-start bench-builds bench-dialects bench-cluster bench-serve bench-answers bench-speed bench-speed-gpu bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine bench-page bench-tuning bench-tuning-memory bench-usefulness screenshots onnx-parity onnx-exporters ternary-parity sanitize fuzz fuzz-http soak soak-downloads clean python \
+.PHONY: help setup setup-ray setup-tune serve test test-ray same-outputs test-all test-clients clients-latest llama-server-tests test-variants wheels release test-wheels vulkan test-openvino foreign-libraries docs typing slow test-arm64 check bench attack bench-adapters bench-start bench-builds bench-dialects bench-cluster bench-cluster-kills bench-serve bench-answers bench-speed bench-speed-gpu bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine bench-page bench-tuning bench-tuning-memory bench-usefulness screenshots onnx-parity onnx-exporters ternary-parity sanitize fuzz fuzz-http soak soak-downloads clean python \
   test-tools lint
 
 help: ## show this list
@@ -140,6 +140,10 @@ bench-speed-gpu: test-tools ## compare predicted speeds of GPUs with published o
 bench-cluster: python ## measure what a cluster on this machine costs, beside one box (ARGS="--model FILE.gguf --boxes 3")
 	@$(PYTHON) plugins/install.py --venv .venv-ray --extras test --with edgellm-ray
 	EDGELLM_HOME=$(CURDIR)/build/cluster/home .venv-ray/bin/python benchmarks/cluster.py $(ARGS)
+
+bench-cluster-kills: python ## kill parts of a cluster at 30 random moments under 12 streams; some minutes (ARGS="--model FILE.gguf --seed 18")
+	@$(PYTHON) plugins/install.py --venv .venv-ray --extras test --with edgellm-ray
+	EDGELLM_HOME=$(CURDIR)/build/cluster/home .venv-ray/bin/python benchmarks/cluster_kills.py $(ARGS)
 
 bench-serve: setup ## compare EdgeLLM over HTTP with llama.cpp's llama-server
 	$(BIN)/python benchmarks/serve.py $(ARGS)

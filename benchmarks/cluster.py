@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import psutil
@@ -26,6 +26,9 @@ import psutil
 from edgellm.sdk.client import EdgeLLM
 from edgellm.server.app import create_app
 from edgellm.server.listener import Listener, bind
+
+if TYPE_CHECKING:
+    from support.ray_cluster import Boxes
 
 TURNS = 8
 
@@ -64,24 +67,41 @@ def tokens_per_s(url: str, n_streams: int, n_tokens: int) -> float:
     return n / (time.perf_counter() - began)
 
 
-def affinity(url: str, n_conversations: int) -> dict[str, float]:
-    """Conversations of several turns: how many turns reach the box of their first, and how even boxes are loaded."""
-    places: dict[int, str] = {}
-    kept = 0
-    with httpx.Client(base_url=url, timeout=600) as client:
-        for turn in range(TURNS):
-            for number in range(n_conversations):
-                messages = [{"role": "user", "content": f"Conversation {number}."}]
-                for _ in range(turn):
-                    messages += [{"role": "assistant", "content": "."}, {"role": "user", "content": "More."}]
-                answer = client.post("/v1/chat/completions", json={"messages": messages, "max_tokens": 4})
-                node = answer.headers["x-edgellm-node"]
-                kept += places.setdefault(number, node) == node
+def affinity(boxes: Boxes, n_conversations: int) -> dict[str, float]:
+    """Conversations of several turns: how many turns reach the box of their first, how even boxes are loaded, and how
+    many conversations move where a box is lost."""
+    with boxes.client() as client:
+
+        def places(turn: int) -> dict[int, str]:
+            return {number: _place(client, number, turn) for number in range(n_conversations)}
+
+        first = places(0)
+        kept = n_conversations + sum(
+            place == first[number] for turn in range(1, TURNS) for number, place in places(turn).items()
+        )
+        report = {"kept": kept / (n_conversations * TURNS), "max_over_mean": _unevenness(first)}
+        if len(boxes.nodes) > 1:
+            boxes.kill(first[0])
+            after = places(TURNS)
+            report["moved_after_a_loss"] = sum(after[number] != first[number] for number in first) / n_conversations
+            report["max_over_mean_after_a_loss"] = _unevenness(after)
+    return report
+
+
+def _place(client: httpx.Client, number: int, turn: int) -> str:
+    """Which box answers this turn of a conversation."""
+    messages = [{"role": "user", "content": f"Conversation {number}."}]
+    for _ in range(turn):
+        messages += [{"role": "assistant", "content": "."}, {"role": "user", "content": "More."}]
+    answer = client.post("/v1/chat/completions", json={"messages": messages, "max_tokens": 4})
+    answer.raise_for_status()
+    return answer.headers["x-edgellm-node"]
+
+
+def _unevenness(places: dict[int, str]) -> float:
+    """Conversations of the fullest box over those of the mean one."""
     loads = Counter(places.values())
-    return {
-        "kept": kept / (n_conversations * TURNS),
-        "max_over_mean": max(loads.values()) * len(loads) / n_conversations,
-    }
+    return max(loads.values()) * len(loads) / len(places)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -127,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ]
             report["tok_s_direct"], report["tok_s_cluster"] = map(statistics.median, zip(*rates, strict=True))
             server.stop()
-        report |= affinity(boxes.url, options.conversations)
+        report |= affinity(boxes, options.conversations)
     finally:
         print(json.dumps(report, indent=1), flush=True)
         boxes.close()

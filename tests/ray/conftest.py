@@ -8,15 +8,22 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from support.ray_cluster import Boxes
 
 # Of the package itself: this folder alone would pass for one, as it is called so.
 collect_ignore_glob = [] if importlib.util.find_spec("ray.serve") else ["test_*.py"]
 
+KEY = "0123456789abcdef"
+STEP_S = "0.02"  # of the echo model, so that its answers take a while
+
 
 @pytest.fixture(scope="session")
-def cluster_home(tmp_path_factory: pytest.TempPathFactory, measured_files: dict[str, bytes]) -> Iterator[Path]:
+def cluster_home(tmp_path_factory: pytest.TempPathFactory, measured_files: dict[str, bytes]) -> Path:
     """EDGELLM_HOME of all nodes, which knows this machine."""
     home = tmp_path_factory.mktemp("cluster-home")
     for name, content in measured_files.items():
@@ -26,10 +33,11 @@ def cluster_home(tmp_path_factory: pytest.TempPathFactory, measured_files: dict[
     return home
 
 
-@pytest.fixture(scope="module")
-def boxes(cluster_home: Path) -> Iterator[object]:
-    """A cluster whose head holds no replica; tests add nodes. Ended behind the module."""
-    from support.ray_cluster import Boxes
+@pytest.fixture(scope="session")
+def cluster(cluster_home: Path) -> Iterator[Boxes]:
+    """One for all modules: it takes as long to start as some tests together. Its head holds no replica."""
+    from edgellm_ray.node import PROFILE_VARIABLE
+    from support.ray_cluster import PROFILES, Boxes
 
     folder = tempfile.mkdtemp(prefix="ray-test-", dir="/tmp")  # short: sockets lie below it
     with pytest.MonkeyPatch.context() as patch:
@@ -40,9 +48,20 @@ def boxes(cluster_home: Path) -> Iterator[object]:
         patch.setenv("RAY_TMPDIR", folder)
         (Path(folder) / "ray").mkdir()
         patch.setenv("EDGELLM_HOME", str(cluster_home))
-        made = Boxes(folder, cluster_home)
+        made = Boxes(folder, cluster_home, KEY)
         try:
+            for name, profile in PROFILES.items():
+                made.add(name, EDGELLM_ECHO_STEP_S=STEP_S, **{PROFILE_VARIABLE: profile})
             yield made
         finally:
             made.close()
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def boxes(cluster: Boxes) -> Boxes:
+    """The cluster with its three boxes, whatever the module before left of them."""
+    from support.ray_cluster import PROFILES
+
+    cluster.restore(PROFILES)
+    return cluster

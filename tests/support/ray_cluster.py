@@ -5,29 +5,53 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 import ray
-from edgellm_ray import deployment, front, node
+from edgellm_ray import deployment, front, node, scaling
 from edgellm_ray.board import Row
 from edgellm_ray.config import ModelConfig, ServiceConfig
 from edgellm_ray.ray_library import NAMESPACE
 from edgellm_ray.scaling import Replicas
 from ray import serve
+from ray._private.node import Node
+from ray._raylet import DASHBOARD_AGENT_LISTEN_PORT_NAME, persist_port
 from ray.cluster_utils import Cluster
 
 from edgellm.types.options import LaunchOptions
 from support.waiting import wait_until
+
+# Three boxes of all tests, told to be other machines.
+PROFILES = {"small": "raspberry-pi-4-4gb", "middle": "raspberry-pi-5-8gb", "large": "intel-n100-16gb"}
 
 
 def free_port() -> int:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         return int(listening.getsockname()[1])
+
+
+# Of processes beside a raylet. It waits 15 s for those that choose one themselves, then dies: too little on a busy
+# machine.
+_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
+
+
+def _ports() -> dict[str, int]:
+    return {name: free_port() for name in _PORTS}
+
+
+def _start_processes(node: Node, start: Callable[[Node], None] = Node.start_ray_processes) -> None:
+    """Ray does not tell the raylet the port of its dashboard's agent, also where it is given."""
+    port = node.dashboard_agent_listen_port
+    persist_port(node.get_session_dir_path(), node.node_id, DASHBOARD_AGENT_LISTEN_PORT_NAME, port)
+    start(node)
+
+
+Node.start_ray_processes = _start_processes
 
 
 def _patiently(start: Callable[[], Any]) -> Any:
@@ -45,30 +69,22 @@ def _patiently(start: Callable[[], Any]) -> Any:
 class Boxes:
     """Nodes by name. This process is the driver."""
 
-    def __init__(self, folder: str, home: Path) -> None:
+    def __init__(self, folder: str, home: Path, key: str | None = None) -> None:
+        """`key`: the API key that clients need."""
         self.folder = folder
         self.home = home
+        self.key = key
         self.port, self.proxy_port = free_port(), free_port()
         self.nodes: dict[str, Any] = {}
+        self._variables: dict[str, dict[str, str]] = {}  # of every node that ever was
         self.told: list[str] = []  # by Ray, of deployments
         # As `edgellm cluster up` has it.
         without = {"include_dashboard": False, "no_monitor": True, "include_log_monitor": False}
         head = {"num_cpus": 0, "temp_dir": folder, **without}
-        self._cluster = _patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
+        self._cluster = _patiently(lambda: Cluster(initialize_head=True, head_node_args={**head, **_ports()}))
         ray.init(address=self._cluster.address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
-        self._start_front(ServiceConfig())
-
-    def _start_front(self, service: ServiceConfig) -> None:
         upstream = f"http://127.0.0.1:{self.proxy_port}"
-        front.start(
-            front.FrontConfig(
-                host="127.0.0.1",
-                port=self.port,
-                upstream=upstream,
-                api_key=service.api_key,
-                public_name=service.public_name,
-            )
-        )
+        front.start(front.FrontConfig(host="127.0.0.1", port=self.port, upstream=upstream, api_key=key))
 
     @property
     def url(self) -> str:
@@ -77,35 +93,44 @@ class Boxes:
     def add(self, *names: str, **variables: str) -> None:
         """Nodes with a box each, with environment variables of their own."""
         for name in names:
+            self._variables[name] = variables
             own = {"EDGELLM_HOME": str(self.home), node.NAME_VARIABLE: name, **variables}
             fixed = {"num_cpus": 0, "resources": {node.BOX: 1}, "temp_dir": self.folder, "env_vars": own}
-            self.nodes[name] = _patiently(lambda fixed=fixed: self._cluster.add_node(**fixed))
+            self.nodes[name] = _patiently(lambda fixed=fixed: self._cluster.add_node(**fixed, **_ports()))
 
     def kill(self, name: str) -> None:
         """As if its plug were pulled."""
         self._cluster.remove_node(self.nodes.pop(name), allow_graceful=False)
 
+    def restore(self, names: Iterable[str]) -> None:
+        """Exactly these nodes live, each with the variables that it had."""
+        for name in self.nodes.keys() - set(names):
+            self.kill(name)
+        for name in names:
+            if name not in self.nodes:
+                self.add(name, **self._variables[name])
+
     def serve(
         self,
         model: str | None = "echo",
         *,
-        service: ServiceConfig | None = None,
         replicas: str = "boxes",
         golden: tuple[tuple[str, str], ...] = (),
         queue: int = deployment.MOST_QUEUED,
         ongoing: int = deployment.ONGOING,
         min_speed: float = 0.0,
+        downscale_s: float = scaling.DOWNSCALE_S,
         **options: Any,
     ) -> None:
         """Deploy, and wait until as many replicas answer as there are boxes."""
         wanted = deployment.Deployment(
             model=ModelConfig(model=model, options=LaunchOptions.of(**options), golden=golden, min_speed=min_speed),
-            service=service or ServiceConfig(),
+            service=ServiceConfig(api_key=self.key),
             replicas=Replicas.of(replicas),
             queue=queue,
             ongoing=ongoing,
+            downscale_s=downscale_s,
         )
-        self._start_front(wanted.service)
         deployment.deploy(wanted, port=self.proxy_port, tell=self.told.append)
         if replicas == "boxes":
             self.wait_for(len(self.nodes))
@@ -124,9 +149,13 @@ class Boxes:
     def rows(self) -> dict[str, Row]:
         return {row.node: row for row in front.rows()}
 
-    def client(self, key: str | None = None) -> httpx.Client:
-        headers = {"authorization": f"Bearer {key}"} if key else {}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=240)
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of a client that may ask."""
+        return {"authorization": f"Bearer {self.key}"} if self.key else {}
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, headers=self.headers, timeout=240)
 
     def close(self) -> None:
         with contextlib.suppress(Exception):

@@ -9,7 +9,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from edgellm.errors import speak_in_flags
-from edgellm_ray import board, gate, node
+from edgellm_ray import board, gate, node, scaling
 from edgellm_ray.caller import from_caller
 from edgellm_ray.config import ModelConfig, ServiceConfig
 
@@ -77,6 +77,13 @@ class Box:
         if self._app is None:
             return {}
         return {"decode_tok_s": board.speed(self._served), "plan": self._served.fingerprint, "node": node.name()}
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """What `scaling.by_wait` counts with."""
+        if self._app is None:
+            return {}
+        now = self._served.activity_report()
+        return {scaling.ROOM: scaling.room(now.n_slots, now.answers)}
 
     async def __del__(self) -> None:
         if self._reporting is not None:

@@ -16,7 +16,7 @@ from edgellm_ray import front
 from edgellm_ray.config import ModelConfig, ServiceConfig
 from edgellm_ray.node import BOX
 from edgellm_ray.ray_library import APP
-from edgellm_ray.scaling import Replicas
+from edgellm_ray.scaling import DOWNSCALE_S, Replicas
 
 NAME = "box"
 HEALTH_PERIOD_S = 2.0
@@ -51,6 +51,7 @@ class Deployment(Struct, frozen=True, kw_only=True):
     queue: int = MOST_QUEUED
     ongoing: int = ONGOING
     drain_s: float = DRAIN_S
+    downscale_s: float = DOWNSCALE_S  # without need, until a replica of MIN:MAX leaves
 
 
 def options(deployment: Deployment) -> dict[str, Any]:
@@ -75,7 +76,7 @@ def options(deployment: Deployment) -> dict[str, Any]:
         "graceful_shutdown_wait_loop_s": 0.5,
         "max_constructor_retry_count": _STARTS,
         "request_router_config": router,
-        **deployment.replicas.options(deployment.ongoing / 2),
+        **deployment.replicas.options(deployment.downscale_s),
     }
 
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgellm.errors import UsageError
 from edgellm_ray.node import BOX
+
+if TYPE_CHECKING:
+    from edgellm.server.activity import AnswerSpeed
 
 # A burst gets its second replica within seconds; one replica less only after a minute without need, so that the number
 # does not swing.
 UPSCALE_S = 3.0
 DOWNSCALE_S = 60.0
 MOST_BOXES = 1024
+MOST_WAIT_S = 1.0  # predicted, until a request gets a slot: where it is longer, one replica more is wanted
+ROOM = "edgellm_room"  # what each replica tells the policy: requests that it holds without a longer wait
 
 
 class Replicas(NamedTuple):
@@ -37,8 +43,8 @@ class Replicas(NamedTuple):
             raise UsageError(f"--replicas {text} is no number of replicas", hint=hint, param="replicas")
         return cls(low, high)
 
-    def options(self, target_ongoing: float) -> dict[str, Any]:
-        """Options of a deployment. `target_ongoing`: requests that a replica should have at a time."""
+    def options(self, downscale_s: float = DOWNSCALE_S) -> dict[str, Any]:
+        """Options of a deployment. `downscale_s`: without need, until a replica of MIN:MAX leaves."""
         from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
         if self == (0, 0):
@@ -52,11 +58,11 @@ class Replicas(NamedTuple):
             scaling = AutoscalingConfig(
                 min_replicas=self.low,
                 max_replicas=self.high,
-                target_ongoing_requests=target_ongoing,
                 upscale_delay_s=UPSCALE_S,
-                downscale_delay_s=DOWNSCALE_S,
+                downscale_delay_s=downscale_s,
                 metrics_interval_s=1.0,
                 look_back_period_s=UPSCALE_S,
+                policy=AutoscalingPolicy(policy_function="edgellm_ray.scaling:by_wait"),
             )
         return {"autoscaling_config": scaling}
 
@@ -67,3 +73,38 @@ def every_box(context: Any) -> tuple[int, dict[str, Any]]:
 
     n_boxes = sum(node["Alive"] and node["Resources"].get(BOX, 0) > 0 for node in ray.nodes())
     return max(1, n_boxes), context.policy_state
+
+
+def by_wait(context: Any) -> tuple[float, dict[str, Any]]:
+    """A policy of Ray Serve: as many replicas as keep the predicted wait short. Ray applies bounds and delays."""
+    rooms = tuple(context.aggregated_metrics.get(ROOM, {}).values())
+    return wanted(context.total_num_requests, rooms, context.target_num_replicas), context.policy_state
+
+
+def wanted(n_requests: float, rooms: Sequence[float], n_replicas: int) -> float:
+    """How many replicas hold so many requests with no longer wait than MOST_WAIT_S.
+
+    Args:
+        n_requests: that replicas have, and that wait for one.
+        rooms: of the replicas that said so; a fresh one counts as their mean.
+        n_replicas: what is wanted until now, and stays so before any said so.
+    """
+    return n_requests * len(rooms) / sum(rooms) if sum(rooms) > 0 else float(n_replicas)
+
+
+def room(n_slots: int, answers: Sequence[AnswerSpeed]) -> float:
+    """Requests that a replica holds so that the last of them waits MOST_WAIT_S for a slot, by its measured rates.
+
+    All slots busy, one is free each T / n_slots seconds, where T is how long an answer takes: behind n requests one
+    waits (n - n_slots) T / n_slots. Before any answer T counts as without end, so that each request has a slot.
+    """
+    seconds = [_busy_s(answer) for answer in answers]
+    answer_s = sum(seconds) / len(seconds) if seconds else 0.0
+    return n_slots * (1 + MOST_WAIT_S / answer_s) if answer_s > 0 else float(n_slots)
+
+
+def _busy_s(answer: AnswerSpeed) -> float:
+    """How long the answer had a slot."""
+    computed = answer.prompt_tokens - answer.cached_tokens
+    reading = computed / answer.prefill_tok_s if answer.prefill_tok_s > 0 else 0.0
+    return reading + (answer.completion_tokens / answer.decode_tok_s if answer.decode_tok_s > 0 else 0.0)
