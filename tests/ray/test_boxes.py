@@ -140,14 +140,14 @@ def test_a_box_that_cannot_load_what_is_served_tells_why(choosing: Boxes) -> Non
     wait_until(front.failures, 240)
 
     with pytest.raises(deployment.BoxFailed) as raised:  # its words are the box's
-        choosing.serve("echo", service=ServiceConfig(api_key=KEY))
+        choosing.serve("echo")
 
     assert raised.value.node == "poor"
     told = CliRunner().invoke(command, ["status", "--json", "--address", "of this process"])
     boxes = {box["name"]: box for box in json.loads(told.stdout)["boxes"] if box["alive"]}
     assert boxes["poor"]["failure"] != ""
     assert [boxes[name]["failure"] for name in PROFILES] == [""] * 3
-    with choosing.client(KEY) as client:
+    with choosing.client() as client:
         assert client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": "hi"}]}).is_success
     choosing.kill("poor")
 

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import psutil
 import ray
-from edgellm_ray import deployment, front, node, scaling
+from edgellm_ray import deployment, front, node, ray_library, scaling
 from edgellm_ray.board import Row
 from edgellm_ray.config import ModelConfig, ServiceConfig
 from edgellm_ray.ray_library import NAMESPACE
@@ -78,6 +78,7 @@ class Boxes:
         self.nodes: dict[str, Any] = {}
         self._variables: dict[str, dict[str, str]] = {}  # of every node that ever was
         self.told: list[str] = []  # by Ray, of deployments
+        ray_library.require()
         # As `edgellm cluster up` has it.
         without = {"include_dashboard": False, "no_monitor": True, "include_log_monitor": False}
         head = {"num_cpus": 0, "temp_dir": folder, **without}

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 NODE_HEADER = b"x-edgellm-node"
 PLAN_HEADER = b"x-edgellm-plan"  # equal where the same request with the same seed has the same answer
 REPORT_PERIOD_S = 1.0
+DRAIN_S = 60.0  # how long running answers may go on when a model or a replica leaves
 _BROKEN = ("failed", "closed", "hung")
 _log = logging.getLogger("edgellm.ray")
 
@@ -41,13 +42,13 @@ class Box:
         self._reporting: asyncio.Task[None] | None = None
 
     async def reconfigure(self, fields: dict[str, Any]) -> None:
-        """Serve another model, or the first. Ray sends no requests meanwhile.
+        """Serve another model, or the first, once the answers at hand have ended. Ray sends no requests meanwhile.
 
         Raises:
             EdgeLLMError: it cannot be had, or does not pass the gate; Ray then takes this replica away.
         """
         config = ModelConfig.decoded(fields)
-        await asyncio.to_thread(self._close)
+        await self._drained()
         try:
             self._app, self._preview = await asyncio.to_thread(self._opened, config)
         except Exception as error:
@@ -138,6 +139,14 @@ class Box:
             node=node.name(),
         )
         return app, preview
+
+    async def _drained(self) -> None:
+        """Close the model behind the answers at hand, or after DRAIN_S."""
+        closing = asyncio.create_task(asyncio.to_thread(self._close, drain=True))
+        await asyncio.wait({closing}, timeout=DRAIN_S)
+        if not closing.done():
+            await asyncio.to_thread(self._close)
+        await closing
 
     def _close(self, *, drain: bool = False) -> None:
         if self._app is not None:

@@ -13,6 +13,7 @@ from msgspec import Struct
 from edgellm.errors import RuntimeFailure
 from edgellm.types.options import LaunchOptions
 from edgellm_ray import front
+from edgellm_ray.box import DRAIN_S
 from edgellm_ray.config import ModelConfig, ServiceConfig
 from edgellm_ray.node import BOX
 from edgellm_ray.ray_library import APP
@@ -21,7 +22,6 @@ from edgellm_ray.scaling import DOWNSCALE_S, Replicas
 NAME = "box"
 HEALTH_PERIOD_S = 2.0
 HEALTH_TIMEOUT_S = 15.0  # a box that swaps is slow, not dead
-DRAIN_S = 60.0  # how long running answers may go on when a replica leaves
 STATS_PERIOD_S = 2.0  # how often the router hears how fast a replica is
 MOST_QUEUED = 64
 RETRY_AFTER_S = 2

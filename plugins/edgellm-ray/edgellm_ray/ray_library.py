@@ -15,6 +15,8 @@ NAMESPACE = "edgellm"
 APP = "edgellm"
 # Ray would otherwise tell its makers who uses it, and retitle nothing of that can be undone on a box without network.
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
+# Ray's proxy is started again after three failed looks at it, 10 s apart: all streams would wait for half a minute.
+_WATCHFUL = {"RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1"}
 
 
 def require() -> None:
@@ -25,7 +27,7 @@ def require() -> None:
     """
     if importlib.util.find_spec("ray") is None:
         raise BackendUnavailable("Ray is not installed", hint="pip install 'edgellm-ray[ray]', or make setup-ray")
-    for name, value in (_QUIET | token_environment()).items():
+    for name, value in (_QUIET | _WATCHFUL | token_environment()).items():
         os.environ.setdefault(name, value)
 
 
