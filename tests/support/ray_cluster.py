@@ -28,6 +28,8 @@ from support.waiting import wait_until
 # Three boxes of all tests, told to be other machines.
 PROFILES = {"small": "raspberry-pi-4-4gb", "middle": "raspberry-pi-5-8gb", "large": "intel-n100-16gb"}
 
+DRAIN_S = 20.0  # Ray waits as long for a replica whose node is gone
+
 
 def free_port() -> int:
     with socket.socket() as listening:
@@ -131,6 +133,7 @@ class Boxes:
             queue=queue,
             ongoing=ongoing,
             downscale_s=downscale_s,
+            drain_s=DRAIN_S,
         )
         deployment.deploy(wanted, port=self.proxy_port, tell=self.told.append)
         if replicas == "boxes":
