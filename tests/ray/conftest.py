@@ -43,10 +43,6 @@ def cluster(cluster_home: Path) -> Iterator[Boxes]:
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(("RAY_", "EDGELLM_"))]:
             patch.delenv(name)
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        # Where Ray notes the newest cluster, which it takes for granted: /tmp/ray, where nothing else is said.
-        patch.setenv("RAY_TMPDIR", folder)
-        (Path(folder) / "ray").mkdir()
         patch.setenv("EDGELLM_HOME", str(cluster_home))
         made = Boxes(folder, cluster_home, KEY)
         try:

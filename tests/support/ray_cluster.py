@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import socket
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -81,6 +82,9 @@ class Boxes:
         self._variables: dict[str, dict[str, str]] = {}  # of every node that ever was
         self.told: list[str] = []  # by Ray, of deployments
         ray_library.require()
+        # Where Ray notes the newest cluster, which it takes for granted: /tmp/ray, where nothing else is said.
+        os.environ["RAY_TMPDIR"] = folder
+        (Path(folder) / "ray").mkdir()
         # As `edgellm cluster up` has it.
         without = {"include_dashboard": False, "no_monitor": True, "include_log_monitor": False}
         head = {"num_cpus": 0, "temp_dir": folder, **without}
