@@ -47,11 +47,11 @@ def _ports() -> dict[str, int]:
     return {name: free_port() for name in _PORTS}
 
 
-def _start_processes(node: Node, start: Callable[[Node], None] = Node.start_ray_processes) -> None:
+def _start_processes(started: Node, start: Callable[[Node], None] = Node.start_ray_processes) -> None:
     """Ray does not tell the raylet the port of its dashboard's agent, also where it is given."""
-    port = node.dashboard_agent_listen_port
-    persist_port(node.get_session_dir_path(), node.node_id, DASHBOARD_AGENT_LISTEN_PORT_NAME, port)
-    start(node)
+    port = started.dashboard_agent_listen_port
+    persist_port(started.get_session_dir_path(), started.node_id, DASHBOARD_AGENT_LISTEN_PORT_NAME, port)
+    start(started)
 
 
 Node.start_ray_processes = _start_processes
