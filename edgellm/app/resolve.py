@@ -39,6 +39,7 @@ from edgellm.types.model import Artifact, ModelCard, ModelFile
 
 # Long enough for a slow link's first answer, short enough that a dead network is not mistaken for a hang.
 REACH_TIMEOUT_S = 5.0
+MAX_NAME = 4096  # characters: a path that is longer is none of Linux's
 SUFFIXES = (".gguf", ".onnx", ".safetensors")
 NOT_PUBLISHED = "none: no published file of it is known"  # source of a file that is predicted from the shape alone
 
@@ -87,8 +88,12 @@ def refer(text: str, cards: Sequence[ModelCard]) -> Reference:
     So the id wins, and `./name` names the file.
 
     Raises:
-        SourceError: an address with a user name or a password, before anything says or stores it.
+        UsageError: it is longer than any name. SourceError: an address with a user name or a password, before anything
+        says or stores it.
     """
+    if len(text) > MAX_NAME:
+        told = f"a model's name has at most {MAX_NAME:,} characters, and this one has {len(text):,}: {text[:60]}..."
+        raise UsageError(told, hint="name a model, a file or an address", param="model")
     scheme = scheme_of(text)
     if scheme == "file":
         return Reference(ReferenceKind.FILE, str(LocalFile.path_of(text)))

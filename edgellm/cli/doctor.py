@@ -177,7 +177,6 @@ def examine_backends(report: Report, machine: Machine) -> None:
     from edgellm.contract.manager import plugins
     from edgellm.selection.backend_facts import offload_facts
 
-    able: list[str] = []
     offloads: list[Offload] = []
     every = tuple(plugins().backends().values())
     for name, backend in plugins().backends().items():
@@ -193,8 +192,6 @@ def examine_backends(report: Report, machine: Machine) -> None:
             report.note(f"backend {name}: {problem}", "install what it names; until then plans go without it")
         row = {"name": name, "can_run": reasons == [], "reasons": reasons, "about": about, "devices": devices}
         report.backends.append(row)
-        if reasons == [] and name != "echo":
-            able.append(name)
         advice = attempt(report, "advice", lambda backend=backend: advise(backend, machine)) or []  # type: ignore[misc]
         fixes = {row.text: row.fix for row in advice}
         faults = {row.error for row in plugins().rows()}  # told as the plugin's
@@ -202,6 +199,7 @@ def examine_backends(report: Report, machine: Machine) -> None:
             report.problem(f"backend {name} cannot run here: {reason}", fixes.pop(reason, "") or again(name))
         for text, fix in fixes.items():
             report.note(f"backend {name}: {text}", fix)
+    able = [row["name"] for row in report.backends if row["can_run"] and row["name"] != "echo"]
     if able:
         report.used = f"{', '.join(able)} on {counted(machine.compute_threads, 'thread')}, "
         report.used += f"with {show_memory(machine.memory_budget_bytes)} for models"

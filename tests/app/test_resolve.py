@@ -68,6 +68,13 @@ def test_an_address_with_a_password_is_not_repeated(typed: str) -> None:
     assert "s3cret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("typed", ["hf.co/" + "a/" * 10000, "x" * 5000])
+def test_a_name_longer_than_any_is_refused_and_not_repeated(typed: str) -> None:
+    with refuses(UsageError, param="model") as caught:
+        refer(typed, ROWS)
+    assert len(str(caught.value)) < 300
+
+
 def test_a_plan_says_what_a_name_was_taken_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     gguf_writer.model(context_length=8192).write(tmp_path / "House-Model.Q8_0.gguf")
     monkeypatch.setenv("EDGELLM_MODELS_DIR", str(tmp_path))
