@@ -6,6 +6,7 @@ cache_dir()/modelpack/<hash of the manifest>/<name>    links to the layout's blo
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 
 from edgellm import settings
@@ -64,5 +65,6 @@ def _checked(layout: Layout, file: PackedFile) -> Path:
 def _link(path: Path, blob: Path) -> None:
     if path.is_symlink() and os.readlink(path) == str(blob):
         return
-    path.unlink(missing_ok=True)
-    os.symlink(blob, path)
+    part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")  # others may link the same at this moment
+    os.symlink(blob, part)
+    os.replace(part, path)

@@ -84,6 +84,23 @@ def test_it_comes_out_again(toy, own_home, tmp_path):
         assert path.resolve().is_relative_to(tmp_path / "x")  # not copied
 
 
+def test_two_may_open_it_at_once(toy, own_home, tmp_path, monkeypatch):
+    invoke("model", toy, "-o", tmp_path / "x")
+    symlink = os.symlink
+
+    def after_another(target: Path, path: Path) -> None:
+        monkeypatch.setattr(os, "symlink", symlink)
+        assert unpacked(tmp_path / "x") is not None
+        symlink(target, path)
+
+    monkeypatch.setattr(os, "symlink", after_another)
+    path = unpacked(tmp_path / "x")
+
+    assert path is not None
+    assert path.read_bytes() == toy.read_bytes()
+    assert [one.name for one in path.parent.iterdir()] == [toy.name]
+
+
 def test_commands_take_the_folder(toy, own_home, tmp_path):
     invoke("model", toy, "-o", tmp_path / "x")
     of_file, of_layout = (
