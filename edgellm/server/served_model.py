@@ -33,8 +33,8 @@ from edgellm.types.request import EmbeddingRequest, GenerationRequest, RerankReq
 MadeT = TypeVar("MadeT")
 READING_PLACES = 2  # requests of one client that are read at a time: a template and counts for cuts may take a second
 # Requests for vectors that the model has at a time: enough to fill its batches, and few enough that the next client's
-# is soon among them.
-EMBEDDING_PLACES = 8
+# is soon among them. Each holds its place until all its vectors are there, so no client has them all.
+EMBEDDING_PLACES = 16
 # Texts that are made tokens, or tokens texts, at a time. Each takes some 20 times the bytes of its body, so only few of
 # the bodies that may wait; and more than one, so that a short text need not wait for a long one.
 TOKEN_PLACES = 2
@@ -64,7 +64,7 @@ class ServedModel:
         self._reading_large = asyncio.Lock()
         self._reading: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # by client
         self._turns = Turns(llm.plan.settings.n_slots)
-        self._embedding_turns = Turns(EMBEDDING_PLACES)
+        self._embedding_turns = Turns(EMBEDDING_PLACES, keeps_room=True)
         self._token_turns = Turns(TOKEN_PLACES)
         self.activity = Activity(llm.plan.settings.n_slots)
 

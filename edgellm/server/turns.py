@@ -5,7 +5,7 @@ take turns, and one that sends twenty requests delays another by few of them.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -18,9 +18,15 @@ MAX_WAITING = 1024
 class Turns:
     """For one event loop."""
 
-    def __init__(self, places: int) -> None:
-        """`places`: requests that the model may have and has not begun to answer."""
+    def __init__(self, places: int, *, keeps_room: bool = False) -> None:
+        """`places`: requests that the model may have and has not begun to answer.
+
+        `keeps_room`: a client takes another place only while more are free than it has: of 16 the first takes eight at
+        most, the next four. Places that are held for minutes are so never all one client's.
+        """
         self._free = places
+        self._keeps_room = keeps_room
+        self._held = Counter[str]()  # places, by client
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}  # by client; the one whose turn is next comes first
 
     @property
@@ -36,14 +42,28 @@ class Turns:
             TooManyRequests: MAX_WAITING requests wait already, and this client has most of them, or another came that
                 has fewer.
         """
-        if self._free:
-            self._free -= 1
+        if self._may(client):
+            self._take(client)
         else:
             await self._wait(client)
         try:
             yield
         finally:
-            self._pass_on()
+            self._give_back(client)
+
+    def _may(self, client: str) -> bool:
+        return self._free > (self._held[client] if self._keeps_room else 0)
+
+    def _take(self, client: str) -> None:
+        self._free -= 1
+        self._held[client] += 1
+
+    def _give_back(self, client: str) -> None:
+        self._free += 1
+        self._held[client] -= 1
+        if not self._held[client]:
+            del self._held[client]
+        self._pass_on()
 
     async def _wait(self, client: str) -> None:
         if self.n_waiting >= MAX_WAITING:
@@ -56,7 +76,7 @@ class Turns:
             if place in self._waiting.get(client, ()):
                 self._remove(client, place)
             elif not place.cancelled() and place.exception() is None:
-                self._pass_on()  # it was given just before
+                self._give_back(client)  # it was given just before
             raise
 
     def _make_room(self, client: str) -> None:
@@ -76,14 +96,12 @@ class Turns:
             del self._waiting[client]
 
     def _pass_on(self) -> None:
-        """Give a place that became free to the client whose turn it is."""
-        while self._waiting:
-            client = next(iter(self._waiting))
+        """Give places that are free to the clients whose turn it is."""
+        while (client := next(filter(self._may, self._waiting), None)) is not None:
             own = self._waiting.pop(client)
             place = own.popleft()
             if own:
                 self._waiting[client] = own
             if not place.done():
+                self._take(client)
                 place.set_result(None)
-                return
-        self._free += 1

@@ -22,8 +22,8 @@ from edgellm.server.turns import Turns
 class Queue:
     """Requests that wait for turns, in the order in which they got theirs."""
 
-    def __init__(self, places: int = 1) -> None:
-        self.turns = Turns(places)
+    def __init__(self, places: int = 1, *, keeps_room: bool = False) -> None:
+        self.turns = Turns(places, keeps_room=keeps_room)
         self.served: list[str] = []
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.ends: dict[str, asyncio.Event] = {}
@@ -64,6 +64,17 @@ async def test_one_of_each_client_in_turn() -> None:
     await queue.end_all()
 
     assert queue.served == ["a1", "a2", "b1", "c1", "a3", "b2", "a4"]
+
+
+async def test_a_client_leaves_places_to_others() -> None:
+    queue = Queue(places=8, keeps_room=True)
+    await queue.ask(*(f"a{i}" for i in range(6)), *(f"b{i}" for i in range(4)), "c0", "c1", "d0", "e0")
+    assert queue.served == ["a0", "a1", "a2", "a3", "b0", "b1", "c0", "d0"]
+
+    await queue.end("a0")
+    assert queue.served[8:] == ["e0"]
+    await queue.end_all()
+    assert len(queue.served) == 14
 
 
 async def test_as_many_at_once_as_there_are_places() -> None:
