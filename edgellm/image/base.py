@@ -27,6 +27,7 @@ _ELF_MACHINES = {62: "x86_64", 183: "aarch64"}
 _PYTHON = re.compile(r"(?:.*/)?python(3\.\d{1,2})")
 _GLIBC = re.compile(rb"GNU C Library [^\n]{0,200} version (2\.\d{1,2})")
 _MAX_LINKS = 40
+_MAX_PATH = 1024  # characters, with what links put in: no root has longer ones
 _MAX_READ = 64 * 1024**2
 _PIECE = 1024**2
 
@@ -125,6 +126,8 @@ class _Root:
     def resolve(self, path: str) -> str:
         """Where a path leads, in the root."""
         for _ in range(_MAX_LINKS):
+            if len(path) > _MAX_PATH:
+                break
             parts = path.split("/")
             for n in range(1, len(parts) + 1):
                 member = self.members.get("/".join(parts[:n]))

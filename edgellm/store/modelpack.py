@@ -29,8 +29,7 @@ def unpacked(path: Path) -> Path | None:
         return None
     folder, tag = named
     layout = Layout(folder)
-    rows = tuple(row for row in layout.index().manifests if _is_model(layout, row))
-    row = one_tagged(folder, rows, tag, "model")
+    row = one_tagged(folder, _models(layout), tag, "model")
     files = packed_files(layout.manifest(row))
     blobs = {file.name: _checked(layout, file) for file in files}
     place = settings.current().cache_dir / "modelpack" / row.sha256[:32]
@@ -45,8 +44,12 @@ def unpacked(path: Path) -> Path | None:
     return place / files[0].name if is_gguf else place
 
 
-def _is_model(layout: Layout, row: Descriptor) -> bool:
-    return row.media_type == MANIFEST_TYPE and is_modelpack(layout.manifest(row))
+def _models(layout: Layout) -> tuple[Descriptor, ...]:
+    """Rows of the index that are models. Each manifest is read once, however many rows name it."""
+    rows = [row for row in layout.index().manifests if row.media_type == MANIFEST_TYPE]
+    by_hash = {row.sha256: row for row in rows}
+    are_models = {sha256: is_modelpack(layout.manifest(row)) for sha256, row in by_hash.items()}
+    return tuple(row for row in rows if are_models[row.sha256])
 
 
 def _checked(layout: Layout, file: PackedFile) -> Path:

@@ -101,6 +101,24 @@ def test_two_may_open_it_at_once(toy, own_home, tmp_path, monkeypatch):
     assert [one.name for one in path.parent.iterdir()] == [toy.name]
 
 
+def test_a_manifest_that_many_rows_name_is_read_once(own_home, tmp_path, monkeypatch):
+    folder = packed(tmp_path / "x", GOOD)
+    index = json.loads((folder / "index.json").read_bytes())
+    index["manifests"] *= 100
+    (folder / "index.json").write_text(json.dumps(index))
+    n_read, read = 0, Layout.manifest
+
+    def counted(self: Layout, row: Descriptor) -> ImageManifest:
+        nonlocal n_read
+        n_read += 1
+        return read(self, row)
+
+    monkeypatch.setattr(Layout, "manifest", counted)
+    with refuses(UsageError, param="model"):
+        unpacked(folder)
+    assert n_read == 1
+
+
 def test_commands_take_the_folder(toy, own_home, tmp_path):
     invoke("model", toy, "-o", tmp_path / "x")
     of_file, of_layout = (
