@@ -60,7 +60,8 @@ def test_huge_pages_are_obtained_where_the_kernel_gives_them() -> None:
     if bandwidth._page_policy() not in ("always", "madvise"):
         pytest.skip("this kernel gives no transparent huge pages")
 
-    assert "2 MiB pages" in bandwidth.measure(1, 32 * MIB, seconds=0.01).basis
+    # Not at each try where other programs have torn the memory to pieces.
+    assert any("2 MiB pages" in bandwidth.measure(1, 32 * MIB, seconds=0.01).basis for _ in range(20))
 
 
 @pytest.mark.usefixtures("quick")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 
@@ -80,8 +81,10 @@ def models(own_home, monkeypatch):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    """For servers that never answer: a tenth of a second is enough to know."""
+    """For servers that never answer: a tenth of a second is enough to know. Returns what ends it, for those that do."""
+    usual = http.TIMEOUT_S
     monkeypatch.setattr(http, "TIMEOUT_S", 0.1)
+    return functools.partial(monkeypatch.setattr, http, "TIMEOUT_S", usual)
 
 
 NAME = "o/r/m-Q8_0.gguf"

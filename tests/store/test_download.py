@@ -46,6 +46,7 @@ def test_it_goes_on_where_it_stopped(source, models, model_bytes, own_home, impa
     assert have == len(model_bytes) // 2 + 1
     before = len(models.seen)
     models.mode = "well"
+    impatient()
 
     artifact = fetch(source, model_bytes)
 
@@ -65,6 +66,7 @@ def test_what_was_begun_of_another_file_is_not_gone_on_with(models, model_bytes,
         fetch(uri, model_bytes, sha256=None)
     models.files["o/r/m.gguf"] = other
     models.mode = "well"
+    impatient()
 
     artifact = fetch(uri, other, sha256=None)
 
