@@ -19,10 +19,12 @@ from edgellm import settings
 from edgellm.contract.confine import confine
 from edgellm.contract.manager import plugins
 from edgellm.contract.parent import pipes
+from edgellm.contract.streams import STDERR
 from edgellm.errors import BackendUnavailable, option, speak_in_flags
 from edgellm.runtime import logs, wire
 from edgellm.runtime.adapter_shelf import open_with_adapters
 from edgellm.runtime.engine_error import close_engine, engine_error
+from edgellm.runtime.line_writer import writer
 from edgellm.runtime.loop import Loop
 from edgellm.runtime.mailbox import Mailbox
 from edgellm.store.holders import hold
@@ -42,9 +44,16 @@ def main() -> None:
     environment = settings.current()
     logs.set_up(environment.log_level, environment.line_format)
     _offer_to_oom_killer()
-    launch = _read(down)
-    if not isinstance(launch, wire.Launch):
-        return
+    try:
+        launch = _read(down)
+        if isinstance(launch, wire.Launch):
+            _serve(launch, up, down)
+    finally:
+        # Before `up` is closed: the parent answers that with the end of `down`, and this process leaves at once.
+        writer(STDERR).flush()
+
+
+def _serve(launch: wire.Launch, up: IO[bytes], down: IO[bytes]) -> None:
     speak_in_flags(launch.in_flags)
 
     def emit(messages: list[wire.Up]) -> None:

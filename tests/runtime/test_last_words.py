@@ -1,0 +1,67 @@
+"""What a worker logs before it ends reaches whoever reads its log, however slowly."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from pathlib import Path
+
+from support import fake_plugins
+from support.full_pipe import full_pipe
+from support.waiting import PATIENCE_S
+
+from edgellm.runtime import wire, worker_process
+from edgellm.types.model import Artifact
+from edgellm.types.plan import LaunchPlan, Settings
+
+ROTTEN = """
+from edgellm.builtin.echo import EchoBackend
+from edgellm.contract.hookspecs import hookimpl
+
+class Rotten(EchoBackend):
+    name, formats = "rotten", frozenset({"rotten"})
+    def open(self, plan):
+        raise RuntimeError("weights are rotten")
+
+@hookimpl
+def register_backends(register):
+    register(Rotten())
+"""
+SLOW_S = 0.1  # far less than a worker waits at its end
+
+
+def test_a_worker_that_ends_waits_for_who_reads_its_log(tmp_path: Path) -> None:
+    """Its parent answers the end of one pipe with the end of the other, which ends the worker at once."""
+    fake_plugins.install(tmp_path, "rotten", ROTTEN)
+    plan = LaunchPlan("rotten", Artifact("rotten", (), "rotten"), Settings(n_ctx=256, n_slots=1))
+    reading, writing = full_pipe()
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "EDGELLM_LOG": "DEBUG"}
+    worker = subprocess.Popen(
+        worker_process.COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=writing, env=environment
+    )
+    os.close(writing)
+    assert worker.stdin
+    assert worker.stdout
+    log: list[bytes] = []
+    ended = threading.Event()
+
+    def read_log() -> None:
+        ended.wait(SLOW_S)
+        with open(reading, "rb") as pipe:
+            log.append(pipe.read())
+
+    with worker:
+        worker.stdin.write(wire.encode(wire.Launch(plan)))
+        worker.stdin.flush()
+        assert wire.read_frame(worker.stdout)
+        reader = threading.Thread(target=read_log)
+        reader.start()
+        assert wire.read_frame(worker.stdout) is None
+        worker.stdin.close()
+        worker.wait(PATIENCE_S)
+        ended.set()
+        reader.join()
+
+    assert b"weights are rotten" in log[0]
+    assert b"Traceback" in log[0]
