@@ -139,7 +139,7 @@ class ServedModel:
 
     async def _in_turn(self, client: str, generation: GenerationRequest) -> EventLists:
         async with aclosing(self.llm.aevents(generation)) as event_lists, AsyncExitStack() as turn:
-            await turn.enter_async_context(self._turns.turn(client))
+            await turn.enter_async_context(self._turns.turn(client, generation.n))
             with self.activity.generation(generation.n):
                 async for events in event_lists:
                     await turn.aclose()  # the place is for requests whose answer has not begun

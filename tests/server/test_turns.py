@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import httpx
@@ -29,7 +29,7 @@ class Queue:
         self.ends: dict[str, asyncio.Event] = {}
 
     async def ask(self, *names: str) -> None:
-        """`names`: client and number, as "a1"."""
+        """`names`: client and number, as "a1", and the places that it takes where it is not one, as "a1x4"."""
         for name in names:
             self.begin(name)
             await settle()
@@ -39,7 +39,7 @@ class Queue:
         self.tasks[name] = asyncio.create_task(self._hold(name))
 
     async def _hold(self, name: str) -> None:
-        async with self.turns.turn(name[0]):
+        async with self.turns.turn(name[0], int(name.partition("x")[2] or 1)):
             self.served.append(name)
             await self.ends[name].wait()
 
@@ -64,6 +64,32 @@ async def test_one_of_each_client_in_turn() -> None:
     await queue.end_all()
 
     assert queue.served == ["a1", "a2", "b1", "c1", "a3", "b2", "a4"]
+
+
+async def test_several_answers_take_as_many_places() -> None:
+    queue = Queue(places=4)
+    await queue.ask("a1x4", "a2x4", "b1", "a3", "c1", "b2")
+    assert queue.served == ["a1x4"]
+
+    await queue.end("a1x4")
+    assert queue.served[1:] == ["a2x4"]
+    await queue.end("a2x4")
+    assert queue.served[2:] == ["b1", "c1", "a3", "b2"]
+    await queue.end_all()
+    assert queue.turns.n_waiting == 0
+
+
+async def test_one_free_place_is_enough_to_begin() -> None:
+    queue = Queue(places=4)
+    await queue.ask("a1", "b1x3", "c1x4", "d1")
+    assert queue.served == ["a1", "b1x3"]
+
+    await queue.end("a1")
+    assert queue.served[2:] == ["c1x4"]
+    await queue.end("b1x3")
+    assert queue.served[3:] == []
+    await queue.end("c1x4")
+    assert queue.served[3:] == ["d1"]
 
 
 async def test_a_client_leaves_places_to_others() -> None:
@@ -174,9 +200,9 @@ def test_another_address_waits_for_few_requests_of_one_that_sends_many(
 
     class Watched(Turns):
         @asynccontextmanager
-        async def turn(self, client: str) -> AsyncIterator[None]:
+        async def turn(self, client: str, n_places: int = 1) -> AsyncIterator[None]:
             asked.append(client)
-            async with super().turn(client):
+            async with super().turn(client, n_places):
                 served.append(client)
                 yield
 
@@ -204,6 +230,22 @@ def test_another_address_waits_for_few_requests_of_one_that_sends_many(
     assert served.index("127.0.0.2") < 20
 
 
+def test_a_request_for_several_answers_takes_a_place_for_each(serve: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    places: list[int] = []
+
+    class Watched(Turns):
+        def turn(self, client: str, n_places: int = 1) -> AbstractAsyncContextManager[None]:
+            places.append(n_places)
+            return super().turn(client, n_places)
+
+    monkeypatch.setattr(served_model, "Turns", Watched)
+    live = serve(slots=2)
+
+    httpx.post(f"{live.url}/v1/completions", json={"prompt": "hello", "n": 2}, timeout=PATIENCE_S)
+
+    assert places == [2]
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [
@@ -224,9 +266,9 @@ def test_few_texts_are_made_tokens_at_a_time(
 
     class Watched(Turns):
         @asynccontextmanager
-        async def turn(self, client: str) -> AsyncIterator[None]:
+        async def turn(self, client: str, n_places: int = 1) -> AsyncIterator[None]:
             asked.append(client)
-            async with super().turn(client):
+            async with super().turn(client, n_places):
                 begun.append(client)
                 yield
 
