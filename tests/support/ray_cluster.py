@@ -13,14 +13,12 @@ from typing import Any
 import httpx
 import psutil
 import ray
-from edgellm_ray import deployment, front, node, ray_library, scaling
+from edgellm_ray import deployment, front, lean, node, ray_library, scaling
 from edgellm_ray.board import Row
 from edgellm_ray.config import ModelConfig, ServiceConfig
 from edgellm_ray.ray_library import NAMESPACE
 from edgellm_ray.scaling import Replicas
 from ray import serve
-from ray._private.node import Node
-from ray._raylet import DASHBOARD_AGENT_LISTEN_PORT_NAME, persist_port
 from ray.cluster_utils import Cluster
 
 from edgellm.types.options import LaunchOptions
@@ -36,25 +34,6 @@ def free_port() -> int:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         return int(listening.getsockname()[1])
-
-
-# Of processes beside a raylet. It waits 15 s for those that choose one themselves, then dies: too little on a busy
-# machine.
-_PORTS = ("metrics_agent_port", "metrics_export_port", "dashboard_agent_listen_port", "runtime_env_agent_port")
-
-
-def _ports() -> dict[str, int]:
-    return {name: free_port() for name in _PORTS}
-
-
-def _start_processes(started: Node, start: Callable[[Node], None] = Node.start_ray_processes) -> None:
-    """Ray does not tell the raylet the port of its dashboard's agent, also where it is given."""
-    port = started.dashboard_agent_listen_port
-    persist_port(started.get_session_dir_path(), started.node_id, DASHBOARD_AGENT_LISTEN_PORT_NAME, port)
-    start(started)
-
-
-Node.start_ray_processes = _start_processes
 
 
 def _patiently(start: Callable[[], Any]) -> Any:
@@ -88,7 +67,8 @@ class Boxes:
         # As `edgellm cluster up` has it.
         without = {"include_dashboard": False, "no_monitor": True, "include_log_monitor": False}
         head = {"num_cpus": 0, "temp_dir": folder, **without}
-        self._cluster = _patiently(lambda: Cluster(initialize_head=True, head_node_args={**head, **_ports()}))
+        lean.lighten()
+        self._cluster = _patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
         ray.init(address=self._cluster.address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
         upstream = f"http://127.0.0.1:{self.proxy_port}"
         front.start(front.FrontConfig(host="127.0.0.1", port=self.port, upstream=upstream, api_key=key))
@@ -103,7 +83,7 @@ class Boxes:
             self._variables[name] = variables
             own = {"EDGELLM_HOME": str(self.home), node.NAME_VARIABLE: name, **variables}
             fixed = {"num_cpus": 0, "resources": {node.BOX: 1}, "temp_dir": self.folder, "env_vars": own}
-            self.nodes[name] = _patiently(lambda fixed=fixed: self._cluster.add_node(**fixed, **_ports()))
+            self.nodes[name] = _patiently(lambda fixed=fixed: self._cluster.add_node(**fixed))
 
     def kill(self, name: str) -> None:
         """As if its plug were pulled."""
@@ -191,6 +171,14 @@ def process_titled(title: str) -> psutil.Process:
 
 
 def _processes_titled(title: str) -> list[psutil.Process]:
-    """Ray adds the method that runs now."""
-    running = psutil.process_iter(["cmdline"])
-    return [process for process in running if (process.info["cmdline"] or [""])[0].startswith(title)]
+    """Of this process's cluster: others may run beside. Ray adds the method that runs now."""
+    running = psutil.Process().children(recursive=True)
+    return [process for process in running if (_command(process) or [""])[0].startswith(title)]
+
+
+def _command(process: psutil.Process) -> list[str]:
+    """Empty where it ended meanwhile."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []

@@ -115,10 +115,10 @@ def _start(arguments: list[str]) -> None:
     ray_library.require()
     # Zero processors, so that Ray keeps no idle workers ready: a replica takes a box, not a processor.
     fixed = {"--num-cpus": "0", "--object-store-memory": str(_STORE_BYTES), "--temp-dir": str(folder())}
-    fixed |= {"--resources": json.dumps(node.resources()), "--dashboard-agent-listen-port": "0"}
+    fixed |= {"--resources": json.dumps(node.resources())}
     fixed |= {"--include-log-monitor": "false"}  # nobody is told of other processes' lines; the files stay
     fixed |= {"--min-worker-port": "0", "--max-worker-port": "0"}  # any, so that none is that of the head
-    command = [sys.executable, "-P", "-m", "ray.scripts.scripts", "start", "--disable-usage-stats", *arguments]
+    command = [sys.executable, "-P", "-m", "edgellm_ray.lean", "start", "--disable-usage-stats", *arguments]
     command += [part for pair in fixed.items() for part in pair]
     try:
         done = subprocess.run(
