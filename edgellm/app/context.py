@@ -16,13 +16,14 @@ from edgellm.catalog import lookup
 from edgellm.catalog.recognize import joined
 from edgellm.contract.manager import plugins
 from edgellm.estimate import quants
-from edgellm.history import fingerprint, run_log
+from edgellm.history import calibrations, fingerprint, run_log
 from edgellm.history.corrections import Corrections, RunKey
 from edgellm.selection.backend_facts import BackendFacts, assumed_facts, backend_facts
 from edgellm.selection.context import SelectionContext
 from edgellm.selection.rule_result import Rule
 from edgellm.store import local
 from edgellm.store.library import Library
+from edgellm.types.calibration import Calibration
 from edgellm.types.machine import Machine
 from edgellm.types.model import ModelCard, ModelFile
 from edgellm.types.options import SelectionOptions
@@ -60,10 +61,12 @@ def here(models_file: Path | None = None) -> SelectionContext:
     )
 
 
-def of_machine(machine: Machine, cards: Iterable[ModelCard]) -> SelectionContext:
+def of_machine(
+    machine: Machine, cards: Iterable[ModelCard], measured: Mapping[str, Calibration] | None = None
+) -> SelectionContext:
     """Another machine, which a profile describes: installed backends are assumed to run there, built for its GPUs, and
-    nothing is stored."""
-    backends = assumed_facts(plugins().backends().values(), machine)
+    nothing is stored. `measured`: rates of its backends that the profile states."""
+    backends = assumed_facts(plugins().backends().values(), machine, measured)
     return SelectionContext(machine, backends, tuple(cards), rules=rules(), gpus=gpus_of(machine), is_here=False)
 
 
@@ -75,9 +78,20 @@ def of(profile: str | None, *, models_file: Path | None = None) -> SelectionCont
     """
     if profile is None:
         return here(models_file)
+    machine, measured = described(profile)
+    return of_machine(machine, cards(models_file, here=False), measured)
+
+
+def described(profile: str) -> tuple[Machine, dict[str, Calibration]]:
+    """The machine that a profile describes, and what was measured there.
+
+    Raises:
+        UnknownProfile. UsageError: it is malformed.
+    """
     from edgellm.hardware import profiles
 
-    return of_machine(profiles.load(profile), cards(models_file, here=False))
+    whole = profiles.load_whole(profile)
+    return whole.machine, calibrations.read(whole.calibrations, profile)
 
 
 def request_for(context: SelectionContext, options: SelectionOptions, *, usual_task: Task = "chat") -> SelectionRequest:

@@ -17,6 +17,7 @@ from edgellm.hardware import profiles
 from edgellm.selection.context import SelectionContext
 from edgellm.selection.fleet import Site
 from edgellm.tables import Place
+from edgellm.types.calibration import Calibration
 from edgellm.types.machine import Machine
 from edgellm.types.model import ModelCard
 from edgellm.types.options import SelectionOptions
@@ -116,24 +117,25 @@ def sites(fleet: Fleet, models_file: Path | None = None) -> list[Site]:
     def context(profile: str | None) -> SelectionContext:
         if profile is None:
             return app_context.here(models_file)
-        return app_context.of_machine(machines[profile], published())
+        machine, measured = machines[profile]
+        return app_context.of_machine(machine, published(), measured)
 
     @cache
     def published() -> list[ModelCard]:
         return app_context.cards(models_file, here=False)
 
-    machines: dict[str, Machine] = {}
+    machines: dict[str, tuple[Machine, dict[str, Calibration]]] = {}
     for box in fleet.boxes:
         if not box.is_here and box.profile not in machines:
-            machines[box.profile] = _machine(box)
+            machines[box.profile] = _described(box)
     return [
         Site(box.name, box.count, context(None if box.is_here else box.profile), box.request) for box in fleet.boxes
     ]
 
 
-def _machine(box: Box) -> Machine:
+def _described(box: Box) -> tuple[Machine, dict[str, Calibration]]:
     try:
-        return profiles.load(box.profile)
+        return app_context.described(box.profile)
     except UsageError as error:
         raise UsageError(
             f"{box.place.path}: {box.place.row}: profile: {error.message}", hint=error.hint, param="profile"

@@ -26,30 +26,35 @@ for argument in "$@"; do
 done
 
 arch=$(uname -m)
-command -v python3 >/dev/null || refuse "there is no python3 on this machine"
 # -I: what lies in the current folder, somebody else's perhaps, is not run.
-python=$(python3 -I -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-python3 -I -c 'import ensurepip, venv' 2>/dev/null || refuse "this Python makes no virtual environments: install python3-venv"
-glibc=$(getconf GNU_LIBC_VERSION 2>/dev/null | sed -n 's/^glibc 2\.//p')
+python=$(python3 -I -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true)
+# Not every system has getconf. Both say it last in their first line.
+glibc=$( { getconf GNU_LIBC_VERSION || ldd --version; } 2>/dev/null | sed -n '1s/.* 2\.\([0-9]\{1,\}\)$/\1/p')
 memory=$(sed -n 's/^MemTotal: *\([0-9]*\) kB$/\1/p' /proc/meminfo)
 place=$root
 while [ ! -d "$place" ]; do place=$(dirname "$place"); done
-free=$(df -Pk "$place" | awk 'NR == 2 { print $4 }')
+free=$(df -Pk "$place" | { read -r _; read -r _ _ _ available _; echo "$available"; })
 
 fits=
 why=
-while read -r name its_arch its_python its_glibc its_memory its_room; do
+while read -r name its_arch its_python its_glibc its_memory its_room its_archive its_program; do
     if [ "$its_arch" != "$arch" ]; then why="$why; $name is for $its_arch, this is $arch"
-    elif [ "$its_python" != "$python" ]; then why="$why; $name is for Python $its_python, this is $python"
+    elif [ "$its_archive" = - ] && [ "$its_python" != "$python" ]; then
+        why="$why; $name is for Python $its_python, this is ${python:-a machine without python3}"
     elif [ -z "$glibc" ] || [ "$glibc" -lt "$its_glibc" ]; then why="$why; $name needs glibc 2.$its_glibc, this is ${glibc:+2.}${glibc:-another library}"
     elif [ "$memory" -lt "$its_memory" ]; then why="$why; $name needs $its_memory KiB of memory, there are $memory"
     elif [ "$free" -lt "$its_room" ]; then why="$why; $name needs $its_room KiB in $place, there are $free"
-    else fits=$name
+    else
+        fits=$name
+        archive=$its_archive
+        program=$its_program
     fi
 done <<TARGETS
 @TARGETS@
 TARGETS
 [ -n "$fits" ] || refuse "the bundle is not for this machine: ${why#; }"
+[ "$archive" != - ] || python3 -I -c 'import ensurepip, venv' 2>/dev/null ||
+    refuse "this Python makes no virtual environments: install python3-venv"
 
 mkdir -p "$root" || refuse "$root cannot be made: choose a folder that can be written with --root"
 stage=$(mktemp -d "$root/.first.XXXXXX") || refuse "$root cannot be written: choose another folder with --root"
@@ -59,8 +64,15 @@ printf '#!/bin/sh\n' >"$stage/try"
 chmod +x "$stage/try"
 "$stage/try" 2>/dev/null || refuse "$root is mounted noexec: choose a folder on another file system with --root"
 
+python3=python3
+if [ "$archive" != - ]; then
+    tar -xf "$bundle" -C "$stage" "$archive"
+    mkdir "$stage/own"
+    tar -xf "$stage/$archive" -C "$stage/own" || refuse "its Python cannot be unpacked"
+    python3=$stage/own/$program
+fi
 tar -xf "$bundle" -C "$stage" wheels
-python3 -I -m venv "$stage/venv"
+"$python3" -I -m venv "$stage/venv" || refuse "no virtual environment can be made with $python3"
 PIP_CONFIG_FILE=/dev/null "$stage/venv/bin/python" -I -m pip install --no-index --no-cache-dir --disable-pip-version-check \
     --quiet --find-links "$stage/wheels" 'edgellm[bundle]'
 EDGELLM_HOME="$stage/home" "$stage/venv/bin/python" -I -m edgellm bundle install "$bundle" --root "$root" --activate "$@"

@@ -52,6 +52,14 @@ class TargetModel(Struct, frozen=True, kw_only=True):
     folder: _Text  # in the bundle
 
 
+class PackedPython(Struct, frozen=True, kw_only=True):
+    """A Python that the bundle brings."""
+
+    archive: _Text  # path of the tar in the bundle
+    program: _Text  # path of python3 in the tar
+    bytes: _Size  # unpacked
+
+
 class Target(Struct, frozen=True, kw_only=True):
     """A kind of machine that the bundle is for, and what was decided for it."""
 
@@ -67,6 +75,7 @@ class Target(Struct, frozen=True, kw_only=True):
     glibc: _Text = ""  # "2.28", the oldest that the wheels may need
     wheels: Annotated[tuple[_Text, ...], Meta(max_length=MAX_FILES)] = ()  # paths in the bundle
     requires: Annotated[tuple[_Text, ...], Meta(max_length=100)] = ()  # what pip is asked for
+    interpreter: PackedPython | None = None  # None = the machine has that Python
     golden: _Text = ""  # path in the bundle of what it must answer; "" = nothing was recorded
 
 
@@ -159,14 +168,22 @@ def _problems(manifest: Manifest) -> Iterable[str]:
             yield f"{entry.path!r} has {entry.bytes} bytes and {len(entry.pieces)} hashes of pieces"
     if manifest.expires and not _is_date(manifest.expires):
         yield f"{manifest.expires!r} is no date"
-    known = set(paths)
     for target in manifest.targets:
-        golden = (target.golden,) if target.golden else ()
-        for path in (target.profile, target.plan, *golden, *target.wheels):
-            if path not in known:
-                yield f"target {target.name!r} needs {path[:120]!r}, which is not there"
-        if target.model.folder.lower() not in folders:
-            yield f"target {target.name!r} needs {target.model.folder[:120]!r}, which is not there"
+        yield from _problems_of(target, set(paths), folders)
+
+
+def _problems_of(target: Target, paths: set[str], folders: set[str]) -> Iterable[str]:
+    needed = [target.profile, target.plan, *target.wheels]
+    needed += [target.golden] if target.golden else []
+    if target.interpreter is not None:
+        needed.append(target.interpreter.archive)
+        if problem := check_path(target.interpreter.program):
+            yield problem
+    for path in needed:
+        if path not in paths:
+            yield f"target {target.name!r} needs {path[:120]!r}, which is not there"
+    if target.model.folder.lower() not in folders:
+        yield f"target {target.name!r} needs {target.model.folder[:120]!r}, which is not there"
 
 
 def _is_date(text: str) -> bool:

@@ -4,6 +4,7 @@
       A/ B/           the slots
         bundle/       files of the bundle, its manifest among them
         home/         EDGELLM_HOME of what is served from here; measurements are those of both slots
+        python/       the bundle's Python, where it brings one
         venv/         EdgeLLM from the bundle's wheels, where it has any
         run           serves the slot; flags may follow
         slot.json     what it is; written last, so that a slot without it is not whole
@@ -31,6 +32,7 @@ from edgellm.files import locked, read_regular, write_atomic
 
 SLOTS = ("A", "B")
 CURRENT, CACHE, RECORD, FILES, HOME, VENV, RUN = "current", "cache", "slot.json", "bundle", "home", "venv", "run"
+PYTHON = "python"
 SCHEMA = 1
 _MAX_BYTES = 64 * 1024
 

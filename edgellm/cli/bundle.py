@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgellm.cli import bundle_activate, bundle_delta, bundle_install, bundle_mender, bundle_slots
-from edgellm.cli._options import gpu_layers, kv, models_dir, models_file, slots, think, threads
+from edgellm.cli.packing import bundle_options, packs
 from edgellm.cli.page import examples, say, say_json
-from edgellm.cli.words import BACKEND, MODEL, PROFILE, TASK, TOKENS, WholeNumber
+from edgellm.cli.words import PROFILE, WholeNumber
 from edgellm.units import counted, show_memory, show_size
 
 if TYPE_CHECKING:
@@ -85,25 +85,14 @@ def make_key(*, file: Path, password: bool, as_json: bool) -> None:
 )  # fmt: skip
 @click.option("--expires", default="", metavar="DATE", help="From this day on it is not installed, as 2027-01-31.")
 @click.option("--key", "key_file", type=_PATH, metavar="FILE", help="Secret key to sign it with.")
-@click.option("--wheels", multiple=True, type=_PATH, metavar="DIR", help="Folder with wheels to choose from (repeat).")
+@click.option(
+    "--with-python", "interpreters", multiple=True, type=_PATH, metavar="FILE",
+    help="A relocatable Python for machines without one, as .tar.gz (repeat: one for each processor).",
+)  # fmt: skip
 @click.option("--python", default="", metavar="3.N", help="Python of the machines (default: 3.11).")
 @click.option("--glibc", default="", metavar="2.N", help="The oldest glibc of the machines (default: 2.28).")
-@click.option("--model", default="", type=MODEL, metavar="MODEL", help="This model, instead of the best one.")
-@click.option("--adapter", "adapters", multiple=True, metavar="NAME", help="A stored adapter to go with it (repeat).")
-@click.option("--licences", multiple=True, metavar="NAMES", help="The only ones that may be in it, as MIT,Apache-2.0.")
 @click.option("--golden/--no-golden", default=True, help="Ask the model here what it must answer there (default).")
-@click.option("--task", type=TASK, help="What the model is for (default: chat).")
-@click.option("--ctx", type=TOKENS, metavar="TOKENS", help="Context per slot that it must hold, as 8192 or 32k.")
-@click.option("--min-tps", type=float, metavar="RATE", help="Slowest acceptable rate, tokens per second.")
-@click.option("--max-memory", metavar="SIZE", help="Most memory it may take, as 700MiB or 2GiB.")
-@click.option("--backend", type=BACKEND, help="Only models for this backend.")
-@slots
-@threads
-@gpu_layers
-@kv
-@think
-@models_dir
-@models_file
+@packs
 @click.option("--force", is_flag=True, help="Replace a file of that name.")
 @as_json_flag
 def create_bundle(
@@ -111,7 +100,6 @@ def create_bundle(
     machines: str,
     output: Path | None,
     key_file: Path | None,
-    models_file: Path | None,
     force: bool,
     as_json: bool,
     **options: Any,
@@ -120,22 +108,13 @@ def create_bundle(
 
     What is chosen is what `edgellm auto-select --profile` chooses with the same flags.
     """
-    from edgellm.app.bundle import asked
     from edgellm.app.bundle.create import create
     from edgellm.bundle import signature
     from edgellm.cli.progress import progress
-    from edgellm.types.options import SelectionOptions
 
-    has_golden = options.pop("golden")
-    allowed = tuple(name.strip() for names in options.pop("licences") for name in names.split(",") if name.strip())
-    names = ("name", "release", "expires", "model", "adapters", "wheels", "python", "glibc")
-    given = {name: value for name in names if (value := options.pop(name))}
-    bundle_options = asked.BundleOptions(
-        **given, golden=has_golden, licences=allowed, models_file=models_file, selection=SelectionOptions.of(**options)
-    )
     key = None if key_file is None else signature.secret_key(key_file, _password)
     with progress() as report:
-        made = create(machines, output, bundle_options, key=key, force=force, progress=report)
+        made = create(machines, output, bundle_options(options), key=key, force=force, progress=report)
     path, manifest = made.path, made.manifest
     for name, reason in made.unrecorded.items():
         say(f"No golden answers were recorded for {name}, so none are asked for there: {reason}", err=True)

@@ -21,6 +21,7 @@ import click
 
 from edgellm import __version__, settings
 from edgellm.cli import dump
+from edgellm.cli.doctor_grammar import examine_grammar
 from edgellm.cli.page import examples, say_json, say_lines
 from edgellm.cli.report import LIBRARIES, Report, render
 from edgellm.errors import EdgeLLMError
@@ -73,10 +74,7 @@ def examine(ctx: click.Context) -> Report:
         examine_store(report)
     else:
         report.settings |= {"data": "", "cache": ""}
-    if report.versions["llguidance"] == "not installed":
-        report.note(
-            "without llguidance no answer can be kept to a grammar or schema", "pip install 'llguidance>=1.9,<2'"
-        )
+    examine_grammar(report)
     examine_variables(report)
     if settings.current().offline:
         report.note("EDGELLM_OFFLINE is set: only models that need no network are chosen", "unset EDGELLM_OFFLINE")

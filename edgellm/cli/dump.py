@@ -6,7 +6,6 @@ import getpass
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from edgellm import settings
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
     from edgellm.history.run_log import History
     from edgellm.selection.backend_facts import BackendFacts
     from edgellm.store.manifest import StoredModel
-    from edgellm.types.calibration import Calibration
     from edgellm.types.machine import Machine
 
 SHOWN_RUNS = 50
@@ -61,21 +59,10 @@ def stored_models(entries: Iterable[StoredModel]) -> list[dict[str, Any]]:
 
 
 def calibrations(facts: Mapping[str, BackendFacts]) -> dict[str, Any]:
-    """By backend; null where priors of its kind of processor are used."""
-    return {name: None if f.calibration is None else _calibration(f.calibration) for name, f in facts.items()}
+    """By backend, as a profile states it; null where priors of its kind of processor are used."""
+    from edgellm.history.calibrations import stated
 
-
-def _calibration(rates: Calibration) -> dict[str, Any]:
-    """Keys of tables are written as `Q4_K, 2 threads`."""
-    return {name: _table(value) if isinstance(value, dict) else value for name, value in asdict(rates).items()}
-
-
-def _table(table: dict[Any, float]) -> dict[str, float]:
-    def words(key: Any) -> str:
-        *kind, threads = key if isinstance(key, tuple) else (key,)
-        return f"{' '.join(map(str, kind))}, {threads} threads".lstrip(", ")
-
-    return {words(key): rate for key, rate in table.items()}
+    return {name: None if f.calibration is None else stated(f.calibration) for name, f in facts.items()}
 
 
 def history_of(machine: Machine, facts: Mapping[str, BackendFacts]) -> tuple[History, dict[str, Any]]:

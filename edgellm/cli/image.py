@@ -7,20 +7,10 @@ from typing import Any
 
 import click
 
-from edgellm.cli._options import (
-    chooses,
-    gpu_layers,
-    kv,
-    launch_options,
-    make_plan,
-    models_dir,
-    models_file,
-    slots,
-    think,
-    threads,
-)
+from edgellm.cli._options import chooses, launch_options, make_plan
+from edgellm.cli.packing import bundle_options, packs
 from edgellm.cli.page import examples, say, say_json
-from edgellm.cli.words import BACKEND, MODEL, PROFILE, TASK, TOKENS
+from edgellm.cli.words import PROFILE
 from edgellm.units import show_memory, show_size
 
 SCHEMA = 1
@@ -58,23 +48,9 @@ def command() -> None:
 @click.option("--debian", default="", metavar="SUITE", help="Let mmdebstrap make the root, as of trixie.")
 @click.option("--mirror", default="", metavar="URL", help="Where mmdebstrap fetches packages (default: as it chooses).")
 @click.option("--root-licence", default="", metavar="NAME", help="Licence of what of the root does not state one.")
-@click.option("--wheels", multiple=True, type=_PATH, metavar="DIR", help="Folder with wheels to choose from (repeat).")
 @tag_option
 @force_flag
-@click.option("--model", default="", type=MODEL, metavar="MODEL", help="This model, instead of the best one.")
-@click.option("--adapter", "adapters", multiple=True, metavar="NAME", help="A stored adapter to go with it (repeat).")
-@click.option("--task", default="chat", show_default=True, type=TASK, help="What the model is for.")
-@click.option("--ctx", type=TOKENS, metavar="TOKENS", help="Context per slot that it must hold, as 8192 or 32k.")
-@click.option("--min-tps", type=float, metavar="RATE", help="Slowest acceptable rate, tokens per second.")
-@click.option("--max-memory", metavar="SIZE", help="Most memory it may take, as 700MiB or 2GiB.")
-@click.option("--backend", type=BACKEND, help="Only this backend.")
-@slots
-@threads
-@gpu_layers
-@kv
-@think
-@models_dir
-@models_file
+@packs
 @as_json_flag
 def create_image(
     *,
@@ -86,7 +62,6 @@ def create_image(
     root_licence: str,
     tag: str,
     force: bool,
-    models_file: Path | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -94,16 +69,12 @@ def create_image(
 
     What is chosen is what `edgellm auto-select --profile` chooses with the same flags.
     """
-    from edgellm.app.bundle.asked import BundleOptions
     from edgellm.app.image.create import ImageOptions, write_image
     from edgellm.cli.progress import progress
-    from edgellm.types.options import SelectionOptions
 
-    given = {name: value for name in ("model", "adapters", "wheels") if (value := options.pop(name))}
-    bundle_options = BundleOptions(**given, models_file=models_file, selection=SelectionOptions.of(**options))
     image_options = ImageOptions(tag, root, debian, mirror, root_licence, force)
     with progress() as report:
-        image = write_image(machine, output, bundle_options, image_options, report)
+        image = write_image(machine, output, bundle_options(options), image_options, report)
     if as_json:
         layers = [{"what": what, "digest": layer.digest, "bytes": layer.size} for layer, what in image.layers]
         say_json({

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -53,17 +53,29 @@ def command(
     if as_json and out == "-":
         raise UsageError("--json and --out - both want standard output", hint="give one of them, or --out FILE")
     if profile is not None:
-        machine = profiles.load(profile)
+        whole = profiles.load_whole(profile)
+        machine, measured = whole.machine, whole.calibrations
     else:
         from edgellm.hardware.probe import probe
 
         machine = probe(measure=not no_measure, refine=not no_measure)
+        measured = _measured(machine) if out is not None else {}
     if out is not None:
-        _write(profiles.dump(machine), out, force)
+        _write(profiles.dump(machine, measured), out, force)
     if as_json:
         say_json(_as_json(machine))
     elif out is None:
         _show(machine)
+
+
+def _measured(machine: Machine) -> dict[str, Any]:
+    """What `edgellm calibrate` measured here, by backend."""
+    from edgellm.contract.manager import plugins
+    from edgellm.history import calibrations
+    from edgellm.selection.backend_facts import calibration_of
+
+    rates = {backend.name: calibration_of(backend, machine) for backend in plugins().backends().values()}
+    return {name: calibrations.stated(one) for name, one in rates.items() if one is not None}
 
 
 def _list(as_json: bool) -> None:

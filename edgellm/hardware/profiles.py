@@ -10,7 +10,7 @@ import difflib
 import errno
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,14 @@ _RANGES: dict[str, tuple[float, float]] = {
 }
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Profile:
+    """A machine, and what else its file states of it."""
+
+    machine: Machine
+    calibrations: Mapping[str, Any]  # by backend, as `history.calibrations.read` takes them
+
+
 def folder() -> Path:
     """Where the profiles lie: in an installed wheel beside this file, in a checkout at its root."""
     packaged = Path(__file__).parent / "data"
@@ -63,6 +71,15 @@ def is_path(name_or_path: str) -> bool:
 
 
 def load(name_or_path: str) -> Machine:
+    """The machine of that profile.
+
+    Raises:
+        As `load_whole`.
+    """
+    return load_whole(name_or_path).machine
+
+
+def load_whole(name_or_path: str) -> Profile:
     """The profile of that name, or of that file where it ends in `.toml` or `.json` or has a folder in it.
 
     A JSON file is a dump of `edgellm doctor --json` or `edgellm profile --json` from the machine itself.
@@ -82,20 +99,21 @@ def load(name_or_path: str) -> Machine:
             hint=f"{hint}`edgellm profile --list` shows all {len(profile_ids)}",
         )
     path = folder() / f"{name_or_path}.toml"
-    machine = _read(path)
-    if machine.id != name_or_path:
-        tables.Place(str(path), hint=_FORMAT).refuse(f"{machine.id!r} is not the name of the file", field="id")
-    return machine
+    profile = _read(path)
+    if profile.machine.id != name_or_path:
+        tables.Place(str(path), hint=_FORMAT).refuse(f"{profile.machine.id!r} is not the name of the file", field="id")
+    return profile
 
 
-def dump(machine: Machine) -> str:
-    """TOML that `parse` reads back to an equal `Machine`. What has its default value is left out."""
+def dump(machine: Machine, calibrations: Mapping[str, Any] | None = None) -> str:
+    """TOML that `parse` reads back to an equal `Profile`. What has its default value is left out."""
     import tomli_w
 
-    return tomli_w.dumps({"schema": machine.schema, **_plain(machine)})
+    measured = {"calibrations": calibrations} if calibrations else {}
+    return tomli_w.dumps({"schema": machine.schema, **_plain(machine), **measured})
 
 
-def parse(text: str, source: Path) -> Machine:
+def parse(text: str, source: Path) -> Profile:
     """A profile from its text; `source` is named in errors.
 
     Raises:
@@ -103,6 +121,9 @@ def parse(text: str, source: Path) -> Machine:
     """
     place = tables.Place(str(source), hint=_FORMAT)
     data = _from_json(text, source) if source.suffix == ".json" else tables.parse_toml(text, source, _WRITES_ONE)
+    calibrations = data.pop("calibrations", {})
+    if not isinstance(calibrations, dict):
+        place.refuse("must be a table", field="calibrations")
     cpu = data.get("cpu")
     if isinstance(cpu, dict) and "cores" in cpu:
         cpu.setdefault("threads", cpu["cores"])
@@ -110,7 +131,7 @@ def parse(text: str, source: Path) -> Machine:
     machine = tables.convert(data, Machine, place)
     for key, problem in _violations(machine):
         place.refuse(problem, field=key)
-    return machine
+    return Profile(machine, calibrations)
 
 
 def _add_bandwidth_source(memory: object) -> None:
@@ -122,7 +143,7 @@ def _add_bandwidth_source(memory: object) -> None:
 
 
 def _from_json(text: str, source: Path) -> dict[str, Any]:
-    """The machine in a dump, without what is computed from it."""
+    """The machine in a dump, without what is computed from it, and the calibrations beside it."""
     hint = "`edgellm doctor --json > FILE` writes one"
     try:
         data = json.loads(text)
@@ -131,10 +152,13 @@ def _from_json(text: str, source: Path) -> dict[str, Any]:
     machine = data.get("machine", data) if isinstance(data, dict) else None
     if not isinstance(machine, dict):
         raise UsageError(f"{source} holds no machine", hint=hint)
-    return {key: value for key, value in machine.items() if key not in _COMPUTED}
+    kept = {key: value for key, value in machine.items() if key not in _COMPUTED}
+    if "machine" in data and isinstance(calibrations := data.get("calibrations"), dict):
+        kept["calibrations"] = {name: table for name, table in calibrations.items() if table is not None}
+    return kept
 
 
-def _read(path: Path) -> Machine:
+def _read(path: Path) -> Profile:
     try:
         raw = read_regular(path, MAX_FILE_BYTES)
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name

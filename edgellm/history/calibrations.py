@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from edgellm import settings
+from edgellm.errors import UsageError
 from edgellm.files import read_regular, write_atomic
 from edgellm.types.calibration import Calibration
 from edgellm.types.machine import Machine
@@ -25,6 +26,7 @@ log = logging.getLogger("edgellm.types.calibration")
 
 SCHEMA = 1
 MAX_BYTES = 1 << 20
+FOLDER = "calibration"  # in the cache
 _BY_TYPE = ("decode", "prefill", "attention", "attention_prefill", "row_s")  # (type, threads) -> number
 _BY_THREADS = ("layer_s", "element_s", "element_prefill_s")  # threads -> number
 # What no machine reaches and yet divides without harm: 1e9 a second, seconds (what takes none has 0), a key's counts.
@@ -67,6 +69,42 @@ class _Stored(Tables, kw_only=True):
     date: str
 
 
+class _Stated(Tables, kw_only=True):
+    """As a profile or a dump of another machine holds it."""
+
+    build: str
+    date: str
+
+
+def stated(calibration: Calibration) -> dict[str, Any]:
+    """A calibration as tables of JSON or TOML, for `read` elsewhere."""
+    tables = msgspec.structs.asdict(Tables.of(calibration))
+    table: dict[str, Any] = msgspec.to_builtins(
+        _Stated(**tables, build=calibration.build, date=calibration.date), str_keys=True
+    )
+    return table
+
+
+def read(tables: Mapping[str, Any], source: str) -> dict[str, Calibration]:
+    """Backend -> calibration, as the file `source` states them.
+
+    Raises:
+        UsageError: it states what no calibration is.
+    """
+    return {backend: _read(table, f"{source}: calibrations.{backend}") for backend, table in tables.items()}
+
+
+def _read(table: Any, place: str) -> Calibration:
+    try:
+        told = msgspec.convert(table, type=_Stated, str_keys=True)
+        calibration = told.calibration()
+        _check(calibration)
+    except (ValueError, TypeError, RecursionError) as error:
+        hint = "`edgellm calibrate`, then `edgellm profile --out FILE` on that machine write it"
+        raise UsageError(f"{place}: {str(error)[:200]}", hint=hint, param="calibrations") from None
+    return dataclasses.replace(calibration, build=told.build, date=told.date)
+
+
 def load(machine: Machine, backend: str, build: str, notes: list[str] | None = None) -> Calibration | None:
     """What was measured on this processor with this build; None = nothing, or nothing usable (a note says why)."""
     path = _path(machine, backend, build)
@@ -101,10 +139,16 @@ def save(machine: Machine, backend: str, calibration: Calibration) -> Calibratio
     with FileLock(path.with_suffix(".lock")):
         before = load(machine, backend, calibration.build)
         merged = calibration if before is None else _merged(before, calibration)
-        tables = msgspec.structs.asdict(Tables.of(merged))
-        key = _key(machine, backend, merged.build)
-        write_atomic(path, msgspec.json.encode(_Stored(**tables, schema=SCHEMA, key=key, date=merged.date)), sync=True)
+        write_atomic(path, entry(machine, backend, merged)[1], sync=True)
     return merged
+
+
+def entry(machine: Machine, backend: str, calibration: Calibration) -> tuple[str, bytes]:
+    """The file that keeps it, by its name in FOLDER, and what it holds."""
+    tables = msgspec.structs.asdict(Tables.of(calibration))
+    key = _key(machine, backend, calibration.build)
+    content = msgspec.json.encode(_Stored(**tables, schema=SCHEMA, key=key, date=calibration.date))
+    return _path(machine, backend, calibration.build).name, content
 
 
 def _merged(before: Calibration, calibration: Calibration) -> Calibration:
@@ -119,7 +163,7 @@ def _key(machine: Machine, backend: str, build: str) -> dict[str, str]:
 
 def _path(machine: Machine, backend: str, build: str) -> Path:
     key = msgspec.json.encode(_key(machine, backend, build), order="sorted")
-    return settings.current().cache_dir / "calibration" / f"{backend}-{hashlib.sha256(key).hexdigest()[:16]}.json"
+    return settings.current().cache_dir / FOLDER / f"{backend}-{hashlib.sha256(key).hexdigest()[:16]}.json"
 
 
 def _levels(table: Mapping[Any, float]) -> dict[Any, Any]:

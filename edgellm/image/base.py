@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import posixpath
 import re
 import shutil
 import subprocess
@@ -17,17 +16,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edgellm.bundle.tar_tree import ELF_MACHINES, PYTHON, TarTree, processor
 from edgellm.bundle.writer import Content
 from edgellm.errors import SourceError, UsageError
 from edgellm.image import debian, tar_layer
 from edgellm.image.writer import Blob
 
 _DEBIAN = {"x86_64": "amd64", "aarch64": "arm64"}
-_ELF_MACHINES = {62: "x86_64", 183: "aarch64"}
-_PYTHON = re.compile(r"(?:.*/)?python(3\.\d{1,2})")
 _GLIBC = re.compile(rb"GNU C Library [^\n]{0,200} version (2\.\d{1,2})")
-_MAX_LINKS = 40
-_MAX_PATH = 1024  # characters, with what links put in: no root has longer ones
 _MAX_READ = 64 * 1024**2
 _PIECE = 1024**2
 
@@ -94,15 +90,15 @@ def survey(layer: Path) -> Base:
         UsageError: it has no Python, or no glibc.
     """
     with tarfile.open(layer, "r:") as archive:
-        root = _Root(archive)
+        root = TarTree(archive)
         python = root.resolve("usr/bin/python3")
-        version = _PYTHON.fullmatch(python)
+        version = PYTHON.fullmatch(python)
         if version is None or python not in root.members:
             hint = "install Debian's package python3 in it, or make a root with --debian trixie"
             raise UsageError("the root has no /usr/bin/python3", hint=hint, param="root")
-        arch = _ELF_MACHINES.get(int.from_bytes(root.read(python, 20)[18:20], "little"), "")
+        arch = processor(root.read(python, 20))
         if not arch:
-            hint = f"give one for {' or '.join(_ELF_MACHINES.values())}"
+            hint = f"give one for {' or '.join(ELF_MACHINES.values())}"
             raise UsageError("the root's Python is for a processor that has no wheels", hint=hint, param="root")
         places = (f"usr/lib/{arch}-linux-gnu", "usr/lib64", "usr/lib", f"lib/{arch}-linux-gnu", "lib64", "lib")
         libraries = [path for path in (root.resolve(f"{p}/libc.so.6") for p in places) if path in root.members]
@@ -113,46 +109,14 @@ def survey(layer: Path) -> Base:
         # A package may share its folder of documents with another one.
         names = {*root.members, *(f"{path}/copyright" for path, member in root.members.items() if member.issym())}
         texts = {path: root.text(path) for path in names if debian.is_read(path)}
-        return Base(arch, version[1], glibc, dict(root.files()), texts)
+        return Base(arch, version[1], glibc, dict(_files(archive, root)), texts)
 
 
-class _Root:
-    """A root in a tar file."""
-
-    def __init__(self, archive: tarfile.TarFile) -> None:
-        self._archive = archive
-        self.members = {posixpath.normpath(m.name).lstrip("/"): m for m in archive}
-
-    def resolve(self, path: str) -> str:
-        """Where a path leads, in the root."""
-        for _ in range(_MAX_LINKS):
-            if len(path) > _MAX_PATH:
-                break
-            parts = path.split("/")
-            for n in range(1, len(parts) + 1):
-                member = self.members.get("/".join(parts[:n]))
-                if member is not None and member.issym():
-                    rest = parts[n:]
-                    path = posixpath.normpath(posixpath.join("/", *parts[: n - 1], member.linkname, *rest)).lstrip("/")
-                    break
-            else:
-                return path
-        return path
-
-    def read(self, path: str, n_bytes: int = _MAX_READ) -> bytes:
-        file = self._archive.extractfile(self.members[path])
-        return b"" if file is None else file.read(n_bytes)
-
-    def text(self, path: str) -> str:
-        """Of a file, also behind links; "" where there is none."""
-        path = self.resolve(path)
-        return self.read(path).decode(errors="replace") if path in self.members else ""
-
-    def files(self) -> Iterator[tuple[str, Content]]:
-        for path, member in sorted(self.members.items()):
-            if (member.isreg() or member.islnk()) and (file := self._archive.extractfile(member)) is not None:
-                sha256, n_bytes = hashlib.sha256(), 0
-                while piece := file.read(_PIECE):
-                    sha256.update(piece)
-                    n_bytes += len(piece)
-                yield path, Content(path, n_bytes, sha256.hexdigest(), Path(os.sep, path))
+def _files(archive: tarfile.TarFile, tree: TarTree) -> Iterator[tuple[str, Content]]:
+    for path, member in sorted(tree.members.items()):
+        if (member.isreg() or member.islnk()) and (file := archive.extractfile(member)) is not None:
+            sha256, n_bytes = hashlib.sha256(), 0
+            while piece := file.read(_PIECE):
+                sha256.update(piece)
+                n_bytes += len(piece)
+            yield path, Content(path, n_bytes, sha256.hexdigest(), Path(os.sep, path))

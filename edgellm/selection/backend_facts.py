@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edgellm import settings
@@ -50,7 +50,7 @@ class BackendFacts:
     repacking: Repacking = NO_REPACKING  # what it copies into another layout while it loads
     priors: Priors = NO_PRIORS  # of its own kernels and files
     unproven: str = ""  # why nothing shows that its library is the right one; "" = something does
-    calibration: Calibration | None = None  # rates measured on this machine; None = priors of its kind of processor
+    calibration: Calibration | None = None  # rates measured on that machine; None = priors of its kind of processor
 
     def refuses(self, file: ModelFile, arch: str) -> refusal.BackendRefusal | None:
         """Why it cannot open such a file, None = it can."""
@@ -100,7 +100,7 @@ def facts_of(backend: Backend, machine: Machine, every: Iterable[Backend]) -> Ba
 
 
 def _facts(backend: Backend, machine: Machine, every: Sequence[Backend]) -> BackendFacts:
-    loads, measures = isinstance(backend, Loader), isinstance(backend, Calibrator)
+    loads = isinstance(backend, Loader)
     return replace(
         _stated(backend, machine, is_here=True),
         problems=tuple(answers.check(backend, machine)),
@@ -108,8 +108,15 @@ def _facts(backend: Backend, machine: Machine, every: Sequence[Backend]) -> Back
         offload=offload_facts(backend, machine, every),
         types=answer(backend, "tensor_types", machine) if loads else None,
         unproven=answer(backend, "unproven", machine) if isinstance(backend, Provable) else "",
-        calibration=calibrations.load(machine, backend.name, answer(backend, "build")) if measures else None,
+        calibration=calibration_of(backend, machine),
     )
+
+
+def calibration_of(backend: Backend, machine: Machine) -> Calibration | None:
+    """What was measured here with the build that is installed."""
+    if not isinstance(backend, Calibrator):
+        return None
+    return calibrations.load(machine, backend.name, answer(backend, "build"))
 
 
 def _guarded(backend: Backend, state: Callable[[], BackendFacts]) -> BackendFacts:
@@ -152,8 +159,12 @@ def _names(backend: Backend, machine: Machine) -> list[str]:
     return [device.name for device in offload.devices] if offload is not None else []
 
 
-def assumed_facts(backends: Iterable[Backend], machine: Machine) -> tuple[BackendFacts, ...]:
+def assumed_facts(
+    backends: Iterable[Backend], machine: Machine, measured: Mapping[str, Calibration] | None = None
+) -> tuple[BackendFacts, ...]:
     """Facts for another machine: installed backends are assumed to run there, built for its GPUs.
+
+    `measured`: by backend, rates of that machine.
 
     EDGELLM_DEVICE is about this machine, and about no other; a flag is about the one that is asked of.
 
@@ -164,7 +175,8 @@ def assumed_facts(backends: Iterable[Backend], machine: Machine) -> tuple[Backen
 
     def facts(backend: Backend) -> BackendFacts:
         stated = _stated(backend, machine, is_here=False)
-        return replace(stated, offload=offload if isinstance(backend, Offloader) else None)
+        rates = (measured or {}).get(backend.name)
+        return replace(stated, offload=offload if isinstance(backend, Offloader) else None, calibration=rates)
 
     return _by_name(_guarded(b, lambda b=b: facts(b)) for b in backends)  # type: ignore[misc]
 

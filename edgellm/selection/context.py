@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from edgellm.history.corrections import Corrections, RunKey
 from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.rule_result import Rule
+from edgellm.types.calibration import Calibration
 from edgellm.types.gpu import Gpu
 from edgellm.types.machine import Machine
 from edgellm.types.model import ModelCard, ModelFile
@@ -36,6 +37,11 @@ class SelectionContext:
         """The card and the file of a candidate of these."""
         card = next(card for card in self.cards if card.id == choice.model)
         return card, next(f for f in card.files if (f.source, f.quant) == (choice.source, choice.quant))
+
+    @property
+    def measured(self) -> dict[str, Calibration]:
+        """Rates that were measured on the machine, by backend."""
+        return {facts.name: facts.calibration for facts in self.backends if facts.calibration is not None}
 
     def narrowed(self, cards: Iterable[ModelCard]) -> SelectionContext:
         """The same circumstances with other candidates, for a face that chooses among fewer than all."""

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgellm.errors import BackendUnavailable, GrammarFailed
-from edgellm.text import grammar_check, grammar_source
+from edgellm.text import grammar_check, grammar_library, grammar_source
 from edgellm.types.grammar import Grammar, GrammarKind
 
 if TYPE_CHECKING:
@@ -244,6 +244,12 @@ def _library() -> Any:
     try:
         import llguidance
     except ImportError:
+        if (library := grammar_library.look()).is_system_too_old:
+            raise BackendUnavailable(
+                f"answers under a grammar need glibc {grammar_library.dotted(library.needed)} or newer, "
+                f"and this is {grammar_library.dotted(library.glibc)}",
+                hint="ask without one, or install a newer release of the system",
+            ) from None
         raise BackendUnavailable(
             "answers under a grammar need the package llguidance, which is not installed",
             hint="pip install 'llguidance>=1.9,<2'; it has no wheels for musl and 32-bit Arm",

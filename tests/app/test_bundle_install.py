@@ -7,17 +7,20 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner, Result
-from support import bundles
+from support import bundles, pythons
 from support.refusals import check_refusal, refuses
 
+from edgellm import settings
 from edgellm.app.bundle import install
 from edgellm.app.bundle.install import InstallOptions
+from edgellm.bundle.manifest import PackedPython
 from edgellm.bundle.slots import Slots
 from edgellm.cli.main import cli
 from edgellm.errors import (
@@ -30,6 +33,9 @@ from edgellm.errors import (
     UntrustedBundle,
     UsageError,
 )
+from edgellm.hardware.probe import probe
+from edgellm.history import calibrations
+from edgellm.types.calibration import Calibration
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links of a POSIX system")
 
@@ -88,6 +94,22 @@ def test_the_same_again_changes_nothing(path, root):
     again = put(path, root)
 
     assert (first.slot.name, again.slot.name, again.is_new) == ("A", "A", False)
+
+
+def test_measurements_of_such_a_machine_are_kept_unless_it_has_its_own(path, root):
+    rates = Calibration({("Q4_K", 2): 5.0}, {("Q4_K", 2): 60.0}, "b1", layer_s={2: 2e-5})
+    own = replace(rates, decode={("Q4_K", 2): 6.0}, build="b2")
+    machine = probe(measure=False)
+    entries = [calibrations.entry(machine, "gguf", one) for one in (rates, replace(rates, build="b2"))]
+    files = [bundles.Content.of(f"calibration/{name}", data) for name, data in entries]
+    make(path, files=[*bundles.contents(), *files])
+    with settings.override(home=root):
+        calibrations.save(machine, "gguf", own)
+    done = put(path, root)
+
+    with settings.override(home=done.slot.folder / "home"):
+        assert calibrations.load(machine, "gguf", "b1") == rates
+        assert calibrations.load(machine, "gguf", "b2") == own
 
 
 def test_an_update_and_a_way_back(path, root):
@@ -201,6 +223,35 @@ def test_wheels_that_cannot_be_installed_leave_no_whole_slot(path, root):
     assert Slots(root).all()[0].record is None
 
 
+def test_the_slot_has_the_python_that_the_bundle_brings(path, root, tmp_path):
+    """A program in its place that leads to the one that runs here: what is made of the tar is looked at."""
+    program = f'#!/bin/sh\nexec {sys.executable} "$@"\n'.encode()
+    archive = pythons.tar(tmp_path / "python.tar.gz", {"python/bin/python3": program}, {})
+    packed = bundles.Content.of("python/python.tar.gz", archive.read_bytes())
+    broken = bundles.Content.of("wheels/core-1.0-py3-none-any.whl", b"PK")
+    brought = PackedPython(archive=packed.path, program="python/bin/python3", bytes=len(program))
+    target = {"python": "3.1", "glibc": "2.17", "wheels": (broken.path,), "requires": ("core",), "interpreter": brought}
+    bundles.make(path, [*bundles.contents(), packed, broken], targets=(bundles.target(**HERE | target),))
+
+    with refuses(UnsupportedArtifact, varies=r"installed: .*"):  # pip of that environment
+        put(path, root)
+    assert (root / "A" / "python" / brought.program).read_bytes() == program
+    assert (root / "A" / "venv" / "bin" / "python").exists()
+
+
+def test_a_python_that_leads_out_of_the_slot_is_refused(path, root, tmp_path):
+    archive = pythons.tar(tmp_path / "python.tar.gz", {"x": b""}, {"out": "../../../x"})
+    packed = bundles.Content.of("python/python.tar.gz", archive.read_bytes())
+    core = bundles.Content.of("wheels/core-1.0-py3-none-any.whl", b"PK")
+    brought = PackedPython(archive=packed.path, program="python/bin/python3", bytes=1)
+    target = {"glibc": "2.17", "wheels": (core.path,), "interpreter": brought}
+    bundles.make(path, [*bundles.contents(), packed, core], targets=(bundles.target(**HERE | target),))
+
+    with refuses(UnsupportedArtifact):
+        put(path, root)
+    assert Slots(root).all()[0].record is None
+
+
 def test_each_step_is_a_command_with_json(path, root, tmp_path):
     make(path)
     (tmp_path / "key.pub").write_bytes(bytes(bundles.PUBLIC) + b"\n")
@@ -228,11 +279,11 @@ def test_a_click_error_is_none_of_ours(root):
 @pytest.mark.parametrize(
     ("line", "code"),
     [
-        ("box nocpu 3.11 17 1 1", 4),
-        (f"box {platform.machine()} 3.1 17 1 1", 4),
-        (f"box {platform.machine()} @PYTHON@ 999 1 1", 4),
-        (f"box {platform.machine()} @PYTHON@ 17 999999999999 1", 4),
-        (f"box {platform.machine()} @PYTHON@ 17 1 999999999999", 4),
+        ("box nocpu 3.11 17 1 1 - -", 4),
+        (f"box {platform.machine()} 3.1 17 1 1 - -", 4),
+        (f"box {platform.machine()} @PYTHON@ 999 1 1 - -", 4),
+        (f"box {platform.machine()} @PYTHON@ 17 999999999999 1 - -", 4),
+        (f"box {platform.machine()} @PYTHON@ 17 1 999999999999 - -", 4),
         ("", 2),
     ],
 )

@@ -13,9 +13,10 @@ from edgellm.cli.main import main
 from edgellm.contract.manager import plugins
 from edgellm.errors import EdgeLLMError
 from edgellm.hardware import host_checks, probe, profiles
-from edgellm.history import run_log
+from edgellm.history import calibrations, run_log
 from edgellm.store import local
 from edgellm.store.library import Library
+from edgellm.types.calibration import Calibration
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "fleet.toml"
 Tell = Callable[..., str]
@@ -98,6 +99,42 @@ def test_the_machine_itself_would_say_the_same(tell: Tell, monkeypatch: pytest.M
     itself = json.loads(tell("auto-select", "--json"))
 
     assert itself == there
+
+
+class Measuring(Planner):
+    """One that can be measured."""
+
+    def build(self):
+        return "b1"
+
+    def calibrate(self, settings):
+        raise AssertionError("it was measured already")
+
+
+def test_what_was_measured_there_goes_with_its_profile(
+    tell: Tell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own_home: Path
+) -> None:
+    """A measured machine is planned for elsewhere as it would decide itself."""
+    name, path = "raspberry-pi-5-8gb", tmp_path / "box.toml"
+    machine, threads = profiles.load(name), (1, 4)
+    monkeypatch.setattr(type(plugins()), "backends", lambda self: {"gguf": Measuring()})
+    monkeypatch.setattr(probe, "probe", lambda **_: machine)
+    monkeypatch.setattr(host_checks, "busy_load", lambda machine, minutes=1: None)
+    kinds = {"Q4_K": 3.1, "Q5_K": 2.9, "Q6_K": 2.2, "Q8_0": 1.9, "Q4_0": 3.3}
+    rates = Calibration(
+        {(kind, n): rate * n for kind, rate in kinds.items() for n in threads},
+        {(kind, n): 6 * rate * n for kind, rate in kinds.items() for n in threads},
+        attention={("f16", n): 2.0 * n for n in threads}, layer_s=dict.fromkeys(threads, 2e-05), build="b1",
+    )  # fmt: skip
+    calibrations.save(machine, "gguf", rates)
+    tell("profile", "--out", str(path))
+    itself = tell("auto-select", "--json")
+    monkeypatch.setenv("EDGELLM_HOME", str(tmp_path / "elsewhere"))
+
+    assert tell("auto-select", "--profile", str(path), "--json") == itself
+    choice, plain = (json.loads(text)["choice"] for text in (itself, tell("auto-select", "--profile", name, "--json")))
+    assert choice["decode"]["basis"].startswith("measured: calibrated")
+    assert choice["decode"] != plain["decode"]
 
 
 @pytest.mark.parametrize("lasts", [False, True], ids=["a minute", "five minutes"])

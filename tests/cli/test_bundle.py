@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
+from support import pythons
 from support.bundles import wheel
 from support.random_lora import random_lora
 from support.refusals import check_refusal
@@ -22,7 +23,10 @@ from edgellm.bundle.layout import unpacked_at
 from edgellm.cli.main import cli
 from edgellm.errors import NothingFits, SourceUnreachable, UnknownAdapter, UnknownProfile, UsageError
 from edgellm.formats.gguf.reader import read_model
+from edgellm.hardware import profiles
+from edgellm.history import calibrations
 from edgellm.store.library import Library
+from edgellm.types.calibration import Calibration
 from edgellm.types.model import ModelCard, ModelFile
 
 PI, LITTLE = "raspberry-pi-5-8gb", "300MiB"  # so little that the catalog's smallest is chosen
@@ -78,6 +82,22 @@ def test_the_plan_is_what_auto_select_prints(chosen, tmp_path):
     choice = json.loads(chosen)["choice"]
     assert target["serve"][:2] == [f"{choice['model']}:{choice['quant']}", "--backend"]
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(files["sbom.cdx.json"].decode()) is None
+
+
+def test_what_was_measured_on_such_a_machine_goes_along(chosen, toy, tmp_path):
+    """The plan rests on it, and the machines get it into their caches."""
+    rates = Calibration({("Q4_1", 4): 5.0}, {("Q4_1", 4): 60.0}, "b1", layer_s={4: 2e-5})
+    machine, profile = profiles.load(PI), tmp_path / "measured.toml"
+    profile.write_text(profiles.dump(machine, {"gguf": calibrations.stated(rates)}))
+    told = CliRunner().invoke(cli, ["auto-select", "--profile", str(profile), "--max-memory", LITTLE, "--json"])
+    answer("create", "--for", profile, "--max-memory", LITTLE, "-o", tmp_path / "x")
+    files = files_of(tmp_path / "x")
+
+    assert files[f"plans/{PI}.json"].decode() == told.stdout
+    assert "measured" in json.loads(told.stdout)["choice"]["decode"]["basis"]
+    name, content = calibrations.entry(machine, "gguf", rates)
+    assert files[f"calibration/{name}"] == content
+    assert files[f"profiles/{PI}.toml"] == profile.read_bytes()
 
 
 def test_every_file_is_in_the_sbom(chosen, tmp_path):
@@ -141,6 +161,46 @@ def test_wheels_are_those_of_the_machine(toy, tmp_path):
     assert target["wheels"] == [f"wheels/{name}.whl" for name in names]
     assert {"licences/numpy-2.4/LICENSE", *target["wheels"]} <= files_of(tmp_path / "x").keys()
     assert target["requires"] == ["edgellm[bundle]", "edgellm-gguf"]
+
+
+@pytest.fixture
+def wheels(tmp_path: Path) -> Path:
+    folder = tmp_path / "wheels"
+    for name in ("edgellm-1.0", "edgellm-gguf-1.0"):
+        wheel(folder, name, more="License-Expression: MIT\nProvides-Extra: bundle\n")
+    return folder
+
+
+def test_a_python_goes_along_for_machines_without_one(toy, wheels, tmp_path):
+    archive = pythons.tar(tmp_path / "cpython.tar.gz", pythons.files())
+    given = ("--for", PI, "--model", toy, "--wheels", wheels, "--with-python", archive)
+    (target,) = answer("create", *given, "-o", tmp_path / "x")["targets"]
+    files = files_of(tmp_path / "x")
+
+    n_bytes = sum(map(len, pythons.files().values()))
+    assert target["python"] == "3.13"
+    assert target["interpreter"] == {
+        "archive": "python/cpython.tar.gz", "program": "python/bin/python3", "bytes": n_bytes,
+    }  # fmt: skip
+    assert files["python/cpython.tar.gz"] == archive.read_bytes()
+    assert files["licences/cpython-3.13-aarch64/LICENSE.txt"] == pythons.LICENCE
+    assert b" python/cpython.tar.gz python/bin/python3\n" in files["install"]
+    (row,) = (row for row in json.loads(files["sbom.cdx.json"])["components"] if row["name"] == "cpython")
+    assert (row["licenses"], row["purl"]) == ([{"license": {"id": "PSF-2.0"}}], "pkg:generic/cpython@3.13")
+
+
+def test_a_python_that_does_not_fit_is_refused(toy, wheels, tmp_path):
+    archive = pythons.tar(tmp_path / "cpython.tar.gz", pythons.files())
+    newer = pythons.tar(tmp_path / "newer.tar.gz", pythons.files() | {"python/bin/python3.13": pythons.elf(glibc=34)})
+    given = ("--model", toy, "--with-python")
+    for arguments, param in (
+        (["--for", PI, *given, archive], "with_python"),  # without wheels
+        (["--for", "intel-n100-16gb", *given, archive, "--wheels", wheels], "with_python"),
+        (["--for", PI, *given, archive, "--wheels", wheels, "--python", "3.12"], "python"),
+        (["--for", PI, *given, newer, "--wheels", wheels], "glibc"),
+    ):
+        check_refusal(invoke("create", *arguments, "-o", tmp_path / "x", code=1).exception, UsageError, param=param)
+    assert not (tmp_path / "x").exists()
 
 
 def test_a_fleet_has_a_target_for_each_box(toy, tmp_path):

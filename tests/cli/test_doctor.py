@@ -22,6 +22,8 @@ from edgellm.cli import doctor
 from edgellm.cli.main import cli
 from edgellm.contract.manager import Plugins
 from edgellm.store.adapters import AdapterOrigin, AdapterStore
+from edgellm.text import grammar_library
+from edgellm.text.grammar_library import GrammarLibrary
 from edgellm.types.gpu_problem import GpuProblem
 from edgellm.types.machine import Accelerator, Cpu, Limits, Machine, Memory
 
@@ -307,3 +309,16 @@ def test_a_damaged_adapter_is_a_problem(monkeypatch) -> None:
     (problem,) = (text for text in texts(examine(monkeypatch), "problem") if "adapter" in text)
     assert problem.startswith("the adapter smollm2-135m-instruct:news is damaged: ")
     assert problem.endswith("edgellm adapters rm smollm2-135m-instruct:news")
+
+
+@pytest.mark.parametrize("version", ["1.9.1", ""])
+def test_structured_output_needs_a_newer_system(monkeypatch, with_plugins, version: str) -> None:
+    with_plugins()
+    library = GrammarLibrary(version, (2, 31), (2, 28))
+    monkeypatch.setattr(grammar_library, "look", lambda: library)
+    (told,) = (text for text in texts(examine(monkeypatch), "note") if "grammar or schema" in text)
+    assert told.startswith("structured output needs glibc 2.31 or newer, and this is 2.28")
+
+    monkeypatch.setattr(grammar_library, "look", lambda: replace(library, glibc=(2, 31)))
+    notes = [text for text in texts(examine(monkeypatch), "note") if "grammar or schema" in text]
+    assert [text.startswith("without llguidance") for text in notes] == [True] * (not version)

@@ -193,13 +193,14 @@ def test_a_history_of_which_no_line_can_be_read_is_a_problem(monkeypatch) -> Non
     assert not problems(report(monkeypatch))
 
 
-def test_a_calibration_is_shown_with_its_keys_in_words() -> None:
+def test_a_calibration_is_in_it_and_read_from_it() -> None:
     rates = Calibration({("Q4_K", 2): 5.0}, {("Q4_K", 2): 90.0}, "b1")
     facts = {"gguf": BackendFacts("gguf", frozenset({"gguf"}), calibration=rates), "x": BackendFacts("x", frozenset())}
-    tables = dump.calibrations(facts)
-    assert tables["gguf"]["decode"] == {"Q4_K, 2 threads": 5.0}
-    assert (tables["gguf"]["build"], tables["x"]) == ("b1", None)
-    json.dumps(tables)
+    told = json.dumps({"machine": asdict(MACHINE), "calibrations": dump.calibrations(facts)})
+
+    whole = profiles.parse(told, Path("doctor.json"))
+    assert whole.machine == MACHINE
+    assert calibrations.read(whole.calibrations, "doctor.json") == {"gguf": rates}
 
 
 def test_what_is_stored_is_listed_with_its_problem(monkeypatch) -> None:

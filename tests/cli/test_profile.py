@@ -150,7 +150,7 @@ def test_out_writes_what_profile_reads(run, tmp_path: Path) -> None:
 def test_out_to_standard_output_is_nothing_but_toml(run) -> None:
     printed = run("--profile", "raspberry-pi-5-8gb", "--out", "-").stdout
 
-    assert profiles.parse(printed, Path("-")) == profiles.load("raspberry-pi-5-8gb")
+    assert profiles.parse(printed, Path("-")).machine == profiles.load("raspberry-pi-5-8gb")
 
 
 def test_json_and_a_file_go_together(run, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import tarfile
 
 import pytest
 
-from edgellm.image import base
+from edgellm.bundle.tar_tree import TarTree
 
 
 @pytest.mark.parametrize("target", ["/x" * 400, "/x" * 40 + "/../y" * 100])
@@ -20,4 +20,4 @@ def test_links_that_lengthen_a_path_end(target: str) -> None:
             archive.addfile(member)
     packed.seek(0)
     with tarfile.open(fileobj=packed) as archive:
-        assert len(base._Root(archive).resolve("l0")) < 2000
+        assert len(TarTree(archive).resolve("l0")) < 2000

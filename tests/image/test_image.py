@@ -116,6 +116,13 @@ def test_a_new_build_of_ours_ships_no_model(inputs, tmp_path):
     assert [a.digest == b.digest for a, b in zip(before, after, strict=True)] == [True, True, False, False]
 
 
+def test_licences_that_are_not_named_are_refused(inputs, tmp_path):
+    refused = create(*inputs, "--licences", "MIT, Apache-2.0", "-o", tmp_path / "x", code=1)
+
+    check_refusal(refused.exception, UsageError, param="licences")
+    assert not (tmp_path / "x").exists()
+
+
 def test_times_are_no_later_than_the_date_of_the_sources(inputs, tmp_path, monkeypatch):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1000000000")
     create(*inputs, "-o", tmp_path / "x")

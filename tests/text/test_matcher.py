@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import random
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,7 +17,9 @@ from support.schemas import random_schema
 
 from edgellm.builtin.echo import ByteTokenizer, EchoEngine
 from edgellm.errors import BackendUnavailable, GrammarFailed, UsageError
+from edgellm.text import grammar_library
 from edgellm.text.grammar_check import parts_to_check
+from edgellm.text.grammar_library import GrammarLibrary
 from edgellm.text.matcher import GrammarCompiler, Matcher
 from edgellm.text.sampling import Sampler
 from edgellm.types import grammar_tree as tree
@@ -350,9 +353,23 @@ def test_a_token_that_is_not_allowed_is_an_error(compiler: GrammarCompiler) -> N
 
 
 def test_without_the_library_the_refusal_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "llguidance", None)
+    monkeypatch.setitem(sys.modules, "llguidance", None)
     with refuses(BackendUnavailable):
         GrammarCompiler(ENGINE.tokenizer, ENGINE.info).matcher(Grammar("choice", '["yes"]'))
+
+
+def test_on_a_system_that_is_too_old_for_it_the_refusal_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    monkeypatch.setattr(grammar_library, "look", lambda: GrammarLibrary("1.9.1", (2, 31), (2, 28)))
+    with refuses(BackendUnavailable):
+        GrammarCompiler(ENGINE.tokenizer, ENGINE.info).matcher(Grammar("choice", '["yes"]'))
+
+
+def test_what_the_library_needs_is_what_its_wheel_says() -> None:
+    library = grammar_library.look()
+    assert library.version
+    assert library.is_system_too_old is False
+    assert sys.platform != "linux" or library.needed >= (2, 17)
 
 
 def test_blanks_between_the_parts_of_json_are_bounded(compiler: GrammarCompiler) -> None:

@@ -27,7 +27,8 @@ class BundleOptions:
     model: str = ""  # "" = what selection chooses for each machine
     adapters: tuple[str, ...] = ()
     wheels: tuple[Path, ...] = ()  # folders; () = machines that have EdgeLLM already
-    python: str = PYTHON  # of the machines
+    interpreters: tuple[Path, ...] = ()  # tars, one for each processor; () = machines that have a Python
+    python: str = ""  # of the machines; "" = the one that goes along, else PYTHON
     glibc: str = GLIBC
     licences: tuple[str, ...] = ()  # the only ones that may be in it; () = any
     golden: bool = True  # the models are asked here what they must answer there

@@ -21,12 +21,13 @@ from edgellm.contract.manager import plugins
 from edgellm.contract.source import Progress, scheme_of
 from edgellm.errors import UsageError
 from edgellm.hardware import profiles
+from edgellm.history import calibrations
+from edgellm.selection.context import SelectionContext
 from edgellm.store import adapters as stored_adapters
 from edgellm.store import manifest as records
 from edgellm.store.adapters import StoredAdapter
 from edgellm.store.library import MADE, Library
 from edgellm.store.names import safe_name
-from edgellm.types.machine import Machine
 from edgellm.types.model import ModelCard, ModelFile
 from edgellm.types.plan import Candidate
 
@@ -82,8 +83,15 @@ def adapter(name: str, base: TargetModel, licence: str) -> PackedPart:
     return PackedPart("model", stored.label, record.method or "lora", licence, files)
 
 
-def profile(machine: Machine) -> Content:
-    return Content.of(f"profiles/{machine.id}.toml", profiles.dump(machine).encode())
+def profile(context: SelectionContext) -> Content:
+    measured = {name: calibrations.stated(rates) for name, rates in context.measured.items()}
+    return Content.of(f"profiles/{context.machine.id}.toml", profiles.dump(context.machine, measured).encode())
+
+
+def measured(context: SelectionContext) -> list[Content]:
+    """Calibrations of the machine, as its cache will have them."""
+    rows = (calibrations.entry(context.machine, *row) for row in context.measured.items())
+    return [Content.of(f"{calibrations.FOLDER}/{name}", data) for name, data in rows]
 
 
 def requirements(choice: Candidate) -> tuple[str, ...]:
@@ -134,8 +142,13 @@ def install_script(targets: Sequence[Target], chosen: Sequence[Sequence[Wheel]],
         if wheel_bytes:
             # Twice: to begin with, and in the slot.
             room = n_bytes + 2 * (1 + UNPACKED) * wheel_bytes
+            brought = ("-", "-")
+            if target.interpreter is not None:
+                room += 2 * target.interpreter.bytes
+                brought = (target.interpreter.archive, target.interpreter.program)
             numbers = (target.glibc.partition(".")[2], target.needed_bytes // 1024, room // 1024)
-            lines.append(" ".join(map(str, (safe_name(target.name), target.arch, target.python, *numbers))))
+            words = (safe_name(target.name), target.arch, target.python, *numbers, *brought)
+            lines.append(" ".join(map(str, words)))
     if not lines:
         return None
     text = resources.files("edgellm.bundle").joinpath("install.sh").read_text("utf-8")

@@ -13,13 +13,14 @@ import msgspec
 from edgellm.app import adapters as app_adapters
 from edgellm.app import fleet_file
 from edgellm.app.bundle import contents as packed
-from edgellm.app.bundle.asked import BundleOptions, machines
+from edgellm.app.bundle.asked import PYTHON, BundleOptions, machines
 from edgellm.app.bundle.record import Recorder
 from edgellm.app.launch import as_named
 from edgellm.app.resolve import resolve
-from edgellm.bundle import licences, papers, signature, writer
+from edgellm.bundle import interpreter, licences, papers, signature, writer
 from edgellm.bundle import manifest as manifests
-from edgellm.bundle.manifest import Manifest, Target
+from edgellm.bundle.interpreter import Interpreter
+from edgellm.bundle.manifest import Manifest, PackedPython, Target
 from edgellm.bundle.papers import PackedPart
 from edgellm.bundle.wheels import Platform, Wheel
 from edgellm.bundle.writer import Content
@@ -60,6 +61,10 @@ class PlannedBox:
     decision: Decision
     choice: Candidate
 
+    @property
+    def arch(self) -> str:
+        return self.site.machine.cpu.arch
+
 
 def create(
     machines_of: str,
@@ -81,9 +86,11 @@ def create(
         manifests.check_expiry_date(options.expires)
     fleet = machines(machines_of, options)
     boxes = [planned(site, options) for site in fleet_file.sites(fleet, options.models_file)]
-    wheels = [wheels_of(box, options) for box in boxes]  # before gigabytes are fetched
+    pythons = _pythons(boxes, options)
+    wheels = [wheels_of(box, options, pythons.get(box.arch)) for box in boxes]  # before gigabytes are fetched
     if options.licences:
-        licences.require(_stated(boxes, wheels), options.licences)
+        brought = [(f"Python {python.python}", python.licence) for python in pythons.values()]
+        licences.require((*stated_licences(boxes, wheels), *brought), options.licences)
     models = [model_of(box, progress) for box in boxes]
     beside = [[packed.adapter(name, model, part.licence) for name in options.adapters] for model, part in models]
     recorder = Recorder(options.adapters)
@@ -91,9 +98,9 @@ def create(
     own: dict[str, Content] = {}
     for box, chosen, (model, part), adapters in zip(boxes, wheels, models, beside, strict=True):
         plan = Content.of(f"plans/{safe_name(box.site.name)}.json", decision_json.text(box.decision).encode())
-        profile = packed.profile(box.site.machine)
-        target = _target(box, options, chosen, model, (plan.path, profile.path))
-        own |= {plan.path: plan, profile.path: profile}
+        profile = packed.profile(box.context)
+        target = _target(box, options, chosen, model, (plan.path, profile.path), python=pythons.get(box.arch))
+        own |= {content.path: content for content in (plan, profile, *packed.measured(box.context))}
         if options.golden and (answers := recorder.of(box.site.name, box.choice, (part, *adapters), progress)):
             own[answers.path] = answers
             target = msgspec.structs.replace(target, golden=answers.path)
@@ -102,7 +109,13 @@ def create(
     n_bytes = sum(content.n_bytes for part in parts.values() for content in part.files)
     if script := packed.install_script(targets, wheels, n_bytes):
         own[script.path] = script
-    every = [*parts.values(), *packed.wheel_parts(w for chosen in wheels for w in chosen), *packed.own(own.values())]
+    brought_parts = [part for python in pythons.values() for part in python.parts()]
+    every = [
+        *parts.values(),
+        *brought_parts,
+        *packed.wheel_parts(w for chosen in wheels for w in chosen),
+        *packed.own(own.values()),
+    ]
     name = options.name or safe_name(fleet.name)
     about = Manifest(
         name=name, release=options.release, edgellm=__version__, targets=tuple(targets), files=(),
@@ -113,7 +126,7 @@ def create(
     return Created(path, manifest, recorder.unrecorded)
 
 
-def _stated(boxes: Sequence[PlannedBox], wheels: Sequence[Sequence[Wheel]]) -> Iterator[tuple[str, str]]:
+def stated_licences(boxes: Sequence[PlannedBox], wheels: Sequence[Sequence[Wheel]]) -> Iterator[tuple[str, str]]:
     """Models and wheels, each once, with their licences."""
     yield from {box.choice.model: box.context.chosen(box.choice)[0].license for box in boxes}.items()
     for wheel in {wheel.path: wheel for chosen in wheels for wheel in chosen}.values():
@@ -167,15 +180,49 @@ def _named(
     return context.narrowed([card]), request
 
 
-def wheels_of(box: PlannedBox, options: BundleOptions) -> list[Wheel]:
+def _pythons(boxes: Sequence[PlannedBox], options: BundleOptions) -> dict[str, Interpreter]:
+    """By processor, the Pythons that go along.
+
+    Raises:
+        UsageError: one cannot be used, or a box has none.
+    """
+    if options.interpreters and not options.wheels:
+        hint = "name folders with wheels of EdgeLLM with --wheels"
+        raise UsageError("a Python goes along with wheels only", hint=hint, param="with_python")
+    pythons = {python.arch: python for python in map(interpreter.read, options.interpreters)}
+    for box in boxes if pythons else ():
+        if box.arch not in pythons:
+            message = f"{box.site.name} is {box.arch}, and the Pythons given are for {', '.join(sorted(pythons))}"
+            raise UsageError(message, hint="give one for it, too: --with-python again", param="with_python")
+    return pythons
+
+
+def wheels_of(box: PlannedBox, options: BundleOptions, python: Interpreter | None) -> list[Wheel]:
     if not options.wheels:
         return []
     machine = box.site.machine
     if machine.os != "linux":
         message = f"{box.site.name} runs {machine.os}, and wheels are put into bundles for Linux only"
         raise UsageError(message, hint="leave --wheels out, and install EdgeLLM there with pip", param="wheels")
-    platform = Platform(machine.cpu.arch, options.python, options.glibc)
+    platform = Platform(machine.cpu.arch, _version(python, options), options.glibc)
     return packed.wheels_for(platform, packed.requirements(box.choice), options.wheels)
+
+
+def _version(python: Interpreter | None, options: BundleOptions) -> str:
+    """Of the machine's Python: the one that goes along, else what is said of the machine.
+
+    Raises:
+        UsageError: what is said does not fit what goes along.
+    """
+    if python is None:
+        return options.python or PYTHON
+    if options.python not in ("", python.python):
+        message = f"--python says {options.python}, and {python.archive.path} is Python {python.python}"
+        raise UsageError(message, hint="leave --python out", param="python")
+    if int(python.glibc.partition(".")[2]) > int(options.glibc.partition(".")[2] or 0):
+        message = f"{python.archive.path} needs glibc {python.glibc}, and the machines may have {options.glibc}"
+        raise UsageError(message, hint=f"say --glibc {python.glibc} where all have it", param="glibc")
+    return python.python
 
 
 def model_of(box: PlannedBox, progress: Progress) -> tuple[manifests.TargetModel, PackedPart]:
@@ -194,6 +241,8 @@ def _target(
     wheels: Sequence[Wheel],
     model: manifests.TargetModel,
     papers_of_box: tuple[str, str],
+    *,
+    python: Interpreter | None,
 ) -> Target:
     plan, profile = papers_of_box
     machine, choice = box.site.machine, box.choice
@@ -206,7 +255,10 @@ def _target(
         needed_bytes=choice.counted_bytes,
         model=model,
         serve=serve_arguments(choice, box.site.request, options),
-        python=options.python if wheels else "",
+        python=_version(python, options) if wheels else "",
+        interpreter=None
+        if python is None
+        else PackedPython(archive=python.archive.path, program=python.program, bytes=python.unpacked_bytes),
         glibc=options.glibc if wheels else "",
         wheels=tuple(sorted(f"wheels/{wheel.path.name}" for wheel in wheels)),
         requires=packed.requirements(choice) if wheels else (),

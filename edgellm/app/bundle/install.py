@@ -7,6 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,8 +23,9 @@ from edgellm.bundle.unpack import unpack
 from edgellm.bundle.wheels import UNPACKED
 from edgellm.contract.source import Progress
 from edgellm.errors import NothingFits, OlderBundle, UnsupportedArtifact, UntrustedBundle, UsageError
-from edgellm.files import require_room, writing
+from edgellm.files import read_regular, require_room, write_atomic, writing
 from edgellm.hardware.probe import probe
+from edgellm.history import calibrations
 from edgellm.store.library import silent
 from edgellm.types.machine import Machine
 from edgellm.units import show_memory
@@ -88,7 +90,8 @@ def install(path: Path, options: InstallOptions, progress: Progress = silent) ->
         bundle.require_date()
         target = _target(bundle.manifest, options.target, probe())
         _require_executables(root, bundle.manifest)
-        needed = bundle.manifest.bytes + UNPACKED * _wheel_bytes(bundle.manifest, target)
+        python_bytes = target.interpreter.bytes if target.interpreter else 0
+        needed = bundle.manifest.bytes + UNPACKED * _wheel_bytes(bundle.manifest, target) + python_bytes
         with writing(root, param="root"):
             require_room(root, needed, "the bundle", hint="free space, or choose another folder with --root")
             root.mkdir(parents=True, exist_ok=True)
@@ -114,6 +117,7 @@ def _install(bundle: Bundle, target: Target, two: Slots, progress: Progress) -> 
         _make_venv(slot, target)
         edgellm = f'"$here/{slots.VENV}/bin/python" -P -m edgellm'
     _make_home(slot, two.root)
+    _keep_calibrations(slot, two.root / slots.CACHE)
     _write(slot.folder / slots.RUN, _SCRIPT.format(edgellm=edgellm, arguments=shlex.join(target.serve)), 0o755)
     unit = _UNIT.format(root=two.root.absolute(), current=slots.CURRENT, run=slots.RUN)
     _write(slot.folder / "edgellm.service", unit, 0o644)
@@ -207,7 +211,7 @@ def _unfit(target: Target, machine: Machine) -> str:
     if not target.wheels:
         return ""
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if target.python != python:
+    if target.interpreter is None and target.python != python:
         return f"Python {target.python}, this is {python}"
     name, glibc = platform.libc_ver()
     if name != "glibc" or _version(glibc) < _version(target.glibc):
@@ -254,13 +258,31 @@ def _make_venv(slot: BundleSlot, target: Target) -> None:
     venv = slot.folder / slots.VENV
     python = venv / "bin" / "python"
     # -P: what lies in the current folder, somebody else's perhaps, is not run.
-    make = [sys.executable, "-P", "-m", "venv", str(venv)]
+    make = [_python_of(slot, target), "-P", "-m", "venv", str(venv)]
     _run(make, "a virtual environment could not be made", "install python3-venv")
     pip = [str(python), "-P", "-m", "pip", "install", "--no-index", "--no-cache-dir"]
     pip += ["--disable-pip-version-check", "--quiet"]
     wheels = str(slot.files / "wheels")
     hint = "make the bundle with a complete folder of wheels"
     _run([*pip, "--find-links", wheels, *target.requires], "the wheels of the bundle could not be installed", hint)
+
+
+def _python_of(slot: BundleSlot, target: Target) -> str:
+    """The program that the slot's environment is made with: the bundle's own Python, where it brings one.
+
+    Raises:
+        UnsupportedArtifact: that cannot be unpacked.
+    """
+    if target.interpreter is None:
+        return sys.executable
+    folder = slot.folder / slots.PYTHON
+    try:
+        with tarfile.open(slot.files / target.interpreter.archive) as archive:
+            archive.extractall(folder, filter="data")
+    except (tarfile.TarError, EOFError, ValueError) as error:
+        hint = "make the bundle again, with another Python"
+        raise UnsupportedArtifact(f"the bundle's Python cannot be unpacked: {error}", hint=hint) from None
+    return str(folder / target.interpreter.program)
 
 
 def _run(command: Sequence[str], problem: str, hint: str) -> None:
@@ -287,6 +309,16 @@ def _make_home(slot: BundleSlot, root: Path) -> None:
         (slot.files / name).mkdir(exist_ok=True)
         os.symlink(f"../../{slots.FILES}/{name}", data / name)
     os.symlink(f"../../{slots.CACHE}", slot.folder / slots.HOME / "cache")
+
+
+def _keep_calibrations(slot: BundleSlot, cache: Path) -> None:
+    """What was measured on machines of the bundle, unless this one measured the same. Their names say of which
+    processor and build they are, so that others are never read."""
+    for path in (slot.files / calibrations.FOLDER).glob("*.json"):
+        own = cache / calibrations.FOLDER / path.name
+        if not own.exists():
+            own.parent.mkdir(exist_ok=True)
+            write_atomic(own, read_regular(path, calibrations.MAX_BYTES))
 
 
 def _write(path: Path, text: str, mode: int) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 from edgellm.app import fleet_file
 from edgellm.app.bundle import contents as packed
 from edgellm.app.bundle.asked import BundleOptions, machines
-from edgellm.app.bundle.create import PlannedBox, model_of, planned, require_libraries, serve_arguments
-from edgellm.bundle import papers
+from edgellm.app.bundle.create import PlannedBox, model_of, planned, require_libraries, serve_arguments, stated_licences
+from edgellm.bundle import licences, papers
 from edgellm.bundle.papers import PackedPart
 from edgellm.bundle.wheels import UNPACKED, Platform
 from edgellm.bundle.writer import Content
@@ -83,6 +83,8 @@ def write_image(
         # What checks signatures of bundles has nothing to check in a container.
         roots = ("edgellm", *packed.requirements(box.choice)[1:])
         wheels = packed.wheels_for(Platform(base.arch, base.python, base.glibc), roots, options.wheels)
+        if options.licences:
+            licences.require(stated_licences([box], [wheels]), options.licences)
         target, model = model_of(box, progress)
         beside = [packed.adapter(name, target, model.licence) for name in options.adapters]
         models = [_in_home(part) for part in (model, *beside)]
@@ -175,7 +177,7 @@ def _require_same(box: PlannedBox, base: Base) -> None:
 
 def _plan_of(box: PlannedBox) -> tuple[Content, Content]:
     plan = Content.of(f"{_PAPERS}/plan.json", decision_json.text(box.decision).encode())
-    return plan, replace(packed.profile(box.site.machine), path=f"{_PAPERS}/profile.toml")
+    return plan, replace(packed.profile(box.context), path=f"{_PAPERS}/profile.toml")
 
 
 def _in_home(part: PackedPart) -> PackedPart:
