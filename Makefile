@@ -11,7 +11,7 @@ SHELL := /bin/sh
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-ray setup-tune serve test test-ray same-outputs test-all test-clients clients-latest llama-server-tests test-variants wheels release test-wheels vulkan test-openvino foreign-libraries docs typing slow test-arm64 check bench attack bench-adapters bench-start bench-builds bench-dialects bench-cluster bench-cluster-kills bench-serve bench-answers bench-speed bench-speed-gpu bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine bench-page bench-tuning bench-tuning-memory bench-usefulness screenshots onnx-parity onnx-exporters ternary-parity sanitize fuzz fuzz-http soak soak-downloads clean python \
+.PHONY: help setup setup-ray setup-tune serve test test-ray same-outputs test-all test-clients clients-latest llama-server-tests test-variants wheels rebuild release test-wheels test-wheels-twice vulkan test-openvino foreign-libraries docs typing slow test-arm64 check bench attack bench-adapters bench-start bench-builds bench-dialects bench-cluster bench-cluster-kills bench-serve bench-answers bench-speed bench-speed-gpu bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine bench-page bench-tuning bench-tuning-memory bench-usefulness screenshots onnx-parity onnx-exporters ternary-parity sanitize fuzz fuzz-http soak soak-downloads clean python \
   test-tools lint
 
 help: ## show this list
@@ -80,6 +80,12 @@ wheels: python ## make wheels in dist/ for Linux on x86-64 and aarch64, with cod
 	@.venv-wheels/bin/python -m pip install --quiet --disable-pip-version-check -r plugins/wheels/requirements.txt
 	.venv-wheels/bin/python plugins/wheels/make.py $(ARGS)
 
+rebuild: python ## make wheels of llama.cpp with a fix, try them, and say who read which lists of faults (PATCH=fix.patch ARGS="--target x86_64")
+	@test -n "$(PATCH)" || { echo "PATCH=... is needed: a fix of llama.cpp, made by git diff" >&2; exit 2; }
+	@test -x .venv-wheels/bin/python || $(PYTHON) -m venv .venv-wheels
+	@.venv-wheels/bin/python -m pip install --quiet --disable-pip-version-check -r plugins/wheels/requirements.txt
+	@.venv-wheels/bin/python plugins/wheels/rebuild.py $(PATCH) $(ARGS)
+
 release: python ## make a release in dist/release: wheels, tried, their hashes and signature, notes from CHANGELOG.md (ARGS="--key FILE")
 	@test -x .venv-wheels/bin/python || $(PYTHON) -m venv .venv-wheels
 	@.venv-wheels/bin/python -m pip install --quiet --disable-pip-version-check -r plugins/wheels/requirements.txt -r plugins/wheels/requirements-release.txt
@@ -88,6 +94,9 @@ release: python ## make a release in dist/release: wheels, tried, their hashes a
 test-wheels: test-tools ## make wheels, install them in bare Debians, and run them on emulated processors
 	@$(MAKE) wheels ARGS="--python 3.11 --python 3.13"
 	$(BIN)/pytest -q $(EVERY) tests/test_wheels.py tests/test_wheels_on_processors.py $(ARGS)
+
+test-wheels-twice: wheels ## make wheels once more elsewhere, with other dates and jobs, and compare each byte (ARGS="--target x86_64")
+	.venv-wheels/bin/python plugins/wheels/again.py $(ARGS)
 
 foreign-libraries: test-tools ## check that a wheel of the package index with other structs is refused (ARGS=--commits: two other commits of llama.cpp, too; ARGS=--drifts: 20 moved fields)
 	PYTHONPATH=tests EDGELLM_HOME=$(CURDIR)/build/foreign/home $(BIN)/python tests/support/foreign_libraries.py build/foreign $(ARGS)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 
 import pytest
+from support.made_wheels import script
 
-ROOT = Path(__file__).parents[1]
 CHANGELOG = """\
 # Changelog
 
@@ -30,12 +28,7 @@ CHANGELOG = """\
 
 @pytest.fixture(scope="module")
 def release() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("release", ROOT / "plugins" / "wheels" / "release.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("release")
 
 
 def test_notes_are_the_part_of_the_changelog(release: ModuleType) -> None:

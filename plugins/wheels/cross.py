@@ -48,7 +48,9 @@ def write_toolchain(target: Target, folder: Path, sources: dict[Path, str]) -> P
         program = folder / name
         program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).resolve()}" {called} "$@"\n', "utf-8")
         program.chmod(0o755)
-    flags = " ".join(["-g0", *(f"-ffile-prefix-map={path}={name}" for path, name in sources.items())])
+    flags = " ".join(
+        ["-g0", "-Werror=date-time", *(f"-ffile-prefix-map={path}={name}" for path, name in sources.items())]
+    )
     file = folder / "toolchain.cmake"
     file.write_text(TOOLCHAIN.format(processor=target.processor, folder=folder, flags=flags), "utf-8")
     return file

@@ -16,8 +16,8 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -27,6 +27,7 @@ sys.path.insert(0, str(HERE.parent))
 from binaries import faults  # noqa: E402
 from cross import write_toolchain  # noqa: E402
 from native import BUILD_VARIABLES, Native  # noqa: E402
+from sources import Refused, Sources  # noqa: E402
 from targets import TARGETS, Target  # noqa: E402
 
 PLUGINS = ROOT / "plugins"
@@ -35,21 +36,20 @@ CLUSTER = PLUGINS / "edgellm-ray"  # Ray is fetched for no folder: it alone is l
 TERNARY = PLUGINS / "edgellm-bitnet"
 PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
 EPOCH = "1577836800"  # 2020-01-01: zip files have no dates before 1980
+# Who may read files where they were made, and when that was, is left out of wheels.
+SAME = "wheel.reproducible=true"
 # Of what llama.cpp installs, what no program loads.
 EXCLUDED = ("/bin", "/include", "/lib", "/lib64", "/share")
-
-
-class Refused(Exception):
-    """A wheel is not what its tag says, or larger than it may be."""
 
 
 class Maker:
     """Makes wheels with pip and the build tools of this Python's environment; fetches llama.cpp's sources only."""
 
-    def __init__(self, work: Path, out: Path, jobs: int) -> None:
+    def __init__(self, work: Path, out: Path, jobs: int, patches: Sequence[Path] = ()) -> None:
         self.work, self.out = work, out
         table = tomllib.loads((PLUGINS / "edgellm-gguf" / "pyproject.toml").read_text("utf-8"))
         self.native = Native.read(PLUGINS / "edgellm-gguf", table["tool"]["edgellm"]["native"])
+        self.sources = Sources(self.native, work, patches)
         self.environment = {
             **{name: value for name, value in os.environ.items() if name not in BUILD_VARIABLES},
             "SOURCE_DATE_EPOCH": os.environ.get("SOURCE_DATE_EPOCH", EPOCH),
@@ -71,35 +71,13 @@ class Maker:
         self.out.mkdir(parents=True, exist_ok=True)
         return Path(shutil.move(made, self.out / made.name))
 
-    def sources(self) -> Path:
-        """llama-cpp-python's sources with llama.cpp's, of the pinned hash; kept."""
-        folder = self.work / self.native.packed.replace("==", "-")
-        if folder.exists():
-            return folder
-        scratch = self.work / "sources.part"
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True)
-        name, _, release = self.native.wheel.partition("==")
-        command = [*PIP, "download", "--no-deps", "--no-build-isolation", "--no-binary", name, "--dest", str(scratch)]
-        pinned = self.native.folder / self.native.requirement
-        subprocess.run([*command, "--requirement", str(pinned)], check=True, env=self.environment)
-        (archive,) = scratch.glob("*.tar.gz")
-        with tarfile.open(archive) as packed:
-            packed.extractall(scratch, filter="data")
-        archive.unlink()
-        (source,) = scratch.iterdir()
-        version = source / "llama_cpp" / "__init__.py"
-        own = self.native.packed.partition("==")[2]
-        version.write_text(version.read_text("utf-8").replace(f'"{release}"', f'"{own}"'), "utf-8")
-        source.rename(folder)
-        scratch.rmdir()
-        return folder
-
     def library(self, target: Target) -> Path:
         """The binding with llama.cpp for all processors of a kind."""
-        source = self.sources()
-        folder = self.work / target.name
+        source, build = self.sources.folder(PIP, self.environment), self.sources.build
+        folder = self.work / "-".join(filter(None, (target.name, build)))
         toolchain = write_toolchain(target, folder / "toolchain", {ROOT: ".", folder: "build", source: "source"})
+        # It installs among its own sources, too, from where files of another kind of machine would get into the wheel.
+        shutil.rmtree(source / "llama_cpp" / "lib", ignore_errors=True)
         settings = [*self.native.settings, *self.native.builds["variants"]]
         inputs: list[object] = [target, *settings, *self._inputs(settings)]
         key = hashlib.sha256(json.dumps(inputs, default=str).encode()).hexdigest()
@@ -109,8 +87,11 @@ class Maker:
             f"build-dir={folder / 'llama'}",
             f"wheel.tags={target.tag}",
             f"wheel.exclude={';'.join(EXCLUDED)}",
+            *([f"wheel.build-tag={build}"] if build else []),
+            SAME,
         ]
-        name = f"{self.native.packed.replace('-', '_').replace('==', '-')}-{target.tag}.whl"
+        packed = self.native.packed.replace("-", "_").replace("==", "-")
+        name = "-".join(filter(None, (packed, build, target.tag))) + ".whl"
         kept = folder / name
         stamp = folder / "key"
         if not kept.exists() or not stamp.exists() or stamp.read_text("utf-8") != key:
@@ -131,7 +112,7 @@ class Maker:
         folder = self.work / target.name
         toolchain = write_toolchain(target, folder / "toolchain", {ROOT: ".", folder: "build"})
         define = f"cmake.define.CMAKE_TOOLCHAIN_FILE={toolchain}"
-        return self.pip_wheel(TERNARY, define, f"build-dir={folder / 'bitnet'}", f"wheel.tags={target.tag}")
+        return self.pip_wheel(TERNARY, define, f"build-dir={folder / 'bitnet'}", f"wheel.tags={target.tag}", SAME)
 
     def check(self, wheel: Path, target: Target) -> None:
         """
@@ -174,8 +155,9 @@ def main() -> int:
     parser.add_argument(
         "--python", action="append", default=[], metavar="3.13", help="add what this Python needs beside"
     )
+    parser.add_argument("--patch", type=Path, action="append", default=[], help="fix of llama.cpp, for git apply -p1")
     options = parser.parse_args()
-    maker = Maker(options.work.resolve(), options.output.resolve(), options.jobs)
+    maker = Maker(options.work.resolve(), options.output.resolve(), options.jobs, options.patch)
     wheels = [maker.pip_wheel(folder) for folder in PURE]
     maker.pip_wheel(CLUSTER)
     try:

@@ -22,6 +22,8 @@ import venv
 from getpass import getpass
 from pathlib import Path
 
+from advisories import told
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 HERE = Path(__file__).resolve().parent
 BIN = Path(sys.executable).parent
@@ -133,6 +135,7 @@ def main() -> int:
     except subprocess.CalledProcessError as failed:
         print(f"no release: this failed: {' '.join(map(str, failed.cmd))}", file=sys.stderr)
         return 1
+    print(told())
     print(
         f"{options.output} holds edgellm {release}. To publish it: git tag v{release}, push the tag, upload the folder."
     )

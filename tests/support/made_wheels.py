@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import zipfile
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -22,6 +24,13 @@ def made(name: str, platform: str) -> Path:
     if wheel is None:
         pytest.skip(f"wheels: {folder()} has no {name} for {platform} (make wheels)")
     return wheel
+
+
+def script(name: str) -> ModuleType:
+    """A module of plugins/wheels that needs nothing of what compiles."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "plugins" / "wheels"))
+        return importlib.import_module(name)
 
 
 def unpacked(name: str, platform: str, target: Path) -> Path:
