@@ -79,3 +79,22 @@ def test_a_paragraph_that_is_all_signs_stays_text(page: Page, live: Live) -> Non
 
     expect(last_answer(page).locator("em, strong")).to_have_count(0)
     expect(last_answer(page)).to_contain_text("_a__b_a__b")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown", "most"),
+    [
+        pytest.param("> " * 30_000, "blockquote", 25, id="levels"),
+        pytest.param("- a\n" + "b\n" * 600 + "  - inner", "li", 1, id="lines"),
+    ],
+)
+def test_what_is_deep_or_long_in_a_list_or_a_quotation_is_text(
+    page: Page, live: Live, text: str, shown: str, most: int
+) -> None:
+    """The parser would take up to a minute for 65 kB."""
+    script(page, {"content": f"{text}\n\nafter **all**"})
+    ready(page, live)
+    answered(page, "go")
+
+    expect(last_answer(page).locator("strong")).to_have_text("all")
+    assert 0 < last_answer(page).locator(shown).count() <= most

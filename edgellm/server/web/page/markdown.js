@@ -37,9 +37,31 @@ function webAddress(href) {
 const ESCAPES = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" };
 const escape = (text) => text.replace(/[&<>"']/g, (character) => ESCAPES[character]);
 
+// What stands in a list or a quotation is text where it is deeper or has more lines than this: the parser compares each
+// of these lines with the rest, for each level again, so 65 kB took it minutes.
+const MOST_LEVELS = 20;
+const MOST_LINES = 500;
+
+class BoundedLexer extends Lexer {
+  level = 0;
+
+  blockTokens(source, tokens = [], ...rest) {
+    if (this.level > MOST_LEVELS || (this.level > 0 && source.split("\n", MOST_LINES + 1).length > MOST_LINES)) {
+      tokens.push({ type: "text", raw: source, text: source });
+      return tokens;
+    }
+    this.level += 1;
+    try {
+      return super.blockTokens(source, tokens, ...rest);
+    } finally {
+      this.level -= 1;
+    }
+  }
+}
+
 // The blocks of a text. `links` are reference links, which later blocks may use.
 export function blocks(text, links = {}) {
-  const lexer = new Lexer(marked.defaults);
+  const lexer = new BoundedLexer(marked.defaults);
   Object.assign(lexer.tokens.links, links);
   const tokens = lexer.lex(text);
   return { tokens, links: tokens.links };

@@ -10,8 +10,8 @@ const MAX_BLOCK = 4_096;
 const PAUSE = 4; // times as long as the last rendering took
 // A text that is longer than this is never rendered as a whole: a parser's time may grow faster than its text.
 const MAX_WHOLE = 65_536;
-// Signs of emphasis in one paragraph: the parser compares each with those before it.
-const MOST_SIGNS = 4_000;
+// Signs of emphasis, or of code, in one paragraph: the parser compares each with those before it.
+const MOST_SIGNS = 2_000;
 const OPEN_FENCE = /^ {0,3}(`{3,}|~{3,})[ \t]*([^\s`]*)[^`\n]*\n/;
 const MAY_CLOSE = /^ {0,3}[`~]*[ \t]*$/;
 
@@ -139,7 +139,8 @@ function openBlock(tokens) {
 }
 
 function isAllSigns(text) {
-  return text.length > MOST_SIGNS && text.split(/\n\s*\n/).some((part) => part.split(/[*_~`]/).length > MOST_SIGNS);
+  const many = (part) => [/[*_~]/, /`/].some((signs) => part.split(signs).length > MOST_SIGNS);
+  return text.length > MOST_SIGNS && text.split(/\n\s*\n/).some(many);
 }
 
 export function renderWhole(box, text) {
