@@ -21,7 +21,7 @@ from edgellm.files import read_regular
 
 MAX_FILE_BYTES = 8 * 1024**2
 MAX_KEY_PARTS = 64  # of a dotted key: tomllib's time and memory grow with their square
-MAX_MARKS = 100_000  # of those below, which each take tomllib up to a kilobyte
+MAX_MARKS = 100_000  # of those below, which each take tomllib up to a kilobyte; and values of a line of JSON
 _SHOWN = 60  # characters of a name or value in an error
 # Texts and comments, which hold no keys, and what ends a key; each reaches to its end or to where tomllib gives up.
 _TEXT = re.compile(
@@ -122,15 +122,18 @@ def json_rows(text: str, path: Path, hint: str) -> Iterator[tuple[Place, Any]]:
     """Each object of a JSON Lines file, with its line.
 
     Raises:
-        UsageError: a line is no JSON.
+        UsageError: a line is no JSON, or holds too many values.
     """
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
+        at = Place(str(path), f"line {number}", hint)
+        if (n_marks := sum(map(line.count, ",[{"))) > MAX_MARKS:
+            at.refuse(f"has {n_marks} values; {MAX_MARKS} are allowed")
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            Place(str(path), f"line {number}", hint).refuse(f"no JSON: {error}")
+            at.refuse(f"no JSON: {error}")
         yield Place(str(path), _named(f"line {number}", row), hint), row
 
 

@@ -10,7 +10,7 @@ from support.refusals import refuses
 
 from edgellm import tables
 from edgellm.errors import UsageError
-from edgellm.tables import MAX_FILE_BYTES, MAX_KEY_PARTS, parse_toml, read_text
+from edgellm.tables import MAX_FILE_BYTES, MAX_KEY_PARTS, json_rows, parse_toml, read_text
 
 ROWS = Path("rows.toml")
 MANY = 50_000  # parts of a key, which take tomllib gigabytes
@@ -69,3 +69,8 @@ def test_a_file_of_very_many_keys_is_refused(row: str, monkeypatch: pytest.Monke
 def test_a_text_that_is_never_closed_is_read_once(text: str) -> None:
     with refuses(UsageError, varies="TOML: .*"):
         parse_toml(text, ROWS, "a hint")
+
+
+def test_a_line_of_very_many_values_is_refused() -> None:
+    with refuses(UsageError):
+        list(json_rows(f"{{}}\n[{'[],' * 100_000}1]\n", ROWS, "a hint"))

@@ -8,9 +8,11 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from edgellm.errors import BadArtifact
+from edgellm.errors import BadArtifact, UsageError
+from edgellm.types.json_counts import check_counts
 
 MAX_BYTES = 16 * 1024**2
+MAX_VALUES = 500_000  # each takes up to 150 bytes; a list of 6,400 added tokens has 50,000
 _AGAIN = "fetch it again"
 
 
@@ -33,7 +35,7 @@ def read_json(place: Path, *, most: int = MAX_BYTES) -> Any:
     """What a file holds; None where it is missing.
 
     Raises:
-        BadArtifact: no JSON, more than `most` bytes, or no regular file.
+        BadArtifact: no JSON, more than `most` bytes or MAX_VALUES values, or no regular file.
     """
     raw = _read(place, most)
     return None if raw is None else _parsed(place, raw)
@@ -56,6 +58,10 @@ def _read(place: Path, most: int) -> bytes | None:
 
 
 def _parsed(place: Path, raw: bytes) -> Any:
+    try:
+        check_counts(raw, max_values=MAX_VALUES, max_parts=MAX_VALUES, what=str(place))
+    except UsageError as error:
+        raise BadArtifact(error.message, hint=_AGAIN) from None
     try:
         return json.loads(raw)
     except (ValueError, RecursionError) as error:

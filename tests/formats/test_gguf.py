@@ -11,7 +11,7 @@ from support.refusals import refuses
 
 from edgellm.errors import BadArtifact
 from edgellm.formats.gguf import reader
-from edgellm.formats.gguf.cursor import SHORT_TEXT_BYTES, Incomplete, LongArray
+from edgellm.formats.gguf.cursor import MAX_NUMBERS, SHORT_TEXT_BYTES, Incomplete, LongArray
 from edgellm.formats.gguf.header import parse_gguf
 
 SCALARS = [
@@ -163,6 +163,21 @@ def test_a_length_that_leaves_the_whole_file_is_damage_not_a_short_beginning():
     assert not isinstance(caught.value, Incomplete)
 
 
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (w.STRING, struct.pack("<Q", 2**26)),
+        (w.ARRAY, struct.pack("<IQ", w.UINT8, MAX_NUMBERS + 1)),
+    ],
+    ids=["bytes", "numbers"],
+)
+def test_keys_that_native_code_would_hold_are_bounded_together(kind, value):
+    data = w.Gguf([("rates", kind, value)]).build()
+
+    with refuses(BadArtifact):
+        parse_gguf(data, file_bytes=2**30, where="made")
+
+
 @pytest.mark.parametrize("path", ["folder", "missing.gguf", "\0"])
 def test_what_cannot_be_opened_is_refused(tmp_path, path):
     (tmp_path / "folder").mkdir()
@@ -195,6 +210,15 @@ def test_a_split_model_is_read_from_any_part(tmp_path, given):
     assert model.tensor_bytes == 4096 + 3 * 256
     assert model.file_bytes == sum(os.path.getsize(path) for path in model.paths)
     assert reader.shape(model.header, model.tensors).n_vocab == 16
+
+
+def test_parts_take_no_more_memory_than_one_file_may(tmp_path, monkeypatch):
+    path = split(tmp_path, 3) / "m-00001-of-00003.gguf"
+    assert [len(part.metadata) for part in reader.read_model(path).parts[1:]] == [2, 2]
+
+    monkeypatch.setattr(reader, "MAX_TENSORS", 3)
+    with refuses(BadArtifact):
+        reader.read_model(path)
 
 
 def test_a_missing_part_is_named(tmp_path):

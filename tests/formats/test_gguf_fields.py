@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,11 @@ SOUND: dict[str, tuple[int, Any]] = {
 }
 EXPERTS = {"llama.expert_count": (w.UINT32, 8), "llama.expert_used_count": (w.UINT32, 2)}
 
-BYTES = {
+BYTES: dict[str, tuple[int, Any] | None] = {
     "tokenizer.ggml.model": (w.STRING, "llama"),
     "tokenizer.ggml.tokens": (w.ARRAY, (w.STRING, [f"<0x{byte:02X}>" for byte in range(256)])),
     "tokenizer.ggml.scores": (w.ARRAY, (w.FLOAT32, [0.0] * 256)),
+    "tokenizer.ggml.token_type": None,
 }
 
 
@@ -207,6 +209,7 @@ def test_an_alignment_that_native_code_cannot_map(tmp_path: Path, alignment: int
         {
             "tokenizer.ggml.model": (w.STRING, "bert"),
             "tokenizer.ggml.tokens": (w.ARRAY, (w.STRING, TOKENS[:5])),
+            "tokenizer.ggml.token_type": None,
         },
         {"tokenizer.ggml.bos_token_id": (w.UINT32, 6)},
         {"tokenizer.ggml.eos_token_id": (w.UINT32, 2**31)},
@@ -216,8 +219,20 @@ def test_an_alignment_that_native_code_cannot_map(tmp_path: Path, alignment: int
             "tokenizer.ggml.seperator_token_id": (w.UINT32, 1),
             "tokenizer.ggml.token_type": (w.ARRAY, (w.INT32, [3, 3, 1, 1, 1, 6])),
         },
+        {"tokenizer.ggml.token_type": (w.ARRAY, (w.INT32, [1] * 7))},
+        {"tokenizer.ggml.scores": (w.ARRAY, (w.FLOAT32, [0.0] * 7))},
+        {"tokenizer.ggml.merges": (w.ARRAY, (w.STRING, ["a b"] * 49))},
+        {
+            "tokenizer.ggml.tokens": (w.ARRAY, struct.pack("<IQ", w.STRING, 2**20 + 1) + bytes(8 * (2**20 + 1))),
+            "tokenizer.ggml.token_type": None,
+        },
+        {
+            "tokenizer.ggml.tokens": (w.ARRAY, (w.STRING, ["a" * 2**25, *(f"t{no}" for no in range(2000))])),
+            "tokenizer.ggml.token_type": None,
+            "tokenizer.ggml.merges": None,
+        },
     ],
-    ids=range(19),
+    ids=range(24),
 )
 def test_a_vocabulary_that_is_none(tmp_path: Path, changed: dict[str, tuple[int, Any] | None]) -> None:
     header = read_model(write(tmp_path, changed)).header
@@ -248,6 +263,6 @@ def test_long_arrays_are_read_from_the_file(tmp_path: Path) -> None:
     long = {"tokenizer.ggml.token_type": (w.ARRAY, (w.INT32, [1] * 2000)), "tokenizer.ggml.merges": None}
     once = long | {"tokenizer.ggml.tokens": (w.ARRAY, (w.STRING, tokens))}
     vocabulary.check(read_model(write(tmp_path, once)).header)
-    twice = long | {"tokenizer.ggml.tokens": (w.ARRAY, (w.STRING, [*tokens, "t7"]))}
+    twice = long | {"tokenizer.ggml.tokens": (w.ARRAY, (w.STRING, [*tokens[1:], "t7"]))}
     with refuses(BadArtifact):
         vocabulary.check(read_model(write(tmp_path, twice)).header)

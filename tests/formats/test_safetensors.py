@@ -14,6 +14,7 @@ from support import safetensors_writer
 from support.refusals import refuses
 
 from edgellm.errors import ArtifactError, BadArtifact
+from edgellm.formats.safetensors import reader
 from edgellm.formats.safetensors.header import parse_safetensors
 from edgellm.formats.safetensors.reader import read_header, read_safetensors
 
@@ -72,6 +73,19 @@ def test_shards_are_one_model(tmp_path):
     assert set(model.tensors) == set(ARRAYS)
     for name, array in ARRAYS.items():
         assert model.raw(name).tobytes() == array.tobytes()
+
+
+def test_shards_take_no_more_memory_than_an_index_may_name(tmp_path, monkeypatch):
+    shards = [f"model-0000{no}-of-00002.safetensors" for no in (1, 2)]
+    for no, file in enumerate(shards):
+        save_file({f"w{no}": np.zeros(4, np.float32)}, tmp_path / file, metadata={"format": "pt"})
+    index = {"weight_map": {f"w{no}": file for no, file in enumerate(shards)}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert [part.metadata for part in read_safetensors(tmp_path).parts] == [{"format": "pt"}, {}]
+
+    monkeypatch.setattr(reader, "MAX_TENSORS", 1)
+    with refuses(BadArtifact):
+        read_safetensors(tmp_path)
 
 
 def test_a_folder_without_a_model_is_said(tmp_path):

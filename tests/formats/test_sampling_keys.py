@@ -129,7 +129,9 @@ def test_a_thousand_strange_keys_are_not_all_told(tmp_path: Path) -> None:
     assert len(said.unused) == 8
 
 
-@pytest.mark.parametrize("content", ["[", "[]", "7", '{"a": ' + "[" * 100_000, " " * (1024**2 + 1)])
+@pytest.mark.parametrize(
+    "content", ["[", "[]", "7", '{"a": ' + "[" * 100_000, " " * (1024**2 + 1), f'{{"a": [{"1," * 510_000}1]}}']
+)
 def test_a_file_that_is_no_object_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "generation_config.json").write_text(content, "utf-8")
 

@@ -81,6 +81,9 @@ def read(path: Path, **changed: Any) -> None:
         pytest.param({"model": WORD_PIECE | {"max_input_chars_per_word": 10**6}}, id="endless words"),
         pytest.param({"model": WORD_PIECE | {"continuing_subword_prefix": "#" * 1000}}, id="a long prefix"),
         pytest.param({"normalizer": ENDLESS}, id="a table that is longer than itself"),
+        pytest.param({"normalizer": {"type": "Lowercase", "more": [[]] * 100_000}}, id="a rule of very many parts"),
+        pytest.param({"more": [1] * 4_000_001}, id="very many values"),
+        pytest.param({"more": dict.fromkeys(map(str, range(2**20)), 1)}, id="very many names"),
     ],
 )
 def test_rules_that_multiply_are_refused(tmp_path: Path, changed: dict[str, Any]) -> None:

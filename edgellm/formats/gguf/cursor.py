@@ -17,6 +17,7 @@ from edgellm.formats.sniff import sniff
 # Far above any real model (0.9M strings in the largest), and low enough that the header of a hostile file costs under
 # 64 MiB and a second.
 MAX_STRINGS = 4_000_000  # over all arrays
+MAX_NUMBERS = 4_000_000  # as many: native code writes each as text (`gguf_kv_to_str`) before it looks at the key
 MAX_KEPT_BYTES = 16 * 1024**2  # Python objects built for metadata
 SHORT_ARRAY = 1024  # longer ones stay in the file
 SHORT_TEXT_BYTES = 256 * 1024  # longer ones stay in the file
@@ -66,6 +67,7 @@ class Cursor:
         self.pos = pos
         self._kept_bytes = 0
         self._n_strings = 0
+        self._n_numbers = 0
 
     def fail(self, field: str, offset: int, why: str) -> NoReturn:
         raise BadArtifact(
@@ -190,6 +192,11 @@ class Cursor:
             if kind == _STRING:
                 return tuple(self._text(key) for _ in range(n))
             return tuple(self._scalar(kind, key) for _ in range(n))
+        if kind != _STRING:
+            self._n_numbers += n
+            if self._n_numbers > MAX_NUMBERS:
+                why = f"brings the numbers to {self._n_numbers}, {MAX_NUMBERS} allowed"
+                self.fail(f"length of {key}", start + 4, why)
         begin = self.pos
         self.pos = self._skip_strings(key, n) if kind == _STRING else begin + n * least
         return LongArray(_TYPE_NAMES[kind], n, begin, self.pos - begin)

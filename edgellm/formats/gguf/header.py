@@ -25,6 +25,7 @@ from edgellm.formats.mapped import Buffer
 # Far above any real model (46k tensors in the largest), and low enough that a hostile header costs under 64 MiB.
 MAX_TENSORS = 65_536
 MAX_KEYS = 16_384
+MAX_KEY_BYTES = 64 * 1024**2  # of all keys: native code holds several times as much; 20 MiB are the most known
 MAX_NAME_BYTES = 1024  # of a key
 MAX_TENSOR_NAME_BYTES = 63  # GGML_MAX_NAME less the final zero
 MAX_DIMS = 4
@@ -84,6 +85,8 @@ def parse_gguf(buffer: Buffer, *, file_bytes: int, where: str) -> GgufHeader:
         if key in metadata:
             cursor.fail(f"key {key!r}", start, "appears twice")
         metadata[key] = cursor.value(key)
+        if cursor.pos > MAX_KEY_BYTES:
+            cursor.fail(f"key {key!r}", start, f"brings the keys to {cursor.pos} bytes, {MAX_KEY_BYTES} are allowed")
     alignment = metadata.get("general.alignment", 32)
     # Real files use 32 or 64. Native code maps tensors where they lie, and aborts below 32; 2**16 is our bound.
     if type(alignment) is not int or not 32 <= alignment <= 65_536 or alignment & (alignment - 1):

@@ -10,7 +10,7 @@ import mmap
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,17 @@ from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm.formats.gguf import fields
 from edgellm.formats.gguf.cursor import LongArray, elements
 from edgellm.formats.gguf.ggml_types import FILE_TYPES
-from edgellm.formats.gguf.header import GgufHeader, GgufTensor, key_bytes, parse_gguf
-from edgellm.formats.gguf.shape import context_length, shape, vocab_size
+from edgellm.formats.gguf.header import MAX_TENSORS, GgufHeader, GgufTensor, key_bytes, parse_gguf
+from edgellm.formats.gguf.shape import array_length, context_length, shape, vocab_size
 from edgellm.formats.mapped import map_file
 
 __all__ = [
-    "GgufHeader", "GgufModel", "GgufTensor", "LongArray", "chat_template", "check_parts", "context_length",
-    "quant_name", "read_array", "read_header", "read_key_bytes", "read_model", "shape", "vocab_size",
+    "GgufHeader", "GgufModel", "GgufTensor", "LongArray", "array_length", "chat_template", "check_parts",
+    "context_length", "quant_name", "read_array", "read_header", "read_key_bytes", "read_model", "shape", "vocab_size",
 ]  # fmt: skip
 
 MAX_PARTS = 1024
+_PLACE = ("split.no", "split.count")  # of a part among the others
 _PART = re.compile(r"(?P<stem>.+)-(?P<no>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
 
 
@@ -67,7 +68,7 @@ def read_header(path: str | Path) -> GgufHeader:
 
 def read_array(header: GgufHeader, key: str, most: int | None = None) -> tuple[Any, ...]:
     """Every element of `header.metadata[key]` (the first `most`), read from the file now where it is long. Strings come
-    as bytes then.
+    as bytes then. A Python object of each takes up to 40 times its bytes: bound them first (`array_length`).
 
     Raises:
         KeyError: no such key, or it is no array. BadArtifact: the file was replaced since.
@@ -102,7 +103,7 @@ def read_model(path: str | Path) -> GgufModel:
             value that native code would abort on.
     """
     paths = part_paths(str(path))
-    parts = tuple(read_header(part) for part in paths)
+    parts = tuple(_part_headers(paths))
     first = parts[0]
     split_count = first.metadata.get("split.count", 0)
     if len(parts) == 1 and split_count not in (0, 1):
@@ -114,6 +115,23 @@ def read_model(path: str | Path) -> GgufModel:
         check_parts(parts)
     fields.check(parts)
     return GgufModel(tuple(paths), first, parts)
+
+
+def _part_headers(paths: Sequence[str]) -> Iterator[GgufHeader]:
+    """Of each part; of all but the first only the keys that say which part it is. A thousand parts take no more memory
+    than one file may.
+
+    Raises:
+        BadArtifact: as `read_header`; or together they have more tensors than one file may.
+    """
+    n_tensors = 0
+    for no, path in enumerate(paths):
+        part = read_header(path)
+        n_tensors += len(part.tensors)
+        if n_tensors > MAX_TENSORS:
+            raise BadArtifact.damaged(f"{path} brings the tensors to {n_tensors}, {MAX_TENSORS} are allowed")
+        place = {key: value for key, value in part.metadata.items() if key in _PLACE}
+        yield part if no == 0 else replace(part, metadata=place)
 
 
 def part_paths(path: str) -> list[str]:
@@ -169,7 +187,7 @@ def check_parts(parts: Sequence[GgufHeader]) -> None:
     """
     names: set[str] = set()
     for no, part in enumerate(parts):
-        place = (part.metadata.get("split.no"), part.metadata.get("split.count"))
+        place = tuple(map(part.metadata.get, _PLACE))
         if place != (no, len(parts)):
             raise BadArtifact(
                 f"{part.where} says it is part {place[0]} of {place[1]}, its name says {no} of {len(parts)}"

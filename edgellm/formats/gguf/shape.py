@@ -85,10 +85,15 @@ def vocab_size(header: GgufHeader, tensors: Sequence[GgufTensor] | None = None) 
     for tensor in header.tensors if tensors is None else tensors:
         if tensor.name == "token_embd.weight" and len(tensor.dims) == 2:
             return tensor.dims[1]
-    tokens = header.metadata.get("tokenizer.ggml.tokens", ())
-    if isinstance(tokens, LongArray):
-        return tokens.length
-    return len(tokens) if isinstance(tokens, tuple) else 0
+    return array_length(header, "tokenizer.ggml.tokens")
+
+
+def array_length(header: GgufHeader, key: str) -> int:
+    """Elements of an array; 0 where there is none of that name."""
+    value = header.metadata.get(key)
+    if isinstance(value, LongArray):
+        return value.length
+    return len(value) if isinstance(value, tuple) else 0
 
 
 def shape(header: GgufHeader, tensors: Sequence[GgufTensor] | None = None) -> Shape:

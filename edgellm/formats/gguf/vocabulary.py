@@ -11,8 +11,11 @@ from typing import Any
 from edgellm.formats.gguf.cursor import LongArray
 from edgellm.formats.gguf.fields import refuse
 from edgellm.formats.gguf.header import GgufHeader
-from edgellm.formats.gguf.reader import read_array
+from edgellm.formats.gguf.reader import array_length, read_array
 
+MAX_TOKENS = 2**20  # the largest known vocabulary has 901,629
+MAX_TEXT_BYTES = 32 * 1024**2  # of all tokens, and of all merges; 12 MiB are the most known
+MOST_MERGES = 8  # for each token; 2.3 are the most known
 NO_ID = 2**32 - 1  # how some converters write that there is no such token
 SAMPLE = 256  # merges that are looked at
 MOST_KIND = BYTE_KIND = 6  # LLAMA_TOKEN_TYPE_BYTE
@@ -34,8 +37,30 @@ _WORD_START = "▁".encode()
 
 def token_kinds(header: GgufHeader) -> tuple[int, ...]:
     """Kind of each token (`formats.tokenizer.kinds.TokenKind`), by id; () where the file does not say."""
-    key = "tokenizer.ggml.token_type"
-    return read_array(header, key) if key in header.metadata else ()
+    check_lengths(header)
+    return tuple(_array(header, "token_type")) if array_length(header, "tokenizer.ggml.tokens") else ()
+
+
+def check_lengths(header: GgufHeader) -> None:
+    """What is read of the tokenizer's arrays takes memory by the size of a vocabulary, and not by that of the file.
+
+    Raises:
+        BadArtifact: one is longer than any vocabulary, or has not a value for each token.
+    """
+    n_tokens = array_length(header, "tokenizer.ggml.tokens")
+    if not n_tokens:
+        return  # nothing else is read then
+    for name, most in (("tokens", MAX_TOKENS), ("merges", MOST_MERGES * n_tokens)):
+        key = f"tokenizer.ggml.{name}"
+        value = header.metadata.get(key)
+        if array_length(header, key) > most:
+            refuse(header, key, f"at most {most} are allowed")
+        if isinstance(value, LongArray) and value.n_bytes > MAX_TEXT_BYTES:
+            refuse(header, key, f"it has {value.n_bytes} bytes, {MAX_TEXT_BYTES} are allowed")
+    for name in ("token_type", "scores"):
+        key = f"tokenizer.ggml.{name}"
+        if isinstance(header.metadata.get(key), tuple | LongArray) and array_length(header, key) != n_tokens:
+            refuse(header, key, f"one for each of {n_tokens} tokens is needed")
 
 
 def check(header: GgufHeader) -> None:
@@ -45,6 +70,7 @@ def check(header: GgufHeader) -> None:
     """
     if header.metadata.get("tokenizer.ggml.model") in _NO_TOKENIZER:
         refuse(header, "tokenizer.ggml.model", "a model without a tokenizer is not run")
+    check_lengths(header)
     tokens = _texts(header, "tokens")
     if not tokens:
         return  # native code refuses that in words of its own
@@ -52,7 +78,7 @@ def check(header: GgufHeader) -> None:
     # Empty ones get names of their own.
     if len(distinct) != len(tokens) - max(0, tokens.count(b"") - 1):
         refuse(header, "tokenizer.ggml.tokens", "each token may be there once")
-    _check_kind(header, distinct, len(tokens))
+    _check_kind(header, distinct)
     kinds = set(_array(header, "token_type"))
     if not all(isinstance(kind, int) and 0 <= kind <= MOST_KIND for kind in kinds):
         refuse(header, "tokenizer.ggml.token_type", f"kinds are 0 to {MOST_KIND}")
@@ -67,10 +93,10 @@ def check(header: GgufHeader) -> None:
     _check_added(header, len(tokens))
 
 
-def _check_kind(header: GgufHeader, tokens: frozenset[bytes], n_tokens: int) -> None:
+def _check_kind(header: GgufHeader, tokens: frozenset[bytes]) -> None:
     """The tokenizer is of the kind that its tokens are for. One of another kind would cut every text into noise."""
     kind = header.metadata.get("tokenizer.ggml.model")
-    if kind in _SCORED and len(_array(header, "scores")) < n_tokens:
+    if kind in _SCORED and not array_length(header, "tokenizer.ggml.scores"):
         refuse(header, "tokenizer.ggml.scores", f"a tokenizer of kind {kind} needs one for each token")
     if kind == "llama":
         _check_bytes(header, tokens)

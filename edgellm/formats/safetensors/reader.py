@@ -8,7 +8,7 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -21,7 +21,8 @@ __all__ = ["SafetensorsHeader", "SafetensorsModel", "SafetensorsTensor", "read_h
 
 FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 MAX_INDEX_BYTES = 32 * 1024**2
-MAX_INDEXED = 262_144
+MAX_INDEXED = 262_144  # names of the index, and those in it beside tensors
+MAX_TENSORS = 262_144  # of all shards
 MAX_SHARDS = 1024
 
 
@@ -88,13 +89,17 @@ def read_safetensors(path: str | Path) -> SafetensorsModel:
     for part_path in paths:
         mapped = map_file(part_path, ".safetensors")
         part = parse_safetensors(mapped, file_bytes=len(mapped), where=part_path)
-        parts.append(part)
+        parts.append(part if not parts else replace(part, metadata={}))  # it may have megabytes, as each of them
         view = memoryview(mapped)
         for tensor in part.tensors:
             if tensor.name in tensors:
                 raise BadArtifact(f"{part_path}: tensor {tensor.name!r} is in an earlier shard too", hint=_AGAIN)
             tensors[tensor.name] = tensor
             views[tensor.name] = view
+        if len(tensors) > MAX_TENSORS:
+            raise BadArtifact(
+                f"{part_path} brings the tensors to {len(tensors)}, {MAX_TENSORS} are allowed", hint=_AGAIN
+            )
         missing = promised.get(part_path, set()) - {tensor.name for tensor in part.tensors}
         if missing:
             raise BadArtifact(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from edgellm.errors import BackendUnavailable, BadArtifact, UnsupportedArtifact
+from edgellm.formats.json_file import read_object
 from edgellm.formats.tokenizer.growth import Excess, check_growth
 
 if TYPE_CHECKING:
@@ -68,16 +69,7 @@ class TokenizerFolder:
 
     def json(self, name: str) -> dict[str, Any]:
         """An object; empty where the file is missing."""
-        data = self._read(name)
-        if data is None:
-            return {}
-        try:
-            value = json.loads(data)
-        except (ValueError, RecursionError) as error:
-            self.fail(name, "the file", f"is not JSON: {error}")
-        if not isinstance(value, dict):
-            self.fail(name, "the file", f"is not a JSON object but a {type(value).__name__}")
-        return value
+        return read_object(Path(self.path) / name, most=MAX_BYTES[name])
 
     def chat_template(self, config: dict[str, Any]) -> str | None:
         """chat_template.jinja, else what `config` (tokenizer_config.json) holds: a text, or several with names."""

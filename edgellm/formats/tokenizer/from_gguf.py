@@ -101,7 +101,7 @@ def _byte_level(keys: TokenizerKeys, entries: Entries, pre: str | None) -> FileT
 
 
 def _sentence_piece(keys: TokenizerKeys, entries: Entries) -> FileTokenizer:
-    scores = keys.scores(len(entries.texts))
+    scores = keys.scores()
     ids = _text_tokens(entries, TokenKind.CONTROL, TokenKind.UNKNOWN, TokenKind.BYTE)
     model = SentencePiece(
         ids,

@@ -14,7 +14,13 @@ from typing import Any
 
 import msgspec
 
+from edgellm.errors import UsageError
+from edgellm.types import json_counts
+
 MOST = 1000  # times
+# The library takes some hundred bytes for each. 262,144 tokens with their merges have 1.8 million, with 300,000 names;
+# 901,629, which have scores and no names, 2.7 million.
+MAX_VALUES, MAX_NAMES = 4_000_000, 2**20
 MAX_RULES = 256  # of each kind
 MAX_PIECES = 64  # around a text, and tokens for each
 MAX_AFFIX = 64  # characters that the model puts around each part of a word
@@ -36,26 +42,32 @@ class _Model(msgspec.Struct):
     max_input_chars_per_word: int = 0
 
 
+_NONE = msgspec.Raw(b"null")
+
+
 class _File(msgspec.Struct):
     model: _Model
-    normalizer: Any = None
-    pre_tokenizer: Any = None
-    post_processor: Any = None
-    decoder: Any = None
+    normalizer: msgspec.Raw = _NONE
+    pre_tokenizer: msgspec.Raw = _NONE
+    post_processor: msgspec.Raw = _NONE
+    decoder: msgspec.Raw = _NONE
 
 
 def check_growth(file: bytes) -> None:
     """
     Raises:
-        Excess: a text could become too long, or take too long.
+        Excess: a text could become too long, or take too long; or the file has more tokens than any tokenizer.
         msgspec.MsgspecError: it is not JSON, or not of that shape.
     """
+    if (n_values := sum(map(file.count, (b",", b"[", b"{")))) > MAX_VALUES or file.count(b":") > MAX_NAMES:
+        why = f"has {n_values} values; {MAX_VALUES} are allowed, and {MAX_NAMES} with a name"
+        raise Excess("the file", why)
     whole = msgspec.json.decode(file, type=_File)
     for key in ("normalizer", "pre_tokenizer", "decoder"):
-        times = _growth(list(_rules(key, getattr(whole, key))))
+        times = _growth(list(_rules(key, _decoded(key, getattr(whole, key)))))
         if times > MOST:
             raise Excess(key, f"can make a text {times:.0f} times as long, {MOST} times are allowed")
-    for rule in _rules("post_processor", whole.post_processor):
+    for rule in _rules("post_processor", _decoded("post_processor", whole.post_processor)):
         _check_pieces(rule)
     for name in ("continuing_subword_prefix", "end_of_word_suffix"):
         if len(getattr(whole.model, name) or "") > MAX_AFFIX:
@@ -63,6 +75,15 @@ def check_growth(file: bytes) -> None:
     if whole.model.max_input_chars_per_word > MAX_WORD:
         words = f"is {whole.model.max_input_chars_per_word}, {MAX_WORD} are allowed"
         raise Excess("model.max_input_chars_per_word", words)
+
+
+def _decoded(key: str, component: msgspec.Raw) -> Any:
+    try:
+        json_counts.check_counts(bytes(component), what="it")
+    except UsageError:
+        why = f"has more than {json_counts.MAX_VALUES} values, or is nested more than {json_counts.MAX_DEPTH} deep"
+        raise Excess(key, why) from None
+    return msgspec.json.decode(component)
 
 
 def _rules(key: str, component: Any) -> Iterator[dict[str, Any]]:

@@ -11,6 +11,7 @@ from edgellm.errors import BadArtifact
 from edgellm.formats.gguf import reader
 from edgellm.formats.gguf.cursor import short
 from edgellm.formats.gguf.reader import GgufHeader, LongArray
+from edgellm.formats.gguf.vocabulary import check_lengths
 from edgellm.formats.tokenizer.kinds import TokenKind
 from edgellm.formats.tokenizer.special import MAX_CHARS
 
@@ -43,6 +44,7 @@ class TokenizerKeys:
     """
 
     def __init__(self, header: GgufHeader) -> None:
+        check_lengths(header)
         self.header = header
 
     def fail(self, name: str, why: str) -> NoReturn:
@@ -81,7 +83,7 @@ class TokenizerKeys:
 
     def kinds(self, texts: list[str]) -> list[int]:
         """Kind of each token; all normal where the file does not say."""
-        kinds = self._numbers("token_type", len(texts), ("int32", "uint32", "int8", "uint8"))
+        kinds = self._numbers("token_type", ("int32", "uint32", "int8", "uint8"))
         if kinds is None:
             return [TokenKind.NORMAL] * len(texts)
         for token in (token for token, kind in enumerate(kinds) if kind != TokenKind.NORMAL):
@@ -92,8 +94,8 @@ class TokenizerKeys:
                 self.fail("tokens", f"has a special token {token} of {len(text)} characters, {MAX_CHARS} are allowed")
         return list(kinds)
 
-    def scores(self, n_tokens: int) -> tuple[float, ...]:
-        scores = self._numbers("scores", n_tokens, ("float32", "int32"))
+    def scores(self) -> tuple[float, ...]:
+        scores = self._numbers("scores", ("float32", "int32"))
         if scores is None:
             self.fail("scores", "is missing, and a SentencePiece vocabulary is ranked by it")
         if any(map(math.isnan, scores)):
@@ -142,7 +144,7 @@ class TokenizerKeys:
         except AttributeError:
             self.fail(name, f"is not a list of texts but {short(value)}")
 
-    def _numbers(self, name: str, n_tokens: int, types: tuple[str, ...]) -> tuple[Any, ...] | None:
+    def _numbers(self, name: str, types: tuple[str, ...]) -> tuple[Any, ...] | None:
         key = f"tokenizer.ggml.{name}"
         value = self.header.metadata.get(key)
         if value is None:
@@ -152,6 +154,4 @@ class TokenizerKeys:
         numbers = reader.read_array(self.header, key)
         if any(isinstance(number, (str, bool)) for number in numbers):
             self.fail(name, f"is not a list of numbers but {short(value)}")
-        if len(numbers) != n_tokens:
-            self.fail(name, f"has {len(numbers)} values for {n_tokens} tokens")
         return numbers

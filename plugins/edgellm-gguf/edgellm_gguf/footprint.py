@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from msgspec import structs
 
 from edgellm.estimate import footprint
-from edgellm.formats.gguf.reader import LongArray, read_model
+from edgellm.formats.gguf.reader import array_length, read_model
 from edgellm.types.model import Artifact, Shape
 from edgellm.types.plan import Footprint, Settings
 from edgellm_gguf.repacking import ROW_MULTIPLE
@@ -79,6 +79,5 @@ def _facts(path: str, size: int, mtime_ns: int) -> _Facts:
         is_matrix = len(tensor.dims) > 1 and tensor.name.endswith(".weight") and tensor.name not in TABLES
         if is_matrix and tensor.dims[1] % ROW_MULTIPLE == 0:
             by_type[tensor.type.name] = by_type.get(tensor.type.name, 0) + tensor.n_bytes
-    merges = model.header.metadata.get("tokenizer.ggml.merges")
-    n_merges = merges.length if isinstance(merges, LongArray) else len(merges) if isinstance(merges, tuple) else 0
+    n_merges = array_length(model.header, "tokenizer.ggml.merges")
     return _Facts(shape, model.tensor_bytes, n_merges, tuple(by_type.items()), table)

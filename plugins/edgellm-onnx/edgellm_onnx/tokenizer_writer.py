@@ -95,7 +95,7 @@ def _sentence_piece(keys: TokenizerKeys, entries: Entries) -> dict[str, Any]:
 
 def _ranked(keys: TokenizerKeys, entries: Entries) -> list[tuple[str, str]]:
     """Pairs of tokens that make a token, in the order in which SentencePiece would join them."""
-    scores = keys.scores(len(entries.texts))
+    scores = keys.scores()
     hidden = (TokenKind.CONTROL, TokenKind.UNKNOWN, TokenKind.BYTE)
     used = {text: token for text, token in _used(entries).items() if entries.kinds[token] not in hidden}
     ranked: list[tuple[float, int, int, str, str]] = []

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgellm.formats.gguf.decoder import Decoder, read_decoder
-from edgellm.formats.gguf.reader import GgufModel, GgufTensor, LongArray
+from edgellm.formats.gguf.reader import GgufModel, GgufTensor, array_length
 from edgellm.types.gpu import Gpu
 from edgellm.types.machine import Machine
 from edgellm.types.tune_device import CPU
@@ -56,7 +56,11 @@ def footprint(model: GgufModel, settings: TuneSettings, size: TuneSize) -> TuneF
     trained, frozen = n_trained(config, settings, _n_steps(settings, size))
     is_full = settings.method == "full"
     highest = max(_moments(model, config, settings, size), key=lambda moment: moment.total)
-    process = PROCESS_BYTES + THREAD_BYTES * (settings.n_threads - 1) + TOKEN_BYTES * _n_spelled(model)
+    process = (
+        PROCESS_BYTES
+        + THREAD_BYTES * (settings.n_threads - 1)
+        + TOKEN_BYTES * array_length(model.header, "tokenizer.ggml.tokens")
+    )
     process += FULL_BYTES * is_full
     if is_full or not settings.quantized:
         process += int(_HELD * FLOAT * n_weights(config))
@@ -121,13 +125,6 @@ def _weights(model: GgufModel, config: Decoder, settings: TuneSettings) -> int:
     in_pages = sum(n_bytes for name, n_bytes in mapped.items() if stays or name != "token_embd.weight")
     held = sum(FLOAT * math.prod(tensor.dims) for tensor in model.tensors if tensor.name not in mapped)
     return in_pages + held
-
-
-def _n_spelled(model: GgufModel) -> int:
-    tokens = model.header.metadata.get("tokenizer.ggml.tokens", ())
-    if isinstance(tokens, LongArray):
-        return tokens.length
-    return len(tokens) if isinstance(tokens, tuple) else 0
 
 
 def rate(model: GgufModel, settings: TuneSettings, machine: Machine) -> float:
