@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from support.ray_cluster import Boxes
 
 TURNS = 8
+NAMES = "abcdefgh"
 
 
 def pss_bytes(root: psutil.Process) -> int:
@@ -67,24 +68,27 @@ def tokens_per_s(url: str, n_streams: int, n_tokens: int) -> float:
     return n / (time.perf_counter() - began)
 
 
-def affinity(boxes: Boxes, n_conversations: int) -> dict[str, float]:
-    """Conversations of several turns: how many turns reach the box of their first, how even boxes are loaded, and how
-    many conversations move where a box is lost."""
-    with boxes.client() as client:
+def affinity(boxes: Boxes, n_conversations: int, n_at_a_time: int) -> dict[str, float]:
+    """Conversations of several turns, over all boxes and after the loss of one: how many turns reach the box that has
+    their beginning, how many conversations move, and how even boxes are loaded."""
+    with boxes.client() as client, ThreadPoolExecutor(n_at_a_time) as pool:
 
-        def places(turn: int) -> dict[int, str]:
-            return {number: _place(client, number, turn) for number in range(n_conversations)}
+        def places(turn: int) -> list[str]:
+            return list(pool.map(lambda number: _place(client, number, turn), range(n_conversations)))
 
-        first = places(0)
-        kept = n_conversations + sum(
-            place == first[number] for turn in range(1, TURNS) for number, place in places(turn).items()
-        )
-        report = {"kept": kept / (n_conversations * TURNS), "max_over_mean": _unevenness(first)}
-        if len(boxes.nodes) > 1:
-            boxes.kill(first[0])
-            after = places(TURNS)
-            report["moved_after_a_loss"] = sum(after[number] != first[number] for number in first) / n_conversations
-            report["max_over_mean_after_a_loss"] = _unevenness(after)
+        turns = [places(turn) for turn in range(TURNS)]
+        first, last = turns[0], turns[-1]
+        kept = sum(place == before for turn in turns for place, before in zip(turn, first, strict=True))
+        report = {
+            "boxes_of_conversations": len(boxes.nodes),
+            "kept": kept / (n_conversations * TURNS),
+            "max_over_mean": _unevenness([place for turn in turns for place in turn], len(boxes.nodes)),
+        }
+        boxes.kill(last[0])
+        after = places(TURNS)
+        moved = sum(place != before for place, before in zip(after, last, strict=True))
+        report["moved_after_a_loss"] = moved / n_conversations
+        report["max_over_mean_after_a_loss"] = _unevenness(after, len(boxes.nodes))
     return report
 
 
@@ -98,20 +102,20 @@ def _place(client: httpx.Client, number: int, turn: int) -> str:
     return answer.headers["x-edgellm-node"]
 
 
-def _unevenness(places: dict[int, str]) -> float:
-    """Conversations of the fullest box over those of the mean one."""
-    loads = Counter(places.values())
-    return max(loads.values()) * len(loads) / len(places)
+def _unevenness(places: Sequence[str], n_boxes: int) -> float:
+    """Turns of the fullest box over those of the mean one."""
+    return max(Counter(places).values()) * n_boxes / len(places)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", default="echo", help="echo, an id or a file")
-    parser.add_argument("--boxes", type=int, default=2)
+    parser.add_argument("--boxes", type=int, default=2, help="while costs are measured; conversations have 3")
     parser.add_argument("--streams", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--pairs", type=int, default=40, help="of first tokens")
-    parser.add_argument("--conversations", type=int, default=64)
+    parser.add_argument("--conversations", type=int, default=64, help="0: none")
+    parser.add_argument("--at-a-time", type=int, default=8, help="of conversations")
     options = parser.parse_args(arguments)
 
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -123,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     began = time.perf_counter()
     boxes = Boxes(tempfile.mkdtemp(prefix="ray-bench-", dir="/tmp"), Path(os.environ["EDGELLM_HOME"]))
     try:
-        boxes.add(*"abcdefgh"[: options.boxes])
+        boxes.add(*NAMES[: options.boxes])
         boxes.serve(options.model, **asked)
         report["start_s"] = time.perf_counter() - began
         report["pss_mb"] = pss_bytes(me) / 1e6
@@ -146,8 +150,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 for _ in range(3)
             ]
             report["tok_s_direct"], report["tok_s_cluster"] = map(statistics.median, zip(*rates, strict=True))
+            report["tok_s_ratio"] = statistics.median(through / alone for alone, through in rates)
             server.stop()
-        report |= affinity(boxes, options.conversations)
+        if options.conversations:
+            boxes.add(*NAMES[options.boxes : 3])
+            boxes.wait_for(max(3, options.boxes))
+            report |= affinity(boxes, options.conversations, options.at_a_time)
     finally:
         print(json.dumps(report, indent=1), flush=True)
         boxes.close()

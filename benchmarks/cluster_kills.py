@@ -54,6 +54,8 @@ class Clients:
     """
 
     def __init__(self, boxes: Boxes, n_streams: int, n_tokens: int) -> None:
+        from support.ray_streams import endless
+
         self._boxes = boxes
         self._bodies = [
             {
@@ -63,65 +65,73 @@ class Clients:
             }
             for number in range(n_streams)
         ]
-        self._ended(self._begun())  # what comes first takes longer
-        began = time.monotonic()
-        streams = self._ended(self._begun())
-        self._seconds = time.monotonic() - began
+        for _ in range(2):  # what comes first takes longer
+            began = time.monotonic()
+            streams = self._begun()
+            assert not endless(streams), "a stream had no end before anything died"
+            self._seconds = time.monotonic() - began
         assert not [stream for stream in streams if stream.error], "an answer failed before anything died"
         self.undisturbed = [stream.text for stream in streams]
 
     def under(self, death: Death) -> list[Stream]:
-        """Their streams, ended, where something dies meanwhile."""
-        from support.ray_streams import kill
+        """Their streams, where something dies meanwhile: all of them over, or waited for in vain."""
+        from support.ray_streams import endless, kill
 
         row = self._boxes.rows()[death.node]
         streams = self._begun()
         time.sleep(death.share * self._seconds)
         kill(self._boxes, death.part, row)
-        return self._ended(streams)
+        endless(streams)
+        return streams
+
+    def wait_for_an_answer(self) -> None:
+        """The proxy may not be back when the boxes are."""
+        with self._boxes.client() as client:
+            body = {"messages": [{"role": "user", "content": "Hello."}], "max_tokens": 1}
+            client.post("/v1/chat/completions", json=body).raise_for_status()
 
     def _begun(self) -> list[Stream]:
         from support.ray_streams import Stream
 
         return [Stream(self._boxes, body, f"stream {number}") for number, body in enumerate(self._bodies)]
 
-    @staticmethod
-    def _ended(streams: list[Stream]) -> list[Stream]:
-        from support.ray_streams import wait_for_ends
-
-        wait_for_ends(streams)
-        return streams
-
 
 class Judge:
     """Counts what became of streams.
 
     Attributes:
-        ends: streams by what became of them.
         wrong: what must not be.
     """
 
     def __init__(self, undisturbed: Sequence[str]) -> None:
         self._undisturbed = undisturbed
         self._pauses: dict[str, list[float]] = defaultdict(list)  # the longest of each death, by part
-        self.ends: Counter[str] = Counter()
+        self._ends: Counter[str] = Counter()
+        self._n_endless = 0
+        self._n_touched = 0  # streams of boxes that did not die
         self.wrong: list[str] = []
 
     def sees(self, death: Death, streams: Sequence[Stream]) -> str:
         """All streams of one death."""
         ends = Counter(self._end(number, stream) for number, stream in enumerate(streams))
-        self.ends.update(ends)
+        self._ends.update(ends)
         longest = max(stream.longest_pause_s for stream in streams)
         self._pauses[death.part].append(longest)
         if longest > LONGEST_S:
             self.wrong.append(f"{death}: a stream was silent for {longest:.1f} s")
         for stream in streams:
+            if not (stream.ended or stream.error):
+                self._n_endless += 1
+                self.wrong.append(f"{death}: a stream of {stream.node} had no end ({stream.broke or 'silent'})")
             if death.part != "proxy" and stream.node != death.node and (stream.error or stream.n_resumed):
+                self._n_touched += 1
                 self.wrong.append(f"{death}: a stream of {stream.node} was touched, too ({stream.error})")
         return f"{death.part} of {death.node} at {death.share:.2f}: silent for {longest:.1f} s at most; {dict(ends)}"
 
     def _end(self, number: int, stream: Stream) -> str:
         is_same = stream.text == self._undisturbed[number]
+        if not (stream.ended or stream.error):
+            return "no end"
         if DRAWN[number % len(DRAWN)] == {}:
             return stream.error or "not repeatable, whole"
         how = _RESUMED if stream.n_resumed else ""
@@ -129,17 +139,21 @@ class Judge:
 
     def report(self) -> dict[str, Any]:
         """Figures; `wrong` is complete behind it."""
-        resumed = sum(n for end, n in self.ends.items() if end.startswith(_RESUMED))
-        exact = self.ends[f"{_RESUMED}the same text"] / resumed if resumed else 1.0
-        if exact < EXACT:
+        resumed = sum(n for end, n in self._ends.items() if end.startswith(_RESUMED))
+        exact = self._ends[f"{_RESUMED}the same text"] / resumed if resumed else None
+        if exact is not None and exact < EXACT:
             self.wrong.append(f"{exact:.3f} of the streams that went on elsewhere were what they would have been")
+        longest = {part: round(max(pauses), 2) for part, pauses in self._pauses.items()}
         return {
-            "deaths": sum(map(len, self._pauses.values())),
-            "streams": sum(self.ends.values()),
-            "ends": dict(self.ends),
+            "deaths": {part: len(pauses) for part, pauses in self._pauses.items()},
+            "streams": self._ends.total(),
+            "ends": dict(self._ends),
+            "without_an_end": self._n_endless,
+            "of_other_boxes_touched": self._n_touched,
             "resumed": resumed,
-            "exact": exact,
-            "longest_pause_s": {part: round(max(pauses), 2) for part, pauses in self._pauses.items()},
+            "resumed_exact": exact,
+            "longest_pause_s": max(longest.values(), default=None),
+            "longest_pause_s_by_part": longest,
         }
 
 
@@ -156,20 +170,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from support.ray_cluster import Boxes
     from support.ray_streams import PARTS
 
+    began = time.monotonic()
     boxes = Boxes(tempfile.mkdtemp(prefix="ray-kills-", dir="/tmp"), Path(os.environ["EDGELLM_HOME"]))
     try:
         boxes.add(*NODES, EDGELLM_ECHO_STEP_S="0.03")
         boxes.serve(options.model, slots=4, ctx=1024, threads=1)
         clients = Clients(boxes, options.streams, options.tokens)
         judge = Judge(clients.undisturbed)
-        for death in deaths(options.seed, options.moments, PARTS):
-            print(judge.sees(death, clients.under(death)), file=sys.stderr, flush=True)
-            boxes.restore(NODES)
-            boxes.wait_for(len(NODES))
-        print(json.dumps({**vars(options), **judge.report()}, indent=1), flush=True)
+        try:
+            for death in deaths(options.seed, options.moments, PARTS):
+                print(judge.sees(death, clients.under(death)), file=sys.stderr, flush=True)
+                boxes.restore(NODES)
+                boxes.wait_for(len(NODES))
+                clients.wait_for_an_answer()
+        finally:  # what was seen until then
+            report = {**vars(options), **judge.report(), "seconds": round(time.monotonic() - began)}
+            print(json.dumps(report, indent=1), flush=True)
+            print("\n".join(judge.wrong) or "nothing is wrong", file=sys.stderr)
     finally:
         boxes.close()
-    print("\n".join(judge.wrong) or "nothing is wrong", file=sys.stderr)
     return bool(judge.wrong)
 
 

@@ -1,6 +1,7 @@
 """Servers for clients as their users have them: `edgellm serve` in another environment, which knows none of them.
 
-These tests run in an environment of the clients (`make test-clients`). EDGELLM names the command to serve with.
+These tests run in an environment of the clients (`make test-clients`). EDGELLM names the command to serve with; or
+SERVED_AT the address of what serves the echo model already, as a cluster (tests/ray), and EDGELLM_API_KEY its key.
 `calls.toml` lists what each client is asked to do: each of its calls is a test here, which runs on each backend.
 """
 
@@ -21,7 +22,8 @@ import openai
 import pytest
 
 HERE = Path(__file__).parent
-BACKENDS = ("echo", "gguf", "bitnet", "onnx")
+SERVED_AT = os.environ.get("SERVED_AT")
+BACKENDS = ("echo",) if SERVED_AT else ("echo", "gguf", "bitnet", "onnx")
 CLIENTS: dict[str, dict[str, Any]] = {
     client["tests"]: client for client in tomllib.loads((HERE / "calls.toml").read_text("utf-8"))["client"]
 }
@@ -29,11 +31,26 @@ OPEN = re.compile(r"API: (http://\S+)/v1\)")
 
 
 class Server:
-    """`edgellm serve MODEL`, which says the prompt back where the backend is "echo"."""
+    """Something that serves, which says the prompt back where the backend is "echo"."""
 
-    def __init__(self, backend: str, model: str) -> None:
+    def __init__(self, backend: str, root: str) -> None:
         self.backend = backend
         self.is_echo = backend == "echo"
+        self.root = root
+        self.url = f"{root}/v1"
+        self.model = self.client().models.list().data[0].id
+
+    def client(self, kind: type[Any] = openai.OpenAI) -> Any:
+        return kind(base_url=self.url, api_key=os.environ.get("EDGELLM_API_KEY", "none"), max_retries=0)
+
+    def close(self) -> None:
+        """Whoever started it ends it."""
+
+
+class OwnServer(Server):
+    """`edgellm serve MODEL`."""
+
+    def __init__(self, backend: str, model: str) -> None:
         settings = ["--port", "0", "--slots", "4", "--ctx", "4096", "--threads", "1"]
         self._process = subprocess.Popen(
             [os.environ["EDGELLM"], "serve", model, *settings], stdout=subprocess.PIPE, text=True
@@ -46,12 +63,7 @@ class Server:
                 break
         opened = OPEN.search(said)
         assert opened is not None, said
-        self.root = opened[1]
-        self.url = f"{self.root}/v1"
-        self.model = self.client().models.list().data[0].id
-
-    def client(self, kind: type[Any] = openai.OpenAI) -> Any:
-        return kind(base_url=self.url, api_key="none", max_retries=0)
+        super().__init__(backend, opened[1])
 
     def close(self) -> None:
         self._process.terminate()
@@ -61,6 +73,8 @@ class Server:
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What to serve, by backend (support.client_models)."""
+    if SERVED_AT:
+        return {"echo": "echo"}
     python = Path(os.environ["EDGELLM"]).with_name("python")
     command = [str(python), "-m", "support.client_models", str(tmp_path_factory.mktemp("models"))]
     made = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(HERE.parent)}, capture_output=True, check=True)
@@ -76,7 +90,7 @@ def servers(models: dict[str, str]) -> Iterator[Callable[..., Server]]:
     def get(backend: str, task: str = "") -> Server:
         name = f"{backend} {task}" if f"{backend} {task}" in models else backend
         if name not in started:
-            started[name] = Server(backend, models[name])
+            started[name] = Server(backend, SERVED_AT) if SERVED_AT else OwnServer(backend, models[name])
         return started[name]
 
     yield get

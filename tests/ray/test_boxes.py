@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -14,11 +15,13 @@ import pytest
 from click.testing import CliRunner
 from edgellm_ray import deployment, front
 from edgellm_ray.commands import command
+from edgellm_ray.node import PROFILE_VARIABLE
 from support.ray_cluster import PROFILES, Boxes, process_of
 from support.waiting import wait_until
 
 pytestmark = [pytest.mark.timeout(600)]
 
+FOURTH = "raspberry-pi-5-16gb"
 # One thread: those of the profiles would wait for each other on this machine.
 ASKED = {"max_download": "150MB", "ctx": 2048, "slots": "auto", "threads": 1}
 
@@ -41,11 +44,22 @@ def selected(home: os.PathLike[str], profile: str) -> str:
     return done.stdout.strip()
 
 
+def formatted(preview: str) -> str:
+    return msgspec.json.format(preview.encode(), indent=2).decode()
+
+
+def answering(client: httpx.Client, text: str) -> str:
+    """The box that a new conversation comes to."""
+    said = client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": text}], "max_tokens": 2})
+    assert said.status_code == 200, said.text
+    return str(said.headers["x-edgellm-node"])
+
+
 def test_each_box_plans_as_auto_select_does_for_its_machine(choosing: Boxes) -> None:
     previews = {name: choosing.rows()[name].preview for name in PROFILES}
 
     for name, profile in PROFILES.items():
-        assert msgspec.json.format(previews[name].encode(), indent=2).decode() == selected(choosing.home, profile)
+        assert formatted(previews[name]) == selected(choosing.home, profile)
     assert len(set(previews.values())) == 3
 
 
@@ -62,15 +76,22 @@ def test_the_key_is_asked_for_and_plan_and_metrics_name_the_node(choosing: Boxes
 
 
 def test_a_box_that_joins_serves(choosing: Boxes) -> None:
-    choosing.add("fourth")
+    """By a plan of its own, too."""
+    choosing.add("fourth", **{PROFILE_VARIABLE: FOURTH})
 
     rows = choosing.wait_for(4)
 
     assert rows["fourth"].plan["state"] == "ready"
+    assert formatted(rows["fourth"].preview) == selected(choosing.home, FOURTH)
+    assert len({row.preview for row in rows.values()}) == 4
+    with choosing.client() as client:
+        numbers = itertools.count()
+        wait_until(lambda: answering(client, f"Count from {next(numbers)}.") == "fourth")
 
 
 def test_status_shows_boxes_plans_reasons_and_load(choosing: Boxes) -> None:
     rows = choosing.rows()
+    wait_until(lambda: not any(row.n_busy for row in choosing.rows().values()))
 
     told = CliRunner().invoke(command, ["status", "--address", "of this process"])
     report = json.loads(CliRunner().invoke(command, ["status", "--json", "--address", "of this process"]).stdout)
@@ -83,7 +104,7 @@ def test_status_shows_boxes_plans_reasons_and_load(choosing: Boxes) -> None:
         assert row.plan["model"] in told.stdout
     (replica,) = report["boxes"][0]["replicas"]
     assert replica["plan"]["reasons"]
-    assert replica["n_busy"] == 0
+    assert (replica["n_busy"], replica["n_slots"]) == (0, rows[replica["node"]].n_slots)
 
 
 def test_a_worker_dies_with_its_replica_which_is_replaced(choosing: Boxes) -> None:

@@ -60,6 +60,7 @@ class Boxes:
         self.nodes: dict[str, Any] = {}
         self._variables: dict[str, dict[str, str]] = {}  # of every node that ever was
         self.told: list[str] = []  # by Ray, of deployments
+        self.asked = ""  # `mark` of what was last deployed
         ray_library.require()
         # Where Ray notes the newest cluster, which it takes for granted: /tmp/ray, where nothing else is said.
         os.environ["RAY_TMPDIR"] = folder
@@ -119,6 +120,7 @@ class Boxes:
             downscale_s=downscale_s,
             drain_s=DRAIN_S,
         )
+        self.asked = wanted.model.mark
         deployment.deploy(wanted, port=self.proxy_port, tell=self.told.append)
         if replicas == "boxes":
             self.wait_for(len(self.nodes))

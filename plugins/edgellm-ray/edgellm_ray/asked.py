@@ -29,6 +29,7 @@ class Meaning(NamedTuple):
 
     session: str  # of its conversation; "" = none
     is_repeatable: bool  # the same answer comes again: greedy or with a seed, one answer, without probabilities
+    previous: str = ""  # the response that it goes on with
 
 
 class Asked:
@@ -38,6 +39,7 @@ class Asked:
         self.scope = scope
         self.body = body
         self.is_repeatable = meaning.is_repeatable
+        self.previous = meaning.previous
         # A digest: a session may be as long as headers may, and routers remember many.
         own = next((value for name, value in scope["headers"] if name.lower() == SESSION_HEADER.encode()), b"")
         self.session = hashlib.sha256(own).hexdigest()[:32] if own else meaning.session
@@ -88,7 +90,10 @@ def read(body: bytes) -> Meaning:
         fields = msgspec.json.decode(body)
     except (UsageError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Meaning("", False)
-    return Meaning(session_of(fields), _is_repeatable(fields)) if isinstance(fields, dict) else Meaning("", False)
+    if not isinstance(fields, dict):
+        return Meaning("", False)
+    previous = fields.get("previous_response_id")
+    return Meaning(session_of(fields), _is_repeatable(fields), previous if isinstance(previous, str) else "")
 
 
 def _is_repeatable(fields: dict[str, Any]) -> bool:

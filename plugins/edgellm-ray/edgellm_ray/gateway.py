@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import json
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
+import msgspec
 
 from edgellm.errors import EdgeLLMError, RuntimeFailure, TooManyRequests
 from edgellm.server.error_form import form_for
@@ -23,6 +23,7 @@ from edgellm.server.sse import unless_gone
 from edgellm_ray.affinity import Wish
 from edgellm_ray.asked import HOP_BY_HOP, SESSION_HEADER, Asked, read, received, target
 from edgellm_ray.events import NDJSON, SSE, EventReader
+from edgellm_ray.responses import PATH, Responses
 from edgellm_ray.resume import Diverged, SentStream
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Gateway:
         self._intake = intake
         self._access = access
         self._reading_large = asyncio.Lock()
+        self._responses = Responses()
         self._client: aiohttp.ClientSession | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -94,7 +96,8 @@ class Gateway:
         """Ask until there is an answer, of which nothing was sent before."""
         loop = asyncio.get_running_loop()
         deadline, n_crashes = loop.time() + PATIENCE_S, 0
-        wish = Wish(asked.session)
+        path = asked.scope["path"]
+        wish = Wish(self._responses.session_of(path, asked.previous) or asked.session)
         while True:
             try:
                 async with self._asked(asked, wish) as response:
@@ -110,6 +113,8 @@ class Gateway:
                     if NODE_HEADER not in response.headers and response.status == 429:
                         raise TooManyRequests("the queue of the cluster is full", hint="try again in a moment")
                     if not _comes_later(response, body):
+                        if path == PATH:
+                            self._responses.learn(_data(body), wish.session)
                         await _begin(send, response, len(body))
                         await send({"type": "http.response.body", "body": body})
                         return
@@ -133,6 +138,8 @@ class Gateway:
         except (StreamLost, Diverged) as error:
             lost = error if isinstance(error, StreamLost) else StreamLost("no other box gives the same answer")
             await _put(send, form.in_stream(lost, response.headers.get("x-request-id", "")))
+        if asked.scope["path"] == PATH:
+            self._responses.learn(sent.first, wish.session)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _resume(self, asked: Asked, wish: Wish, media_type: str, sent: SentStream, send: Send) -> None:
@@ -212,13 +219,19 @@ def _comes_later(response: aiohttp.ClientResponse, body: bytes) -> bool:
     """Whether another try may be answered: Ray had no replica, or the model of one is not there now."""
     if NODE_HEADER not in response.headers:
         return response.status in (500, 502, 503, 504)
-    if response.status != 503:
+    error = _data(body).get("error")
+    if response.status != 503 or not isinstance(error, dict):
         return False
+    return (error.get("code") or error.get("type")) in _CRASHED
+
+
+def _data(body: bytes) -> dict[str, Any]:
+    """Of an answer; empty where it is no object of JSON."""
     try:
-        error = json.loads(body)["error"]
-        return (error.get("code") or error.get("type")) in _CRASHED
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return False
+        data = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
+    return data if isinstance(data, dict) else {}
 
 
 async def _begin(send: Send, response: aiohttp.ClientResponse, n_bytes: int | None = None) -> None:

@@ -35,6 +35,11 @@ class SentStream:
     def has_begun(self) -> bool:
         return bool(self._forms or self._texts)
 
+    @property
+    def first(self) -> dict[str, Any]:
+        """What the stream began with, before any text."""
+        return (self._forms and self._forms[0]) or {}
+
     def again(self) -> None:
         """A new attempt begins."""
         self._replayed_texts = defaultdict(str)
