@@ -27,7 +27,7 @@ from support.waiting import wait_until
 # Three boxes of all tests, told to be other machines.
 PROFILES = {"small": "raspberry-pi-4-4gb", "middle": "raspberry-pi-5-8gb", "large": "intel-n100-16gb"}
 
-DRAIN_S = 20.0  # Ray waits as long for a replica whose node is gone
+DRAIN_S = 5.0  # Ray waits as long for a replica whose node is gone
 
 
 def free_port() -> int:

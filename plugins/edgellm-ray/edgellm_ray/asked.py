@@ -43,7 +43,7 @@ class Asked:
         # A digest: a session may be as long as headers may, and routers remember many.
         own = next((value for name, value in scope["headers"] if name.lower() == SESSION_HEADER.encode()), b"")
         self.session = hashlib.sha256(own).hexdigest()[:32] if own else meaning.session
-        if not self.session and scope["path"].startswith(WATCHED):
+        if not self.session and (scope["method"] == "GET" or scope["path"].startswith(WATCHED)):
             self.session = f"watches {clients.asks(scope)}"  # whoever looks on sees the same box each time
 
     @property
