@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,17 @@ def test_a_tag_that_lies_is_noticed(tmp_path: Path) -> None:
     lie = shutil.copy(wheel, tmp_path / wheel.name.replace("x86_64", "aarch64"))
 
     assert any("EM_X86_64" in fault for fault in faults(lie))
+
+
+@pytest.mark.slow(5)
+def test_a_library_that_names_the_folder_it_was_made_in_is_noticed(tmp_path: Path) -> None:
+    wheel = made("edgellm_bitnet", X86)
+    telling = tmp_path / wheel.name
+    with zipfile.ZipFile(wheel) as archive, zipfile.ZipFile(telling, "w") as changed:
+        for name in archive.namelist():
+            changed.writestr(name, archive.read(name) + str(ROOT).encode() * name.endswith(".so"))
+
+    assert any(str(ROOT) in fault for fault in faults(telling))
 
 
 @pytest.mark.model

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from auditwheel.architecture import Architecture
+from auditwheel.error import NonPlatformWheelError
 from auditwheel.libc import Libc
 from auditwheel.wheel_abi import analyze_wheel_abi
 from elftools.elf.dynamic import DynamicSection
@@ -22,6 +23,8 @@ from targets import TARGETS, Target
 
 # Of glibc; libgomp and libstdc++ are missing on small systems.
 SYSTEM = frozenset({"libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "librt.so.1"})
+# Sources and tools: what names them is other bytes wherever somebody else makes it.
+MADE_IN = (str(Path(__file__).resolve().parents[2]), sys.prefix)
 _POLICY = re.compile(r"manylinux_(\d+)_(\d+)_(\w+)")
 _VERSION = re.compile(r"GLIBC_(\d+)\.(\d+)(\.\d+)?")
 
@@ -35,6 +38,7 @@ def faults(wheel: Path, target: Target) -> list[str]:
     told = [f"{name}: no file of a wheel" for name in other]
     for name, data in libraries.items():
         told += [f"{name}: {fault}" for fault in _faults(ELFFile(io.BytesIO(data)), siblings, target)]
+        told += [f"{name}: names {folder}, where it was made" for folder in MADE_IN if folder.encode() in data]
     if libraries:
         told += [f"no tag {target.platform}"] * (target.platform not in wheel.name)
         told += _audited(wheel, target)
@@ -43,9 +47,14 @@ def faults(wheel: Path, target: Target) -> list[str]:
 
 def _audited(wheel: Path, target: Target) -> Iterator[str]:
     """auditwheel's opinion."""
-    report = analyze_wheel_abi(
-        Libc.GLIBC, Architecture(target.processor), wheel, frozenset(), disable_isa_ext_check=False, allow_graft=False
-    )
+    try:
+        report = analyze_wheel_abi(
+            Libc.GLIBC, Architecture(target.processor), wheel, frozenset(), disable_isa_ext_check=False,
+            allow_graft=False,
+        )  # fmt: skip
+    except NonPlatformWheelError:
+        yield f"nothing for {target.processor}, says auditwheel"
+        return
     policy = report.overall_policy.name
     match = _POLICY.fullmatch(policy)
     if not match or match[3] != target.processor or (int(match[1]), int(match[2])) > target.glibc:
