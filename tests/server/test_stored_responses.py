@@ -172,9 +172,9 @@ class Answer(msgspec.Struct):
     output: list[Any] = []
 
 
-def keep(stored: StoredResponses, owner: bytes, text: str, number: Iterator[int]) -> str:
+def keep(stored: StoredResponses, owner: bytes, text: str, number: Iterator[int], client: str = "::1") -> str:
     answer: Any = Answer(f"resp_{next(number)}")
-    stored.keep(owner, answer, Conversation(), ResponsesBody.read(json.dumps({"input": text}).encode()))
+    stored.keep(owner, client, answer, Conversation(), ResponsesBody.read(json.dumps({"input": text}).encode()))
     return str(answer.id)
 
 
@@ -185,6 +185,16 @@ def test_the_oldest_are_dropped() -> None:
     with refuses(HttpError, status=404):
         stored.require(ALICE, first)
     assert all(stored.require(ALICE, one) for one in others)
+
+
+@pytest.mark.parametrize(("limit", "n_kept"), [({"max_responses": 3}, 3), ({"max_bytes": 5_000}, 4)])
+def test_the_client_that_has_most_gives_way(limit: dict[str, int], n_kept: int) -> None:
+    """Whoever shares the key could drop what others go on from."""
+    stored, number = StoredResponses(**limit), itertools.count()
+    first = keep(stored, ALICE, "x" * 1000, number)
+    greedy = [keep(stored, ALICE, "x" * 1000, number, client="::2") for _ in range(20)]
+
+    assert [*stored._responses] == [first, *greedy[1 - n_kept :]]
 
 
 def test_what_they_hold_is_bounded() -> None:
@@ -207,7 +217,11 @@ def test_a_conversation_that_goes_on_is_as_long_as_one_that_is_sent() -> None:
     answer: Any = Answer("resp_0")
     item = '{"role":"user","content":"a"}'
     stored.keep(
-        ALICE, answer, Conversation(), ResponsesBody.read(f'{{"input":[{",".join([item] * MAX_MESSAGES)}]}}'.encode())
+        ALICE,
+        "::1",
+        answer,
+        Conversation(),
+        ResponsesBody.read(f'{{"input":[{",".join([item] * MAX_MESSAGES)}]}}'.encode()),
     )
 
     assert len(stored.fill_in(ALICE, ResponsesBody(previous_response_id="resp_0", input=[])).items) == MAX_MESSAGES
@@ -231,7 +245,7 @@ def test_no_reference_reaches_what_another_client_sent_with_an_id_of_its_own() -
     stored, reference = StoredResponses(), json.dumps({"input": [{"type": "item_reference", "id": "msg_1"}]}).encode()
     item = {"type": "message", "id": "msg_1", "role": "user", "content": "a secret"}
     answer: Any = Answer("resp_0")
-    stored.keep(ALICE, answer, Conversation(), ResponsesBody.read(json.dumps({"input": [item]}).encode()))
+    stored.keep(ALICE, "::1", answer, Conversation(), ResponsesBody.read(json.dumps({"input": [item]}).encode()))
 
     with refuses(UsageError, param="input[0].id"):
         stored.fill_in(ALICE, ResponsesBody.read(reference))
@@ -244,7 +258,7 @@ def test_a_conversation_that_goes_on_is_not_written_again_to_be_counted() -> Non
     stored, unwritable = StoredResponses(), object()
     answer: Any = Answer("resp_0")
     earlier: Any = Conversation((unwritable,), 1000)  # type: ignore[arg-type]
-    stored.keep(ALICE, answer, earlier, ResponsesBody.read(b'{"input":"on"}'))
+    stored.keep(ALICE, "::1", answer, earlier, ResponsesBody.read(b'{"input":"on"}'))
     (_, on), n_bytes = stored.require(ALICE, "resp_0").conversation
 
     assert n_bytes == 1000 + len(msgspec.json.encode([on]))

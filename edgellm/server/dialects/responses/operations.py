@@ -51,11 +51,13 @@ def operations(served: ServedModel) -> list[Operation]:
         with overflow_names(ResponsesBody.text_field):
             body, (earlier, generation) = await receive(request, ResponsesBody)
 
+            record = request_log.of_scope(request.scope)
+
             def keep(response: ResponsesAnswer) -> None:
                 if response.store:
-                    stored.keep(owner_of(request), response, earlier, body)
+                    stored.keep(owner_of(request), record.counts_as, response, earlier, body)
 
-            chunks = ResponsesChunks(served, body, request_log.of_scope(request.scope), generation.notes, keep)
+            chunks = ResponsesChunks(served, body, record, generation.notes, keep)
             event_lists = served.events(request, [generation])
             return await (sse.stream if body.stream else _whole)(request, chunks, event_lists)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from edgellm.server.errors import HttpError
 from edgellm.types.message import MAX_MESSAGES
 
 MAX_RESPONSES = 1024
-MAX_BYTES = 64 * 1024**2  # of all responses with their conversations, as JSON; the oldest are dropped
+MAX_BYTES = 64 * 1024**2  # of all responses with their conversations, as JSON
 _PREFIXES = {"reasoning": "rs", "function_call": "fc", "custom_tool_call": "ctc", "compaction": "cmp"}
 Owner = bytes
 
@@ -41,6 +42,7 @@ class StoredResponse(NamedTuple):
     """Of the whole conversation the last `n_output` items are the answer, and `n_new` came with it."""
 
     owner: Owner
+    client: str  # where clients take turns
     answer: bytes  # JSON
     conversation: Conversation
     n_new: int
@@ -74,19 +76,20 @@ class StoredResponses:
         self._n_bytes = 0
         self._lock = threading.Lock()
 
-    def keep(self, owner: Owner, answer: ResponsesAnswer, earlier: Conversation, body: ResponsesBody) -> None:
+    def keep(
+        self, owner: Owner, client: str, answer: ResponsesAnswer, earlier: Conversation, body: ResponsesBody
+    ) -> None:
         sent = {item.id for item in body.items if item is not None}
         new = [with_id(item) for item in body.items if item is not None]
         new += map(_sent_back, answer.output)
         encoded = msgspec.json.encode(answer)
-        stored = StoredResponse(owner, encoded, earlier.followed_by(new), len(new), len(answer.output))
+        stored = StoredResponse(owner, client, encoded, earlier.followed_by(new), len(new), len(answer.output))
         with self._lock:
             self._responses[answer.id] = stored
             self._n_bytes += stored.n_bytes
             # Whoever shares the key could guess an id that a client made, and so read what that one said.
             self._items.update({(owner, item.id): item for item in stored.new if item.id and item.id not in sent})
-            while len(self._responses) > self.max_responses or self._n_bytes > self.max_bytes:
-                self._drop(next(iter(self._responses)))
+            self._make_room()
 
     def require(self, owner: Owner, response_id: str) -> StoredResponse:
         """
@@ -145,6 +148,20 @@ class StoredResponses:
         with self._lock:
             stored = self._responses.get(response_id)
         return stored if stored is not None and stored.owner == owner else None
+
+    def _make_room(self) -> None:
+        """The client that has most loses its oldest, as often as there are too many, or too many bytes."""
+        held = Counter(one.client for one in self._responses.values())
+        n_bytes = Counter[str]()
+        for one in self._responses.values():
+            n_bytes[one.client] += one.n_bytes
+        while (are_many := len(self._responses) > self.max_responses) or self._n_bytes > self.max_bytes:
+            counts = held if are_many else n_bytes
+            largest = max(counts, key=counts.__getitem__)
+            oldest = next(name for name, one in self._responses.items() if one.client == largest)
+            held[largest] -= 1
+            n_bytes[largest] -= self._responses[oldest].n_bytes
+            self._drop(oldest)
 
     def _drop(self, response_id: str) -> None:
         stored = self._responses.pop(response_id)
