@@ -8,6 +8,7 @@ from edgellm.app.gpus import gpus_of
 from edgellm.estimate.layer_bytes import layers_of
 from edgellm.estimate.speed import REFERENCE_DEPTH
 from edgellm.estimate.weights import Weights
+from edgellm.formats.gguf.summary import summary_of
 from edgellm.hardware import gpu_load
 from edgellm.history.run_log import Numbers
 from edgellm.runtime.metrics import MeasuredRates
@@ -31,17 +32,19 @@ def placement_of(plan: LaunchPlan, machine: Machine, facts: BackendFacts, weight
         return None
     gpus = usable_gpus(facts.offload, machine, gpus_of(machine), lambda identity: True, facts.priors.providers)
     memory = plan.footprint or Footprint(0, 0, 0, 0)
-    layers = layers_of(shape, weights.total_bytes, plan.artifact.quant)
+    own = summary_of(plan.artifact.path).layers if plan.artifact.format == "gguf" else None
+    layers = layers_of(shape, weights.total_bytes, plan.artifact.quant, own)
     placed = placed_by(plan.settings, shape, layers, gpus, memory)
     return placed if placed is not None and placed.is_rated else None
 
 
 def busy_share(settings: Settings, facts: BackendFacts) -> float | None:
     """Of the second that comes, the share in which the busiest of these GPUs computes; None where nothing tells."""
+    since = gpu_load.begin()
     time.sleep(gpu_load.SETTLES_S)
     devices = facts.offload.devices if facts.offload is not None else ()
     used = settings.devices
-    return gpu_load.busiest({device.slot for device in devices if not used or device.name in used})
+    return gpu_load.busiest({device.slot for device in devices if not used or device.name in used}, since)
 
 
 def numbers(

@@ -251,6 +251,20 @@ def delta_width(s: Shape) -> int:
     return (2 * _DELTA_KEY_HEADS + delta_value_heads(s)) * _DELTA_DIM if s.arch in ("qwen35", "qwen35moe") else 0
 
 
+def mixer_width(s: Shape) -> int:
+    """Values that a Mamba-2 layer has of a token at once, beside states: what is projected, and convolved, and scanned.
+
+    Granite 4: twice as wide inside as outside, one group of 128 states, heads of 64 (granite-hybrid.cpp).
+    """
+    inner, states = 2 * s.n_embd, 2 * 128
+    return 5 * inner + 3 * states + inner // 64 + s.n_embd if s.arch == "granitehybrid" else 0
+
+
+def is_latent(s: Shape) -> bool:
+    """Whether keys are compressed for all heads at once, and values are read from them: no cache of their own."""
+    return s.n_head_kv == 1 and s.kv_full_bytes == 2 * s.n_layer * s.head_dim
+
+
 def delta_value_heads(s: Shape) -> int:
     """Value heads of a gated delta-net layer, solved from the state it keeps (docs/explain/memory-model.md).
 

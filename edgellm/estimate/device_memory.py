@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from edgellm.estimate.device_scratch import Scratch, block_caches
 from edgellm.estimate.footprint import UBATCH, kv_bytes
-from edgellm.estimate.layer_bytes import Layers
 from edgellm.types.gpu import Api, Gpu
+from edgellm.types.layers import Layers
 from edgellm.types.model import Shape
 from edgellm.units import MIB
 
@@ -75,7 +75,9 @@ def device_bytes(
     blocks = sum(layers.blocks[first:])
     away = sum(layers.experts[first : max(first, placed.experts_away)])
     caches = block_caches(shape, kv_bytes(shape, ctx, slots, kv_type, ubatch), ctx, ubatch)
-    batch = Scratch(shape, layers, caches, ctx, slots, ubatch, flash_attention=flash_attention)
+    batch = Scratch(
+        shape, layers, caches, ctx, slots, ubatch, flash_attention=flash_attention, on_vulkan=api == "vulkan"
+    )
     scratch = batch.reserved_bytes(first, placed.experts_away)
     return DeviceBytes(layers.output + blocks - away, sum(caches[first:]), scratch, context_bytes(gpu, api))
 

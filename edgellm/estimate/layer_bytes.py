@@ -4,32 +4,23 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from msgspec import Struct
-
 from edgellm.estimate import architecture, quants, recipe
 from edgellm.estimate.tensor_types import TYPES, for_row
 from edgellm.estimate.weights import traits
+from edgellm.types.layers import Layers
 from edgellm.types.model import Shape
 
 
-class Layers(Struct, frozen=True, cache_hash=True):
-    """Bytes of weights: the output table, and each block."""
-
-    output: int
-    blocks: tuple[int, ...]
-    tied: bool  # the output table is a copy: what is on the GPU is not missing in RAM
-    experts: tuple[int, ...]  # of each block, the routed experts; zeros where they are not known apart
-    matrices: tuple[int, ...] = ()  # of each block, its largest matrix beside routed experts
-    expert_matrices: tuple[int, ...] = ()  # of each block, the largest of the routed experts' (all experts in one)
-
-
 @lru_cache(maxsize=4096)
-def layers_of(shape: Shape, tensor_bytes: int, quant: str) -> Layers:
-    """Bytes of each layer: by llama.cpp's rules for the mix, scaled to the size that is known.
+def layers_of(shape: Shape, tensor_bytes: int, quant: str, own: Layers | None = None) -> Layers:
+    """Bytes of each layer: the file's `own` where its header was read; else by llama.cpp's rules for the mix, scaled to
+    the size that is known.
 
     Where the mix or the parts are not known, blocks are alike and hold everything, and the table has a byte a weight at
     the least: more than it is, so that what is planned fits.
     """
+    if own is not None and len(own.blocks) == shape.n_layer:
+        return own
     mix = quants.QUANTS.get(quant)
     recipe_name = quant if mix is None or mix.predictable or not mix.like else mix.like[0]
     parts = architecture.tensors(shape)
@@ -60,8 +51,8 @@ def layers_of(shape: Shape, tensor_bytes: int, quant: str) -> Layers:
                 blocks[layer] += size
                 routed = part.role.endswith("_exps")
                 experts[layer] += size if routed else 0
-                own = expert_matrices if routed else matrices
-                own[layer] = max(own[layer], size)
+                most = expert_matrices if routed else matrices
+                most[layer] = max(most[layer], size)
     scale = tensor_bytes / max(1, sum(blocks) + sum(once.values()))
     output = once["token_embd" if shape.tied_embeddings else "output"]
     rows = (blocks, experts, matrices, expert_matrices)

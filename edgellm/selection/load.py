@@ -15,9 +15,9 @@ from itertools import accumulate
 
 from edgellm.estimate.device_scratch import Scratch, block_caches
 from edgellm.estimate.footprint import UBATCH
-from edgellm.estimate.layer_bytes import Layers
 from edgellm.selection.placement import Placement
 from edgellm.selection.usable_gpu import UsableGpu
+from edgellm.types.layers import Layers
 from edgellm.types.model import Shape
 from edgellm.types.plan import Footprint
 
@@ -25,9 +25,13 @@ from edgellm.types.plan import Footprint
 class Load:
     """A model with `slots` caches of `ctx` tokens. `on_cpu(ubatch)` is what it takes where no GPU takes part."""
 
-    def __init__(self, shape: Shape, sizes: Layers, ctx: int, slots: int, on_cpu: Callable[[int], Footprint]) -> None:
+    def __init__(
+        self, shape: Shape, sizes: Layers, ctx: int, slots: int, on_cpu: Callable[[int], Footprint],
+        *, on_vulkan: bool = False,
+    ) -> None:  # fmt: skip
+        """`on_vulkan`: all devices are computed on with it."""
         self.sizes, self.slots, self.on_cpu = sizes, slots, on_cpu
-        self._shape, self._ctx = shape, ctx
+        self._shape, self._ctx, self._on_vulkan = shape, ctx, on_vulkan
         self.n_blocks = len(sizes.blocks)
         self.total = self.n_blocks + 1
         self.sums = sums_of(sizes)
@@ -41,7 +45,7 @@ class Load:
         batch = self._batches.get(ubatch)
         if batch is None:
             caches = block_caches(self._shape, self.on_cpu(ubatch).kv_bytes, self._ctx, ubatch)
-            scratch = Scratch(self._shape, self.sizes, caches, self._ctx, self.slots, ubatch)
+            scratch = Scratch(self._shape, self.sizes, caches, self._ctx, self.slots, ubatch, on_vulkan=self._on_vulkan)
             batch = self._batches[ubatch] = _Batch(self.sums, self.sizes.output, _caches_before(caches), scratch)
         return batch
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgellm.estimate.layer_bytes import Layers
 from edgellm.selection.load import sums_of
 from edgellm.selection.placement import DevicePart, Placement
 from edgellm.selection.usable_gpu import UsableGpu
+from edgellm.types.layers import Layers
 from edgellm.types.model import Shape
 from edgellm.types.plan import Footprint, Settings
 from edgellm.types.request import ALL_LAYERS

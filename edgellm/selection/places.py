@@ -8,13 +8,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 from edgellm.estimate.footprint import UBATCH
-from edgellm.estimate.layer_bytes import Layers, layers_of
+from edgellm.estimate.layer_bytes import layers_of
 from edgellm.history.corrections import Correction
 from edgellm.selection import placement_speed, placing
 from edgellm.selection.corrected import corrected_on_gpus
 from edgellm.selection.load import Load
 from edgellm.selection.placement import Placement
 from edgellm.selection.placement_speed import PlacedRates, Runner
+from edgellm.types.layers import Layers
 from edgellm.types.plan import Footprint, OtherPlacement, Rate
 from edgellm.types.reason import Lost
 
@@ -70,13 +71,14 @@ class Places:
     def _load(self, ctx: int) -> Load:
         option = self._option
         return Load(
-            option.shape, self._layers, ctx, option.scenario.slots, lambda ubatch: self._cpu_footprint(ctx, ubatch)
-        )
+            option.shape, self._layers, ctx, option.scenario.slots, lambda ubatch: self._cpu_footprint(ctx, ubatch),
+            on_vulkan=all(gpu.api == "vulkan" for gpu in option.gpus),
+        )  # fmt: skip
 
     @cached_property
     def _layers(self) -> Layers:
         option = self._option
-        return layers_of(option.shape, option.tensor_bytes, option.quant)
+        return layers_of(option.shape, option.tensor_bytes, option.quant, option.file.layers)
 
     def _alone(self, ctx: int) -> Placement:
         return Placement(self._cpu_footprint(ctx, UBATCH), self._option.shape.n_layer)

@@ -8,10 +8,10 @@ from dataclasses import replace
 from msgspec import structs
 
 from edgellm.estimate.footprint import COMPUTE_TOUCHED_BYTES, UBATCH
-from edgellm.estimate.layer_bytes import Layers
 from edgellm.selection.load import Load
 from edgellm.selection.placement import DevicePart, Placement
 from edgellm.selection.usable_gpu import UsableGpu
+from edgellm.types.layers import Layers
 from edgellm.types.plan import Footprint
 from edgellm.types.refusal import LayersDoNotFit, WholeModelOnly
 from edgellm.types.request import ALL_LAYERS

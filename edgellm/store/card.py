@@ -97,6 +97,7 @@ def verified(card: ModelCard, file: ModelFile) -> ModelCard:
         where = http.redacted(file.source)
         raise IntegrityError(f"{where} has {summary.file_bytes} bytes, {file.bytes} were promised", hint=_OTHER)
     read = replace(file, bytes=summary.file_bytes, tensor_bytes=summary.tensor_bytes, trust=HEADER)
+    read = replace(read, layers=summary.layers)
     read = replace(read, sha256=file.sha256 or stated or None)
     return replace(card, shape=summary.shape, files=tuple(read if f == file else f for f in card.files))
 
@@ -166,6 +167,7 @@ def _file(source: str, summary: Summary, sha256: str) -> ModelFile:
         sha256=sha256 or None,
         tensor_bytes=summary.tensor_bytes,
         trust=HEADER,
+        layers=summary.layers,
     )
 
 

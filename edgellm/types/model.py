@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from edgellm.types.layers import Layers
 from edgellm.types.sampling_defaults import SamplingRow
 
 THINKING_SCORE = "MMLU-Pro thinking"  # the name in `ModelCard.scores` of a score with thinking
@@ -31,8 +32,11 @@ class Shape:
     sliding_window: int = 0  # tokens; 0 = none
     recurrent_bytes: int = 0  # constant state per sequence
     n_attn: int | None = None  # layers with attention, None = all
-    # Which layers these are; of a model without state, which cache every token. () = all do, or nobody said which.
+    # Which layers these are; of a model without state, which attend to every token. () = all do, or nobody said which.
     full_layers: tuple[int, ...] = ()
+    shared_kv_layers: int = 0  # last layers that read the cache of an earlier one, and have none
+    per_layer_width: int = 0  # values that each layer gets of a token from a table for all layers (Gemma 3n, 4)
+    draft_layers: int = 0  # blocks behind the layers that only draft tokens: llama.cpp counts them, and loads none
     n_expert: int = 0
     n_expert_used: int = 0
     n_ff_expert: int = 0
@@ -53,6 +57,7 @@ class ModelFile:
     # layers, and how that is known.
     types: dict[str, str] = field(default_factory=dict)
     types_source: str = ""
+    layers: Layers | None = field(default=None, repr=False)  # of its header; None = it was not read
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from edgellm.catalog.lookup import catalog
 from edgellm.estimate import device_memory
 from edgellm.estimate.device_memory import OnDevice, device_bytes, host_bytes, reserve_bytes
-from edgellm.estimate.layer_bytes import Layers, layers_of
+from edgellm.estimate.layer_bytes import layers_of
 from edgellm.estimate.weights import weights
 from edgellm.hardware import gpu_table
 from edgellm.types.gpu import Gpu
+from edgellm.types.layers import Layers
 from edgellm.types.machine import Accelerator
 from edgellm.types.model import Shape
 from edgellm.units import GIB, MIB

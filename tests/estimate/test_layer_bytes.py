@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from edgellm.estimate.footprint import kv_bytes
 from edgellm.estimate.layer_bytes import layers_of
 from edgellm.formats.gguf.reader import read_model
 from edgellm.formats.gguf.reader import shape as shape_of
+from edgellm.store.card import local_card
 from edgellm.types.model import Shape
 
 
@@ -25,8 +27,8 @@ def _read(path: Path) -> tuple[Shape, int, list[int], list[int]]:
     shape = shape_of(model.header, model.tensors)
     blocks, experts = [0] * shape.n_layer, [0] * shape.n_layer
     for tensor in model.tensors:
-        if tensor.name.startswith("blk."):
-            block = int(tensor.name.split(".")[1])
+        block = int(tensor.name.split(".")[1]) if tensor.name.startswith("blk.") else shape.n_layer
+        if block < shape.n_layer:
             blocks[block] += tensor.n_bytes
             experts[block] += tensor.n_bytes if "_exps.weight" in tensor.name else 0
     return shape, model.tensor_bytes, blocks, experts
@@ -58,16 +60,50 @@ def test_the_table_of_an_architecture_that_is_not_known_is_of_the_files_type(tmp
     assert layers_of(shape, n_bytes, "no such mix").output == shape.n_vocab * shape.n_embd
 
 
+FULL = {
+    "lfm2": (1, 3, 5, 7), "qwen35": (3, 7), "gemma3": (5,), "granitehybrid": (3, 7), "granitehybridmoe": (3, 7),
+    "gemma3n": (4, 9, 14, 19), "gemma4": (3, 7), "gemma4moe": (3, 7),
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("arch", sorted(KINDS))
 def test_only_layers_that_attend_cache_tokens(tmp_path: Path, arch: str) -> None:
     shape, *_ = _read(sparse(arch, tmp_path / "model.gguf"))
     caches = block_caches(shape, kv_bytes(shape, 4096), 4096, 512)
-    full = {"lfm2": (1, 3, 5, 7), "qwen35": (3, 7), "gemma3": (5,)}.get(arch, tuple(range(8)))
-    assert architecture.full_layers(shape) == full
+    attends = FULL.get(arch, tuple(range(8)))
+    assert architecture.full_layers(shape) == attends
+    n_own = shape.n_layer - shape.shared_kv_layers
+    assert not any(caches[n_own:])
+    full, caches = tuple(layer for layer in attends if layer < n_own), caches[:n_own]
     assert [caches[layer] for layer in full] == [shape.kv_full_bytes * 4096 // len(full)] * len(full)
     others = [size for layer, size in enumerate(caches) if layer not in full]
     assert sum(caches) - sum(others) == shape.kv_full_bytes * 4096
     assert len(set(others)) <= 1, "they are of one kind"
+
+
+@pytest.mark.parametrize("arch", sorted(KINDS))
+def test_a_file_that_is_here_has_the_blocks_of_its_header(tmp_path: Path, arch: str) -> None:
+    """Whether or not its architecture's tensors are listed; what llama.cpp makes of it: test_device_reservation."""
+    path = sparse(arch, tmp_path / "model.gguf")
+    shape, n_bytes, blocks, experts = _read(path)
+    own = local_card(path).files[0].layers
+    assert own is not None
+    assert layers_of(shape, n_bytes, "F16", own) is own
+    tables = _bytes(path, "per_layer_model_proj.weight", "per_layer_proj_norm.weight")
+    assert own.blocks == (blocks[0] + tables, *blocks[1:])
+    assert list(own.experts) == experts
+    thirds = 2 if arch == "gemma4moe" else 1  # gate and up are one matrix there
+    assert own.expert_matrices == tuple(n_bytes * thirds // 3 for n_bytes in experts)
+    assert own.output == _bytes(
+        path, "token_embd.weight", "output_norm.weight", "altup_proj.weight", "altup_unembd_proj.weight"
+    )
+    assert own.tied
+    # Of another number of layers than the catalog's: it is another model.
+    assert layers_of(replace(shape, n_layer=shape.n_layer + 1), n_bytes, "F16", own) is not own
+
+
+def _bytes(path: Path, *names: str) -> int:
+    return sum(tensor.n_bytes for tensor in read_model(str(path)).tensors if tensor.name in names)
 
 
 def test_cards_say_which_layers_attend() -> None:

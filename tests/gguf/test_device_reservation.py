@@ -19,29 +19,32 @@ from support.memory_kinds import LAYERS, sparse
 from edgellm.catalog.identify import identify
 from edgellm.estimate.device_memory import DeviceBytes, OnDevice, device_bytes
 from edgellm.estimate.layer_bytes import layers_of
-from edgellm.formats.gguf.reader import read_model
-from edgellm.formats.gguf.reader import shape as shape_of
+from edgellm.store.card import local_card
 from edgellm.types.gpu import Gpu
+from edgellm.types.layers import Layers
+from edgellm.types.model import Shape
 from edgellm.units import MIB
 
 pytestmark = [pytest.mark.usefixtures("lavapipe"), pytest.mark.timeout(900)]
 
 GPU = Gpu("llvmpipe", "software", "unknown", "device", 1.0, 1.0, 1.0)
 NEAR_MIB, NEAR_SHARE = 32, 0.02
-ALL, HALF = LAYERS + 1, LAYERS // 2
-# Of LFM2 and HALF + 1 the last block in RAM attends, and the first on the device does not.
-PLACED = tuple(OnDevice(layers) for layers in (0, 1, HALF, HALF + 1, LAYERS, ALL))
-AWAY = (OnDevice(ALL, HALF), OnDevice(ALL, LAYERS), OnDevice(HALF, LAYERS))
+LISTED = ("qwen3", "gemma3", "qwen3moe", "lfm2", "qwen35")
+# Architectures whose tensors are read in the header alone.
+READ = (
+    "deepseek2", "deepseek2moe", "glm4moe", "glm4", "granitehybrid", "granitehybridmoe", "gemma3n", "gemma4",
+    "gemma4moe",
+)  # fmt: skip
 SCRIPT = """
 import json, sys
-from edgellm.types.model import Artifact
+from edgellm.catalog.identify import identify
 from edgellm.types.plan import LaunchPlan, Settings
 from edgellm_gguf.loading import LOG, LoadedModel
 from edgellm_gguf.params import context_params
 for layers, away, ctx, slots, kv_type, ubatch, *split in json.loads(sys.argv[2]):
     devices = tuple(f"Vulkan{i}" for i in range(len(split)))
     settings = Settings(ctx, slots, 2, 2, kv_type, layers, ubatch, True, away, devices, tuple(split))
-    plan = LaunchPlan("gguf", Artifact("gguf", (sys.argv[1],), "model"), settings)
+    plan = LaunchPlan("gguf", identify(sys.argv[1]), settings)
     LoadedModel(plan, context_params(settings), 2, size="", hint="").close()
     print(json.dumps("; ".join(line for line in LOG.facts if "buffer size" in line)), flush=True)
 """
@@ -49,14 +52,16 @@ for layers, away, ctx, slots, kv_type, ubatch, *split in json.loads(sys.argv[2])
 SCRATCH = """
 import itertools, json, sys
 import llama_cpp
+from edgellm.catalog.identify import identify
 from edgellm.types.plan import Settings
 from edgellm_gguf import ggml
 from edgellm_gguf.loading import LOG
 from edgellm_gguf.params import context_params, keep_flash_attention, model_params
 LOG.start()
 ggml.start(with_devices=True)
+shape = identify(sys.argv[1]).shape
 for layers, away in json.loads(sys.argv[2]):
-    params = model_params(Settings(512, gpu_layers=layers, experts_away=away))
+    params = model_params(Settings(512, gpu_layers=layers, experts_away=away), shape)
     params.no_alloc, params.load_mode = True, llama_cpp.LLAMA_LOAD_MODE_NONE
     model = llama_cpp.llama_model_load_from_file(sys.argv[1].encode(), params)
     for batch, ctx, slots in itertools.product(*json.loads(sys.argv[3])):
@@ -69,9 +74,21 @@ for layers, away in json.loads(sys.argv[2]):
         print(json.dumps([layers, away, batch, ctx, slots, facts]), flush=True)
     llama_cpp.llama_model_free(model)
 """
-MOST_UNDER_MIB, MOST_OVER_MIB = 32, 42
-# Without flash attention for its heads, which lavapipe lacks, the device computes no attention of blocks in RAM.
-MOST_OVER_OF = {"deepseek2": 100}
+MOST_MIB = (32, 42)  # too little and too much
+# With micro-batches of 2,048, or several slots of 16,384 tokens, whose caches are copied by half, or twice.
+MOST_OF = {
+    "glm4": (32, 68), "granitehybrid": (50, 42), "granitehybridmoe": (65, 42), "gemma3n": (265, 92),
+    "gemma4": (165, 165), "gemma4moe": (32, 125),
+}  # fmt: skip
+
+
+def described(path: Path) -> tuple[Shape, Layers]:
+    """As a plan has them: of an architecture that is listed, what a name would give without a file."""
+    artifact, file = identify(str(path)), local_card(path).files[0]
+    shape = artifact.shape
+    assert shape is not None
+    own = None if shape.arch in LISTED else file.layers
+    return shape, layers_of(shape, file.tensor_bytes or 0, artifact.quant, own)
 
 
 def reserved(path: Path, jobs: list[tuple[OnDevice, tuple[int, int, str, int]]]) -> list[dict[str, float]]:
@@ -88,14 +105,17 @@ def reserved_on_each(path: Path, asked: list[tuple[object, ...]]) -> list[dict[s
 
 
 @pytest.mark.slow(30)
-@pytest.mark.parametrize("arch", ["qwen3", "gemma3", "qwen3moe", "lfm2", "qwen35"])
+@pytest.mark.parametrize("arch", [*LISTED, *READ])
 def test_what_is_predicted_is_what_is_reserved(tmp_path: Path, arch: str) -> None:
     path = sparse(arch, tmp_path / "model.gguf")
-    model = read_model(str(path))
-    shape = shape_of(model.header, model.tensors)
-    layers = layers_of(shape, model.tensor_bytes, identify(str(path)).quant)
+    shape, layers = described(path)
+    blocks, half = shape.n_layer, shape.n_layer // 2
+    # Of LFM2 and half + 1 the last block in RAM attends, and the first on the device does not.
+    places = [OnDevice(n) for n in (0, 1, half, half + 1, blocks, blocks + 1)]
+    if shape.n_expert:
+        places += [OnDevice(blocks + 1, half), OnDevice(blocks + 1, blocks), OnDevice(half, blocks)]
     runs = [(4096, 1, "f16", 512), (8192, 2, "q8_0", 512)]
-    jobs = [(placed, run) for run in runs for placed in (*PLACED, *(AWAY if shape.n_expert else ()))]
+    jobs = [(placed, run) for run in runs for placed in places]
     for (placed, run), buffers in zip(jobs, reserved(path, jobs), strict=True):
         ctx, slots, kv_type, ubatch = run
         taken = device_bytes(
@@ -109,8 +129,7 @@ def test_layers_are_split_over_devices_as_planned(tmp_path: Path, monkeypatch: p
     """One device twice: to the library these are two, with the same free memory each."""
     monkeypatch.setenv("GGML_VK_VISIBLE_DEVICES", "0,0")
     path = sparse("qwen3", tmp_path / "model.gguf")
-    model = read_model(str(path))
-    layers = layers_of(shape_of(model.header, model.tensors), model.tensor_bytes, identify(str(path)).quant)
+    _, layers = described(path)
     splits = [(1, 2), (2, LAYERS - 2), (LAYERS, 1), (1, LAYERS), (3, 1)]
     jobs: list[tuple[object, ...]] = [(sum(split), 0, 512, 1, "f16", 64, *split) for split in splits]
     for (near, far), buffers in zip(splits, reserved_on_each(path, jobs), strict=True):
@@ -129,14 +148,14 @@ def close_to(taken: DeviceBytes, buffers: dict[str, float], about: object) -> No
 
 
 @pytest.mark.slow(10)
-@pytest.mark.parametrize("arch", ["qwen3", "gemma3", "qwen3moe", "qwen35", "lfm2", "deepseek2"])
+@pytest.mark.parametrize("arch", [*LISTED, *READ])
 def test_scratch_of_every_placement_and_batch(tmp_path: Path, arch: str) -> None:
     """A wider look: 96 settings each, 144 of the mixture. Too little is what matters; the margin takes it."""
     path = sparse(arch, tmp_path / "model.gguf")
-    model = read_model(str(path))
-    shape = shape_of(model.header, model.tensors)
-    layers = layers_of(shape, model.tensor_bytes, identify(str(path)).quant)
-    placed = [(1, 0), (HALF, 0), (LAYERS, 0), (ALL, 0), *([(ALL, HALF), (ALL, LAYERS)] if shape.n_expert_used else [])]
+    shape, layers = described(path)
+    blocks, half = shape.n_layer, shape.n_layer // 2
+    placed = [(n, 0) for n in (1, half, blocks, blocks + 1)]
+    placed += [(blocks + 1, half), (blocks + 1, blocks)] if shape.n_expert else []
     runs = [[32, 128, 512, 2048], [512, 4096, 16384], [1, 4]]
     command = [sys.executable, "-c", SCRATCH, str(path), json.dumps(placed), json.dumps(runs)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -147,5 +166,9 @@ def test_scratch_of_every_placement_and_batch(tmp_path: Path, arch: str) -> None
     for on, away, batch, ctx, slots, facts in rows:
         taken = device_bytes(shape, layers, OnDevice(on, away), GPU, "vulkan", ctx=ctx, slots=slots, ubatch=batch)
         off[on, away, batch, ctx, slots] = taken.compute / MIB - lavapipe.reserved_mib(facts)["Vulkan0"]["compute"]
-    assert min(off.values()) > -MOST_UNDER_MIB, min(off, key=lambda key: off[key])
-    assert max(off.values()) < MOST_OVER_OF.get(arch, MOST_OVER_MIB), max(off, key=lambda key: off[key])
+    under, over = MOST_OF.get(arch, MOST_MIB)
+    assert min(off.values()) > -under, min(off, key=lambda key: off[key])
+    assert max(off.values()) < over, max(off, key=lambda key: off[key])
+    # A slot of 4,096 tokens in micro-batches of 512: what is usual.
+    usual = {key: far for key, far in off.items() if key[2:] == (512, 4096, 1)}
+    assert max(map(abs, usual.values())) < NEAR_MIB, usual

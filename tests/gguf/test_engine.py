@@ -19,7 +19,7 @@ from edgellm.contract.engine import Engine, SlotInput
 from edgellm.contract.manager import plugins
 from edgellm.errors import BackendUnavailable, BadArtifact, CacheFull, UnsupportedArtifact
 from edgellm.testing import encode, last_row
-from edgellm.types.model import Artifact
+from edgellm.types.model import Artifact, Shape
 from edgellm.types.plan import LaunchPlan, Settings
 
 WINDOW = 512  # of Gemma 3 270M
@@ -351,3 +351,15 @@ def test_layers_are_split_over_devices_by_their_counts() -> None:
     assert list(shares[:3]) == [2.0, 3.0, 0.0]
     for alone in (Settings(512, gpu_layers=5, device_layers=(5,)), Settings(512, device_layers=(2, 3))):
         assert not model_params(alone).tensor_split
+
+
+def test_blocks_that_only_draft_count_with_the_layers_on_the_gpu() -> None:
+    """The library counts them from the end, and loads nothing of them."""
+    from edgellm_gguf.params import model_params
+
+    shape = Shape("glm4moe", 46, 4096, 10944, 96, 8, 128, 151552, tied_embeddings=False, draft_layers=1)
+    split = Settings(512, gpu_layers=5, device_layers=(2, 3))
+    assert model_params(split, shape).n_gpu_layers == 6
+    assert list(model_params(split, shape).tensor_split[:3]) == [2.0, 4.0, 0.0]
+    for layers in (0, -1):
+        assert model_params(Settings(512, gpu_layers=layers), shape).n_gpu_layers == layers

@@ -221,7 +221,7 @@ def test_how_busy_a_gpu_is_is_read_of_its_driver(
 ) -> None:
     device = "/sys/class/drm/card0/device"
     busy = {f"{device}/uevent": "DRIVER=amdgpu\nPCI_SLOT_NAME=0000:03:00.0\n", f"{device}/gpu_busy_percent": percent}
-    assert gpu_load.busiest(slots, SysRoot(machine_at(None, **_card(**busy)))) == share
+    assert gpu_load.busiest(slots, {}, SysRoot(machine_at(None, **_card(**busy)))) == share
 
 
 def test_how_busy_nvidias_gpus_are_is_asked_of_their_library(monkeypatch: pytest.MonkeyPatch) -> None:

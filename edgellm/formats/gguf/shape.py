@@ -36,6 +36,7 @@ _SWA_IGNORED = frozenset({"phi3", "phimoe"})
 _LINEAR_INTERVAL = {"qwen3next": 4, "qwen35": 4, "qwen35moe": 4}
 # Recurrent state and attention in the same layer.
 _PARALLEL_SSM = frozenset({"falcon-h1"})
+_GEMMA3N = 256  # n_embd_altup in llama-hparams.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,9 @@ def shape(header: GgufHeader, tensors: Sequence[GgufTensor] | None = None) -> Sh
         n_expert=keys.get("expert_count", 0),
         n_expert_used=keys.get("expert_used_count", 0),
         n_ff_expert=keys.get("expert_feed_forward_length", 0),
+        shared_kv_layers=_shared_layers(keys),
+        per_layer_width=_GEMMA3N if arch == "gemma3n" else keys.get("embedding_length_per_layer_input", 0),
+        draft_layers=keys.get("nextn_predict_layers", 0),
     )
 
 
@@ -174,12 +178,14 @@ def _kv_bytes(
         if heads == 0 or (recurrent[layer] and keys.arch not in _PARALLEL_SSM):
             continue
         attending.append(layer)
+        is_local = local[layer] and not is_latent
+        if not is_local:
+            full_layers.append(layer)
         if layer >= cached:
             continue
-        if local[layer] and not is_latent:
+        if is_local:
             swa += 2 * heads * (swa_key + swa_value)
             continue
-        full_layers.append(layer)
         full += 2 * latent if is_latent else 2 * heads * (head_dim + value_dim)
     return full, swa, tuple(attending), window if swa else 0, tuple(full_layers)
 

@@ -22,10 +22,12 @@ from edgellm.files import read_regular, write_atomic
 from edgellm.formats import sampling_keys
 from edgellm.formats.gguf import reader
 from edgellm.formats.gguf.header import GgufHeader
+from edgellm.formats.gguf.layers import layers_by_block
+from edgellm.types.layers import Layers
 from edgellm.types.model import Shape
 from edgellm.types.sampling_defaults import NOTHING_SAID, FileSampling
 
-_SCHEMA = 3
+_SCHEMA = 4
 _MAX_BYTES = 4 * 1024**2
 _TEXT = 256  # characters kept of a text that the file may choose freely
 
@@ -50,6 +52,7 @@ class Summary:
     n_parts: int = 1
     shape: Shape | None = None  # None = no language model
     sampling: FileSampling = NOTHING_SAID
+    layers: Layers | None = None  # as `shape`
 
     @property
     def is_model(self) -> bool:
@@ -66,7 +69,7 @@ def summarize(parts: Sequence[GgufHeader]) -> Summary:
     keys = first.metadata
     tensors = tuple(tensor for part in parts for tensor in part.tensors)
     role = _text(keys.get("general.type", "model"))
-    is_model = role == "model" and bool(tensors)
+    shape = reader.shape(first, tensors) if role == "model" and tensors else None
     return Summary(
         version=first.version,
         big_endian=first.big_endian,
@@ -82,8 +85,9 @@ def summarize(parts: Sequence[GgufHeader]) -> Summary:
         ctx_train=reader.context_length(first),
         has_template=reader.chat_template(first) is not None,
         n_parts=len(parts),
-        shape=reader.shape(first, tensors) if is_model else None,
+        shape=shape,
         sampling=sampling_keys.of_gguf(keys),
+        layers=None if shape is None else layers_by_block(tensors, shape.n_layer),
     )
 
 

@@ -85,7 +85,7 @@ def load(plan: LaunchPlan) -> object:
             f"gpu_layers={plan.settings.gpu_layers} cannot be kept: this libllama sees no GPU{LOG.last()}",
             hint="`edgellm doctor` says what it was built for; gpu_layers=0 computes on the CPU",
         )
-    params, paths = model_params(plan.settings), plan.artifact.paths
+    params, paths = model_params(plan.settings, plan.artifact.shape), plan.artifact.paths
     if len(paths) == 1:
         model = llama_cpp.llama_model_load_from_file(os.fsencode(paths[0]), params)
     else:

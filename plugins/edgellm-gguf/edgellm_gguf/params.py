@@ -9,6 +9,7 @@ import llama_cpp
 
 from edgellm.contract.engine import SPARE_LOGITS
 from edgellm.errors import BackendUnavailable, UnsupportedArtifact, option
+from edgellm.types.model import Shape
 from edgellm.types.plan import Settings
 from edgellm_gguf import ggml
 
@@ -24,15 +25,20 @@ class _Override(ctypes.Structure):
     _fields_ = (("pattern", ctypes.c_char_p), ("kind", ctypes.c_void_p))
 
 
-def model_params(settings: Settings) -> Any:
+def model_params(settings: Settings, shape: Shape | None = None) -> Any:
     """llama_model_params, with the GPUs that the plan uses.
+
+    Args:
+        shape: of the model; None = its layers are all of its blocks.
 
     Raises:
         BackendUnavailable: the library does not see a device that is named.
     """
     params = llama_cpp.llama_model_default_params()
-    params.n_gpu_layers = settings.gpu_layers
-    devices, overrides, split = _devices(settings), _overrides(settings), _split(settings)
+    # The library counts blocks that only draft tokens, behind the layers, and loads nothing of them.
+    idle = 0 if shape is None else shape.draft_layers
+    params.n_gpu_layers = settings.gpu_layers + (idle if settings.gpu_layers > 0 else 0)
+    devices, overrides, split = _devices(settings), _overrides(settings), _split(settings, idle)
     if devices is not None:
         params.devices = ctypes.addressof(devices)
     if overrides is not None:
@@ -64,14 +70,15 @@ def _devices(settings: Settings) -> Any:
     return (ctypes.c_void_p * (len(devices) + 1))(*devices, None)
 
 
-def _split(settings: Settings) -> Any:
+def _split(settings: Settings, idle: int) -> Any:
     """How many layers each device holds; None = llama.cpp splits them by free memory.
 
     It takes shares: layer i of n is where the running sum of shares first exceeds i / n, so counts are met exactly.
     """
     if not settings.gpu_layers or len(settings.device_layers) < 2:
         return None
-    return (ctypes.c_float * llama_cpp.llama_max_devices())(*settings.device_layers)
+    *others, last = settings.device_layers
+    return (ctypes.c_float * llama_cpp.llama_max_devices())(*others, last + idle)
 
 
 def _overrides(settings: Settings) -> Any:
