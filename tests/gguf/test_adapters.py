@@ -132,6 +132,25 @@ def test_the_step_after_a_drop_is_the_base_s_and_the_name_is_free(tiny: Path, fo
     engine.close()
 
 
+def test_nan_of_an_adapter_reaches_no_other_answer(tiny: Path, tmp_path: Path) -> None:
+    """Cells that are free are read, too, times zero."""
+    engine = open_engine(tiny)
+    assert isinstance(engine, AdapterLoader)
+    base, huge = rows(engine), random_factors(tiny, size=1e30)
+    engine.load_adapter("huge", str(write_lora(tmp_path / "huge.gguf", tiny, huge)))
+    engine.step([SlotInput(1, 0, TOKENS[:-1], 0, ())])
+    # Of a prompt whose answer nobody waited for, and of one that was computed.
+    engine.step([SlotInput(0, 0, TOKENS * 3, 0, (("huge", 1.0),))])
+    assert engine.truncate(0, 9) == 0
+    assert (rows(engine) == base).all()
+    assert not np.isfinite(rows(engine, (("huge", 1.0),))).any()
+    assert (rows(engine) == base).all()
+    assert engine.fork(1, 0, 9) == 9
+    last = engine.step([SlotInput(1, len(TOKENS) - 1, TOKENS[-1:], 1, ())])[0]
+    check_close(last, base[-1:])
+    engine.close()
+
+
 def test_loading_and_dropping_keeps_memory_flat(tiny: Path, tmp_path: Path) -> None:
     lora = str(random_lora(tmp_path / "big.gguf", tiny, rank=512))
     engine = open_engine(tiny)

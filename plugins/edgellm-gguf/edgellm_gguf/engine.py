@@ -37,6 +37,7 @@ class LlamaEngine(LoadedModel):
         self._n_swa = int(llama_cpp.llama_model_n_swa(self._model))
         self._batch = Batch(settings.n_batch)
         self._n_past = [0] * settings.n_slots
+        self._suspect: set[int] = set()  # slots whose cells may hold NaN: see `_clean`
         self._views: dict[tuple[int, int], Logits] = {}
         self.info = self._describe(settings, token_kinds(header or read_header(plan.artifact.path)))
 
@@ -50,6 +51,8 @@ class LlamaEngine(LoadedModel):
             self._recover(batch, status)
         for entry in batch:
             self._n_past[entry.slot] = entry.n_past + len(entry.tokens)
+            if entry.adapters and not entry.n_logits:
+                self._suspect.add(entry.slot)
         if rows == 0:
             # Nothing reads the results, so nothing waits for them: the next step would run beside this one.
             llama_cpp.llama_synchronize(self._ctx)
@@ -60,10 +63,17 @@ class LlamaEngine(LoadedModel):
             if entry.n_logits:
                 views.append(logits[at : at + entry.n_logits])
                 at += entry.n_logits
+                # NaN in what a token attends to makes all of its logits NaN, and the last one attends to the most.
+                if np.isfinite(logits[at - 1, 0]):
+                    self._suspect.discard(entry.slot)
+                else:
+                    self._suspect.add(entry.slot)
         return views
 
     def truncate(self, slot: int, n_tokens: int) -> int:
         """See `Engine.truncate`. A sliding window that has moved on, or recurrent state, keeps nothing."""
+        if slot in self._suspect and not 0 < self._n_past[slot] <= n_tokens:
+            self._clean(slot)
         kept = min(n_tokens, self._n_past[slot])
         if kept < self._n_past[slot]:
             oldest = llama_cpp.llama_memory_seq_pos_min(self._memory, slot)
@@ -76,10 +86,35 @@ class LlamaEngine(LoadedModel):
 
     def fork(self, source: int, target: int, n_tokens: int) -> int:
         """See `Engine.fork`. Slots are streams of their own, so the whole source is copied and the tail cut off."""
+        if source in self._suspect or target in self._suspect:
+            return self.truncate(target, 0)
         llama_cpp.llama_memory_seq_rm(self._memory, target, -1, -1)
         llama_cpp.llama_memory_seq_cp(self._memory, source, target, -1, -1)
         self._n_past[target] = self._n_past[source]
         return self.truncate(target, n_tokens)
+
+    def _clean(self, slot: int) -> None:
+        """Empty a slot whose cells may hold NaN, which its next tokens would read: attention reads cells that are free,
+        too, and NaN times a weight of zero stays NaN. The library clears all slots or none: the others get theirs back.
+
+        Raises:
+            StepFailed: it did not take back what it had given.
+        """
+        self._n_past[slot] = 0
+        states = {other: self._state(other) for other, n_past in enumerate(self._n_past) if n_past}
+        llama_cpp.llama_memory_clear(self._memory, True)
+        self._suspect &= states.keys()
+        for other, state in states.items():
+            if llama_cpp.llama_state_seq_set_data(self._ctx, state, len(state), other) != len(state):
+                self._n_past[other] = 0
+                raise StepFailed(f"llama.cpp did not take back what slot {other} held", lost_slots=tuple(states))
+
+    def _state(self, slot: int) -> ctypes.Array[ctypes.c_uint8]:
+        """All that the library holds of a slot."""
+        size = llama_cpp.llama_state_seq_get_size(self._ctx, slot)
+        state: ctypes.Array[ctypes.c_uint8] = (ctypes.c_uint8 * size)()
+        llama_cpp.llama_state_seq_get_data(self._ctx, state, size, slot)
+        return state
 
     def load_adapter(self, name: str, path: str) -> None:
         """See `edgellm.contract.engine.AdapterLoader`."""
