@@ -43,6 +43,17 @@ def processor_s(root: psutil.Process) -> float:
     return sum(sum(process.cpu_times()[:2]) for process in root.children(recursive=True))
 
 
+def pss_mb_by_program(root: psutil.Process) -> dict[str, float]:
+    """The parts of `pss_bytes`: how many processes there are of each program, and what they take together."""
+    parts: dict[str, list[float]] = {}
+    for process in root.children(recursive=True):
+        command = process.cmdline() or ["?"]
+        is_module = "-m" in command[:-1]  # the worker of a model
+        name = command[command.index("-m") + 1] if is_module else command[0].rpartition("/")[2].partition(".")[0]
+        parts.setdefault(name.strip(), []).append(process.memory_full_info().pss / 1e6)
+    return {f"{len(sizes)} {name}": round(sum(sizes), 1) for name, sizes in sorted(parts.items())}
+
+
 def first_token_ms(client: httpx.Client, number: int) -> float:
     body = {"messages": [{"role": "user", "content": f"Say {number}."}], "max_tokens": 8, "stream": True}
     began = time.perf_counter()
@@ -131,6 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         boxes.serve(options.model, **asked)
         report["start_s"] = time.perf_counter() - began
         report["pss_mb"] = pss_bytes(me) / 1e6
+        report["pss_mb_by_program"] = pss_mb_by_program(me)
         before, since = processor_s(me), time.perf_counter()
         time.sleep(10)  # nothing happens: that is measured
         report["idle_percent_of_a_core"] = 100 * (processor_s(me) - before) / (time.perf_counter() - since)

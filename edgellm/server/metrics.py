@@ -19,9 +19,9 @@ class Metric(NamedTuple):
     value: float | Mapping[str, float]
     label: str = ""
 
-    def text(self, node: str) -> str:
+    def text(self, own: Sequence[str]) -> str:
+        """`own`: labels of all lines, as they are written."""
         lines = [f"# HELP {self.name} {self.help}", f"# TYPE {self.name} {self.kind}"]
-        own = [f'node="{node}"'] if node else []
         if isinstance(self.value, Mapping):
             by_label = sorted(self.value.items())
             lines += [self._line([f'{self.label}="{of}"', *own], number) for of, number in by_label]
@@ -34,9 +34,14 @@ class Metric(NamedTuple):
         return f"{self.name}{braced} {number:.10g}"
 
 
-def metrics(served: ServedModel) -> str:
-    """The body of the response."""
-    return "".join(metric.text(served.node) for metric in (*_own(served), *_as_llama_server(served)))
+def metrics(served: ServedModel, service: str = "") -> str:
+    """The body of the response. `service`: the name by which the model is served, where a node has several."""
+    labels = [f'{label}="{_escaped(value)}"' for label, value in (("node", served.node), ("model", service)) if value]
+    return "".join(metric.text(labels) for metric in (*_own(served), *_as_llama_server(served)))
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
 
 def _own(served: ServedModel) -> Iterator[Metric]:

@@ -72,7 +72,7 @@ def test_the_key_is_asked_for_and_plan_and_metrics_name_the_node(choosing: Boxes
         assert plan.json()["node"] == plan.headers["x-edgellm-node"]
         assert plan.json()["node"] in PROFILES
         metrics = client.get("/metrics")
-        assert f'edgellm_ready{{node="{metrics.headers["x-edgellm-node"]}"}} 1' in metrics.text
+        assert f'edgellm_ready{{node="{metrics.headers["x-edgellm-node"]}",model="edgellm"}} 1' in metrics.text
 
 
 def test_a_box_that_joins_serves(choosing: Boxes) -> None:
@@ -166,8 +166,8 @@ def test_a_box_that_cannot_load_what_is_served_tells_why(choosing: Boxes) -> Non
     assert raised.value.node == "poor"
     told = CliRunner().invoke(command, ["status", "--json", "--address", "of this process"])
     boxes = {box["name"]: box for box in json.loads(told.stdout)["boxes"] if box["alive"]}
-    assert boxes["poor"]["failure"] != ""
-    assert [boxes[name]["failure"] for name in PROFILES] == [""] * 3
+    assert [failure["node"] for failure in boxes["poor"]["failures"]] == ["poor"]
+    assert [boxes[name]["failures"] for name in PROFILES] == [[]] * 3
     with choosing.client() as client:
         assert client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": "hi"}]}).is_success
     choosing.kill("poor")

@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 
 import yaml
-from edgellm_ray.node import BOX
+from edgellm_ray.node import BOX, SHARE
 
 MANIFEST = Path(__file__).parents[2] / "docs" / "examples" / "kuberay.yaml"
 
@@ -22,7 +22,7 @@ def test_the_manifest_names_an_application_that_can_be_built() -> None:
     built = getattr(importlib.import_module(module), name)(app.args)
 
     assert (manifest["apiVersion"], manifest["kind"]) == ("ray.io/v1", "RayService")
-    assert built._bound_deployment.ray_actor_options["resources"] == {BOX: 1}
+    assert built._bound_deployment.ray_actor_options["resources"] == {BOX: SHARE}
 
 
 def test_workers_have_a_box_and_the_version_is_that_of_the_tests() -> None:

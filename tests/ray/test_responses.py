@@ -11,11 +11,12 @@ from edgellm_ray.responses import Responses
 def test_what_names_a_response_has_its_session() -> None:
     responses = Responses()
     responses.learn({"id": "resp_1", "object": "response"}, "one")
-    responses.learn({"type": "response.created", "response": {"id": "resp_2"}}, "two")
+    responses.learn({"type": "response.created", "response": {"id": "resp_2"}}, "two", "chat")
 
     assert responses.session_of("/v1/responses/resp_1", "") == "one"
     assert responses.session_of("/v1/responses/resp_1/input_items", "") == "one"
     assert responses.session_of("/v1/responses", "resp_2") == "two"
+    assert responses.model_of("/v1/responses/resp_2") == "chat"
     assert responses.session_of("/v1/responses", "") == responses.session_of("/v1/responses/resp_3", "") == ""
 
 

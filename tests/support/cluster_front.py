@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 from edgellm_ray import caller
 from edgellm_ray.board import Board
-from edgellm_ray.box import NODE_HEADER
+from edgellm_ray.box import NODE_HEADER, at_root
 from edgellm_ray.front import FrontConfig, server
 
 from edgellm.sdk.client import EdgeLLM
@@ -21,6 +21,7 @@ from edgellm.server.served_model import ServedModel
 from support.waiting import PATIENCE_S, wait_until
 
 KEY = "0123456789abcdef"
+SERVICE = "home"
 
 
 @contextlib.contextmanager
@@ -57,9 +58,10 @@ def one_box(key: str) -> Iterator[OneBox]:
                     message["headers"] = [*message["headers"], (NODE_HEADER, b"one")]
                 await send(message)
 
-            own = caller.from_caller(scope)
+            root = f"/{SERVICE}" if scope["path"].startswith(f"/{SERVICE}/") else ""  # as Ray's proxy says it
+            own = caller.from_caller(at_root({**scope, "root_path": root}))
             assert not any(name == caller.HEADER.encode() for name, _ in own["headers"])
-            seen.paths.append(scope["path"])
+            seen.paths.append(own["path"])
             seen.clients.append(own["client"][0])
             await app(own, receive, with_node)
 

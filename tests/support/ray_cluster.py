@@ -72,18 +72,21 @@ class Boxes:
         self._cluster = _patiently(lambda: Cluster(initialize_head=True, head_node_args=head))
         ray.init(address=self._cluster.address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
         upstream = f"http://127.0.0.1:{self.proxy_port}"
-        front.start(front.FrontConfig(host="127.0.0.1", port=self.port, upstream=upstream, api_key=key))
+        self.front = front.FrontConfig(host="127.0.0.1", port=self.port, upstream=upstream, api_key=key)
+        front.start(self.front)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def add(self, *names: str, **variables: str) -> None:
-        """Nodes with a box each, with environment variables of their own."""
+    def add(self, *names: str, memory_mib: int = 0, **variables: str) -> None:
+        """Nodes with a box each, with environment variables of their own. `memory_mib`: what they tell that their
+        models may take; 0 = nothing is told."""
         for name in names:
             self._variables[name] = variables
             own = {"EDGELLM_HOME": str(self.home), node.NAME_VARIABLE: name, **variables}
-            fixed = {"num_cpus": 0, "resources": {node.BOX: 1}, "temp_dir": self.folder, "env_vars": own}
+            resources = {node.BOX: 1} | ({node.MEMORY: memory_mib} if memory_mib else {})
+            fixed = {"num_cpus": 0, "resources": resources, "temp_dir": self.folder, "env_vars": own}
             self.nodes[name] = _patiently(lambda fixed=fixed: self._cluster.add_node(**fixed))
 
     def kill(self, name: str) -> None:
@@ -97,6 +100,11 @@ class Boxes:
         for name in names:
             if name not in self.nodes:
                 self.add(name, **self._variables[name])
+
+    def clear(self) -> None:
+        """Nothing is served."""
+        deployment.end()
+        front.start(self.front)
 
     def serve(
         self,
@@ -160,7 +168,7 @@ def process_of(row: Row) -> psutil.Process:
     """The replica's."""
     (process,) = (
         process
-        for process in _processes_titled("ray::ServeReplica:edgellm:box")
+        for process in _processes_titled(f"ray::ServeReplica:{row.service.app}:box")
         if process.environ().get(node.NAME_VARIABLE) == row.node
     )
     return process

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import parse_qs
 
 import msgspec
 
@@ -30,6 +31,7 @@ class Meaning(NamedTuple):
     session: str  # of its conversation; "" = none
     is_repeatable: bool  # the same answer comes again: greedy or with a seed, one answer, without probabilities
     previous: str = ""  # the response that it goes on with
+    model: str | None = None  # its name; None = none is named
 
 
 class Asked:
@@ -40,6 +42,7 @@ class Asked:
         self.body = body
         self.is_repeatable = meaning.is_repeatable
         self.previous = meaning.previous
+        self.model = meaning.model or _in_path(scope)
         # A digest: a session may be as long as headers may, and routers remember many.
         own = next((value for name, value in scope["headers"] if name.lower() == SESSION_HEADER.encode()), b"")
         self.session = hashlib.sha256(own).hexdigest()[:32] if own else meaning.session
@@ -93,7 +96,24 @@ def read(body: bytes) -> Meaning:
     if not isinstance(fields, dict):
         return Meaning("", False)
     previous = fields.get("previous_response_id")
-    return Meaning(session_of(fields), _is_repeatable(fields), previous if isinstance(previous, str) else "")
+    previous = previous if isinstance(previous, str) else ""
+    return Meaning(session_of(fields), _is_repeatable(fields), previous, _model(fields))
+
+
+def _model(fields: dict[str, Any]) -> str | None:
+    """Ollama's older clients say `name`."""
+    named = fields.get("model") or fields.get("name")
+    return named if isinstance(named, str) else None
+
+
+def _in_path(scope: Scope) -> str | None:
+    """The model that is asked about by a path, or by the page in its query."""
+    path: str = scope["path"]
+    if path.startswith(WATCHED):
+        named = parse_qs(scope["query_string"].decode("latin-1")).get("model")
+        return named[0] if named else None
+    marked, _, name = path.removeprefix("/v1").partition("/models/")
+    return name if name and not marked else None
 
 
 def _is_repeatable(fields: dict[str, Any]) -> bool:

@@ -7,20 +7,38 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from edgellm.errors import EdgeLLMError
+from edgellm.errors import EdgeLLMError, UnknownModel
+from edgellm.server.names import ALWAYS, TAG
+from edgellm_ray.config import NAME, ModelConfig, app_of
 
 if TYPE_CHECKING:
     from edgellm.server.served_model import ServedModel
 
-NAME = "edgellm-front"  # the actor that has a `put` and a `rows`
+ACTOR = "edgellm-front"  # it has a `put` and a `rows`
 FAILED_S = 600.0  # Ray tries again within a minute or so, and then it is told again
 STALE_S = 10.0  # a replica that said nothing for so long is gone
+
+
+class Service(Struct, frozen=True, kw_only=True):
+    """What a replica is one of, and by which names clients ask for it."""
+
+    name: str = NAME
+    order: int = 0  # the first one gets the requests that name no model
+    names: tuple[str, ...] = ()  # its model's id first
+    any_name: bool = False  # it answers to every other name, too
+    lists: dict[str, dict[str, Any]] = {}
+
+    @property
+    def app(self) -> str:
+        """Of Ray Serve; paths of Ray's proxy begin with it."""
+        return app_of(self.name)
 
 
 class Row(Struct, frozen=True, kw_only=True):
     """One replica."""
 
     replica: str
+    service: Service = Service()
     node: str
     node_id: str
     ip: str
@@ -34,11 +52,13 @@ class Row(Struct, frozen=True, kw_only=True):
     n_answered: int
     metrics: str  # as /metrics has them
     asked: str = ""  # `mark` of what it was asked to run
+    memory_bytes: int = 0  # predicted; 0 = nothing is
 
 
 class Failure(Struct, frozen=True, kw_only=True):
     """A box on which what is asked for does not run."""
 
+    service: str = NAME  # its name
     node: str
     node_id: str
     asked: str  # `mark` of that
@@ -51,18 +71,50 @@ class Board:
 
     def __init__(self) -> None:
         self._rows: dict[str, tuple[float, Row]] = {}
-        self._failures: dict[str, tuple[float, Failure]] = {}
+        self._failures: dict[tuple[str, str], tuple[float, Failure]] = {}  # by box and service
+        self._services: dict[str, dict[str, Service]] = {}  # by name and box; they outlive their rows
 
     def put(self, row: Row) -> None:
         now = time.monotonic()
         self._rows = {name: kept for name, kept in self._rows.items() if now - kept[0] < STALE_S}
         self._rows[row.replica] = (now, row)
-        failed = self._failures.get(row.node_id)
+        self._services.setdefault(row.service.name, {})[row.node_id] = row.service
+        key = (row.node_id, row.service.name)
+        failed = self._failures.get(key)
         if failed is not None and failed[1].asked == row.asked:
-            del self._failures[row.node_id]
+            del self._failures[key]
 
     def fail(self, failure: Failure) -> None:
-        self._failures[failure.node_id] = (time.monotonic(), failure)
+        self._failures[failure.node_id, failure.service] = (time.monotonic(), failure)
+
+    def forget(self, name: str) -> None:
+        """That service is taken away."""
+        self._services.pop(name, None)
+        self._rows = {replica: kept for replica, kept in self._rows.items() if kept[1].service.name != name}
+        self._failures = {key: kept for key, kept in self._failures.items() if key[1] != name}
+
+    def services(self) -> list[Service]:
+        """As each box last told them, the first service first; also of those that have no replica now."""
+        every = [service for by_box in self._services.values() for service in by_box.values()]
+        return sorted(every, key=lambda service: (service.order, service.name))
+
+    def app(self, model: str | None) -> str:
+        """The application that answers to the name of a model; "" where nobody said what there is.
+
+        Raises:
+            UnknownModel: there are several, and it is none of them.
+        """
+        every = self.services()
+        if not every:
+            return ""
+        if model is None or (name := model.removesuffix(TAG)) in ALWAYS:
+            return every[0].app
+        named = next((one for one in every if name in one.names), None)
+        taking = named or next((one for one in every if one.any_name), None)
+        if taking is None and len({one.name for one in every}) > 1:
+            names = ", ".join(dict.fromkeys(name for one in every for name in one.names))
+            raise UnknownModel(f"{model[:80]!r} is not served here", hint=f"served: {names}", param="model")
+        return (taking or every[0]).app  # a box says by which names it is served
 
     def failures(self) -> list[Failure]:
         """The last of each box where nothing else came since, by node."""
@@ -71,10 +123,10 @@ class Board:
         return sorted(lasting, key=lambda failure: (failure.node, failure.node_id))
 
     def rows(self) -> list[Row]:
-        """Of replicas that live, by node."""
+        """Of replicas that live, by node and service."""
         now = time.monotonic()
         alive = [row for seen, row in self._rows.values() if now - seen < STALE_S]
-        return sorted(alive, key=lambda row: (row.node, row.replica))
+        return sorted(alive, key=lambda row: (row.node, row.service.order, row.replica))
 
 
 def speed(served: ServedModel) -> float:
@@ -83,7 +135,16 @@ def speed(served: ServedModel) -> float:
     return served.activity.totals.answer_tok_s or (choice.decode.tok_s if choice else 0.0)
 
 
-def row(served: ServedModel, *, preview: str | None, asked: str) -> Row:
+def service(served: ServedModel, config: ModelConfig) -> Service:
+    """What the model of this process is one of."""
+    from edgellm_ray import lists
+
+    names = (*served.all_names, config.name)
+    every = served.names.any
+    return Service(name=config.name, order=config.order, names=names, any_name=every, lists=lists.of(served))
+
+
+def row(served: ServedModel, config: ModelConfig, *, preview: str | None, memory_bytes: int) -> Row:
     """What the replica in this process says of itself."""
     import ray
     from ray import serve
@@ -94,6 +155,7 @@ def row(served: ServedModel, *, preview: str | None, asked: str) -> Row:
     where = ray.get_runtime_context()
     return Row(
         replica=serve.get_replica_context().replica_id.unique_id,
+        service=service(served, config),
         node=served.node,
         node_id=where.get_node_id(),
         ip=ray.util.get_node_ip_address(),
@@ -105,12 +167,13 @@ def row(served: ServedModel, *, preview: str | None, asked: str) -> Row:
         n_busy=now.n_busy,
         n_waiting=now.n_waiting,
         n_answered=served.activity.requests.by_status.total(),
-        metrics=metrics.metrics(served),
-        asked=asked,
+        metrics=metrics.metrics(served, config.name),
+        asked=config.mark,
+        memory_bytes=memory_bytes,
     )
 
 
-def failure(error: Exception, *, asked: str) -> Failure:
+def failure(error: Exception, config: ModelConfig) -> Failure:
     """What the box of this process says of a model that it could not load."""
     import ray
 
@@ -119,7 +182,8 @@ def failure(error: Exception, *, asked: str) -> Failure:
 
     reason = f"{type(error).__name__}: {error}" if not isinstance(error, EdgeLLMError) else str(error)
     where = ray.get_runtime_context().get_node_id()
-    return Failure(node=node.name(), node_id=where, asked=asked, code=code_of(error), reason=reason)
+    code, asked = code_of(error), config.mark
+    return Failure(service=config.name, node=node.name(), node_id=where, asked=asked, code=code, reason=reason)
 
 
 async def fail(failure: Failure) -> None:
@@ -128,7 +192,7 @@ async def fail(failure: Failure) -> None:
 
     from edgellm_ray.ray_library import NAMESPACE
 
-    await ray.get_actor(NAME, namespace=NAMESPACE).fail.remote(failure)
+    await ray.get_actor(ACTOR, namespace=NAMESPACE).fail.remote(failure)
 
 
 async def put(row: Row) -> None:
@@ -137,4 +201,4 @@ async def put(row: Row) -> None:
 
     from edgellm_ray.ray_library import NAMESPACE
 
-    await ray.get_actor(NAME, namespace=NAMESPACE).put.remote(row)
+    await ray.get_actor(ACTOR, namespace=NAMESPACE).put.remote(row)

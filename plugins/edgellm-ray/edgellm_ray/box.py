@@ -9,7 +9,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from edgellm.errors import speak_in_flags
-from edgellm_ray import board, gate, node, scaling
+from edgellm_ray import board, gate, node, placement, scaling
 from edgellm_ray.caller import from_caller
 from edgellm_ray.config import ModelConfig, ServiceConfig
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
     from edgellm.sdk.client import EdgeLLM
     from edgellm.server.served_model import ServedModel
-    from edgellm.types.options import LaunchOptions
-    from edgellm.types.plan import Decision, LaunchPlan
 
 NODE_HEADER = b"x-edgellm-node"
 PLAN_HEADER = b"x-edgellm-plan"  # equal where the same request with the same seed has the same answer
@@ -37,8 +35,9 @@ class Box:
         speak_in_flags()  # what a replica says is read by whoever gave the flags of `cluster serve`
         self._service = ServiceConfig(**service | {"aliases": tuple(service.get("aliases", ()))})
         self._app: Starlette | None = None
+        self._config = ModelConfig()
         self._preview: str | None = None
-        self._asked = ""
+        self._memory_bytes = 0
         self._reporting: asyncio.Task[None] | None = None
 
     async def reconfigure(self, fields: dict[str, Any]) -> None:
@@ -50,12 +49,12 @@ class Box:
         config = ModelConfig.decoded(fields)
         await self._drained()
         try:
-            self._app, self._preview = await asyncio.to_thread(self._opened, config)
+            self._app = await asyncio.to_thread(self._opened, config)
         except Exception as error:
             with contextlib.suppress(Exception):  # where there is no front, as on Kubernetes, Ray alone is told
-                await board.fail(board.failure(error, asked=config.mark))
+                await board.fail(board.failure(error, config))
             raise
-        self._asked = config.mark
+        self._config = config
         # What a start leaves behind is not looked through again at each collection.
         gc.collect()
         gc.freeze()
@@ -111,26 +110,29 @@ class Box:
                 message = {**message, "headers": [*message.get("headers", ()), *own]}
             await send(message)
 
-        await app(from_caller(scope), receive, with_own)
+        await app(from_caller(at_root(scope)), receive, with_own)
 
-    def _opened(self, config: ModelConfig) -> tuple[Starlette, str | None]:
-        """The app around a loaded model that passed the gate, and what selection says of this machine."""
+    def _opened(self, config: ModelConfig) -> Starlette:
+        """The app around a loaded model that passed the gate."""
         from edgellm.sdk.client import EdgeLLM
         from edgellm.server.app import create_app
         from edgellm.server.names import ModelNames
 
-        plan, decision, preview = _planned(config.model, config.options)
-        service = self._service
+        planned = placement.planned(config)
+        self._preview, self._memory_bytes = planned.preview, planned.memory_bytes
+        plan, service = planned.plan, self._service
         # Boxes that choose for themselves may serve different models: a client cannot know the name.
         any_name = service.any_model or config.model is None
         names = ModelNames.of(service.aliases, any_name=any_name, model=plan.artifact.name)
-        llm = EdgeLLM(plan, decision=decision)
+        if config.model is not None and not names.include(config.name, plan.artifact.name):
+            names = names.with_alias(config.name)
+        llm = EdgeLLM(plan, decision=planned.decision)
         try:
             gate.check(llm, config)
         except BaseException:
             llm.close()
             raise
-        app = create_app(
+        return create_app(
             llm,
             api_key=service.api_key,
             host=service.public_name,
@@ -138,7 +140,6 @@ class Box:
             names=names,
             node=node.name(),
         )
-        return app, preview
 
     async def _drained(self) -> None:
         """Close the model behind the answers at hand, or after DRAIN_S."""
@@ -158,29 +159,26 @@ class Box:
         while True:
             if self._app is not None:
                 with contextlib.suppress(Exception):  # it is not there yet, or again
-                    await board.put(board.row(self._served, preview=self._preview, asked=self._asked))
+                    await board.put(self._row())
             await asyncio.sleep(REPORT_PERIOD_S)
+
+    def _row(self) -> board.Row:
+        return board.row(self._served, self._config, preview=self._preview, memory_bytes=self._memory_bytes)
+
+
+def at_root(scope: Scope) -> Scope:
+    """Without the name of the application, with which paths of Ray's proxy begin: ours are seen from the root."""
+    root = scope.get("root_path", "")
+    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    return {
+        **scope,
+        "root_path": "",
+        "path": scope["path"].removeprefix(root) or "/",
+        "raw_path": raw.removeprefix(root.encode()) or b"/",
+    }
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:
     for _ in range(2):
         message = await receive()
         await send({"type": f"{message['type']}.complete"})
-
-
-def _planned(model: str | None, options: LaunchOptions) -> tuple[LaunchPlan, Decision | None, str | None]:
-    """The plan for this machine; where the model was chosen, what `edgellm auto-select --json` prints here."""
-    import msgspec
-
-    from edgellm.app import launch
-    from edgellm.app.context import request_for
-    from edgellm.selection import decision_json
-    from edgellm.selection.decide import decide
-
-    context = node.context()
-    preview = None
-    if model is None:
-        decision = decide(context, request_for(context, options))
-        preview = msgspec.json.encode(decision_json.to_dict(decision)).decode()
-    plan, chosen = launch.plan(model, options, context=context)
-    return plan, chosen, preview

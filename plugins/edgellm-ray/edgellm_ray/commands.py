@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgellm import settings
 from edgellm.cli.page import examples, say, say_json
 from edgellm.cli.words import BACKEND, MODEL, QUANT, TASK, TOKENS, WholeNumber
 from edgellm.errors import UsageError
-from edgellm.units import counted, show_rate
+from edgellm.units import counted, show_memory, show_rate
 from edgellm_ray import ray_library, raylet
+from edgellm_ray.services import HOST, PORT, PROXY_PORT
 from edgellm_ray.token import take_token, token_file
 
 if TYPE_CHECKING:
     from edgellm_ray.board import Row
+    from edgellm_ray.state import BoxReport
 
 SCHEMA = 1
-PORT = 8642  # as of `edgellm serve`
-PROXY_PORT = 8641
 
 address = click.option(
     "--address", metavar="HOST:PORT", help="Head of the cluster, if not that which this machine is in."
@@ -32,6 +33,8 @@ address = click.option(
         "edgellm cluster up --host 192.168.1.10",
         "edgellm cluster join 192.168.1.10:6379 --token-file ./token",
         "edgellm cluster serve qwen3-4b",
+        "edgellm cluster serve qwen3-embedding-0.6b",
+        "edgellm cluster serve qwen3-8b --as qwen3-4b",
         "edgellm cluster status",
     ),
 )
@@ -62,7 +65,10 @@ def join(*, head: str, token_file: Path | None) -> None:
 
 
 @command.command("serve")
-@click.argument("model", required=False, type=MODEL)
+@click.argument("models", nargs=-1, type=MODEL, metavar="[MODEL]...")
+@click.option(
+    "--as", "name", metavar="NAME", help="Name to serve it by, in the place of what has that name; if not MODEL."
+)
 @click.option("--task", type=TASK, help="What the model is for (default: chat).")
 @click.option("--ctx", type=TOKENS, metavar="TOKENS", help="Context per slot that it must hold, as 8192 or 32k.")
 @click.option("--min-tps", type=float, metavar="RATE", help="Slowest acceptable rate, tokens per second.")
@@ -80,14 +86,12 @@ def join(*, head: str, token_file: Path | None) -> None:
 )
 @click.option("--min-speed", type=click.FloatRange(0, 1), default=0.25, show_default=True, metavar="FRACTION",
               help="Of the predicted rate, that a fresh model must reach; 0: not measured.")  # fmt: skip
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; others need an API key.")
-@click.option("--port", type=WholeNumber(1, 65535), default=PORT, show_default=True)
+@click.option("--host", help=f"Address to listen on, {HOST} at first; others need an API key.")
+@click.option("--port", type=WholeNumber(1, 65535), help=f"{PORT} at first.")
 @click.option(
     "--proxy-port",
     type=WholeNumber(1, 65535),
-    default=PROXY_PORT,
-    show_default=True,
-    help="Of Ray's proxy, on the head's loopback address.",
+    help=f"Of Ray's proxy, on the head's loopback address; {PROXY_PORT} at first.",
 )
 @click.option("--public-name", metavar="NAME", help="Name by which clients reach the cluster, if not --host.")
 @click.option("--api-key", metavar="KEY", help="Ask for this key; better EDGELLM_API_KEY.")
@@ -96,14 +100,15 @@ def join(*, head: str, token_file: Path | None) -> None:
 @address
 def serve(
     *,
-    model: str | None,
+    models: tuple[str, ...],
+    name: str | None,
     replicas: str,
     queue: int,
     golden: Path | None,
     min_speed: float,
-    host: str,
-    port: int,
-    proxy_port: int,
+    host: str | None,
+    port: int | None,
+    proxy_port: int | None,
     public_name: str | None,
     api_key: str | None,
     aliases: tuple[str, ...],
@@ -111,48 +116,36 @@ def serve(
     address: str | None,
     **options: Any,
 ) -> None:
-    """Serve a model on the boxes of the cluster, or put another in its place.
+    """Serve a model on the boxes of the cluster, beside those that are served, or change one of them.
 
-    Each box plans for itself; without MODEL, or with "auto", each chooses the best that it runs well. Returns when
-    the cluster answers.
+    Each box plans for itself; without MODEL, or with "auto", each chooses the best that it runs well. Further models
+    go to the boxes that have room for them. Returns when the cluster answers.
     """
-    from edgellm import settings
-    from edgellm.server.access import check_bind
     from edgellm.types.options import LaunchOptions
-    from edgellm_ray import deployment, front, golden_file
-    from edgellm_ray.config import ModelConfig, ServiceConfig
+    from edgellm_ray import golden_file, services
+    from edgellm_ray.config import ModelConfig
     from edgellm_ray.scaling import Replicas
 
-    key = api_key or settings.current().api_key
-    check_bind(host, key)
+    if name and len(models) > 1:
+        raise UsageError(f"--as {name} names one model, not {len(models)}", hint="serve one by one", param="name")
     asked = LaunchOptions.of(**options)
     _ = asked.request()  # a wrong value is told here, and not by a replica
-    wanted = deployment.Deployment(
-        model=ModelConfig(
-            model=None if model == "auto" else model,
-            options=asked,
-            golden=golden_file.read(golden) if golden else (),
+    prompts = golden_file.read(golden) if golden else ()
+    wanted = [
+        ModelConfig(
+            name=name or model, model=None if model == "auto" else model, options=asked, golden=prompts,
             min_speed=min_speed,
-        ),
-        service=ServiceConfig(api_key=key, public_name=public_name or host, aliases=aliases, any_model=any_model),
-        replicas=Replicas.of(replicas),
-        queue=queue,
-    )
-    with ray_library.connected(address or raylet.address()):
-        config = front.FrontConfig(
-            host=host,
-            port=port,
-            upstream=f"http://127.0.0.1:{proxy_port}",
-            api_key=key,
-            public_name=wanted.service.public_name,
         )
-        before = front.start(config)
-        try:
-            deployment.deploy(wanted, port=proxy_port, tell=lambda text: say(text, err=True))
-        except deployment.DeployFailed:
-            front.start(before)  # what served goes on, with the key that it knows
-            raise
-    say(f"Open http://{host}:{port} (API: http://{host}:{port}/v1)")
+        for model in dict.fromkeys(models or ("auto",))
+    ]  # fmt: skip
+    where = services.Where(host, port, proxy_port, public_name, api_key or settings.current().api_key)
+    with ray_library.connected(address or raylet.address()):
+        config = services.serve(
+            wanted, where, replicas=Replicas.of(replicas), queue=queue, aliases=aliases, any_model=any_model,
+            tell=lambda text: say(text, err=True),
+        )  # fmt: skip
+    url = f"http://{config.host}:{config.port}"
+    say(f"Open {url} (API: {url}/v1)")
 
 
 @command.command("status")
@@ -167,40 +160,60 @@ def status(*, as_json: bool, address: str | None) -> None:
     if as_json:
         say_json({"schema": SCHEMA, **report.plain()})
         return
-    say(f"{report.deployment}{f': {report.problem}' if report.problem else ''}", bold=True)
+    if not report.services:
+        say(report.deployment, bold=True)
+    for service in report.services:
+        say(f"{service.name}: {service.state}{f': {service.problem}' if service.problem else ''}", bold=True)
     for box in report.boxes:
-        say(f"{box.name}  {box.ip}  {'' if box.alive else 'gone'}".rstrip(), bold=True)
+        say(f"{box.name}  {box.ip}  {_memory(box) if box.alive else 'gone'}".rstrip(), bold=True)
         for row in box.replicas:
             _say_replica(row)
-        if box.failure:
-            say(f"cannot load what is asked for: {box.failure}", lead="  ")
-        elif box.alive and not box.replicas:
+        for failure in box.failures:
+            say(f"cannot load {failure.service}: {failure.reason}", lead="  ")
+        if box.alive and not box.replicas and not box.failures:
             say("no replica", lead="  ")
+
+
+def _memory(box: BoxReport) -> str:
+    """What models may take, and what is predicted to be left."""
+    if not box.memory_mib:
+        return ""
+    free = max(0, box.memory_mib * 1024**2 - sum(row.memory_bytes for row in box.replicas))
+    return f"{show_memory(free)} of {show_memory(box.memory_mib * 1024**2)} free for models"
 
 
 def _say_replica(row: Row) -> None:
     plan = row.plan
     name = " ".join(filter(None, (plan["model"], plan["quant"])))
+    service = "" if row.service.name == plan["model"] else f" as {row.service.name}"
     speed = f", {show_rate(row.decode_tok_s)} tok/s" if row.decode_tok_s else ""
+    takes = f", {show_memory(row.memory_bytes)}" if row.memory_bytes else ""
     busy = f"{row.n_busy} of {counted(row.n_slots, 'slot')} busy, {row.n_waiting} waiting"
-    say(f"{name} on {plan['backend']}, {plan['state']}: {busy}{speed}, {counted(row.n_answered, 'request')}", lead="  ")
+    what = f"{name} on {plan['backend']}{service}, {plan['state']}{takes}"
+    say(f"{what}: {busy}{speed}, {counted(row.n_answered, 'request')}", lead="  ")
     for reason in plan["reasons"]:
         say(reason, lead="    ")
 
 
 @command.command("down")
+@click.argument("model", required=False)
 @click.option("--all", "everything", is_flag=True, help="Stop what is served on all boxes first.")
 @address
-def down(*, everything: bool, address: str | None) -> None:
-    """Take this machine out of its cluster; of the head, that ends the cluster."""
-    if everything:
-        from edgellm_ray import front
+def down(*, model: str | None, everything: bool, address: str | None) -> None:
+    """Take this machine out of its cluster; of the head, that ends the cluster. With MODEL, stop to serve that one."""
+    if model is not None and everything:
+        raise UsageError("--all takes away all models", hint="leave out MODEL, or --all", param="everything")
+    if model is not None or everything:
+        from edgellm_ray import deployment
 
         with ray_library.connected(address or raylet.address()):
-            from ray import serve
-
-            serve.shutdown()
-            front.stop()
+            if model is None:
+                deployment.end()
+            else:
+                deployment.take_away(model)
+    if model is not None:
+        say(f"{model} is not served any more.")
+        return
     n_ended = raylet.stop()
     if not n_ended and not everything:
         raise UsageError("no cluster was started on this machine", hint="edgellm cluster up starts one")

@@ -10,16 +10,15 @@ from typing import Any
 
 from msgspec import Struct
 
-from edgellm.errors import RuntimeFailure
+from edgellm.errors import RuntimeFailure, UsageError
 from edgellm.types.options import LaunchOptions
 from edgellm_ray import front
 from edgellm_ray.box import DRAIN_S
-from edgellm_ray.config import ModelConfig, ServiceConfig
-from edgellm_ray.node import BOX
-from edgellm_ray.ray_library import APP
+from edgellm_ray.config import ModelConfig, ServiceConfig, app_of
+from edgellm_ray.node import BOX, SHARE
 from edgellm_ray.scaling import DOWNSCALE_S, Replicas
 
-NAME = "box"
+BOX_NAME = "box"
 HEALTH_PERIOD_S = 2.0
 HEALTH_TIMEOUT_S = 15.0  # a box that swaps is slow, not dead
 STATS_PERIOD_S = 2.0  # how often the router hears how fast a replica is
@@ -27,6 +26,7 @@ MOST_QUEUED = 64
 RETRY_AFTER_S = 2
 ONGOING = 8  # requests that a replica has at a time: those that it answers, and some that wait in its own queue
 _POLL_S = 0.2
+_NODE_LABEL = "ray.io/node-id"  # Ray gives it to every node
 _STARTS = 3  # of a replica that does not come up, before the rollout stops
 
 
@@ -47,6 +47,7 @@ class Deployment(Struct, frozen=True, kw_only=True):
 
     model: ModelConfig
     service: ServiceConfig
+    without: tuple[str, ...] = ()  # ids of nodes that have no room for it
     replicas: Replicas = Replicas(0, 0)
     queue: int = MOST_QUEUED
     ongoing: int = ONGOING
@@ -61,10 +62,13 @@ def options(deployment: Deployment) -> dict[str, Any]:
     router = RequestRouterConfig(
         request_router_class="edgellm_ray.router.PrefixRouter", request_routing_stats_period_s=STATS_PERIOD_S
     )
+    actor: dict[str, Any] = {"num_cpus": 0, "resources": {BOX: SHARE}}
+    if deployment.without:
+        actor["label_selector"] = {_NODE_LABEL: f"!in({','.join(deployment.without)})"}
     return {
-        "name": NAME,
+        "name": BOX_NAME,
         "max_replicas_per_node": 1,
-        "ray_actor_options": {"num_cpus": 0, "resources": {BOX: 1}},
+        "ray_actor_options": actor,
         "logging_config": {"enable_access_log": False},
         "user_config": deployment.model.encoded(),
         "max_ongoing_requests": deployment.ongoing,
@@ -76,7 +80,7 @@ def options(deployment: Deployment) -> dict[str, Any]:
         "graceful_shutdown_wait_loop_s": 0.5,
         "max_constructor_retry_count": _STARTS,
         "request_router_config": router,
-        **deployment.replicas.options(deployment.downscale_s),
+        **deployment.replicas.options(deployment.downscale_s, deployment.without),
     }
 
 
@@ -130,13 +134,14 @@ def deploy(deployment: Deployment, *, port: int, tell: Callable[[str], None]) ->
 
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port, location="HeadOnly"))
-    target = RunTarget(application(deployment), name=APP, route_prefix="/")
+    name = deployment.model.app
+    target = RunTarget(application(deployment), name=name, route_prefix=f"/{name}")
     serve.run_many([target], wait_for_applications_running=False)
     told = ""
     while True:
         # The state of the application: that of its deployment may still be that of before.
-        app = serve.status().applications[APP]
-        box = app.deployments.get(NAME)
+        app = serve.status().applications[name]
+        box = app.deployments.get(BOX_NAME)
         if app.status in ("DEPLOY_FAILED", "UNHEALTHY"):
             lines = ((box and box.message) or app.message).strip().splitlines()  # Ray ends it with what was raised
             why = lines[-1].strip() if lines else app.status.value
@@ -161,9 +166,41 @@ def _check_boxes(deployment: Deployment) -> None:
     asked = deployment.model.mark
     failures = {failure.node_id: failure for failure in front.failures() if failure.asked == asked}
     settled = failures.keys() | {row.node_id for row in front.rows() if row.asked == asked}
-    boxes = {node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get(BOX, 0) > 0}
+    alive = (node for node in ray.nodes() if node["Alive"] and node["Resources"].get(BOX, 0) > 0)
+    boxes = {node["NodeID"] for node in alive} - {*deployment.without}
     if failures and boxes <= settled:
         first, *others = failures.values()
         nodes = ", ".join(failure.node for failure in (first, *others))
         hint = "the other boxes serve it, and Ray tries again there; edgellm cluster status shows what runs"
         raise BoxFailed(f"it cannot be loaded on {nodes}: {first.reason}", hint=hint, node=first.node)
+
+
+def take_away(name: str) -> bool:
+    """End the service of that name, once its answers have ended. With the last one Ray Serve and the front end.
+
+    Returns whether others go on. The process must be in the cluster.
+
+    Raises:
+        UsageError: there is none.
+    """
+    from ray import serve
+
+    apps = serve.status().applications
+    app = app_of(name)
+    if app not in apps:
+        names = ", ".join(dict.fromkeys(service.name for service in front.services())) or "nothing"
+        raise UsageError(f"{name!r} is not served", hint=f"served: {names}", param="model")
+    if apps.keys() == {app}:
+        end()
+        return False
+    serve.delete(app)
+    front.forget(name)
+    return True
+
+
+def end() -> None:
+    """Serve nothing any more. The process must be in the cluster."""
+    from ray import serve
+
+    serve.shutdown()
+    front.stop()

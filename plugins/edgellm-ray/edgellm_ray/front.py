@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from edgellm_ray.board import NAME, Board, Failure, Row
+from edgellm_ray.board import ACTOR, Board, Failure, Row, Service
 from edgellm_ray.ray_library import NAMESPACE
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class FrontConfig(Struct, frozen=True, kw_only=True):
 
 
 class Front:
-    """One of them lives in a cluster, as the actor `board.NAME`. Ray starts it again where it dies."""
+    """One of them lives in a cluster, as the actor `board.ACTOR`. Ray starts it again where it dies."""
 
     def __init__(self, config: FrontConfig) -> None:
         self._config = config
@@ -60,6 +60,13 @@ class Front:
         with contextlib.suppress(Exception):
             await self.listen()
 
+    async def forget(self, name: str) -> None:
+        """That service is taken away."""
+        self._board.forget(name)
+
+    async def services(self) -> list[Service]:
+        return self._board.services()
+
     async def rows(self) -> list[Row]:
         return self._board.rows()
 
@@ -78,7 +85,7 @@ def server(config: FrontConfig, board: Board, **limits: Any) -> Listener:
 
     intake = Intake()
     access = Access(intake, api_key=config.api_key, names=(config.host, config.public_name))
-    app = OfAllBoxes(Gateway(config.upstream, intake, access), board)
+    app = OfAllBoxes(Gateway(config.upstream, intake, access, board.app), board)
     limits.setdefault("most", most_connections() // 2)  # each request has a second one, to the proxy
     return Listener(app, started=_nothing, draining=_nothing, overdue=_nothing, drain_s=0.0, **limits)
 
@@ -99,12 +106,12 @@ def start(config: FrontConfig) -> FrontConfig:
 
     before = config
     with contextlib.suppress(ValueError):
-        running = ray.get_actor(NAME, namespace=NAMESPACE)
+        running = ray.get_actor(ACTOR, namespace=NAMESPACE)
         before = ray.get(running.listen.remote())
         if before == config:
             return before
         ray.kill(running)
-    kept: dict[str, Any] = {"name": NAME, "namespace": NAMESPACE, "lifetime": "detached", "get_if_exists": True}
+    kept: dict[str, Any] = {"name": ACTOR, "namespace": NAMESPACE, "lifetime": "detached", "get_if_exists": True}
     front = ray.remote(Front).options(num_cpus=0, resources={_HEAD: 0.001}, max_restarts=-1, **kept).remote(config)
     try:
         ray.get(front.listen.remote())
@@ -116,26 +123,41 @@ def start(config: FrontConfig) -> FrontConfig:
 
 def rows() -> list[Row]:
     """What the replicas last said; empty where nothing is served. The process must be in the cluster."""
-    import ray
-
-    try:
-        front = ray.get_actor(NAME, namespace=NAMESPACE)
-    except ValueError:
-        return []
-    said: list[Row] = ray.get(front.rows.remote())
+    said: list[Row] = _told("rows") or []
     return said
 
 
 def failures() -> list[Failure]:
     """The boxes on which what is asked for does not run. The process must be in the cluster."""
+    said: list[Failure] = _told("failures") or []
+    return said
+
+
+def services() -> list[Service]:
+    """As each box last told what it serves. The process must be in the cluster."""
+    said: list[Service] = _told("services") or []
+    return said
+
+
+def config() -> FrontConfig | None:
+    """How it listens; None = nothing is served. The process must be in the cluster."""
+    said: FrontConfig | None = _told("listen")
+    return said
+
+
+def forget(name: str) -> None:
+    """The service of that name is taken away. The process must be in the cluster."""
+    _told("forget", name)
+
+
+def _told(method: str, *arguments: object) -> Any:
     import ray
 
     try:
-        front = ray.get_actor(NAME, namespace=NAMESPACE)
+        front = ray.get_actor(ACTOR, namespace=NAMESPACE)
     except ValueError:
-        return []
-    said: list[Failure] = ray.get(front.failures.remote())
-    return said
+        return None
+    return ray.get(getattr(front, method).remote(*arguments))
 
 
 def stop() -> None:
@@ -143,4 +165,4 @@ def stop() -> None:
     import ray
 
     with contextlib.suppress(ValueError):
-        ray.kill(ray.get_actor(NAME, namespace=NAMESPACE))
+        ray.kill(ray.get_actor(ACTOR, namespace=NAMESPACE))

@@ -1,6 +1,7 @@
 """The HTTP server in front of a cluster. Ray's proxy is behind it, and no stream that it began ends without an end.
 
-It speaks to one address, so that a small gateway without Ray could use it for several.
+It speaks to one address, whose paths begin with the name of what is asked there; a small gateway without Ray could use
+it for several.
 """
 
 from __future__ import annotations
@@ -8,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import msgspec
 
-from edgellm.errors import EdgeLLMError, RuntimeFailure, TooManyRequests
+from edgellm.errors import EdgeLLMError, RuntimeFailure, TooManyRequests, UnknownModel
 from edgellm.server.error_form import form_for
 from edgellm.server.errors import HttpError
 from edgellm.server.intake import LARGE_BYTES, Incoming
@@ -57,9 +58,11 @@ class _Broken(Exception):
 class Gateway:
     """The ASGI app."""
 
-    def __init__(self, upstream: str, intake: Intake, access: Access) -> None:
-        """`upstream`: `http://HOST:PORT` of Ray's proxy."""
+    def __init__(self, upstream: str, intake: Intake, access: Access, app: Callable[[str | None], str]) -> None:
+        """`upstream`: `http://HOST:PORT` of Ray's proxy. `app`: which application answers to the name of a model; ""
+        = that at the root. It may raise UnknownModel."""
         self._upstream = upstream
+        self._app = app
         self._intake = intake
         self._access = access
         self._reading_large = asyncio.Lock()
@@ -98,6 +101,7 @@ class Gateway:
         deadline, n_crashes = loop.time() + PATIENCE_S, 0
         path = asked.scope["path"]
         wish = Wish(self._responses.session_of(path, asked.previous) or asked.session)
+        asked.model = asked.model or self._responses.model_of(path)
         while True:
             try:
                 async with self._asked(asked, wish) as response:
@@ -114,7 +118,7 @@ class Gateway:
                         raise TooManyRequests("the queue of the cluster is full", hint="try again in a moment")
                     if not _comes_later(response, body):
                         if path == PATH:
-                            self._responses.learn(_data(body), wish.session)
+                            self._responses.learn(_data(body), wish.session, asked.model)
                         await _begin(send, response, len(body))
                         await send({"type": "http.response.body", "body": body})
                         return
@@ -135,11 +139,11 @@ class Gateway:
                 await _send_events(response, media_type, sent, send, holds_errors=asked.is_repeatable)
             except _Broken:
                 await self._resume(asked, Wish(wish.session, plan), media_type, sent, send)
-        except (StreamLost, Diverged) as error:
+        except (StreamLost, Diverged, UnknownModel) as error:  # the last where the model was taken away
             lost = error if isinstance(error, StreamLost) else StreamLost("no other box gives the same answer")
             await _put(send, form.in_stream(lost, response.headers.get("x-request-id", "")))
         if asked.scope["path"] == PATH:
-            self._responses.learn(sent.first, wish.session)
+            self._responses.learn(sent.first, wish.session, asked.model)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _resume(self, asked: Asked, wish: Wish, media_type: str, sent: SentStream, send: Send) -> None:
@@ -174,9 +178,10 @@ class Gateway:
             connector = aiohttp.TCPConnector(limit=0)
             self._client = aiohttp.ClientSession(connector=connector, auto_decompress=False)
         session = [(SESSION_HEADER, wish.encoded())] if wish.session or wish.plan else []
+        app = self._app(asked.model)
         async with self._client.request(
             asked.scope["method"],
-            f"{self._upstream}{target(asked.scope)}",
+            f"{self._upstream}{app and f'/{app}'}{target(asked.scope)}",
             headers=[*asked.headers, *session],
             data=io.BytesIO(asked.body) if asked.body else None,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=PAUSE_S * 8),
@@ -218,7 +223,7 @@ async def _whole(response: aiohttp.ClientResponse) -> bytes:
 def _comes_later(response: aiohttp.ClientResponse, body: bytes) -> bool:
     """Whether another try may be answered: Ray had no replica, or the model of one is not there now."""
     if NODE_HEADER not in response.headers:
-        return response.status in (500, 502, 503, 504)
+        return response.status in (404, 500, 502, 503, 504)  # 404: of an application that the proxy does not know yet
     error = _data(body).get("error")
     if response.status != 503 or not isinstance(error, dict):
         return False

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from edgellm.selection.context import SelectionContext
 
-BOX = "edgellm_box"  # one of each machine: a replica takes it
+BOX = "edgellm_box"  # one of each machine
+SHARE = 1 / 64  # of a box, that a replica takes: so many models share one
 MEMORY = "edgellm_mem_mib"  # what models may take there
 # A machine to plan for in place of the one that it is: to rehearse a fleet of unequal boxes.
 PROFILE_VARIABLE = "EDGELLM_RAY_PROFILE"
@@ -32,6 +33,15 @@ def context() -> SelectionContext:
     return of(os.environ.get(PROFILE_VARIABLE) or None)
 
 
+def budget_bytes(context: SelectionContext) -> int:
+    """What models may take here, all together: as the node told when it joined, before there were any."""
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    told = next((of["Resources"].get(MEMORY, 0) for of in ray.nodes() if of["NodeID"] == here), 0)
+    return int(told) * 1024**2 or context.machine.memory_budget_bytes
+
+
 def resources() -> dict[str, float]:
-    """By the names that deployments ask for. Ray only counts them: plan and cgroup hold a replica to its memory."""
+    """What a node tells of itself when it joins: that it takes replicas, and how much memory their models may take."""
     return {BOX: 1, MEMORY: context().machine.memory_budget_bytes // 1024**2}

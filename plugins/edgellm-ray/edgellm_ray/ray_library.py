@@ -12,7 +12,6 @@ from edgellm.errors import BackendUnavailable, UsageError
 from edgellm_ray.token import token_environment
 
 NAMESPACE = "edgellm"
-APP = "edgellm"
 # Ray would otherwise tell its makers who uses it, and retitle nothing of that can be undone on a box without network.
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
 # Ray's proxy is started again after three failed looks at it, 10 s apart: all streams would wait for half a minute.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import psutil
 
 from edgellm import settings
 from edgellm.errors import RuntimeFailure, UsageError
-from edgellm_ray import node, ray_library
+from edgellm_ray import ledger, node, ray_library
 from edgellm_ray.token import make_token, token_environment
 
 PORT = 6379
@@ -108,6 +109,7 @@ def stop() -> int:
         process.kill()
     psutil.wait_procs(left, timeout=_STOP_S)
     _note("address").unlink(missing_ok=True)
+    shutil.rmtree(ledger.folder(), ignore_errors=True)
     return len(ours)
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 # does not swing.
 UPSCALE_S = 3.0
 DOWNSCALE_S = 60.0
+# Where a box left, one replica less is wanted. Ray must have seen by then whose box it was: it would end another one.
+LEFT_S = 10.0
 MOST_BOXES = 1024
 MOST_WAIT_S = 1.0  # predicted, until a request gets a slot: where it is longer, one replica more is wanted
 ROOM = "edgellm_room"  # what each replica tells the policy: requests that it holds without a longer wait
@@ -43,14 +45,17 @@ class Replicas(NamedTuple):
             raise UsageError(f"--replicas {text} is no number of replicas", hint=hint, param="replicas")
         return cls(low, high)
 
-    def options(self, downscale_s: float = DOWNSCALE_S) -> dict[str, Any]:
-        """Options of a deployment. `downscale_s`: without need, until a replica of MIN:MAX leaves."""
+    def options(self, downscale_s: float = DOWNSCALE_S, without: Sequence[str] = ()) -> dict[str, Any]:
+        """Options of a deployment. `downscale_s`: without need, until a replica of MIN:MAX leaves. `without`: ids of
+        nodes that have no room for one."""
         from ray.serve.config import AutoscalingConfig, AutoscalingPolicy
 
         if self == (0, 0):
-            policy = AutoscalingPolicy(policy_function="edgellm_ray.scaling:every_box")
+            policy = AutoscalingPolicy(
+                policy_function="edgellm_ray.scaling:EveryBox", policy_kwargs={"without": list(without)}
+            )
             scaling = AutoscalingConfig(
-                min_replicas=1, max_replicas=MOST_BOXES, upscale_delay_s=0, downscale_delay_s=0, policy=policy
+                min_replicas=1, max_replicas=MOST_BOXES, upscale_delay_s=0, downscale_delay_s=LEFT_S, policy=policy
             )
         elif self.low == self.high:
             return {"num_replicas": self.low}
@@ -67,12 +72,18 @@ class Replicas(NamedTuple):
         return {"autoscaling_config": scaling}
 
 
-def every_box(context: Any) -> tuple[int, dict[str, Any]]:
-    """A policy of Ray Serve: as many replicas as there are boxes. Where the last one left, one waits for the next."""
-    import ray
+class EveryBox:
+    """A policy of Ray Serve: as many replicas as there are boxes, but for those with the ids `without`. Where the last
+    one left, one waits for the next."""
 
-    n_boxes = sum(node["Alive"] and node["Resources"].get(BOX, 0) > 0 for node in ray.nodes())
-    return max(1, n_boxes), context.policy_state
+    def __init__(self, without: Sequence[str] = ()) -> None:
+        self._without = frozenset(without)
+
+    def __call__(self, context: Any) -> tuple[int, dict[str, Any]]:
+        import ray
+
+        boxes = {node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get(BOX, 0) > 0}
+        return max(1, len(boxes - self._without)), context.policy_state
 
 
 def by_wait(context: Any) -> tuple[float, dict[str, Any]]:

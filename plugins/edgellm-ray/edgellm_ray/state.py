@@ -8,9 +8,10 @@ from msgspec import Struct
 
 from edgellm_ray import front
 from edgellm_ray.board import Failure, Row
-from edgellm_ray.deployment import NAME
+from edgellm_ray.deployment import BOX_NAME
 from edgellm_ray.node import BOX, MEMORY
-from edgellm_ray.ray_library import APP
+
+_WELL = "HEALTHY"
 
 
 class BoxReport(Struct, frozen=True):
@@ -22,19 +23,32 @@ class BoxReport(Struct, frozen=True):
     alive: bool
     memory_mib: int  # what models may take
     replicas: tuple[Row, ...]
-    failure: str = ""  # why what is asked for does not run there
+    failures: tuple[Failure, ...] = ()  # what is asked for and does not run there
+
+
+class ServiceReport(Struct, frozen=True):
+    """What is served under one name.
+
+    Attributes:
+        state: as Ray Serve calls it: HEALTHY, UPDATING, UNHEALTHY, ...
+        problem: its words where something is wrong.
+    """
+
+    name: str
+    state: str
+    problem: str
 
 
 class ClusterReport(Struct, frozen=True):
     """The whole cluster.
 
     Attributes:
-        deployment: as Ray Serve calls its state: HEALTHY, UPDATING, UNHEALTHY, ...; "NOT SERVED" where there is none.
-        problem: its words where something is wrong.
+        deployment: of all that is served, the worst state; "NOT SERVED" where there is nothing.
+        services: each of them, the first one gets the requests that name no model.
     """
 
     deployment: str
-    problem: str
+    services: tuple[ServiceReport, ...]
     boxes: tuple[BoxReport, ...]
 
     def plain(self) -> dict[str, Any]:
@@ -44,7 +58,7 @@ class ClusterReport(Struct, frozen=True):
         fields: dict[str, Any] = msgspec.to_builtins(self)
         for box in fields["boxes"]:
             for replica in box["replicas"]:
-                del replica["metrics"], replica["preview"]
+                del replica["metrics"], replica["preview"], replica["service"]["lists"]
         return fields
 
 
@@ -54,12 +68,15 @@ def report() -> ClusterReport:
 
     rows, failures = front.rows(), front.failures()
     boxes = tuple(_box(node, rows, failures) for node in ray.nodes() if node["Resources"].get(BOX) or not node["Alive"])
-    return ClusterReport(*_deployment(), tuple(sorted(boxes, key=lambda box: (not box.alive, box.name))))
+    services = _services()
+    states = [service.state for service in services if service.state != _WELL] or [_WELL]
+    whole = states[0] if services else "NOT SERVED"
+    return ClusterReport(whole, services, tuple(sorted(boxes, key=lambda box: (not box.alive, box.name))))
 
 
 def _box(node: dict[str, Any], rows: list[Row], failures: list[Failure]) -> BoxReport:
     here = tuple(row for row in rows if row.node_id == node["NodeID"]) if node["Alive"] else ()
-    failed = [failure for failure in failures if failure.node_id == node["NodeID"] and node["Alive"]]
+    failed = tuple(failure for failure in failures if failure.node_id == node["NodeID"] and node["Alive"])
     names = [*(row.node for row in here), *(failure.node for failure in failed), node["NodeManagerHostname"]]
     memory = int(node["Resources"].get(MEMORY, 0))
     return BoxReport(
@@ -69,17 +86,20 @@ def _box(node: dict[str, Any], rows: list[Row], failures: list[Failure]) -> BoxR
         node["Alive"],
         memory,
         here,
-        failed[0].reason if failed else "",
+        failed,
     )
 
 
-def _deployment() -> tuple[str, str]:
+def _services() -> tuple[ServiceReport, ...]:
     from ray import serve
 
-    app = serve.status().applications.get(APP)
-    if app is None:
-        return "NOT SERVED", ""
-    deployed = app.deployments.get(NAME)
+    names = {service.app: service.name for service in front.services()}  # the first one first
+    apps = serve.status().applications
+    return tuple(_service(names.get(app, app), apps[app]) for app in sorted(apps, key=[*names, *apps].index))
+
+
+def _service(name: str, app: Any) -> ServiceReport:
+    deployed = app.deployments.get(BOX_NAME)
     if deployed is None:
-        return app.status.value, app.message
-    return deployed.status.value, deployed.message or app.message
+        return ServiceReport(name, app.status.value, app.message)
+    return ServiceReport(name, deployed.status.value, deployed.message or app.message)

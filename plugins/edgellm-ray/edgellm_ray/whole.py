@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from edgellm_ray import lists
 from edgellm_ray.board import Board, Failure, Row
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ class OfAllBoxes:
         self._board = board
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        make = _MADE.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "GET" else None
+        make = _made(scope) if scope["type"] == "http" and scope["method"] == "GET" else None
         if make is None:
             await self._app(scope, receive, send)
             return
@@ -42,6 +44,18 @@ class OfAllBoxes:
             await send({"type": "http.response.body", "body": body})
 
         await self._app(scope, receive, instead)
+
+
+def _made(scope: Scope) -> Callable[[bytes, Board], bytes] | None:
+    """What makes the answer that of all boxes; None = it stays that of one."""
+    if (name := lists.asked_for(scope)) is not None:
+        return functools.partial(_list, name)
+    return _MADE.get(scope["path"])
+
+
+def _list(name: str, body: bytes, board: Board) -> bytes:
+    services = board.services()
+    return json.dumps(lists.joined([service.lists[name] for service in services])).encode() if services else body
 
 
 def together(pages: Sequence[str]) -> str:
@@ -81,13 +95,14 @@ def _boxes(board: Board) -> list[dict[str, Any]]:
 def _box(row: Row) -> dict[str, Any]:
     plan = {name: row.plan[name] for name in ("state", "reason", "model", "quant", "backend", "settings", "reasons")}
     load = {name: getattr(row, name) for name in ("n_slots", "n_busy", "n_waiting", "n_answered", "decode_tok_s")}
-    return {"node": row.node, **plan, **load}
+    return {"node": row.node, "service": row.service.name, **plan, "memory_bytes": row.memory_bytes, **load}
 
 
 def _failed(failure: Failure) -> dict[str, Any]:
     nothing: dict[str, Any] = {"model": "", "quant": "", "backend": "", "settings": None, "reasons": []}
     load = {"n_slots": 0, "n_busy": 0, "n_waiting": 0, "n_answered": 0, "decode_tok_s": 0.0}
-    return {"node": failure.node, "state": "failed", "reason": failure.reason, **nothing, **load}
+    own = {"node": failure.node, "service": failure.service, "state": "failed", "reason": failure.reason}
+    return {**own, **nothing, "memory_bytes": 0, **load}
 
 
 _MADE: dict[str, Callable[[bytes, Board], bytes]] = {

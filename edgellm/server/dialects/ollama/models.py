@@ -56,7 +56,7 @@ def operations(served: ServedModel) -> list[Operation]:
 
     async def tags(_: Request) -> ASGIApp:
         """The model that is served, by its id and then by its aliases."""
-        return JSONResponse(OllamaModelList([OllamaModel.of(name, served) for name in served.all_names]))
+        return JSONResponse(model_list(served))
 
     async def show(request: Request) -> ASGIApp:
         """What the model is and can do."""
@@ -67,8 +67,7 @@ def operations(served: ServedModel) -> list[Operation]:
 
     async def ps(_: Request) -> ASGIApp:
         """The model, once it is loaded. It stays loaded until the server ends."""
-        running = [served.id] if served.llm.state == "ready" else []
-        return JSONResponse(OllamaRunningModels([OllamaRunningModel.of(name, served.llm.plan) for name in running]))
+        return JSONResponse(running_list(served))
 
     async def version(_: Request) -> ASGIApp:
         """Which of Ollama's versions this server stands in for."""
@@ -80,3 +79,14 @@ def operations(served: ServedModel) -> list[Operation]:
         Operation("GET", "/api/ps", ps, TAG, OllamaRunningModels),
         Operation("GET", "/api/version", version, TAG, OllamaVersion),
     ]
+
+
+def model_list(served: ServedModel) -> OllamaModelList:
+    """The body of /api/tags."""
+    return OllamaModelList([OllamaModel.of(name, served) for name in served.all_names])
+
+
+def running_list(served: ServedModel) -> OllamaRunningModels:
+    """The body of /api/ps."""
+    running = [served.id] if served.llm.state == "ready" else []
+    return OllamaRunningModels([OllamaRunningModel.of(name, served.llm.plan) for name in running])

@@ -50,7 +50,7 @@ def operations(served: ServedModel) -> list[Operation]:
         """The one model that is served, by its id and then by its aliases. With `anthropic-version`, as Anthropic's."""
         if lists_for_anthropic(request.scope):
             return JSONResponse(anthropic_models(served))
-        return JSONResponse(response.ModelList("list", [_described(served, name) for name in served.all_names]))
+        return JSONResponse(model_list(served))
 
     async def model(request: Request) -> ASGIApp:
         """The model of that name. With `anthropic-version`, as Anthropic's."""
@@ -72,6 +72,11 @@ def operations(served: ServedModel) -> list[Operation]:
         Operation("GET", "/v1/models", models, TAG, response.ModelList),
         Operation("GET", "/v1/models/{name:path}", model, TAG, response.Model, other_replies=not_found),
     ]
+
+
+def model_list(served: ServedModel) -> response.ModelList:
+    """The body of /v1/models."""
+    return response.ModelList("list", [_described(served, name) for name in served.all_names])
 
 
 async def _answer(

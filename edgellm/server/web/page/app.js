@@ -89,7 +89,7 @@ chat.addEventListener("failed", ({ detail }) => showProblem(detail, chat.again !
 
 // What the user does.
 
-at("models").onchange = ({ target }) => server.choose(target.value);
+at("models").onchange = ({ target }) => server.refresh(target.value);
 at("retry").onclick = () => {
   showProblem(null);
   chat.retry();

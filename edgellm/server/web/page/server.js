@@ -37,24 +37,22 @@ export class Server extends EventTarget {
   }
 
   // Also after a key was given.
-  async refresh() {
+  async refresh(model = this.model) {
     try {
-      this.plan = await get("/edgellm/plan");
       this.models = (await get("/v1/models")).data.map(({ id }) => id);
+      this.model = this.models.includes(model) ? model : this.models[0] ?? "default";
+      this.plan = await this.#told("plan");
       this.#unlock(true);
     } catch (error) {
       if (error.status === 401) this.#unlock(false);
       return;
     }
-    if (!this.models.includes(this.model)) this.model = this.models[0] ?? "default";
     this.#tell("plan");
     this.#tell("models");
     await this.#readActivity();
   }
 
-  choose(model) {
-    this.model = model;
-  }
+  #told = (of) => get(`/edgellm/${of}?model=${encodeURIComponent(this.model)}`);
 
   async #watchState() {
     await this.#readState();
@@ -78,7 +76,7 @@ export class Server extends EventTarget {
 
   async #readActivity() {
     try {
-      this.activity = await get("/edgellm/activity");
+      this.activity = await this.#told("activity");
       this.#tell("activity");
     } catch {
       // The state tells why.
