@@ -68,10 +68,22 @@ class Connection(H11Protocol):
         """A part of what has come; the rest when others had their turn."""
         if self._goes_on:
             return
-        if self.conn.in_small_pieces:
+        if self._reads_slowly:
             self._read_later()
         else:
             self._read_turn()
+
+    @property
+    def _reads_slowly(self) -> bool:
+        """What comes in small pieces, and the rest of a body whose request is answered: it is dropped. (A client that
+        sends before it reads would not see its answer if the connection were closed at once.)
+        """
+        return self.conn.in_small_pieces or self._drops_body
+
+    @property
+    def _drops_body(self) -> bool:
+        is_answered = self.cycle is not None and self.cycle.response_complete
+        return is_answered and self.conn.their_state is h11.SEND_BODY
 
     def _read_turn(self) -> None:
         self.conn.begin_turn()
@@ -89,7 +101,7 @@ class Connection(H11Protocol):
     def _read_later(self) -> None:
         self._goes_on = True
         self.flow.hold()
-        if self.conn.in_small_pieces:
+        if self._reads_slowly:
             self.server_state.pace.take_slow_turn(self)
         else:
             self.server_state.pace.take_turn(self)
@@ -99,7 +111,7 @@ class Connection(H11Protocol):
         self._goes_on = False
         if self.transport.is_closing():
             return
-        if self.conn.in_small_pieces and has_hung_up(self.transport.get_extra_info("socket").fileno()):
+        if self._reads_slowly and has_hung_up(self.transport.get_extra_info("socket").fileno()):
             self.transport.abort()  # whoever closes one side is taken for gone in any case
             return
         self._read_turn()
@@ -115,7 +127,7 @@ class Connection(H11Protocol):
 
     @property
     def held_bytes(self) -> int:
-        return self.conn.body_bytes
+        return 0 if self._drops_body else self.conn.body_bytes
 
     def _should_upgrade(self) -> bool:
         return False

@@ -18,7 +18,8 @@ from support.live_server import Live, Servers
 from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.server.crowd import Crowd, Deadlines, most_connections
-from edgellm.server.intake import Intake
+from edgellm.server.intake import MAX_BODY_BYTES, Intake
+from edgellm.server.pace import Pace, TurnTaker
 
 HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 NEVER = 3600.0
@@ -77,6 +78,27 @@ def test_a_body_that_nobody_waits_for_has_a_deadline(serve: Servers) -> None:
         answer = received(connection)
 
     assert answer.startswith(b"HTTP/1.1 415")
+
+
+def test_a_body_that_goes_on_after_its_refusal_has_only_a_share_of_the_time(
+    live: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow: list[TurnTaker] = []
+    monkeypatch.setattr(Pace, "take_slow_turn", lambda pace, reader: slow.append(reader))
+    with live.connection() as connection:
+        connection.sendall(HEAD + b"Content-Length: 99999999999\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413")
+        connection.sendall(b"x")
+        wait_until(lambda: slow)
+
+    assert slow[0].held_bytes == 0
+
+
+@pytest.mark.parametrize("length", [MAX_BODY_BYTES + 1, 4 * MAX_BODY_BYTES])
+def test_who_sends_too_much_before_it_reads_is_told_so(live: Live, length: int) -> None:
+    with live.connection() as connection:
+        connection.sendall(HEAD + f"Content-Length: {length}\r\n\r\n".encode() + b"x" * length)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413")
 
 
 def test_whoever_takes_nothing_is_cut_off(serve: Servers) -> None:
