@@ -28,8 +28,10 @@ done
 arch=$(uname -m)
 # -I: what lies in the current folder, somebody else's perhaps, is not run.
 python=$(python3 -I -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true)
-# Not every system has getconf. Both say it last in their first line.
+# Both say it last in their first line. A small system has neither, and its library says it of itself.
 glibc=$( { getconf GNU_LIBC_VERSION || ldd --version; } 2>/dev/null | sed -n '1s/.* 2\.\([0-9]\{1,\}\)$/\1/p')
+[ -n "$glibc" ] || glibc=$(cat /lib/*/libc.so.6 /lib64/libc.so.6 /lib/libc.so.6 2>/dev/null |
+    LC_ALL=C sed -n 's/.*GNU C Library .* version 2\.\([0-9]\{1,\}\)\..*/\1/p' | sed -n 1p)
 memory=$(sed -n 's/^MemTotal: *\([0-9]*\) kB$/\1/p' /proc/meminfo)
 place=$root
 while [ ! -d "$place" ]; do place=$(dirname "$place"); done
@@ -37,13 +39,18 @@ free=$(df -Pk "$place" | { read -r _; read -r _ _ _ available _; echo "$availabl
 
 fits=
 why=
+code=4
 while read -r name its_arch its_python its_glibc its_memory its_room its_archive its_program; do
     if [ "$its_arch" != "$arch" ]; then why="$why; $name is for $its_arch, this is $arch"
     elif [ "$its_archive" = - ] && [ "$its_python" != "$python" ]; then
         why="$why; $name is for Python $its_python, this is ${python:-a machine without python3}"
     elif [ -z "$glibc" ] || [ "$glibc" -lt "$its_glibc" ]; then why="$why; $name needs glibc 2.$its_glibc, this is ${glibc:+2.}${glibc:-another library}"
-    elif [ "$memory" -lt "$its_memory" ]; then why="$why; $name needs $its_memory KiB of memory, there are $memory"
-    elif [ "$free" -lt "$its_room" ]; then why="$why; $name needs $its_room KiB in $place, there are $free"
+    elif [ "$memory" -lt "$its_memory" ]; then
+        why="$why; $name needs $its_memory KiB of memory, there are $memory"
+        code=3
+    elif [ "$free" -lt "$its_room" ]; then
+        why="$why; $name needs $its_room KiB in $place, there are $free"
+        code=5
     else
         fits=$name
         archive=$its_archive
@@ -52,17 +59,17 @@ while read -r name its_arch its_python its_glibc its_memory its_room its_archive
 done <<TARGETS
 @TARGETS@
 TARGETS
-[ -n "$fits" ] || refuse "the bundle is not for this machine: ${why#; }"
+[ -n "$fits" ] || refuse "the bundle is not for this machine: ${why#; }" "$code"
 [ "$archive" != - ] || python3 -I -c 'import ensurepip, venv' 2>/dev/null ||
     refuse "this Python makes no virtual environments: install python3-venv"
 
-mkdir -p "$root" || refuse "$root cannot be made: choose a folder that can be written with --root"
-stage=$(mktemp -d "$root/.first.XXXXXX") || refuse "$root cannot be written: choose another folder with --root"
+mkdir -p "$root" || refuse "$root cannot be made: choose a folder that can be written with --root" 2
+stage=$(mktemp -d "$root/.first.XXXXXX") || refuse "$root cannot be written: choose another folder with --root" 2
 trap 'rm -rf "$stage"' EXIT
 trap 'exit 130' INT TERM
 printf '#!/bin/sh\n' >"$stage/try"
 chmod +x "$stage/try"
-"$stage/try" 2>/dev/null || refuse "$root is mounted noexec: choose a folder on another file system with --root"
+"$stage/try" 2>/dev/null || refuse "$root is mounted noexec: choose a folder on another file system with --root" 2
 
 python3=python3
 if [ "$archive" != - ]; then

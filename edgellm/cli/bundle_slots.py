@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgellm.cli.page import examples, say, say_json
+from edgellm.errors import EdgeLLMError, UnfitSlot
 
 if TYPE_CHECKING:
     from edgellm.bundle.slots import BundleSlot
@@ -22,7 +23,21 @@ root_option = click.option(
 )
 
 
-@click.command("slots", epilog=examples("edgellm bundle slots", "edgellm bundle slots --json"))
+class Step(click.Command):
+    """A verb that other programs call: with --json also what fails is one JSON object."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EdgeLLMError as error:
+            # An unfit slot was told with its checks.
+            if ctx.params.get("as_json") and not isinstance(error, UnfitSlot):
+                told = {"code": error.code, "message": error.message, "hint": error.hint}
+                say_json({"schema": SCHEMA, "error": told})
+            raise
+
+
+@click.command("slots", cls=Step, epilog=examples("edgellm bundle slots", "edgellm bundle slots --json"))
 @root_option
 @as_json_flag
 def show_slots(*, root: Path | None, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -15,6 +16,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 from support import bundles, pythons
+from support.read_only import run_mounted
 from support.refusals import check_refusal, refuses
 
 from edgellm import settings
@@ -275,6 +277,26 @@ def test_a_click_error_is_none_of_ours(root):
         cli.main(["bundle", "activate", "C"], standalone_mode=False)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts")
+@pytest.mark.slow(10)
+@pytest.mark.parametrize("option", ["noexec", "ro"])
+def test_a_file_system_that_will_not_do_is_named_before_anything_is_written(option, path, tmp_path):
+    (place := tmp_path / "place").mkdir()
+    command = [sys.executable, "-P", "-m", "edgellm", "bundle", "install", str(make(path)), "--unsigned", "--json"]
+    done = run_mounted(place, option, *command, "--root", str(place / "x"))
+
+    error = json.loads(done.stdout)["error"]
+    assert (done.returncode, error["code"]) == (2, "usage_error"), done.stderr
+    assert {"noexec": "noexec", "ro": os.strerror(errno.EROFS)}[option] in error["message"]
+    assert not list(place.iterdir())
+
+
+def test_what_fails_is_told_as_json_too(path, root):
+    done = invoke("install", make(path), "--root", root, "--json", code=1)
+
+    assert json.loads(done.stdout)["error"]["code"] == "untrusted_bundle"
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 @pytest.mark.parametrize(
     ("line", "code"),
@@ -282,25 +304,39 @@ def test_a_click_error_is_none_of_ours(root):
         ("box nocpu 3.11 17 1 1 - -", 4),
         (f"box {platform.machine()} 3.1 17 1 1 - -", 4),
         (f"box {platform.machine()} @PYTHON@ 999 1 1 - -", 4),
-        (f"box {platform.machine()} @PYTHON@ 17 999999999999 1 - -", 4),
-        (f"box {platform.machine()} @PYTHON@ 17 1 999999999999 - -", 4),
+        (f"box {platform.machine()} @PYTHON@ 17 999999999999 1 - -", 3),
+        (f"box {platform.machine()} @PYTHON@ 17 1 999999999999 - -", 5),
         ("", 2),
     ],
 )
 def test_the_script_checks_before_it_writes(line, code, tmp_path):
-    """With the Python that it would find."""
-    script = (Path(install.__file__).parents[2] / "bundle" / "install.sh").read_text()
-    python = subprocess.run(
-        ["python3", "-c", 'import sys; print("%d.%d" % sys.version_info[:2])'],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-    text = script.replace("@TARGETS@", line.replace("@PYTHON@", python))
+    script = script_for(line, tmp_path / "install")
     (tmp_path / "x.edgellm").touch()
     given = [str(tmp_path / "x.edgellm"), "--root", str(tmp_path / "root")] if line else []
-    done = subprocess.run(["sh", "-s", "--", *given], input=text, capture_output=True, text=True, check=False)
+    done = subprocess.run(["sh", str(script), *given], capture_output=True, text=True, check=False)
 
     assert done.returncode == code, done.stderr
     assert done.stderr.startswith("install: ")
     assert not (tmp_path / "root").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts")
+@pytest.mark.parametrize("option", ["noexec", "ro"])
+def test_the_script_names_a_file_system_that_will_not_do(option, tmp_path):
+    script = script_for(f"box {platform.machine()} @PYTHON@ 17 1 1 - -", tmp_path / "install")
+    (place := tmp_path / "place").mkdir()
+    (tmp_path / "x.edgellm").touch()
+    done = run_mounted(place, option, "sh", str(script), str(tmp_path / "x.edgellm"), "--root", str(place / "x"))
+
+    assert done.returncode == 2, done.stderr
+    assert ("noexec" in done.stderr) == (option == "noexec")
+    assert not list(place.rglob("*.py"))
+
+
+def script_for(line: str, target: Path) -> Path:
+    """The script for a machine that the line describes, with the Python that it would find."""
+    text = (Path(install.__file__).parents[2] / "bundle" / "install.sh").read_text()
+    asked = ["python3", "-c", 'import sys; print("%d.%d" % sys.version_info[:2])']
+    python = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    target.write_text(text.replace("@TARGETS@", line.replace("@PYTHON@", python)))
+    return target

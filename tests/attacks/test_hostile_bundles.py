@@ -123,6 +123,11 @@ def files(*extra: dict[str, object]) -> list[object]:
     return sorted([*rows, *extra], key=lambda row: row["path"])
 
 
+def with_python(archive: str, program: str) -> bytes:
+    interpreter = {"archive": archive, "program": program, "bytes": 1}
+    return changed(targets=[json.loads(changed())["targets"][0] | {"interpreter": interpreter}])
+
+
 HOSTILE = {
     "parent": changed(files=files(entry("../x"))),
     "parent-inside": changed(files=files(entry("a/../../x"))),
@@ -162,6 +167,9 @@ HOSTILE = {
     "not-an-object": b"[]",
     "golden-is-not-there": changed(targets=[json.loads(changed())["targets"][0] | {"golden": "golden/x.json"}]),
     "no-plan": changed(targets=[json.loads(changed())["targets"][0] | {"plan": ""}]),
+    "python-is-not-there": with_python("python/x.tar", "bin/python3"),
+    "python-is-elsewhere": with_python("run", "../../bin/sh"),
+    "python-is-absolute": with_python("run", "/bin/sh"),
 }  # fmt: skip
 
 
