@@ -92,9 +92,9 @@ release: python ## make a release in dist/release: wheels, tried, their hashes a
 	@.venv-wheels/bin/python -m pip install --quiet --disable-pip-version-check -r plugins/wheels/requirements.txt -r plugins/wheels/requirements-release.txt
 	@.venv-wheels/bin/python plugins/wheels/release.py $(ARGS)
 
-test-wheels: test-tools ## make wheels, install them in bare Debians, and run them on emulated processors
+test-wheels: test-tools ## make wheels, install them and bundles of them in bare Debians, and run them on emulated processors
 	@$(MAKE) wheels ARGS="--python 3.11 --python 3.13"
-	$(BIN)/pytest -q $(EVERY) tests/test_wheels.py tests/test_wheels_on_processors.py $(ARGS)
+	$(BIN)/pytest -q $(EVERY) tests/test_wheels.py tests/test_wheels_on_processors.py tests/bundle/test_on_arm.py tests/bundle/test_own_python.py $(ARGS)
 
 test-wheels-twice: wheels ## make wheels once more elsewhere, with other dates and jobs, and compare each byte (ARGS="--target x86_64")
 	.venv-wheels/bin/python plugins/wheels/again.py $(ARGS)

@@ -80,6 +80,7 @@ if [ "$archive" != - ]; then
 fi
 tar -xf "$bundle" -C "$stage" wheels
 "$python3" -I -m venv "$stage/venv" || refuse "no virtual environment can be made with $python3"
-PIP_CONFIG_FILE=/dev/null "$stage/venv/bin/python" -I -m pip install --no-index --no-cache-dir --disable-pip-version-check \
+# What is used once is not compiled first.
+PIP_CONFIG_FILE=/dev/null "$stage/venv/bin/python" -I -m pip install --no-compile --no-index --no-cache-dir --disable-pip-version-check \
     --quiet --find-links "$stage/wheels" 'edgellm[bundle]'
 EDGELLM_HOME="$stage/home" "$stage/venv/bin/python" -I -m edgellm bundle install "$bundle" --root "$root" --activate "$@"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgellm.cli import bundle_activate, bundle_delta, bundle_install, bundle_mender, bundle_slots
-from edgellm.cli.bundle_slots import SCHEMA, Step, as_json_flag
+from edgellm.cli.bundle_slots import SCHEMA, BundleVerb, as_json_flag
 from edgellm.cli.packing import bundle_options, packs
 from edgellm.cli.page import examples, say, say_json
 from edgellm.cli.words import PROFILE, WholeNumber
@@ -45,7 +45,7 @@ for verb in (
     command.add_command(verb)
 
 
-@command.command("key", cls=Step, epilog=examples("edgellm bundle key box.key"))
+@command.command("key", cls=BundleVerb, epilog=examples("edgellm bundle key box.key"))
 @click.argument("file", type=_PATH)
 @click.option("--password", is_flag=True, help="Ask for a password, which is then needed to sign.")
 @as_json_flag
@@ -64,7 +64,7 @@ def make_key(*, file: Path, password: bool, as_json: bool) -> None:
 
 @command.command(
     "create",
-    cls=Step,
+    cls=BundleVerb,
     epilog=examples(
         "edgellm bundle create --for raspberry-pi-5-8gb --wheels ./wheels --key box.key -o pi.edgellm",
         "edgellm bundle create --for fleet.toml --wheels ./wheels --release 7",
@@ -132,7 +132,7 @@ def create_bundle(
     _show(manifest)
 
 
-@command.command("verify", cls=Step, epilog=examples("edgellm bundle verify pi.edgellm --key box.key.pub"))
+@command.command("verify", cls=BundleVerb, epilog=examples("edgellm bundle verify pi.edgellm --key box.key.pub"))
 @bundle_file
 @public_key
 @as_json_flag

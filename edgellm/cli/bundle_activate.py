@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli.bundle_slots import SCHEMA, Step, as_json_flag, root_option, row
+from edgellm.cli.bundle_slots import SCHEMA, BundleVerb, as_json_flag, root_option, row
 from edgellm.cli.page import examples, say, say_json
 
 if TYPE_CHECKING:
@@ -77,7 +77,9 @@ def activate(
     return done
 
 
-@click.command("activate", cls=Step, epilog=examples("edgellm bundle activate B --restart 'systemctl restart edgellm'"))
+@click.command(
+    "activate", cls=BundleVerb, epilog=examples("edgellm bundle activate B --restart 'systemctl restart edgellm'")
+)
 @click.argument("slot", type=click.Choice(["A", "B"]))
 @root_option
 @gated
@@ -100,7 +102,7 @@ def activate_slot(*, slot: str, root: Path | None, as_json: bool, **gate: Any) -
     _say_served(done.slot.name, place)
 
 
-@click.command("rollback", cls=Step, epilog=examples("edgellm bundle rollback"))
+@click.command("rollback", cls=BundleVerb, epilog=examples("edgellm bundle rollback"))
 @root_option
 @as_json_flag
 def roll_back(*, root: Path | None, as_json: bool) -> None:

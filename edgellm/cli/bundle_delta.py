@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from edgellm.cli.bundle_slots import Step, as_json_flag, root_option
+from edgellm.cli.bundle_slots import BundleVerb, as_json_flag, root_option
 from edgellm.cli.page import examples, say, say_json
 from edgellm.units import show_size
 
@@ -17,7 +17,7 @@ _output = click.option("--output", "-o", required=True, type=_PATH, metavar="FIL
 _force = click.option("--force", is_flag=True, help="Replace a file of that name.")
 
 
-@click.command("diff", cls=Step, epilog=examples("edgellm bundle diff pi-1.edgellm pi-2.edgellm -o pi-1-2.delta"))
+@click.command("diff", cls=BundleVerb, epilog=examples("edgellm bundle diff pi-1.edgellm pi-2.edgellm -o pi-1-2.delta"))
 @click.argument("old", type=_PATH)
 @click.argument("new", type=_PATH)
 @_output
@@ -42,7 +42,7 @@ def make_delta(*, old: Path, new: Path, output: Path, force: bool, as_json: bool
 
 
 @click.command(
-    "patch", cls=Step, epilog=examples("edgellm bundle patch pi-1-2.delta -o pi-2.edgellm --root /opt/edgellm")
+    "patch", cls=BundleVerb, epilog=examples("edgellm bundle patch pi-1-2.delta -o pi-2.edgellm --root /opt/edgellm")
 )
 @click.argument("file", type=_PATH, metavar="DELTA")
 @click.option("--old", type=_PATH, metavar="FILE", help="The old bundle; unset: the slot that is served.")

@@ -8,11 +8,13 @@ from typing import Any
 import click
 
 from edgellm.cli.bundle_activate import activate, gated
-from edgellm.cli.bundle_slots import SCHEMA, Step, as_json_flag, root_option, row
+from edgellm.cli.bundle_slots import SCHEMA, BundleVerb, as_json_flag, root_option, row
 from edgellm.cli.page import examples, say, say_json
 
 
-@click.command("install", cls=Step, epilog=examples("edgellm bundle install pi.edgellm --key box.key.pub --activate"))
+@click.command(
+    "install", cls=BundleVerb, epilog=examples("edgellm bundle install pi.edgellm --key box.key.pub --activate")
+)
 @click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
 @root_option
 @click.option("--key", default="", metavar="FILE|KEY", help="Public key that it must be signed by.")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from edgellm.cli.bundle_slots import SCHEMA, Step, as_json_flag
+from edgellm.cli.bundle_slots import SCHEMA, BundleVerb, as_json_flag
 from edgellm.cli.page import examples, say, say_json
 from edgellm.errors import UsageError
 
@@ -16,7 +16,7 @@ _MODULES = "/usr/share/mender/modules/v3/edgellm-bundle"
 
 @click.command(
     "mender",
-    cls=Step,
+    cls=BundleVerb,
     epilog=examples("edgellm bundle mender --key box.key.pub --restart 'systemctl restart edgellm' -o edgellm-bundle"),
 )
 @click.option("--key", required=True, metavar="FILE|KEY", help="Public key that bundles must be signed by.")

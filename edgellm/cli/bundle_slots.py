@@ -23,7 +23,7 @@ root_option = click.option(
 )
 
 
-class Step(click.Command):
+class BundleVerb(click.Command):
     """A verb that other programs call: with --json also what fails is one JSON object."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -37,7 +37,7 @@ class Step(click.Command):
             raise
 
 
-@click.command("slots", cls=Step, epilog=examples("edgellm bundle slots", "edgellm bundle slots --json"))
+@click.command("slots", cls=BundleVerb, epilog=examples("edgellm bundle slots", "edgellm bundle slots --json"))
 @root_option
 @as_json_flag
 def show_slots(*, root: Path | None, as_json: bool) -> None:

@@ -19,6 +19,20 @@ PYTHON = "3.13"  # of the arm64 root
 WANTED = ("edgellm[gguf]", "edgellm-bitnet")
 
 
+# Where there is no other network, this machine still reaches itself.
+_ALONE = """
+import fcntl, os, socket, struct, sys
+with socket.socket() as any_socket:
+    fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh14x", b"lo", 0x49))  # SIOCSIFFLAGS: up, loopback, running
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+def without_a_network(*command: str) -> list[str]:
+    """The command, in a network of its own with nothing but 127.0.0.1."""
+    return ["unshare", "--user", "--map-root-user", "--net", sys.executable, "-c", _ALONE, *command]
+
+
 def site_for_arm(target: Path) -> Path:
     """What the arm64 root's Python needs, unpacked by this machine's pip from the folder of wheels alone."""
     made("llama_cpp_python", "aarch64")

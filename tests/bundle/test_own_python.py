@@ -1,0 +1,69 @@
+"""A machine without a Python: the bundle brings one, and one command makes a service of it, without a network.
+
+make test-wheels    makes the wheels that it needs, and runs it
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from support.bare_root import bare_root, enter
+from support.made_wheels import folder, made
+from support.served_slot import SCRIPT
+
+from edgellm.cli.main import cli
+
+QUESTION = "What is the capital of France? Answer in one short sentence."
+# Takes Python away from the root, then installs: $1 is the bundle.
+_INSTALL = """
+mount -t tmpfs tmpfs /usr/lib/python3.13
+mount --bind /dev/null /usr/bin/python3.13
+if python3 -c '' 2>/dev/null; then exit 9; fi
+tar -xOf "$1" install | sh -s -- "$1" --root /mnt/own/opt --unsigned --activate --skip start >&2
+exec /mnt/own/opt/current/venv/bin/python -c "$2" /mnt/own/opt/current/run /v1/chat/completions "$3"
+"""
+
+
+def packed(root: Path, target: Path) -> Path:
+    """Debian's Python, which is one program with its library in it, from a root; as a tree that finds itself."""
+    tree = target.parent / "tree"
+    (tree / "bin").mkdir(parents=True)
+    shutil.copy(root / "usr/bin/python3.13", tree / "bin")
+    (tree / "bin/python3").symlink_to("python3.13")
+    shutil.copytree(root / "usr/lib/python3.13", tree / "lib/python3.13", symlinks=True, ignore=_links_out)
+    with tarfile.open(target, "w:gz") as archive:
+        archive.add(tree, "python")
+    return target
+
+
+def _links_out(folder: str, names: list[str]) -> list[str]:
+    """What leads to other packages of Debian's, or was compiled for another place."""
+    return [name for name in names if (Path(folder) / name).is_symlink() or name == "__pycache__"]
+
+
+@pytest.mark.model
+@pytest.mark.slow(120)
+@pytest.mark.timeout(1800)
+def test_a_root_without_python_serves(smollm2: str, tmp_path: Path) -> None:
+    made("llama_cpp_python", "x86_64")
+    if not any(folder().glob("numpy-*-cp313-*x86_64.whl")):
+        pytest.skip(f'wheels: {folder()} has not what they need (make wheels ARGS="--python 3.13")')
+    root = bare_root("trixie")
+    work = tmp_path / "work"
+    work.mkdir()
+    arguments = [
+        "bundle", "create", "--for", "intel-n100-16gb", "--model", smollm2, "--wheels", folder(), "--glibc", "2.41",
+        "--with-python", packed(root, tmp_path / "python.tar.gz"), "--no-golden", "-o", work / "box.edgellm",
+    ]  # fmt: skip
+    result = CliRunner().invoke(cli, [*map(str, arguments)])
+    assert result.exception is None, result.output
+    body = json.dumps({"messages": [{"role": "user", "content": QUESTION}], "temperature": 0, "max_tokens": 24})
+    command = ("sh", "-ec", _INSTALL, "sh", "/mnt/own/box.edgellm", SCRIPT, body)
+    answer = json.loads(enter(root, work, folder(), smollm2, *command))
+
+    assert answer["message"]["content"] == "The capital of France is Paris."
