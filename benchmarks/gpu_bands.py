@@ -11,6 +11,8 @@ from gpu_priors import AS_ROWS, BANDS
 from support.published_gpu import Row, by_device
 
 FEW_ROWS = 6
+# Quantiles that 95 % lie below: Student's t with 1 to 4 degrees of freedom, and the normal distribution.
+T95, NORMAL95 = (6.314, 2.920, 2.353, 2.132), 1.645
 INSIDE = 0.9  # of measurements on devices that neither fit nor band saw
 
 
@@ -35,9 +37,10 @@ def class_band(kind: str, name: str, these: Sequence[Row], off: np.ndarray) -> C
     """With the least stretch at which bands made without a row's device hold as many rows as they should, and with it.
 
     Rows of one device are off alike, so that a new device needs more room than its own would. A handful of rows says
-    nothing of shares: their bands are not stretched.
+    nothing of shares: theirs are stretched by what Student's t asks for so few devices (`few_devices`).
     """
     devices = by_device(these)
+    few = few_devices(len(devices)) if len(off) < FEW_ROWS else None
     for stretch in np.arange(0.5, 3.01, 0.02).round(2).tolist():
         low, high = band(kind, name, off, stretch)
         ends = {
@@ -48,10 +51,20 @@ def class_band(kind: str, name: str, these: Sequence[Row], off: np.ndarray) -> C
             ends[row.gpu.name][0] <= math.exp(far) <= ends[row.gpu.name][1] for row, far in zip(these, off, strict=True)
         )
         own = sum(low <= math.exp(far) <= high for far in off)
-        if stretch == 1 if len(off) < FEW_ROWS else min(sum(inside), own) >= round(INSIDE * len(off)):
+        if stretch >= few if few is not None else min(sum(inside), own) >= round(INSIDE * len(off)):
             break
     widths = tuple(ends[row.gpu.name][1] / ends[row.gpu.name][0] for row in these)
     return ClassBand((low, high), len(devices), inside, widths)
+
+
+def few_devices(n: int) -> float:
+    """How much wider a new device's band is where the spread is estimated of `n` devices, than where it is known.
+
+    Student's t with one degree of freedom less than devices over the normal quantile, and the root of 1 + 1 / devices,
+    as the middle is estimated, too. The research notes' band counts as one device more; where there is no other, it
+    stays as it is.
+    """
+    return T95[n - 1] / NORMAL95 * math.sqrt(1 + 1 / (n + 1)) if n else 1.0
 
 
 def short(number: float) -> float:

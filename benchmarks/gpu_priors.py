@@ -82,13 +82,13 @@ AS_ROWS = 10
 BANDS = {
     "decode": {
         "nvidia": (0.82, 1.2), "nvidia-old": (0.72, 1.3), "amd": (0.72, 1.3), "amd-shared": (0.82, 1.2),
-        "apple": (0.72, 1.3), "intel": (0.5, 1.4), "mobile": (0.2, 1.2), "small": (0.5, 1.2),
+        "apple": (0.72, 1.3), "intel": (0.5, 1.4), "mobile": (0.2, 1.2), "unknown": (0.2, 1.2), "small": (0.5, 1.2),
     },
     "prefill": {
         "nvidia": (0.5, 1.5), "nvidia-old": (0.5, 1.5), "nvidia-shared": (0.5, 1.5),
         "nvidia-few": (0.5, 1.5), "apple-few": (0.5, 1.5), "nvidia-vulkan": (0.5, 1.5),
         "nvidia-old-vulkan": (0.5, 1.5), "nvidia-shared-vulkan": (0.5, 1.5), "amd": (0.3, 2.0),
         "amd-vulkan": (0.3, 2.0), "amd-shared": (0.35, 1.7), "amd-shared-vulkan": (0.35, 1.7), "apple": (0.7, 1.35),
-        "intel": (0.4, 1.9), "mobile": (0.1, 2.0), "small": (0.4, 1.6),
+        "intel": (0.4, 1.9), "mobile": (0.1, 2.0), "unknown": (0.1, 2.0), "small": (0.4, 1.6),
     },
 }  # fmt: skip

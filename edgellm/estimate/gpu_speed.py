@@ -123,7 +123,7 @@ def band_of(gpu: Gpu, shape: Shape) -> tuple[float, float]:
 def prompt_class(gpu: Gpu, api: Api, shape: Shape, launches: float, devices: int) -> str:
     """As `band_class`, of prompts: kernels for matrices differ by library, and `devices` made the constants."""
     name = band_class(gpu, shape, launches)
-    if name in ("mobile", "intel", "small"):
+    if name in ("mobile", "unknown", "intel", "small"):
         return name
     family, _, routed = name.partition("/")
     if gpu.vendor == "nvidia" and gpu.unified:
@@ -137,10 +137,10 @@ def prompt_class(gpu: Gpu, api: Api, shape: Shape, launches: float, devices: int
 
 def band_class(gpu: Gpu, shape: Shape, launches: float) -> str:
     """Predictions of decode that are off alike. `launches`: their share of the time."""
-    if gpu.vendor in _MOBILE or gpu.vendor == "unknown":
+    if gpu.vendor in _MOBILE:
         return "mobile"
-    if gpu.vendor == "intel":
-        return "intel"
+    if gpu.vendor in ("intel", "unknown"):
+        return gpu.vendor
     if launches > MANY_LAUNCHES and not shape.n_expert:
         return "small"
     name = "nvidia-old" if gpu.group in _OLD else f"{gpu.vendor}-shared" if _is_apu(gpu) else gpu.vendor
