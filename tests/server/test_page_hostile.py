@@ -124,6 +124,21 @@ def test_thoughts_calls_and_the_models_name_are_inert(page: Page, inert) -> None
     inert()
 
 
+def test_arguments_are_shown_in_lines_where_that_makes_them_little_longer(page: Page, inert) -> None:
+    """Blanks before deep values grow with the square of their depth: 49 kB stopped the browser for minutes."""
+    shown = {
+        '{"a":[1]}': '{\n  "a": [\n    1\n  ]\n}',
+        "[" * 40 + "]" * 40: "",
+        "[" * 30 + "1,2," * 900 + "3" + "]" * 30: "",
+    }
+    calls = [{"index": i, "id": f"c{i}", "function": {"name": "f", "arguments": text}} for i, text in enumerate(shown)]
+    script(page, {"tool_calls": calls}, finish="tool_calls")
+    ask(page, "go")
+
+    expect(page.locator(".call pre code")).to_have_text([lines or text for text, lines in shown.items()])
+    inert()
+
+
 def test_names_reasons_and_errors_of_the_server_are_inert(page: Page, live: Live) -> None:
     plan = live.http.get("/edgellm/plan").json()
     bad = CORPUS[1]

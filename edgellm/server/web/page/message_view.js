@@ -8,6 +8,9 @@ import { count, plural, rate, seconds } from "/web/page/format.js";
 import { isEscape, sendsByEnter } from "/web/page/keys.js";
 import { MarkdownStream, renderWhole } from "/web/page/markdown_stream.js";
 
+const MOST_LEVELS = 32; // of JSON that is shown in lines
+const MOST_GROWTH = 4;
+
 // `actions`: what the thread does with a message: edit, regenerate, go on, select, answerCall.
 export class MessageView {
   constructor(message, actions) {
@@ -180,10 +183,24 @@ function callBox(call, actions) {
   return box;
 }
 
+// JSON in lines, where that makes it little longer: the blanks before deep values grow with the square of their depth.
 function indented(text) {
+  if (depth(text) > MOST_LEVELS) return text;
   try {
-    return JSON.stringify(JSON.parse(text), null, 2);
+    const lines = JSON.stringify(JSON.parse(text), null, 2);
+    return lines.length <= MOST_GROWTH * text.length + 1_000 ? lines : text;
   } catch {
     return text;
   }
+}
+
+// Brackets in texts count, too.
+function depth(text) {
+  let open = 0;
+  let deepest = 0;
+  for (const [bracket] of text.matchAll(/[[\]{}]/g)) {
+    open += bracket === "[" || bracket === "{" ? 1 : -1;
+    deepest = Math.max(deepest, open);
+  }
+  return deepest;
 }
