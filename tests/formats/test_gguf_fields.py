@@ -231,8 +231,10 @@ def test_an_alignment_that_native_code_cannot_map(tmp_path: Path, alignment: int
             "tokenizer.ggml.token_type": None,
             "tokenizer.ggml.merges": None,
         },
+        {"tokenizer.chat_template": (w.STRING, "x" * 300_000)},
+        {"tokenizer.ggml.tokens": (w.ARRAY, (w.STRING, [*TOKENS[:5], "▁" * 1400]))},
     ],
-    ids=range(24),
+    ids=range(26),
 )
 def test_a_vocabulary_that_is_none(tmp_path: Path, changed: dict[str, tuple[int, Any] | None]) -> None:
     header = read_model(write(tmp_path, changed)).header
@@ -256,6 +258,15 @@ def test_a_vocabulary_that_is_none(tmp_path: Path, changed: dict[str, tuple[int,
 )
 def test_what_is_unusual_and_sound(tmp_path: Path, changed: dict[str, tuple[int, Any] | None]) -> None:
     vocabulary.check(read_model(write(tmp_path, changed)).header)
+
+
+def test_tensors_that_no_block_has(tmp_path: Path) -> None:
+    """Native code compares the name of each with all before it."""
+    made = w.model()
+    made.keys += [(key, *value) for key, value in SOUND.items() if key.startswith("llama.")]
+    made.tensors += [w.Tensor(f"{number}", (1,), w.F32, 4) for number in range(640)]
+    with refuses(BadArtifact):
+        read_model(made.write(tmp_path / "m.gguf"))
 
 
 def test_long_arrays_are_read_from_the_file(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from edgellm.formats.gguf.header import GgufHeader, GgufTensor
 
 MAX_BLOCKS = 512  # LLAMA_MAX_LAYERS
 MAX_EXPERTS = 1024  # LLAMA_MAX_EXPERTS
+MAX_BLOCK_TENSORS = 64  # without experts that are apart, which have 3 each; 40 are the most known
 MAX_CONTEXT = 2**27  # the longest known is 10 million
 MAX_ROPE_BASE = 1e15  # the largest known is 1e11
 LEAST_ROPE_FACTOR = 0.01
@@ -85,6 +86,12 @@ def check(parts: Sequence[GgufHeader]) -> None:
     fields = _Fields(header)
     blocks = fields.integer("block_count", 1)
     fields.require(1 <= blocks <= MAX_BLOCKS, "block_count", f"1 to {MAX_BLOCKS} are allowed")
+    experts = fields.integer("expert_count")
+    allowed = MAX_BLOCK_TENSORS * (blocks + 8) + 3 * experts * blocks
+    n_tensors = sum(len(part.tensors) for part in parts)
+    fields.require(
+        n_tensors <= allowed, "block_count", f"so many have at most {allowed} tensors, and {n_tensors} are there"
+    )
     drafts = fields.integer("nextn_predict_layers")
     fields.require(drafts < blocks, "nextn_predict_layers", f"fewer than block_count ({blocks}) are allowed")
     context = fields.integer("context_length", 1)

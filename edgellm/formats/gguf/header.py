@@ -22,8 +22,9 @@ from edgellm.formats.gguf.cursor import Cursor, MetadataValue
 from edgellm.formats.gguf.ggml_types import REMOVED, TYPES, GgmlType
 from edgellm.formats.mapped import Buffer
 
-# Far above any real model (46k tensors in the largest), and low enough that a hostile header costs under 64 MiB.
-MAX_TENSORS = 65_536
+# Above any real model (2,000 tensors in the largest, as experts of a layer are one), and low enough that a hostile
+# header costs under 64 MiB, and native code two seconds: it compares each name with all before it.
+MAX_TENSORS = 16_384
 MAX_KEYS = 16_384
 MAX_KEY_BYTES = 64 * 1024**2  # of all keys: native code holds several times as much; 20 MiB are the most known
 MAX_NAME_BYTES = 1024  # of a key

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from edgellm.formats.gguf.cursor import LongArray
+from edgellm.formats.gguf.cursor import SHORT_TEXT_BYTES, LongArray
 from edgellm.formats.gguf.fields import refuse
 from edgellm.formats.gguf.header import GgufHeader
 from edgellm.formats.gguf.reader import array_length, read_array
 
 MAX_TOKENS = 2**20  # the largest known vocabulary has 901,629
 MAX_TEXT_BYTES = 32 * 1024**2  # of all tokens, and of all merges; 12 MiB are the most known
+MAX_TOKEN_BYTES = 4096  # 1,024 are the most known
 MOST_MERGES = 8  # for each token; 2.3 are the most known
 NO_ID = 2**32 - 1  # how some converters write that there is no such token
 SAMPLE = 256  # merges that are looked at
@@ -70,10 +71,13 @@ def check(header: GgufHeader) -> None:
     """
     if header.metadata.get("tokenizer.ggml.model") in _NO_TOKENIZER:
         refuse(header, "tokenizer.ggml.model", "a model without a tokenizer is not run")
+    _check_template(header)
     check_lengths(header)
     tokens = _texts(header, "tokens")
     if not tokens:
         return  # native code refuses that in words of its own
+    if (longest := max(map(len, tokens))) > MAX_TOKEN_BYTES:
+        refuse(header, "tokenizer.ggml.tokens", f"one has {longest} bytes, {MAX_TOKEN_BYTES} are allowed")
     distinct = frozenset(tokens)
     # Empty ones get names of their own.
     if len(distinct) != len(tokens) - max(0, tokens.count(b"") - 1):
@@ -91,6 +95,13 @@ def check(header: GgufHeader) -> None:
         if value != NO_ID and not (isinstance(value, int) and 0 <= value < len(tokens)):
             refuse(header, key, f"the vocabulary has {len(tokens)} tokens")
     _check_added(header, len(tokens))
+
+
+def _check_template(header: GgufHeader) -> None:
+    """It is kept, sent to the server, and told to whoever asks."""
+    key = "tokenizer.chat_template"
+    if isinstance(header.metadata.get(key), LongArray):
+        refuse(header, key, f"a template has at most {SHORT_TEXT_BYTES} bytes")
 
 
 def _check_kind(header: GgufHeader, tokens: frozenset[bytes]) -> None:

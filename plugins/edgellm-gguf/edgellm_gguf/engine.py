@@ -14,7 +14,7 @@ import numpy as np
 from edgellm.contract.engine import EngineInfo, Logits, SlotInput, check_batch
 from edgellm.errors import CacheFull, StepFailed, option
 from edgellm.formats.gguf.header import GgufHeader
-from edgellm.formats.gguf.reader import read_header
+from edgellm.formats.gguf.reader import chat_template, read_header
 from edgellm.formats.gguf.vocabulary import token_kinds
 from edgellm.types.plan import LaunchPlan, Settings
 from edgellm_gguf.adapters import Loras
@@ -39,7 +39,7 @@ class LlamaEngine(LoadedModel):
         self._n_past = [0] * settings.n_slots
         self._suspect: set[int] = set()  # slots whose cells may hold NaN: see `_clean`
         self._views: dict[tuple[int, int], Logits] = {}
-        self.info = self._describe(settings, token_kinds(header or read_header(plan.artifact.path)))
+        self.info = self._describe(settings, header or read_header(plan.artifact.path))
 
     def step(self, batch: Sequence[SlotInput]) -> list[Logits]:
         """See `edgellm.contract.engine.Engine.step`."""
@@ -147,13 +147,12 @@ class LlamaEngine(LoadedModel):
             self._views[(address, rows)] = view
         return view
 
-    def _describe(self, settings: Settings, kinds: Sequence[int]) -> EngineInfo:
+    def _describe(self, settings: Settings, header: GgufHeader) -> EngineInfo:
         vocab = self._vocab
         n_vocab = int(llama_cpp.llama_vocab_n_tokens(vocab))
         eos = frozenset(t for t in range(n_vocab) if llama_cpp.llama_vocab_is_eog(vocab, t))
         recurrent = llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model)
-        template = llama_cpp.llama_model_chat_template(self._model, None)
-        special, added = self.tokenizer.special_texts(kinds, eos)
+        special, added = self.tokenizer.special_texts(token_kinds(header), eos)
         rewind = 0 if recurrent else (settings.n_batch if self._n_swa else None)
         return EngineInfo(
             n_slots=settings.n_slots,
@@ -166,7 +165,7 @@ class LlamaEngine(LoadedModel):
             add_bos=bool(llama_cpp.llama_vocab_get_add_bos(vocab)),
             bos_text=self.tokenizer.text(int(llama_cpp.llama_vocab_bos(vocab))),
             eos_text=self.tokenizer.text(int(llama_cpp.llama_vocab_eos(vocab))),
-            chat_template=template.decode("utf-8", "replace") if template else None,
+            chat_template=chat_template(header),
             special_texts=special,
             added_texts=added,
             rewind_tokens=rewind,
