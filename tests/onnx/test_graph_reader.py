@@ -5,6 +5,7 @@ import contextlib
 import numpy as np
 import onnx
 import pytest
+from edgellm_onnx.reader import protobuf
 from edgellm_onnx.reader.graph import read_graph
 from edgellm_onnx.reader.protobuf import Message
 from edgellm_onnx.reader.summary import facts_of
@@ -101,6 +102,23 @@ def test_a_tensor_that_makes_no_sense_is_refused(tmp_path, change, error):
     change(tensor)
     with refuses(error):
         read_graph(written(tmp_path / "m.onnx", with_tensor(tensor)))
+
+
+def test_dimensions_are_counted_before_they_are_kept(tmp_path):
+    with refuses(BadArtifact):
+        Message(bytes([1] * 65), 0, 65, "x").varints(0, 65)
+    model = with_tensor(plain())
+    model.graph.input.append(helper.make_tensor_value_info("c", TensorProto.FLOAT, [300] * 17))
+    with refuses(BadArtifact):
+        read_graph(written(tmp_path / "m.onnx", model))
+
+
+def test_names_are_bounded_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(protobuf, "MAX_HELD_BYTES", 1000)
+    read_graph(written(tmp_path / "m.onnx", with_tensor(plain())))
+    monkeypatch.setattr(protobuf, "MAX_HELD_BYTES", 200)
+    with refuses(BadArtifact):
+        read_graph(written(tmp_path / "m.onnx", with_tensor(plain())))
 
 
 @pytest.mark.parametrize("name", ["num_heads", "kv_num_heads"])

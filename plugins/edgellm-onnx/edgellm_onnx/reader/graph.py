@@ -17,7 +17,7 @@ from edgellm.formats.sniff import sniff
 from edgellm_onnx.reader import fields
 from edgellm_onnx.reader.inlining import Function, count_inlined
 from edgellm_onnx.reader.protobuf import BYTES, Message, signed
-from edgellm_onnx.reader.tensor import DTYPES, Tensor, read_tensor
+from edgellm_onnx.reader.tensor import DTYPES, MAX_RANK, Tensor, read_tensor
 
 MAX_GRAPH_BYTES = 2**31  # protocol buffers end there
 MAX_NODES, MAX_TENSORS, MAX_DEPTH = 200_000, 200_000, 8
@@ -249,6 +249,8 @@ class _Reader:
                 shape = message.message(at, size)
                 for _, _, start, length in shape:
                     dims.append(_dimension(shape.message(start, length)))
+                    if len(dims) > MAX_RANK:
+                        shape.fail(start, f"has an input or output of more than {MAX_RANK} axes")
         return dtype, tuple(dims)
 
     def _tensor(self, message: Message) -> Tensor:

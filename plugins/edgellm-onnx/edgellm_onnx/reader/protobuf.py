@@ -19,16 +19,18 @@ if TYPE_CHECKING:
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 MAX_FIELDS = 8_000_000  # a graph of 100,000 nodes has some 2 million
 MAX_TEXT_BYTES = 64 * 1024
+MAX_HELD_BYTES = 256 * 1024**2  # that all texts can take in memory; those of 100,000 nodes take some 180 MiB at most
+MAX_NUMBERS = 64  # of one packed field: dimensions of a tensor
 
 
 class Message:
-    """A message within `buffer`, from `start` to `end`. Messages inside it share its budget of fields."""
+    """A message within `buffer`, from `start` to `end`. Messages inside it share its budget of fields and of texts."""
 
     __slots__ = ("_budget", "_buffer", "_where", "end", "start")
 
     def __init__(self, buffer: Buffer, start: int, end: int, where: str, budget: list[int] | None = None) -> None:
         self._buffer, self.start, self.end, self._where = buffer, start, end, where
-        self._budget = [MAX_FIELDS] if budget is None else budget
+        self._budget = [MAX_FIELDS, MAX_HELD_BYTES] if budget is None else budget
 
     def __iter__(self) -> Iterator[tuple[int, int, int, int]]:
         """(field, wire type, value, length): the value of a varint, or where the bytes of another field start.
@@ -83,18 +85,20 @@ class Message:
     def text(self, start: int, length: int) -> str:
         if length > MAX_TEXT_BYTES:
             self.fail(start, f"has a name of {length} bytes")
+        self._budget[1] -= 64 + 4 * length
+        if self._budget[1] < 0:
+            self.fail(start, f"has names that take more than {MAX_HELD_BYTES} bytes")
         return bytes(self._buffer[start : start + length]).decode("utf-8", "replace")
 
     def varints(self, start: int, length: int) -> list[int]:
         """A packed field of whole numbers, two's complement in 64 bits."""
-        numbers, part = [], self.message(start, length)
-        at = start
+        numbers: list[int] = []
+        part, at = self.message(start, length), start
         while at < part.end:
-            self._budget[0] -= 1
-            if self._budget[0] < 0:
-                self.fail(at, f"has more than {MAX_FIELDS} fields")
             value, at = part._varint(at)
             numbers.append(signed(value))
+            if len(numbers) > MAX_NUMBERS:
+                self.fail(at, f"has more than {MAX_NUMBERS} numbers in one field")
         return numbers
 
     def fail(self, at: int, why: str) -> NoReturn:

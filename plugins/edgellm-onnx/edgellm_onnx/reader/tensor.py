@@ -69,6 +69,8 @@ def read_tensor(message: Message, where: str) -> Tensor:
     for number, wire, at, size in message:
         if number == fields.Tensor.DIMS:
             dims += [signed(at)] if wire != BYTES else message.varints(at, size)
+            if len(dims) > MAX_RANK:
+                raise UnsupportedArtifact(f"{where}: the tensor at byte {message.start} has more than {MAX_RANK} axes")
         elif number == fields.Tensor.DATA_TYPE and wire != BYTES:
             kind = at
         elif number == fields.Tensor.NAME and wire == BYTES:
@@ -81,8 +83,8 @@ def read_tensor(message: Message, where: str) -> Tensor:
             held.add(number, size if wire == BYTES else 1, is_packed=wire == BYTES)
         segment |= number == fields.Tensor.SEGMENT
     where = f"{where}: tensor {name!r}"
-    if len(dims) > MAX_RANK or segment:
-        raise UnsupportedArtifact(f"{where} is in segments or has {len(dims)} axes")
+    if segment:
+        raise UnsupportedArtifact(f"{where} is in segments")
     if kind not in DTYPES or any(dim < 0 for dim in dims):
         raise BadArtifact(f"{where} at byte {message.start} has type {kind} and dimensions {dims}: it is damaged")
     dtype, bits = DTYPES[kind]
