@@ -164,11 +164,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--streams", type=int, default=12)
     parser.add_argument("--tokens", type=int, default=120, help="of an answer")
     parser.add_argument("--seed", type=int, default=18)
+    parser.add_argument("--parts", nargs="+", default=("worker", "replica", "node", "proxy"), help="what dies")
     options = parser.parse_args(arguments)
 
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from support.ray_cluster import Boxes
-    from support.ray_streams import PARTS
 
     began = time.monotonic()
     boxes = Boxes(tempfile.mkdtemp(prefix="ray-kills-", dir="/tmp"), Path(os.environ["EDGELLM_HOME"]))
@@ -178,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         clients = Clients(boxes, options.streams, options.tokens)
         judge = Judge(clients.undisturbed)
         try:
-            for death in deaths(options.seed, options.moments, PARTS):
+            for death in deaths(options.seed, options.moments, options.parts):
                 print(judge.sees(death, clients.under(death)), file=sys.stderr, flush=True)
                 boxes.restore(NODES)
                 boxes.wait_for(len(NODES))

@@ -15,7 +15,7 @@ NAMESPACE = "edgellm"
 # Ray would otherwise tell its makers who uses it, and retitle nothing of that can be undone on a box without network.
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
 # Ray's proxy is started again after three failed looks at it, 10 s apart: all streams would wait for half a minute.
-_WATCHFUL = {"RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1"}
+_WATCHFUL = {"RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.3"}
 
 
 def require() -> None:
