@@ -26,7 +26,7 @@ NODES = ("a", "b", "c")
 LONGEST_S = 10.0  # without a new piece of text, or the end
 EXACT = 0.95  # of greedy and seeded streams that were asked for again
 DRAWN = ({"temperature": 0}, {"seed": 7}, {"temperature": 0}, {})  # by turns; those of {} cannot go on
-_RESUMED = "resumed, "
+_RESUMED, _SAME, _OTHER = "resumed, ", "the same text", "another text"
 
 
 class Death(NamedTuple):
@@ -135,12 +135,13 @@ class Judge:
         if DRAWN[number % len(DRAWN)] == {}:
             return stream.error or "not repeatable, whole"
         how = _RESUMED if stream.n_resumed else ""
-        return how + (stream.error or ("the same text" if is_same else "another text"))
+        return how + (stream.error or (_SAME if is_same else _OTHER))
 
     def report(self) -> dict[str, Any]:
         """Figures; `wrong` is complete behind it."""
         resumed = sum(n for end, n in self._ends.items() if end.startswith(_RESUMED))
-        exact = self._ends[f"{_RESUMED}the same text"] / resumed if resumed else None
+        exact = self._ends[f"{_RESUMED}{_SAME}"] / resumed if resumed else None
+        untouched = self._ends[_SAME] + self._ends[_OTHER]
         if exact is not None and exact < EXACT:
             self.wrong.append(f"{exact:.3f} of the streams that went on elsewhere were what they would have been")
         longest = {part: round(max(pauses), 2) for part, pauses in self._pauses.items()}
@@ -152,6 +153,8 @@ class Judge:
             "of_other_boxes_touched": self._n_touched,
             "resumed": resumed,
             "resumed_exact": exact,
+            # The control: an engine may round otherwise where others share its batch.
+            "not_resumed_exact": self._ends[_SAME] / untouched if untouched else None,
             "longest_pause_s": max(longest.values(), default=None),
             "longest_pause_s_by_part": longest,
         }
