@@ -96,6 +96,7 @@ def affinity(boxes: Boxes, n_conversations: int, n_at_a_time: int) -> dict[str, 
             "max_over_mean": _unevenness([place for turn in turns for place in turn], len(boxes.nodes)),
         }
         boxes.kill(last[0])
+        boxes.wait_for(len(boxes.nodes))  # its replica may answer for a moment
         after = places(TURNS)
         moved = sum(place != before for place, before in zip(after, last, strict=True))
         report["moved_after_a_loss"] = moved / n_conversations
