@@ -14,7 +14,7 @@ from edgellm_ray.config import ModelConfig
 from edgellm_ray.placement import NoRoom
 from edgellm_ray.scaling import Replicas
 from support.ray_cluster import Boxes, process_of
-from support.ray_streams import Stream, wait_for_ends
+from support.ray_streams import Stream, endless
 from support.waiting import wait_until
 
 from edgellm.types.options import LaunchOptions
@@ -126,7 +126,7 @@ def test_conversations_of_one_model_stay_and_its_streams_go_on_elsewhere(two: Bo
     assert [stream.node for stream in again] == [stream.node for stream in streams]
 
     process_of(rows("parrot")[streams[0].node]).kill()
-    wait_for_ends([*streams, *again])
+    assert endless([*streams, *again]) == []
 
     assert [(stream.text, stream.error) for stream in streams] == [(question, None)] * 4
     wait_until(lambda: rows("parrot").keys() == MEMORY_MIB.keys(), 240)
