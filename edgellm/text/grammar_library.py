@@ -36,5 +36,10 @@ def look() -> GrammarLibrary:
     return GrammarLibrary(distribution.version, (int(tag[1]), int(tag[2])) if tag else (), glibc)
 
 
+def runs_with(glibc: str) -> bool:
+    """Whether its wheels are for systems with that glibc, as "2.28"."""
+    return tuple(int(part) for part in glibc.split(".") if part.isdecimal()) >= _OF_WHEELS
+
+
 def dotted(version: tuple[int, ...]) -> str:
     return ".".join(map(str, version))

@@ -163,6 +163,21 @@ def test_wheels_are_those_of_the_machine(toy, tmp_path):
     assert target["requires"] == ["edgellm[bundle]", "edgellm-gguf"]
 
 
+def test_a_newer_system_gets_what_keeps_answers_to_a_grammar(toy, tmp_path):
+    folder = tmp_path / "wheels"
+    extra = 'Provides-Extra: grammar\nRequires-Dist: llguidance; extra == "grammar"\n'
+    wheel(folder, "edgellm-1.0", more=f"License-Expression: MIT\n{extra}")
+    wheel(folder, "edgellm-gguf-1.0")
+    wheel(folder, "llguidance-1.9", tag="cp39-abi3-manylinux_2_31_aarch64")
+    requires = {}
+    for glibc, n_wheels in (("2.28", 2), ("2.31", 3)):
+        given = ("--for", PI, "--model", toy, "--wheels", folder, "--glibc", glibc, "-o", tmp_path / glibc)
+        (target,) = answer("create", *given)["targets"]
+        requires[glibc] = target["requires"][0]
+        assert len(target["wheels"]) == n_wheels
+    assert requires == {"2.28": "edgellm[bundle]", "2.31": "edgellm[bundle,grammar]"}
+
+
 @pytest.fixture
 def wheels(tmp_path: Path) -> Path:
     folder = tmp_path / "wheels"

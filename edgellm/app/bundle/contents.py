@@ -28,6 +28,7 @@ from edgellm.store import manifest as records
 from edgellm.store.adapters import StoredAdapter
 from edgellm.store.library import MADE, Library
 from edgellm.store.names import safe_name
+from edgellm.text import grammar_library
 from edgellm.types.model import ModelCard, ModelFile
 from edgellm.types.plan import Candidate
 
@@ -94,10 +95,13 @@ def measured(context: SelectionContext) -> list[Content]:
     return [Content.of(f"{calibrations.FOLDER}/{name}", data) for name, data in rows]
 
 
-def requirements(choice: Candidate) -> tuple[str, ...]:
-    """What pip is asked for, to run a choice: the core with what checks signatures, and the plugin of the backend."""
+def requirements(choice: Candidate, glibc: str, *extras: str) -> tuple[str, ...]:
+    """What pip is asked for, to run a choice: the core with these extras and, on a glibc that is new enough, what keeps
+    answers to a grammar; and the plugin of the backend."""
+    wanted = (*extras, *(("grammar",) if grammar_library.runs_with(glibc) else ()))
+    core = f"edgellm[{','.join(wanted)}]" if wanted else "edgellm"
     package = _distribution(choice.backend)
-    return ("edgellm[bundle]",) if package == "edgellm" else ("edgellm[bundle]", package)
+    return (core,) if package == "edgellm" else (core, package)
 
 
 def _distribution(backend: str) -> str:

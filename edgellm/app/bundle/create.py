@@ -205,7 +205,7 @@ def wheels_of(box: PlannedBox, options: BundleOptions, python: Interpreter | Non
         message = f"{box.site.name} runs {machine.os}, and wheels are put into bundles for Linux only"
         raise UsageError(message, hint="leave --wheels out, and install EdgeLLM there with pip", param="wheels")
     platform = Platform(machine.cpu.arch, _version(python, options), options.glibc)
-    return packed.wheels_for(platform, packed.requirements(box.choice), options.wheels)
+    return packed.wheels_for(platform, packed.requirements(box.choice, options.glibc, "bundle"), options.wheels)
 
 
 def _version(python: Interpreter | None, options: BundleOptions) -> str:
@@ -261,7 +261,7 @@ def _target(
         else PackedPython(archive=python.archive.path, program=python.program, bytes=python.unpacked_bytes),
         glibc=options.glibc if wheels else "",
         wheels=tuple(sorted(f"wheels/{wheel.path.name}" for wheel in wheels)),
-        requires=packed.requirements(choice) if wheels else (),
+        requires=packed.requirements(choice, options.glibc, "bundle") if wheels else (),
     )
 
 

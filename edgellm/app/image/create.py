@@ -81,7 +81,7 @@ def write_image(
         base = bases.survey(writer.path(lowest))
         _require_same(box, base)
         # What checks signatures of bundles has nothing to check in a container.
-        roots = ("edgellm", *packed.requirements(box.choice)[1:])
+        roots = packed.requirements(box.choice, base.glibc)
         wheels = packed.wheels_for(Platform(base.arch, base.python, base.glibc), roots, options.wheels)
         if options.licences:
             licences.require(stated_licences([box], [wheels]), options.licences)
