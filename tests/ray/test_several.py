@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from click.testing import CliRunner
-from edgellm_ray import front, services
+from edgellm_ray import deployment, front, services
 from edgellm_ray.board import Row
 from edgellm_ray.commands import command
 from edgellm_ray.config import ModelConfig
@@ -63,6 +63,15 @@ def asked(boxes: Boxes, **fields: str) -> tuple[int, str]:
     with boxes.client() as client:
         answer = client.post("/v1/chat/completions", json=body)
     return answer.status_code, answer.headers.get("x-edgellm-node", "")
+
+
+def test_a_model_that_no_box_can_load_leaves_nothing_behind(two: Boxes) -> None:
+    """Of a file that is on no box, all of them say so."""
+    with pytest.raises(deployment.DeployFailed):  # its words are the boxes'
+        serve("nowhere", "/nowhere/model.gguf")
+
+    assert json.loads(run("status", "--json"))["deployment"] == "NOT SERVED"
+    front.start(two.front)
 
 
 def test_a_second_model_goes_to_the_boxes_that_have_room(two: Boxes) -> None:
@@ -126,8 +135,8 @@ def test_conversations_of_one_model_stay_and_its_streams_go_on_elsewhere(two: Bo
     assert [stream.node for stream in again] == [stream.node for stream in streams]
 
     process_of(rows("parrot")[streams[0].node]).kill()
-    assert endless([*streams, *again]) == []
 
+    assert endless([*streams, *again]) == []
     assert [(stream.text, stream.error) for stream in streams] == [(question, None)] * 4
     wait_until(lambda: rows("parrot").keys() == MEMORY_MIB.keys(), 240)
 

@@ -143,32 +143,40 @@ def deploy(deployment: Deployment, *, port: int, tell: Callable[[str], None]) ->
         app = serve.status().applications[name]
         box = app.deployments.get(BOX_NAME)
         if app.status in ("DEPLOY_FAILED", "UNHEALTHY"):
-            lines = ((box and box.message) or app.message).strip().splitlines()  # Ray ends it with what was raised
-            why = lines[-1].strip() if lines else app.status.value
+            why = last_line((box and box.message) or app.message) or app.status.value
             raise DeployFailed(f"the rollout was stopped: {why}", hint="edgellm cluster status shows what serves now")
         _check_boxes(deployment)
         if app.status == "RUNNING":
             return
         if box and box.message not in ("", told):
             told = str(box.message)
-            tell(told.strip().splitlines()[-1])
+            tell(last_line(told))
         time.sleep(_POLL_S)
+
+
+def last_line(message: str) -> str:
+    """With what was raised Ray ends its words, which begin with where."""
+    lines = message.strip().splitlines()
+    return lines[-1].strip() if lines else ""
 
 
 def _check_boxes(deployment: Deployment) -> None:
     """End the waiting where every box has either loaded what is asked for, or told why it cannot.
 
     Raises:
-        BoxFailed: one cannot.
+        BoxFailed: one cannot. DeployFailed: none can.
     """
     import ray
 
     asked = deployment.model.mark
     failures = {failure.node_id: failure for failure in front.failures() if failure.asked == asked}
-    settled = failures.keys() | {row.node_id for row in front.rows() if row.asked == asked}
+    serving = {row.node_id for row in front.rows() if row.asked == asked}
     alive = (node for node in ray.nodes() if node["Alive"] and node["Resources"].get(BOX, 0) > 0)
     boxes = {node["NodeID"] for node in alive} - {*deployment.without}
-    if failures and boxes <= settled:
+    if failures and boxes <= failures.keys() | serving:
+        if not serving:
+            told = "; ".join(f"{failure.node}: {failure.reason}" for failure in failures.values())
+            raise DeployFailed(f"no box can load it: {told}", hint="edgellm cluster status shows what serves now")
         first, *others = failures.values()
         nodes = ", ".join(failure.node for failure in (first, *others))
         hint = "the other boxes serve it, and Ray tries again there; edgellm cluster status shows what runs"

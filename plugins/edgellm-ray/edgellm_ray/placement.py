@@ -40,6 +40,7 @@ class Room(Struct, frozen=True, kw_only=True):
     others: tuple[Entry, ...]
     needed_bytes: int = 0  # predicted, where it fits
     problem: str = ""  # why it does not run there
+    is_full: bool = False  # as it needs more memory than is left
 
     @property
     def free_bytes(self) -> int:
@@ -109,7 +110,7 @@ def room(fields: dict[str, Any], node_id: str) -> Room:
     except _NotFetched as known:
         footprint = known.footprint
     except EdgeLLMError as error:
-        return replace(told, problem=error.message)
+        return replace(told, problem=error.message, is_full=isinstance(error, NothingFits))
     return replace(told, needed_bytes=_counted(footprint, context))
 
 
@@ -140,9 +141,9 @@ def without(config: ModelConfig) -> tuple[str, ...]:
     full = tuple(one for one in told if one.problem)
     if len(full) == len(told):
         boxes = "; ".join(one.text() for one in full)
-        hint = (
-            "give the others less with --max-memory or --ctx, take one away (edgellm cluster down MODEL), or add a box"
-        )
+        hint = "each box must have it: a model of the catalog, an address, or a file at the same path everywhere"
+        if any(one.is_full for one in full):
+            hint = "give others less (--max-memory, --ctx), take one away (edgellm cluster down MODEL), or add a box"
         raise NoRoom(f"no box can take {config.name}: {boxes}", hint=hint, rooms=told)
     return tuple(one.node_id for one in full)
 

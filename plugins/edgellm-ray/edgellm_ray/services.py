@@ -60,6 +60,7 @@ def serve(
     )
     for one in wanted:
         last = max(there.values(), default=-1)
+        is_new = one.name not in there
         model = replace(one, order=there.setdefault(one.name, last + 1))
         # The first needs no look at the boxes: each plans for the whole of itself, and tells why where it cannot.
         without = placement.without(model) if there.keys() > {one.name} else ()
@@ -68,7 +69,10 @@ def serve(
         try:
             deployment.deploy(target, port=_port(config), tell=tell)
         except deployment.DeployFailed:
-            front.start(before)  # what served goes on, with the key that it knows
+            if is_new:
+                deployment.take_away(one.name)
+            else:
+                front.start(before)  # what served goes on, with the key that it knows
             raise
     return config
 

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from edgellm_ray import front
 from edgellm_ray.board import Failure, Row
-from edgellm_ray.deployment import BOX_NAME
+from edgellm_ray.deployment import BOX_NAME, last_line
 from edgellm_ray.node import BOX, MEMORY
 
 _WELL = "HEALTHY"
@@ -101,5 +101,5 @@ def _services() -> tuple[ServiceReport, ...]:
 def _service(name: str, app: Any) -> ServiceReport:
     deployed = app.deployments.get(BOX_NAME)
     if deployed is None:
-        return ServiceReport(name, app.status.value, app.message)
-    return ServiceReport(name, deployed.status.value, deployed.message or app.message)
+        return ServiceReport(name, app.status.value, last_line(app.message))
+    return ServiceReport(name, deployed.status.value, last_line(deployed.message or app.message))
