@@ -21,12 +21,14 @@ from edgellm.adaptation.findings import Findings
 from edgellm.adaptation.records import record_of
 from edgellm.errors import UsageError
 from edgellm.files import at_once
+from edgellm.types.json_counts import check_counts
 from edgellm.types.tuning_data import TrainingRecord
 from edgellm.units import show_size
 
 MAX_LINE_BYTES = 4 * 1024**2
 MAX_FILE_BYTES = 512 * 1024**2
 MAX_JSON_BYTES = 32 * 1024**2  # of a JSON file, which is held as a whole
+MAX_JSON_VALUES = 4_000_000  # in it: they take some 70 bytes each
 MAX_RECORDS = 1_000_000
 _BOM = b"\xef\xbb\xbf"
 _PARAM = "data"
@@ -127,6 +129,8 @@ def _json(file: BinaryIO, findings: Findings) -> Iterator[_NUMBERED]:
         file.seek(0)
         yield from _json_lines(file, findings)
         return
+    hint = "write each row on a line of its own, as JSON Lines"
+    check_counts(raw, max_values=MAX_JSON_VALUES, max_parts=MAX_JSON_VALUES, what=file.name, param=_PARAM, hint=hint)
     rows = _decoded(raw, 1, findings)
     if isinstance(rows, list):
         yield from enumerate(rows, start=1)

@@ -288,11 +288,14 @@ def test_messages_in_a_column_are_json(tmp_path: Path) -> None:
     assert records == [TrainingChat(2, CHAT)]
 
 
-@pytest.mark.parametrize(("limit", "name"), [("MAX_FILE_BYTES", "a.jsonl"), ("MAX_JSON_BYTES", "a.json")])
+@pytest.mark.parametrize(
+    ("limit", "name"),
+    [("MAX_FILE_BYTES", "a.jsonl"), ("MAX_JSON_BYTES", "a.json"), ("MAX_JSON_VALUES", "a.json")],
+)
 def test_a_file_that_is_too_large_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, name: str
 ) -> None:
-    monkeypatch.setattr(reading, limit, 10)
+    monkeypatch.setattr(reading, limit, 1)
     with refuses(UsageError, param="data"):
         read(tmp_path, {"text": "a"}, name=name)
 
