@@ -43,7 +43,7 @@ Trees = Callable[[dict[str, str]], SysRoot]
 
 
 def i915(client: int, render: int, compute: int = 0) -> str:
-    return I915.format(client=client, render=render, compute=compute, video=render)
+    return I915.format(client=client, render=render, compute=compute, video=8 * render)
 
 
 @pytest.fixture
