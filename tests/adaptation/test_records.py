@@ -290,7 +290,7 @@ def test_messages_in_a_column_are_json(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("limit", "name"),
-    [("MAX_FILE_BYTES", "a.jsonl"), ("MAX_JSON_BYTES", "a.json"), ("MAX_JSON_VALUES", "a.json")],
+    [("MAX_FILE_BYTES", "a.jsonl"), ("MAX_JSON_BYTES", "a.json")],
 )
 def test_a_file_that_is_too_large_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, name: str
@@ -298,6 +298,12 @@ def test_a_file_that_is_too_large_is_refused(
     monkeypatch.setattr(reading, limit, 1)
     with refuses(UsageError, param="data"):
         read(tmp_path, {"text": "a"}, name=name)
+
+
+def test_a_list_is_counted_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MAX_JSON_VALUES", 1)
+    with refuses(UsageError, param="data"):
+        read(tmp_path, b'[{"text": "a"}]', name="a.json")
 
 
 def test_more_rows_than_are_held_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
