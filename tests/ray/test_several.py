@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from click.testing import CliRunner
-from edgellm_ray import deployment, front, services
+from edgellm_ray import deployment, front, services, state
 from edgellm_ray.board import Row
 from edgellm_ray.commands import command
 from edgellm_ray.config import ModelConfig
@@ -70,7 +70,7 @@ def test_a_model_that_no_box_can_load_leaves_nothing_behind(two: Boxes) -> None:
     with pytest.raises(deployment.DeployFailed):  # its words are the boxes'
         serve("nowhere", "/nowhere/model.gguf")
 
-    assert json.loads(run("status", "--json"))["deployment"] == "NOT SERVED"
+    assert state.report().deployment == "NOT SERVED"
     front.start(two.front)
 
 
@@ -182,6 +182,6 @@ def test_a_box_that_leaves_takes_no_other_replica_along(two: Boxes) -> None:
     two.kill("narrow")
 
     wait_until(lambda: {row.node for row in front.rows()} == {"roomy"}, 240)
-    wait_until(lambda: json.loads(run("status", "--json"))["deployment"] == "HEALTHY", 240)
+    wait_until(lambda: state.report().deployment == "HEALTHY", 240)
     assert {row.replica for row in front.rows()} == before
     assert asked(two, model="second") == (200, "roomy")
