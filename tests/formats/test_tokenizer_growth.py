@@ -11,6 +11,7 @@ import pytest
 from support.refusals import refuses
 
 from edgellm.errors import BadArtifact
+from edgellm.formats.tokenizer import growth
 from edgellm.formats.tokenizer.folder import TokenizerFolder
 
 pytest.importorskip("tokenizers")
@@ -89,6 +90,26 @@ def read(path: Path, **changed: Any) -> None:
 def test_rules_that_multiply_are_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
     with refuses(BadArtifact):
         read(tmp_path, **changed)
+
+
+def test_a_tree_of_tokens_is_counted_before_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library takes 340 bytes for each letter of it: 2 MB of tokens took 674 MB."""
+    model = {"type": "Unigram", "unk_id": 0, "vocab": [["u", 0.0], ["abc", -1.0], ["abd", -2]]}
+    monkeypatch.setattr(growth, "MAX_TRIE", 5)
+    read(tmp_path, model=model)
+    monkeypatch.setattr(growth, "MAX_TRIE", 4)
+    with refuses(BadArtifact):
+        read(tmp_path, model=model)
+
+
+def test_letters_of_added_tokens_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+    added = [{"id": 3, "content": "<abc>"} | flags]
+    monkeypatch.setattr(growth, "MAX_ADDED", 5)
+    read(tmp_path, added_tokens=added)
+    monkeypatch.setattr(growth, "MAX_ADDED", 4)
+    with refuses(BadArtifact):
+        read(tmp_path, added_tokens=added)
 
 
 CLEAN = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None}

@@ -21,6 +21,8 @@ MOST = 1000  # times
 # The library takes some hundred bytes for each. 262,144 tokens with their merges have 1.8 million, with 300,000 names;
 # 901,629, which have scores and no names, 2.7 million.
 MAX_VALUES, MAX_NAMES = 4_000_000, 2**20
+MAX_TRIE = 3_000_000  # letters of Unigram's tokens, shared beginnings once: the library takes 340 bytes for each
+MAX_ADDED = 2_000_000  # letters of all added tokens, for each of which it takes 75 bytes
 MAX_RULES = 256  # of each kind
 MAX_PIECES = 64  # around a text, and tokens for each
 MAX_AFFIX = 64  # characters that the model puts around each part of a word
@@ -36,17 +38,23 @@ class Excess(ValueError):
         self.why = why
 
 
+_NONE = msgspec.Raw(b"null")
+
+
 class _Model(msgspec.Struct):
+    vocab: msgspec.Raw = _NONE
     continuing_subword_prefix: str | None = None
     end_of_word_suffix: str | None = None
     max_input_chars_per_word: int = 0
 
 
-_NONE = msgspec.Raw(b"null")
+class _Added(msgspec.Struct):
+    content: str
 
 
 class _File(msgspec.Struct):
     model: _Model
+    added_tokens: list[_Added] | None = None
     normalizer: msgspec.Raw = _NONE
     pre_tokenizer: msgspec.Raw = _NONE
     post_processor: msgspec.Raw = _NONE
@@ -63,6 +71,10 @@ def check_growth(file: bytes) -> None:
         why = f"has {n_values} values; {MAX_VALUES} are allowed, and {MAX_NAMES} with a name"
         raise Excess("the file", why)
     whole = msgspec.json.decode(file, type=_File)
+    if (n_added := sum(len(token.content.encode()) for token in whole.added_tokens or ())) > MAX_ADDED:
+        raise Excess("added_tokens", f"have {n_added} letters, {MAX_ADDED} are allowed")
+    if bytes(memoryview(whole.model.vocab)[:1]) == b"[":
+        _check_trie(whole.model.vocab)
     for key in ("normalizer", "pre_tokenizer", "decoder"):
         times = _growth(list(_rules(key, _decoded(key, getattr(whole, key)))))
         if times > MOST:
@@ -75,6 +87,18 @@ def check_growth(file: bytes) -> None:
     if whole.model.max_input_chars_per_word > MAX_WORD:
         words = f"is {whole.model.max_input_chars_per_word}, {MAX_WORD} are allowed"
         raise Excess("model.max_input_chars_per_word", words)
+
+
+def _check_trie(vocab: msgspec.Raw) -> None:
+    """Of a list of tokens with their scores, which the library makes a trie of, byte by byte."""
+    rows = msgspec.json.decode(vocab, type=list[tuple[str, float]])
+    size, before = 0, b""
+    for token in sorted(text.encode() for text, _ in rows):
+        shared = next((at for at, (a, b) in enumerate(zip(before, token, strict=False)) if a != b), len(before))
+        size += len(token) - shared
+        before = token
+    if size > MAX_TRIE:
+        raise Excess("model.vocab", f"makes a tree of {size} letters, {MAX_TRIE} are allowed")
 
 
 def _decoded(key: str, component: msgspec.Raw) -> Any:
