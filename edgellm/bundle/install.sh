@@ -56,7 +56,7 @@ while read -r name its_arch its_python its_glibc its_memory its_room its_archive
         archive=$its_archive
         program=$its_program
     fi
-done <<TARGETS
+done <<'TARGETS'
 @TARGETS@
 TARGETS
 [ -n "$fits" ] || refuse "the bundle is not for this machine: ${why#; }" "$code"
@@ -82,5 +82,5 @@ tar -xf "$bundle" -C "$stage" wheels
 "$python3" -I -m venv "$stage/venv" || refuse "no virtual environment can be made with $python3"
 # What is used once is not compiled first.
 PIP_CONFIG_FILE=/dev/null "$stage/venv/bin/python" -I -m pip install --no-compile --no-index --no-cache-dir --disable-pip-version-check \
-    --quiet --find-links "$stage/wheels" 'edgellm[bundle]'
+    --quiet --only-binary=:all: --find-links "$stage/wheels" 'edgellm[bundle]'
 EDGELLM_HOME="$stage/home" "$stage/venv/bin/python" -I -m edgellm bundle install "$bundle" --root "$root" --activate "$@"

@@ -14,6 +14,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from edgellm.bundle import serving
 from edgellm.errors import BadArtifact, UnsupportedArtifact, UsageError
 
 NAME = "manifest.json"
@@ -32,6 +33,15 @@ _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+=!~-]*")
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 _Text = Annotated[str, Meta(max_length=500)]
 _Size = Annotated[int, Meta(ge=0, le=2**50)]
+_Word = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_]{1,32}\Z")]
+_Version = Annotated[str, Meta(pattern=r"^([0-9]{1,3}\.[0-9]{1,3})?\Z")]
+WHEELS = "wheels/"
+# pip reads other files of a folder as well: pages, with links to anywhere, and sources, which it runs.
+_WHEEL = r"^wheels/[A-Za-z0-9_][A-Za-z0-9._+!-]*\.whl\Z"
+_Wheel = Annotated[str, Meta(pattern=_WHEEL, max_length=_MAX_PATH)]
+# A name with its extras. pip takes what begins with a dash for an option, and what has a slash, or is called as an
+# archive is, for a file.
+_REQUIREMENT = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_-]*[A-Za-z0-9])?(\[[A-Za-z0-9_-]+(,[A-Za-z0-9_-]+)*\])?")
 
 
 class FileEntry(Struct, frozen=True, kw_only=True):
@@ -66,14 +76,14 @@ class Target(Struct, frozen=True, kw_only=True):
     name: _Text  # of the box in a fleet, else the profile's id
     profile: _Text  # path in the bundle
     plan: _Text  # path in the bundle
-    arch: _Text
-    os: _Text
+    arch: _Word
+    os: _Word
     needed_bytes: _Size  # of RAM that the plan counts
     model: TargetModel
-    serve: Annotated[tuple[_Text, ...], Meta(max_length=100)]  # arguments of `edgellm serve`
-    python: _Text = ""  # "3.13", of the wheels; "" = it has none
-    glibc: _Text = ""  # "2.28", the oldest that the wheels may need
-    wheels: Annotated[tuple[_Text, ...], Meta(max_length=MAX_FILES)] = ()  # paths in the bundle
+    serve: Annotated[tuple[_Text, ...], Meta(max_length=100)]  # as bundle.serving has it
+    python: _Version = ""  # "3.13", of the wheels; "" = it has none
+    glibc: _Version = ""  # "2.28", the oldest that the wheels may need
+    wheels: Annotated[tuple[_Wheel, ...], Meta(max_length=MAX_FILES)] = ()  # paths in the bundle
     requires: Annotated[tuple[_Text, ...], Meta(max_length=100)] = ()  # what pip is asked for
     interpreter: PackedPython | None = None  # None = the machine has that Python
     golden: _Text = ""  # path in the bundle of what it must answer; "" = nothing was recorded
@@ -106,7 +116,7 @@ class Manifest(Struct, frozen=True, kw_only=True):
         raise KeyError(path)
 
 
-class _Version(Struct):
+class _Schema(Struct):
     schema: int
 
 
@@ -121,7 +131,7 @@ def decode(content: bytes) -> Manifest:
         BadArtifact: it is malformed, or names files that cannot be. UnsupportedArtifact: it is of a newer version.
     """
     try:
-        schema = msgspec.json.decode(content, type=_Version).schema
+        schema = msgspec.json.decode(content, type=_Schema).schema
         if schema > SCHEMA:
             message = f"the bundle has schema {schema}, this version of EdgeLLM reads {SCHEMA}"
             raise UnsupportedArtifact(message, hint="update edgellm, or make the bundle with this version")
@@ -150,6 +160,11 @@ def check_path(path: str) -> str:
     return f"{path!r} is a name of the bundle's own" if path in (NAME, DIGEST, SIGNATURE) else ""
 
 
+def check_requirement(text: str) -> str:
+    """What is wrong with what pip is asked for; "" = nothing."""
+    return "" if _REQUIREMENT.fullmatch(text) else f"{text[:120]!r} is no name of a package"
+
+
 def _problems(manifest: Manifest) -> Iterable[str]:
     paths = [entry.path for entry in manifest.files]
     for before, path in itertools.pairwise(["", *paths]):
@@ -168,11 +183,26 @@ def _problems(manifest: Manifest) -> Iterable[str]:
             yield f"{entry.path!r} has {entry.bytes} bytes and {len(entry.pieces)} hashes of pieces"
     if manifest.expires and not _is_date(manifest.expires):
         yield f"{manifest.expires!r} is no date"
+    for path in paths:
+        if path.lower().startswith(WHEELS) and not re.search(_WHEEL, path):
+            yield f"{path!r} is no wheel, and lies among them"
+    names = [target.name for target in manifest.targets]
+    if len(set(names)) < len(names):
+        yield "two targets have one name"
+    there = set(paths)
     for target in manifest.targets:
-        yield from _problems_of(target, set(paths), folders)
+        yield from _problems_of(target, there, folders)
 
 
 def _problems_of(target: Target, paths: set[str], folders: set[str]) -> Iterable[str]:
+    model = f"{target.model.id}:{target.model.quant}"
+    if not target.name or not target.name.isprintable() or not model.isprintable():
+        yield f"{target.name[:120]!r} for {model[:120]!r} is no text on one line"
+    for text in target.requires:
+        if problem := check_requirement(text):
+            yield f"target {target.name[:120]!r}: {problem}"
+    if problem := serving.problem(model, target.serve):
+        yield f"target {target.name[:120]!r} {problem}"
     needed = [target.profile, target.plan, *target.wheels]
     needed += [target.golden] if target.golden else []
     if target.interpreter is not None:

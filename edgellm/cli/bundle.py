@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -176,6 +177,9 @@ def _show(manifest: Manifest) -> None:
             f"{show_memory(target.needed_bytes)} of memory",
             lead="  for ",
         )
+        say(f"edgellm serve {shlex.join(target.serve)}", lead="    serves: ")
+        if target.requires:
+            say(", ".join(target.requires), lead="    installs: ")
 
 
 def _row(manifest: Manifest) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,20 @@ def install_bundle(
     if is_activated:
         activate(place, done.slot.name, as_json=as_json, **gate)
     if as_json:
-        say_json({"schema": SCHEMA, "new": done.is_new, "activated": is_activated, **row(done.slot, place)})
+        say_json(
+            {
+                "schema": SCHEMA,
+                "new": done.is_new,
+                "activated": is_activated,
+                "serve": done.target.serve,
+                **row(done.slot, place),
+            }
+        )
         return
     what = f"{done.manifest.name} release {done.manifest.release}"
     verb = "is installed" if done.is_new else "was installed already"
     say(f"{what} {verb} in slot {done.slot.name} of {place}, for {done.target.name}.")
+    say(f"edgellm serve {shlex.join(done.target.serve)}", lead="  serves: ")
     if is_activated:
         say(f"serve it: {place / 'current' / RUN}", lead="  ")
     else:

@@ -91,6 +91,17 @@ def test_it_is_installed_and_served_once_it_is_activated(path, root):
     assert os.access(current / "run", os.X_OK)
 
 
+def test_what_will_be_served_is_shown(path, root):
+    make(path)
+    served = "serves: edgellm serve toy:F32 --offline"
+
+    assert served in invoke("verify", path).stdout
+    assert served in invoke("install", path, "--root", root, "--unsigned").stdout
+    assert json.loads(invoke("install", path, "--root", root, "--unsigned", "--json").stdout)["serve"] == [
+        "toy:F32", "--offline",
+    ]  # fmt: skip
+
+
 def test_the_same_again_changes_nothing(path, root):
     first = put(make(path), root)
     again = put(path, root)
@@ -145,12 +156,13 @@ def test_nobody_is_trusted_unasked(signed, path, root):
     assert put(path, root, key=None, unsigned=True).is_new
 
 
+WHEEL = bundles.Content.of("wheels/core-1.0-py3-none-any.whl", b"PK")
 REFUSED = {
     "processor": ({"arch": "riscv64"}, UnsupportedArtifact),
     "system": ({"os": "plan9"}, UnsupportedArtifact),
     "memory": ({"needed_bytes": 2**49}, NothingFits),
-    "python": ({"python": "3.1", "glibc": "2.17", "wheels": ("run",)}, UnsupportedArtifact),
-    "glibc": ({"python": PYTHON, "glibc": "2.999", "wheels": ("run",)}, UnsupportedArtifact),
+    "python": ({"python": "3.1", "glibc": "2.17", "wheels": (WHEEL.path,)}, UnsupportedArtifact),
+    "glibc": ({"python": PYTHON, "glibc": "2.999", "wheels": (WHEEL.path,)}, UnsupportedArtifact),
 }
 
 
@@ -160,7 +172,7 @@ def test_what_is_for_another_machine_is_refused_before_anything_is_written(what,
     changes, kind = REFUSED[what]
 
     with refuses(kind, varies=r"this is \S+ \S+|this is \d\.\d+|has [\d.]+ GiB|this is glibc [\d.]+"):
-        put(make(path, more=changes), root)
+        put(make(path, more=changes, files=[*bundles.contents(), WHEEL]), root)
     assert not root.exists()
 
 

@@ -128,6 +128,24 @@ def with_python(archive: str, program: str) -> bytes:
     return changed(targets=[json.loads(changed())["targets"][0] | {"interpreter": interpreter}])
 
 
+def target(**changes: object) -> bytes:
+    return changed(targets=[json.loads(changed())["targets"][0] | changes])
+
+
+def served(*arguments: str, **model: str) -> bytes:
+    of_target = json.loads(changed())["targets"][0]["model"] | model
+    return target(model=of_target, serve=[f"{of_target['id']}:{of_target['quant']}", "--offline", *arguments])
+
+
+WHEEL = "wheels/a-1-py3-none-any.whl"
+
+
+def asked(*requires: str) -> bytes:
+    """Of pip."""
+    of_target = json.loads(changed())["targets"][0] | {"wheels": [WHEEL], "requires": requires}
+    return changed(files=files(entry(WHEEL)), targets=[of_target])
+
+
 HOSTILE = {
     "parent": changed(files=files(entry("../x"))),
     "parent-inside": changed(files=files(entry("a/../../x"))),
@@ -170,6 +188,31 @@ HOSTILE = {
     "python-is-not-there": with_python("python/x.tar", "bin/python3"),
     "python-is-elsewhere": with_python("run", "../../bin/sh"),
     "python-is-absolute": with_python("run", "/bin/sh"),
+
+
+    "option-of-pip": asked("edgellm[bundle]", "--log=/tmp/x", "--isolated"),
+    "address-for-pip": asked("edgellm @ http://h/edgellm-1-py3-none-any.whl"),
+    "served-to-a-network": served("--host", "0.0.0.0", "--api-key", "x", "--allow-manage"),
+    "value-that-is-a-flag": served("--ctx", "--allow-manage"),
+    "adapter-that-is-a-path": served("--adapter", "/etc/passwd"),
+    "serves-another": target(serve=["other:F32", "--offline"]),
+    "serves-nothing": target(serve=[]),
+    "serves-a-flag": served(id="--api-key=x"),
+    "serves-from-a-network": target(serve=["toy:F32"]),
+    "model-with-newline": served(id="toy\nx"),
+    "quant-that-turns-the-line": served(quant="\u202e23F"),
+    "name-with-newline": target(name="a\nb"),
+    "name-that-turns-the-line": target(name="\u202eb"),
+    "no-name-of-a-target": target(name=""),
+    "two-of-one-name": changed(targets=json.loads(changed())["targets"] * 2),
+    "arch-that-is-run": target(arch="$(x)"),
+    "os-of-two-words": target(os="linux x"),
+    "python-that-is-run": target(python="3.13`x`"),
+    "glibc-with-newline": target(glibc="2.17\n"),
+    "page-among-wheels": changed(files=files(entry("wheels/x.html"))),
+    "source-among-wheels": changed(files=files(entry("WHEELS/a-1.tar.gz"))),
+    "folder-among-wheels": changed(files=files(entry("wheels/a/x.whl"))),
+    "wheel-elsewhere": target(wheels=["run"]),
 }  # fmt: skip
 
 
@@ -181,6 +224,9 @@ def test_a_hostile_manifest_is_refused(name):
 
 def test_the_manifest_that_these_change_is_sound():
     assert isinstance(manifests.decode(changed()), Manifest)
+    assert isinstance(manifests.decode(asked("edgellm[bundle]", "a", "A-b_c", "a[b,c-d]")), Manifest)
+    plan = "--backend gguf --ctx 8192 --slots 4 --kv q8_0 --gpu-layers -1 --think --adapter a.b --adapter c"
+    assert isinstance(manifests.decode(served(*plan.split(), id="hf:org/a-b.c", quant="Q4_K_M")), Manifest)
 
 
 def test_a_manifest_of_a_newer_version_says_so():

@@ -98,9 +98,11 @@ def measured(context: SelectionContext) -> list[Content]:
 def requirements(choice: Candidate, glibc: str, *extras: str) -> tuple[str, ...]:
     """What pip is asked for, to run a choice: the core with these extras and, on a glibc that is new enough, what keeps
     answers to a grammar; and the plugin of the backend."""
+    from packaging.utils import canonicalize_name
+
     wanted = (*extras, *(("grammar",) if grammar_library.runs_with(glibc) else ()))
     core = f"edgellm[{','.join(wanted)}]" if wanted else "edgellm"
-    package = _distribution(choice.backend)
+    package = canonicalize_name(_distribution(choice.backend))
     return (core,) if package == "edgellm" else (core, package)
 
 

@@ -17,7 +17,7 @@ from edgellm.app.bundle.asked import PYTHON, BundleOptions, machines
 from edgellm.app.bundle.record import Recorder
 from edgellm.app.launch import as_named
 from edgellm.app.resolve import resolve
-from edgellm.bundle import interpreter, licences, papers, signature, writer
+from edgellm.bundle import interpreter, licences, papers, serving, signature, writer
 from edgellm.bundle import manifest as manifests
 from edgellm.bundle.interpreter import Interpreter
 from edgellm.bundle.manifest import Manifest, PackedPython, Target
@@ -254,7 +254,7 @@ def _target(
         os=machine.os,
         needed_bytes=choice.counted_bytes,
         model=model,
-        serve=serve_arguments(choice, box.site.request, options),
+        serve=serving.arguments(choice, options.adapters, thinking=box.site.request.thinking),
         python=_version(python, options) if wheels else "",
         interpreter=None
         if python is None
@@ -263,16 +263,6 @@ def _target(
         wheels=tuple(sorted(f"wheels/{wheel.path.name}" for wheel in wheels)),
         requires=packed.requirements(choice, options.glibc, "bundle") if wheels else (),
     )
-
-
-def serve_arguments(choice: Candidate, request: SelectionRequest, options: BundleOptions) -> tuple[str, ...]:
-    """Arguments of `edgellm serve` that run the plan. How many threads fit, the machine itself knows best."""
-    adapters = [argument for name in options.adapters for argument in ("--adapter", name)]
-    return (
-        f"{choice.model}:{choice.quant}", "--backend", choice.backend, "--ctx", str(choice.ctx),
-        "--slots", str(choice.slots), "--kv", choice.kv_type, "--gpu-layers", str(choice.gpu_layers),
-        *(("--think",) if request.thinking else ()), *adapters, "--offline",
-    )  # fmt: skip
 
 
 def require_libraries() -> None:

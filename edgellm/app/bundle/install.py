@@ -224,7 +224,8 @@ def _version(text: str) -> tuple[int, ...]:
 
 
 def _wheel_bytes(manifest: Manifest, target: Target) -> int:
-    return sum(entry.bytes for entry in manifest.files if entry.path in target.wheels)
+    wheels = frozenset(target.wheels)
+    return sum(entry.bytes for entry in manifest.files if entry.path in wheels)
 
 
 def _require_executables(root: Path, manifest: Manifest) -> None:
@@ -261,10 +262,9 @@ def _make_venv(slot: BundleSlot, target: Target) -> None:
     make = [_python_of(slot, target), "-P", "-m", "venv", str(venv)]
     _run(make, "a virtual environment could not be made", "install python3-venv")
     pip = [str(python), "-P", "-m", "pip", "install", "--no-index", "--no-cache-dir"]
-    pip += ["--disable-pip-version-check", "--quiet"]
-    wheels = str(slot.files / "wheels")
+    pip += ["--disable-pip-version-check", "--quiet", "--only-binary=:all:", "--find-links", str(slot.files / "wheels")]
     hint = "make the bundle with a complete folder of wheels"
-    _run([*pip, "--find-links", wheels, *target.requires], "the wheels of the bundle could not be installed", hint)
+    _run([*pip, "--", *target.requires], "the wheels of the bundle could not be installed", hint)
 
 
 def _python_of(slot: BundleSlot, target: Target) -> str:

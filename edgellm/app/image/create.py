@@ -10,8 +10,8 @@ from pathlib import Path
 from edgellm.app import fleet_file
 from edgellm.app.bundle import contents as packed
 from edgellm.app.bundle.asked import BundleOptions, machines
-from edgellm.app.bundle.create import PlannedBox, model_of, planned, require_libraries, serve_arguments, stated_licences
-from edgellm.bundle import licences, papers
+from edgellm.app.bundle.create import PlannedBox, model_of, planned, require_libraries, stated_licences
+from edgellm.bundle import licences, papers, serving
 from edgellm.bundle.papers import PackedPart
 from edgellm.bundle.wheels import UNPACKED, Platform
 from edgellm.bundle.writer import Content
@@ -104,7 +104,7 @@ def write_image(
                 (_layer(writer, libraries, own[:1], with_python=True), f"EdgeLLM {__version__}"),
                 (_layer(writer, own[1:], [PackedPart("file", sbom.path, "", "", (sbom,))]), "plan, profile and SBOM"),
             )
-        serve = serve_arguments(box.choice, box.site.request, options)
+        serve = serving.arguments(box.choice, options.adapters, thinking=box.site.request.thinking)
         row = _finish(writer, layers, platform, box, serve=serve, tag=image.tag, at=config.created(epoch))
     return Image(row, layers, box.choice, serve)
 
