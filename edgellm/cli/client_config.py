@@ -69,7 +69,7 @@ def command(*, client: str, url: str, model: str, ctx: int | None) -> None:
         ctx = CTX
         say(f"{server.silence}: {CTX} stands for the length of its context; --ctx says another.", err=True)
     if model != MODEL and (names := server.names_beside(model)):
-        say(f"{model!r} is not served at {url}; it serves {', '.join(names)}.", err=True)
+        say(f"{model!r} is not served at {url}; it serves {', '.join(map(repr, names))}.", err=True)
     key, output = "$EDGELLM_API_KEY" if server.key else NO_KEY, min(MOST_OUTPUT, ctx // 4)
     if ctx - output < FIRST_PROMPTS.get(client, 0):
         say(
@@ -126,21 +126,59 @@ class _Server:
 
     def _get(self, path: str, kind: type[Any]) -> Any:
         import urllib.error
+
+        try:
+            return self._asked(path, kind)
+        except urllib.error.HTTPError as error:
+            if error.code != HTTPStatus.UNAUTHORIZED:
+                return None
+        if not self.key:
+            self.silence = f"The server at {self.url} asks for a key; set EDGELLM_API_KEY"
+            return None
+        if not self._may_have_key():
+            self.silence = (
+                f"What listens at {self.url} asks for a key, and is not known to be this user's or root's: "
+                "it was not sent EDGELLM_API_KEY"
+            )
+            return None
+        try:
+            return self._asked(path, kind, self.key)
+        except urllib.error.HTTPError as error:
+            if error.code == HTTPStatus.UNAUTHORIZED:
+                self.silence = f"The server at {self.url} asks for another key; check EDGELLM_API_KEY"
+        return None
+
+    def _may_have_key(self) -> bool:
+        """On this machine any user may listen where the server is down. Another machine was named on purpose."""
+        from urllib.parse import urlsplit
+
+        from edgellm.server import listener
+        from edgellm.store.http import is_loopback
+
+        parts = urlsplit(self.url)
+        if not is_loopback((parts.hostname or "").lower()):
+            return True
+        return listener.is_of_this_user(parts.port or (443 if parts.scheme == "https" else 80))
+
+    def _asked(self, path: str, kind: type[Any], key: str = "") -> Any:
+        """None where it answers something else, or nothing.
+
+        Raises:
+            HTTPError: it answers with an error.
+        """
+        import urllib.error
         import urllib.request
 
         try:
             request = urllib.request.Request(self.url + path)
-            if self.key:
-                request.add_header("Authorization", f"Bearer {self.key}")
+            if key:
+                request.add_unredirected_header("Authorization", f"Bearer {key}")
             with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=2) as response:
                 return msgspec.json.decode(response.read(MOST_BYTES), type=kind)
-        except urllib.error.HTTPError as error:
-            if error.code == HTTPStatus.UNAUTHORIZED:
-                other = "another key; check" if self.key else "a key; set"
-                self.silence = f"The server at {self.url} asks for {other} EDGELLM_API_KEY"
+        except urllib.error.HTTPError:
+            raise
         except (OSError, ValueError, http.client.HTTPException, msgspec.MsgspecError):
-            pass
-        return None
+            return None
 
 
 class _Settings(msgspec.Struct):

@@ -72,6 +72,19 @@ def holder(port: int) -> str:
     return ""
 
 
+def is_of_this_user(port: int) -> bool:
+    """Whether all who listen on it are of this user or root; False where nobody does, or this user is not told."""
+    import psutil
+
+    try:
+        rows = psutil.net_connections("tcp")
+        pids = {row.pid for row in rows if row.status == psutil.CONN_LISTEN and row.laddr and row.laddr.port == port}
+        names = {psutil.Process(pid).username() if pid else "" for pid in pids}
+        return bool(names) and names <= {"root", psutil.Process().username()}
+    except (psutil.Error, OSError):
+        return False
+
+
 def url(listener: socket.socket) -> str:
     """The address to open in a browser on this machine."""
     host, port = listener.getsockname()[:2]

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
+import sys
 import tomllib
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from subprocess import PIPE
+from threading import Thread
+from typing import ClassVar
 
 import pytest
 from click.testing import CliRunner, Result
@@ -12,6 +21,7 @@ from support.live_server import Live, Servers
 from edgellm.cli.client_config import CLIENTS, CTX, TEXTS
 from edgellm.cli.main import cli
 from edgellm.errors import UsageError
+from edgellm.server import listener
 
 NOWHERE = "http://127.0.0.1:9"
 
@@ -97,6 +107,77 @@ def test_a_server_with_a_key_is_asked_with_it(serve: Servers) -> None:
     assert "No server" not in asked
     assert "EDGELLM_API_KEY" in written("codex", "--url", locked.url, EDGELLM_API_KEY="another-key").stderr
     assert written("llm", "--url", locked.url, EDGELLM_API_KEY="s3cret-key").stderr == ""
+
+
+class Asking(BaseHTTPRequestHandler):
+    """Asks for a key, as anybody may where a server is down, and tells names that deceive."""
+
+    keys: ClassVar[list[str | None]] = []
+
+    def do_GET(self) -> None:
+        self.keys.append(self.headers["Authorization"])
+        body = b'{"data": [{"id": "a\\n\\u202eb"}]}'
+        self.send_response(200 if self.path == "/v1/models" else 401)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *words: object) -> None:
+        pass
+
+
+@pytest.fixture
+def asking() -> Iterator[str]:
+    Asking.keys.clear()
+    with HTTPServer(("127.0.0.1", 0), Asking) as server:
+        thread = Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("is_own", [True, False])
+def test_the_key_is_sent_to_this_users_server_only(is_own: bool, asking: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "is_of_this_user", lambda port: is_own)
+    result = written("codex", "--url", asking, EDGELLM_API_KEY="s3cret-key")
+
+    assert ("Bearer s3cret-key" in Asking.keys) == is_own
+    assert "EDGELLM_API_KEY" in result.stderr
+
+
+def test_a_server_that_asks_for_no_key_is_sent_none(asking: str) -> None:
+    result = written("llm", "--url", asking, "--model", "x", "--ctx", "4096", EDGELLM_API_KEY="s3cret-key")
+
+    assert "'a\\n\\u202eb'" in result.stderr
+    assert Asking.keys[0] is None
+
+
+OF_ANOTHER_USER = """
+import os, socket
+os.setuid(65534)
+with socket.create_server(("127.0.0.1", 0)) as server:
+    print(server.getsockname()[1], flush=True)
+    input()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only root is told who listens")
+def test_who_listens_is_asked_of_the_system() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as own:
+        port = own.getsockname()[1]
+        assert listener.is_of_this_user(port)
+    assert not listener.is_of_this_user(port)
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() != 0, reason="user: only root runs programs of others")
+def test_another_user_who_listens_is_noticed() -> None:
+    command = [sys.executable, "-S", "-c", OF_ANOTHER_USER]
+    with subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        assert not listener.is_of_this_user(port)
+        process.communicate("\n")
 
 
 def test_where_no_server_answers_it_is_said() -> None:

@@ -22,7 +22,8 @@ FOLDER = "models/toy/F32-0123456789abcdef"
 def target(**changes: Any) -> Target:
     usual: dict[str, Any] = {
         "name": "box", "profile": "profiles/box.toml", "plan": "plans/box.json", "arch": "x86_64", "os": "linux",
-        "needed_bytes": 1, "model": TargetModel(id="toy", quant="F32", folder=FOLDER), "serve": ("toy:F32", "--offline"),
+        "needed_bytes": 1, "model": TargetModel(id="toy", quant="F32", folder=FOLDER),
+        "serve": ("toy:F32", "--offline"),
     }  # fmt: skip
     return Target(**usual | changes)
 
