@@ -17,6 +17,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -51,7 +52,7 @@ class Recorder(EncoderEngine):
     """The engine, keeping the batches that the queue makes."""
 
     def __init__(self, plan: LaunchPlan) -> None:
-        super().__init__(plan)
+        super().__init__(plan, Path(plan.artifact.path))
         self.batches: list[Batch] = []
 
     def embed(self, sequences: Sequence[Sequence[int]]) -> np.ndarray:

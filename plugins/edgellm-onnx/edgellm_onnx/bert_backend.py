@@ -72,7 +72,7 @@ class BertBackend:
             raise BackendUnavailable("encoders are computed on the CPU here", hint=f"leave {option('gpu_layers')} out")
         with loading_library("onnxruntime"):
             from edgellm_onnx.encoder import EncoderEngine
-        return EncoderEngine(plan)
+        return EncoderEngine(plan, Path(plan.artifact.path))
 
     def describe(self) -> dict[str, str]:
         from edgellm_onnx.library import installed

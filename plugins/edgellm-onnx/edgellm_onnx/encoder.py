@@ -30,7 +30,6 @@ log = logging.getLogger("edgellm.onnx")
 IDS, MASK, SEGMENTS = "input_ids", "attention_mask", "token_type_ids"
 # Outputs by what they hold, the one that needs least of us first.
 POOLED, STATES, SCORES = ("sentence_embedding",), ("token_embeddings", "last_hidden_state"), ("logits",)
-GRAPHS = ("model.onnx", "onnx/model.onnx")
 INT_TYPES: dict[str, type[np.signedinteger[Any]]] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 FLOAT_TYPES = ("tensor(float)", "tensor(float16)", "tensor(double)")
 
@@ -40,10 +39,12 @@ class EncoderEngine(EmbedsOnly):
 
     gives = "vectors or scores"
 
-    def __init__(self, plan: LaunchPlan) -> None:
-        path, is_graph = Path(plan.artifact.path), plan.artifact.format != "safetensors"
-        graph = find_graph(path) if is_graph else path
-        self._folder = folder = read_folder(graph.parent if is_graph or path.is_file() else path)
+    def __init__(self, plan: LaunchPlan, graph: Path) -> None:
+        """
+        Args:
+            graph: the ONNX graph, checked (`OnnxModel.folder`); or safetensors, or their folder, that one is built of.
+        """
+        self._folder = folder = read_folder(graph if graph.is_dir() else graph.parent)
         self.tokenizer = EncoderTokenizer(folder)
         if 0 < folder.n_vocab < self.tokenizer.n_tokens:
             raise BadArtifact(
@@ -51,7 +52,7 @@ class EncoderEngine(EmbedsOnly):
                 hint="they are not of one model: fetch the folder again",
             )
         self._session: onnxruntime.InferenceSession | None
-        self._session, self._about = open_session(graph, plan.settings)
+        self._session, self._about = open_session(graph, plan)
         self._inputs = self._read_inputs(graph)
         self._output, self._rank = self._read_output(graph)
         self.info = self._describe(plan.settings, graph)
@@ -187,34 +188,15 @@ class EncoderEngine(EmbedsOnly):
         )  # fmt: skip
 
 
-def find_graph(path: Path) -> Path:
-    """The graph that a folder holds: model.onnx, that of its folder `onnx`, or the only one.
-
-    Raises:
-        BadArtifact: there is none, or there are several.
-    """
-    if path.is_file():
-        return path
-    for name in GRAPHS:
-        if (path / name).is_file():
-            return path / name
-    graphs = sorted(path.glob("*.onnx"))
-    if len(graphs) != 1:
-        names = ", ".join(file.name for file in graphs[:5]) or "none"
-        raise BadArtifact(
-            f"{path} has no model.onnx, and of other graphs: {names}", hint="name the folder of one model"
-        )
-    return graphs[0]
-
-
-def open_session(graph: Path, settings: Settings) -> tuple[onnxruntime.InferenceSession, dict[str, str]]:
+def open_session(graph: Path, plan: LaunchPlan) -> tuple[onnxruntime.InferenceSession, dict[str, str]]:
     """A session as the decoders have it, and what is to be said of it. A folder of safetensors becomes a graph first.
 
     Raises:
         BadArtifact, UnsupportedArtifact: onnxruntime refuses the graph. BackendUnavailable: no memory.
     """
+    settings = plan.settings
     options = Options.parse(settings.options)
-    if graph.suffix == ".onnx":
+    if plan.artifact.format != "safetensors":
         choice = choose(options.provider, onnxruntime.get_available_providers(), settings.devices)
         opened = session.open_session(graph, settings, options, choice)
         return opened.session, {"provider": opened.reason}

@@ -30,7 +30,7 @@ def open_engine(plan: LaunchPlan, options: Options) -> Engine:
     if model.signature is None:
         from edgellm_onnx.encoder import EncoderEngine
 
-        return EncoderEngine(plan)
+        return EncoderEngine(plan, model.folder.graph)
     tokenizer = from_json.read_tokenizer_json(model.folder.path)
     if tokenizer.n_tokens > model.signature.vocab:
         raise BadArtifact(
