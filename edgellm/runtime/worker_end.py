@@ -17,6 +17,7 @@ def how_it_ended(end: End) -> str:
         "SIGKILL": "by the out-of-memory killer, or by hand",
         "SIGILL": "an instruction this CPU does not have",
         "SIGSEGV": "a fault in native code",
+        "SIGXCPU": "more processor time than a load may take",
         "SIGBUS": "a file that shrank while it was mapped, or a full disk",
     }
     return f"killed by {end.signal}" + (f": {causes[end.signal]}" if end.signal in causes else "")

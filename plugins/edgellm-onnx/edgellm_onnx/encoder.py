@@ -156,6 +156,11 @@ class EncoderEngine(EmbedsOnly):
         try:
             output, lengths = self._run([self.tokenizer.encode("a", add_special=True, parse_special=False)], None)
         except Exception as error:
+            if session.ran_out(error):
+                raise UnsupportedArtifact(
+                    f"{graph} takes far more memory for one word than a graph of its size should",
+                    hint="do not open this model: it may mean it; or the machine has no memory left",
+                ) from error
             raise BadArtifact(
                 f"{graph} fails on the first text: {str(error)[:200]}",
                 hint="tokenizer and graph may not be of one model: fetch the folder again",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 
 from edgellm.contract.engine import Engine
 from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm.formats.tokenizer import from_json
 from edgellm.formats.tokenizer.tokenizer import FileTokenizer
-from edgellm.types.plan import LaunchPlan
+from edgellm.types.plan import LaunchPlan, Settings
 from edgellm_onnx import library
+from edgellm_onnx.footprint import footprint
+from edgellm_onnx.load_limit import limited_load
 from edgellm_onnx.model import OnnxModel, problems, read_model
 from edgellm_onnx.options import Options
 from edgellm_onnx.reader.graph import OnnxGraph
@@ -30,7 +33,8 @@ def open_engine(plan: LaunchPlan, options: Options) -> Engine:
     if model.signature is None:
         from edgellm_onnx.encoder import EncoderEngine
 
-        return EncoderEngine(plan, model.folder.graph)
+        with _limited(model, plan.settings, options):
+            return EncoderEngine(plan, model.folder.graph)
     tokenizer = from_json.read_tokenizer_json(model.folder.path)
     if tokenizer.n_tokens > model.signature.vocab:
         raise BadArtifact(
@@ -41,7 +45,18 @@ def open_engine(plan: LaunchPlan, options: Options) -> Engine:
         check(graph)
     from edgellm_onnx.engine import DecoderEngine
 
-    return DecoderEngine(model, tokenizer, end_tokens(model, tokenizer), plan.settings, options)
+    with _limited(model, plan.settings, options):
+        return DecoderEngine(model, tokenizer, end_tokens(model, tokenizer), plan.settings, options)
+
+
+def _limited(model: OnnxModel, settings: Settings, options: Options) -> AbstractContextManager[None]:
+    """Of a load by the CPU: drivers of GPUs reserve memory as they like, and compile for as long."""
+    if settings.devices or options.provider not in ("auto", "cpu"):
+        return nullcontext()
+    n_bytes = sum(graph.tensor_bytes + graph.file_bytes for graph in model.graphs)
+    if predicted := footprint(model, settings, options):
+        n_bytes += predicted.kv_bytes + predicted.compute_bytes + predicted.output_bytes
+    return limited_load(n_bytes, max(settings.n_threads, settings.n_threads_batch))
 
 
 def end_tokens(model: OnnxModel, tokenizer: FileTokenizer) -> frozenset[int]:

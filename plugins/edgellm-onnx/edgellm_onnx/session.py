@@ -169,12 +169,17 @@ def refusing(what: str) -> Iterator[None]:
     except Exception as error:
         said = words(error)
         lower = said.lower()
-        if any(mark in lower for mark in OUT_OF_MEMORY):
+        if ran_out(error):
             raise BackendUnavailable(
                 f"{what}: no memory ({said})", hint=f"ask for less with {option('ctx')} or {option('slots')}"
             ) from error
         kind = UnsupportedArtifact if any(mark in lower for mark in UNSUPPORTED) else BadArtifact
         raise kind(f"{what}: {said}", hint="`edgellm doctor` names the onnxruntime in use") from error
+
+
+def ran_out(error: Exception) -> bool:
+    """Whether the library had no memory, of the machine or of what a load may take (`load_limit`)."""
+    return any(mark in str(error).lower() for mark in OUT_OF_MEMORY)
 
 
 def words(error: Exception) -> str:
