@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 LEAST_BYTES, THREAD_BYTES = 2 * 1024**3, 16 * 1024**2  # a tokenizer at its bounds takes one; a thread's stack
-TIMES_PREDICTED = 4  # float16 becomes float32, and is copied into another order
+TIMES_PREDICTED = 8  # float16 becomes float32, is copied into another order, and arenas round up to powers of two
 MOST_BYTES = 2**60  # what a limit can be, with room to multiply
 LEAST_S, BYTES_S = 600.0, 10e6  # of processor time, of each thread: a board on a slow card reads 10 MB/s
 
