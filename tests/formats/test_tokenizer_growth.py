@@ -84,6 +84,13 @@ def read(path: Path, **changed: Any) -> None:
         pytest.param({"normalizer": ENDLESS}, id="a table that is longer than itself"),
         pytest.param({"normalizer": {"type": "Lowercase", "more": [[]] * 100_000}}, id="a rule of very many parts"),
         pytest.param({"more": [1] * 4_000_001}, id="very many values"),
+        pytest.param(
+            {"normalizer": sequence(*[replace("q", "q" * 1000) | {"normalizers": []}] * 3)}, id="rules that name others"
+        ),
+        pytest.param(
+            {"normalizer": sequence(*[{**replace("q", "q"), "type": "Prepend", "prepend": "q" * 99}] * 3)},
+            id="rules of two kinds",
+        ),
         pytest.param({"more": dict.fromkeys(map(str, range(2**20)), 1)}, id="very many names"),
     ],
 )

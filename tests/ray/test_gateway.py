@@ -53,6 +53,15 @@ def test_no_other_host_is_asked(box: OneBox, target: str) -> None:
         assert box.paths == []
 
 
+@pytest.mark.parametrize("path", ["/web/../../-/routes", "/web/%2e%2e/%2e%2e/-/routes"])
+def test_a_path_goes_on_as_it_was_sent(box: OneBox, path: str) -> None:
+    """Without its dots it would be one of Ray's proxy itself, and those below /web/ need no key."""
+    with front(box) as client, connection(client) as raw:
+        raw.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
+        received(raw)
+        assert [one.partition("/web/")[1] for one in box.paths] == ["/web/"]
+
+
 def test_the_key_is_asked_for_before_a_body_is_read(box: OneBox) -> None:
     with front(box) as client, connection(client) as stranger:
         stranger.sendall(HEAD + f"Content-Length: {MAX_BODY_BYTES}\r\n\r\n".encode())

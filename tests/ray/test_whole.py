@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 
 pytest.importorskip("aiohttp")
@@ -135,6 +136,23 @@ def test_services_outlive_their_boxes_until_they_are_taken_away(box: OneBox, mon
     assert (board.rows(), board.app("search")) == ([], "search")
     board.forget("search")
     assert board.app("search") == "chat"
+
+
+def test_a_box_that_left_is_no_part_of_the_lists_while_another_lives(
+    box: OneBox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board = Board()
+    old, new = Service(name="chat", names=("old",)), Service(name="chat", names=("new",))
+    attic = msgspec.structs.replace(row(box, "attic"), replica="1", node_id="1", service=old)
+    board.put(attic)
+    later = boards.time.monotonic() + boards.STALE_S
+    monkeypatch.setattr(boards.time, "monotonic", lambda: later)
+    assert board.services() == [old]
+
+    board.put(msgspec.structs.replace(attic, replica="2", node_id="2", service=new))
+
+    assert board.services() == [new]
+    assert board.app("old") == "chat"
 
 
 def test_names_that_are_no_part_of_a_path_have_an_application_too() -> None:

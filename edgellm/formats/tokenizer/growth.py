@@ -122,8 +122,7 @@ def _rules(key: str, component: Any) -> Iterator[dict[str, Any]]:
         names = {"normalizers", "pretokenizers", "processors", "decoders"} & rule.keys()
         if names:
             pending.extend(rule for part in inner for rule in reversed(part))
-        else:
-            yield rule
+        yield rule  # also what names others: the library goes by its type, and by keys where it has none
 
 
 def _growth(rules: list[dict[str, Any]]) -> float:
@@ -144,17 +143,21 @@ def _growth(rules: list[dict[str, Any]]) -> float:
 
 def _times(rule: dict[str, Any]) -> tuple[float, set[str] | None]:
     """How many characters one of a text can become, and which it has to be; None = any."""
+    times, reads = [2 if _is_byte_level(rule) else 1], set[str]()
     if "pattern" in rule and "content" in rule:
         pattern, length = rule["pattern"], len(str(rule["content"]))
         text = pattern.get("String") if isinstance(pattern, dict) else pattern
         if isinstance(text, str) and text:
-            return max(1, math.ceil(length / len(text))), _letters(text)
-        return 1 + length, None  # it may match between any two characters
+            times.append(math.ceil(length / len(text)))
+            reads = _letters(text)
+        else:
+            times.append(1 + length)  # it may match between any two characters
     if "prepend" in rule:
-        return 1 + len(str(rule["prepend"])), None
+        times.append(1 + len(str(rule["prepend"])))
     if "precompiled_charsmap" in rule:
-        return _longest(rule["precompiled_charsmap"]), None
-    return 2 if _is_byte_level(rule) else 1, None
+        times.append(_longest(rule["precompiled_charsmap"]))
+    is_known = bool(reads) and not {"prepend", "precompiled_charsmap"} & rule.keys() and not _is_byte_level(rule)
+    return max(times), reads if is_known else None
 
 
 def _is_byte_level(rule: dict[str, Any]) -> bool:

@@ -94,9 +94,12 @@ class Board:
         self._failures = {key: kept for key, kept in self._failures.items() if key[1] != name}
 
     def services(self) -> list[Service]:
-        """As each box last told them, the first service first; also of those that have no replica now."""
-        every = [service for by_box in self._services.values() for service in by_box.values()]
-        return sorted(every, key=lambda service: (service.order, service.name))
+        """As the boxes that live told them, the first service first; where none of its boxes lives, as all last did."""
+        alive = {(row.service.name, row.node_id) for row in self.rows()}
+        told: list[Service] = []
+        for name, by_box in self._services.items():
+            told += [one for box, one in by_box.items() if (name, box) in alive] or by_box.values()
+        return sorted(told, key=_order)
 
     def app(self, model: str | None) -> str:
         """The application that answers to the name of a model; "" where nobody said what there is.
@@ -104,7 +107,8 @@ class Board:
         Raises:
             UnknownModel: there are several, and it is none of them.
         """
-        every = self.services()
+        # Also of boxes that are gone for a moment.
+        every = sorted((one for by_box in self._services.values() for one in by_box.values()), key=_order)
         if not every:
             return ""
         if model is None or (name := model.removesuffix(TAG)) in ALWAYS:
@@ -127,6 +131,10 @@ class Board:
         now = time.monotonic()
         alive = [row for seen, row in self._rows.values() if now - seen < STALE_S]
         return sorted(alive, key=lambda row: (row.node, row.service.order, row.replica))
+
+
+def _order(service: Service) -> tuple[int, str]:
+    return service.order, service.name
 
 
 def speed(served: ServedModel) -> float:

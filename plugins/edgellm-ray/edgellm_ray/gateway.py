@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import msgspec
+import yarl
 
 from edgellm.errors import EdgeLLMError, RuntimeFailure, TooManyRequests, UnknownModel
 from edgellm.server.error_form import form_for
@@ -181,7 +182,8 @@ class Gateway:
         app = self._app(asked.model)
         async with self._client.request(
             asked.scope["method"],
-            f"{self._upstream}{app and f'/{app}'}{target(asked.scope)}",
+            # As it was sent: with ".." taken away, a path that needs no key could be one of Ray's own.
+            yarl.URL(f"{self._upstream}{app and f'/{app}'}{target(asked.scope)}", encoded=True),
             headers=[*asked.headers, *session],
             data=io.BytesIO(asked.body) if asked.body else None,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=PAUSE_S * 8),
