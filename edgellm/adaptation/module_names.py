@@ -27,9 +27,10 @@ _LIKE_LLAMA = (
 )  # fmt: skip
 MODULES: dict[str, dict[str, str]] = {**dict.fromkeys(_LIKE_LLAMA, _LLAMA), "phi3": _PHI3, "lfm2": _LFM2}
 _TABLES = {"embed_tokens": "token_embd.weight", "lm_head": "output.weight"}
-# Models with pictures hold the language model in one of two places; their towers have layers of their own.
-_LAYER = re.compile(r"(?:model\.|model\.language_model\.|language_model\.model\.)?layers\.(\d{1,4})\.(.+)")
-_TABLE = re.compile(r"(?:[\w.]+\.)?(embed_tokens|lm_head)")
+# Models with pictures hold the language model in one of some places; their towers have layers and tables of their own.
+_PLACE = r"(?:model\.|language_model\.|model\.language_model\.|language_model\.model\.)?"
+_LAYER = re.compile(_PLACE + r"layers\.(\d{1,4})\.(.+)")
+_TABLE = re.compile(_PLACE + "(embed_tokens|lm_head)")
 
 
 def tensor_name(architecture: str, module: str) -> str | None:

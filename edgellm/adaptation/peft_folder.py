@@ -63,6 +63,7 @@ def load(folder: Path, model: GgufModel) -> Lora:
         message = f"names of {architecture}'s modules are not known, so {folder} cannot be read for it"
         raise UnsupportedArtifact(message, hint=f"known are {', '.join(sorted(MODULES))}; others: merge it with peft")
     content = _read(folder)
+    content.config.check_matches(folder, len(content.modules))
     dims = {tensor.name: tensor.dims for tensor in model.tensors}
     if len(content.shared) == len(_SHARED):
         _check_folded(content, [dims.get(tensor_name(architecture, name) or "", ()) for name in content.modules], model)
@@ -74,6 +75,8 @@ def load(folder: Path, model: GgufModel) -> Lora:
             tied = " It shares the embedding's, which changes with it." if name == "output.weight" else ""
             message = f"{folder} changes {module[:200]}, {model.paths[0]} has no such matrix.{tied}"
             raise UnsupportedArtifact(message, hint="name the base that it was tuned on, or merge it with peft")
+        if name in factors or name in whole:
+            raise BadArtifact(f"{folder} changes {name} twice, at last as {module[:200]}", hint=_AGAIN)
         order = row_order(model.header, name, dims[name][1])
         # Of an embedding that has factors, peft writes the base's matrix along.
         if set(parts) == {"whole"}:

@@ -25,12 +25,14 @@ def test_every_module_has_the_name_that_the_converter_gives_it(architecture):
 @pytest.mark.parametrize("place", ["model.language_model.layers", "language_model.model.layers", "layers"])
 def test_a_model_with_pictures_has_its_language_model_elsewhere(place):
     assert tensor_name("gemma3", f"{place}.3.mlp.up_proj") == "blk.3.ffn_up.weight"
+    assert tensor_name("gemma3", f"{place.removesuffix('layers')}embed_tokens") == "token_embd.weight"
 
 
 @pytest.mark.parametrize(
     "module",
     ["vision_tower.layers.3.mlp.up_proj", "model.layers.3.mlp.experts.0.up_proj", "model.layers.x.mlp.up_proj",
-     "model.layers.3.mlp.up_proj.more", "model.norm", "", "model.layers.99999.mlp.up_proj"],
+     "model.layers.3.mlp.up_proj.more", "model.norm", "", "model.layers.99999.mlp.up_proj",
+     "vision_tower.embed_tokens", "a." * 480 + "lm_head"],
 )  # fmt: skip
 def test_other_modules_have_no_name(module):
     assert tensor_name("gemma3", module) is None

@@ -167,6 +167,7 @@ def test_dora_and_whole_matrices_are_read_for_a_merge_and_are_no_adapter(models,
         {"alpha_pattern": {"(a+)+": 4}},
         {"alpha_pattern": {".*.*.*q_proj": 4}},
         {"alpha_pattern": {"[aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa]" * 8: 4}},
+        {"alpha_pattern": {f".+.+..{place}Z": 4 for place in range(3000)}},
     ],
     ids=lambda config: str(*config),
 )
@@ -206,8 +207,9 @@ def test_a_tensor_that_has_no_place_is_refused(name, values, models, tmp_path):
         (f"{PREFIX}v_proj.lora_B.weight", np.ones((64, 5), np.float32)),
         (f"{PREFIX}v_proj.lora_A.weight", np.full((4, 256), np.nan, np.float32)),
         ("base_model.model.lm_head.weight", np.ones((64, 255), np.float32)),
+        (PREFIX.replace("layers.0", "layers.00") + "v_proj.weight", np.ones((64, 256), np.float32)),
     ],
-    ids=["missing", "width", "height", "ranks", "nan", "whole"],
+    ids=["missing", "width", "height", "ranks", "nan", "whole", "twice"],
 )
 def test_a_part_that_is_missing_or_of_another_shape_is_refused(name, values, models, tmp_path):
     model = models["llama-grouped"]
