@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written under a temporary name in the same folder, then renamed. Room, and locks.
+"""Files that are whole or absent: written under a temporary name in the same folder, then renamed. Room, locks, names.
 
 What a program keeps in a file of its own is read within bounds, as anything may lie there by now.
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import stat
 import uuid
@@ -29,6 +30,17 @@ _LOCK_POLL_S = 0.2
 def expanded(path: str | Path) -> Path:
     """With a home in place of `~` or `~NAME`. Where nobody has that name, or a home, the path stays as it stands."""
     return Path(os.path.expanduser(path))
+
+
+def safe_name(text: str) -> str:
+    """`text` as one file name: no separators, no leading dot, at most 120 characters. Different texts may collide
+    only where they differ in characters that are replaced; the digest in an entry's name keeps those apart."""
+    return re.sub(r"[^A-Za-z0-9._+-]", "-", text).lstrip(".-")[:120] or "unnamed"
+
+
+def is_plain(name: str) -> bool:
+    """Whether `name` is one component that `safe_name` would leave as it is."""
+    return safe_name(name) == name
 
 
 def nearest_existing(folder: Path) -> Path:

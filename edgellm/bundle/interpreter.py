@@ -19,7 +19,7 @@ from edgellm.bundle.papers import FOLDER, MAX_TEXT_BYTES, PackedPart
 from edgellm.bundle.tar_tree import ELF_MACHINES, PYTHON, TarTree, processor
 from edgellm.bundle.writer import Content
 from edgellm.errors import UsageError
-from edgellm.store.names import safe_name
+from edgellm.files import safe_name
 
 ARCHIVES = "python"  # folder in a bundle
 MAX_MEMBERS = 100_000

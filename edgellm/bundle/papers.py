@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from edgellm.bundle.wheels import Wheel, unpacked
 from edgellm.bundle.writer import Content
 from edgellm.errors import UsageError
-from edgellm.store.names import safe_name
+from edgellm.files import safe_name
 
 if TYPE_CHECKING:
     from cyclonedx.model import HashType

@@ -27,11 +27,10 @@ import msgspec
 
 from edgellm import settings
 from edgellm.errors import UnknownAdapter, UnsupportedArtifact, UsageError
-from edgellm.files import locked, sync, write_atomic, writing
+from edgellm.files import locked, safe_name, sync, write_atomic, writing
 from edgellm.formats.gguf import adapter as gguf_adapter
 from edgellm.formats.gguf.reader import read_model
 from edgellm.store.content_hash import file_hash
-from edgellm.store.names import safe_name
 from edgellm.store.record import read_record, size_problem
 from edgellm.types.adapter import check_adapter_name
 from edgellm.types.store_problem import OtherHash, RecordUnreadable, StoreProblem

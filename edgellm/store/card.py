@@ -17,13 +17,13 @@ from pathlib import Path
 
 from edgellm.contract.source import Lister, RemoteFile, Resolver, scheme_of
 from edgellm.errors import IntegrityError, SourceError, UnsupportedArtifact
-from edgellm.files import expanded
+from edgellm.files import expanded, safe_name
 from edgellm.formats.gguf import summary as gguf_summary
 from edgellm.formats.gguf.ggml_types import FILE_TYPES, TYPES
 from edgellm.formats.gguf.summary import Summary
 from edgellm.store import http, remote
 from edgellm.store.library import Library
-from edgellm.store.names import safe_name, stem_of
+from edgellm.store.names import stem_of
 from edgellm.store.sources import asking
 from edgellm.store.sources.local_file import LocalFile
 from edgellm.store.sources.registry import source_for

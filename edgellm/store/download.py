@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING, BinaryIO
 from edgellm import settings
 from edgellm.contract.source import FetchedFile, Progress, RemoteFile
 from edgellm.errors import DiskFull, IntegrityError, SourceError, SourceUnreachable
-from edgellm.files import FULL
+from edgellm.files import FULL, is_plain
 from edgellm.store import http, partial
-from edgellm.store.names import is_plain
 from edgellm.store.remote import check_encoding, check_length, content_range, validator
 
 if TYPE_CHECKING:

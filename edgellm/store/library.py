@@ -37,10 +37,9 @@ from edgellm.errors import (
     UnsupportedArtifact,
     UsageError,
 )
-from edgellm.files import FULL, locked, require_room
+from edgellm.files import FULL, locked, require_room, safe_name
 from edgellm.store import manifest
 from edgellm.store.manifest import StoredModel
-from edgellm.store.names import safe_name
 from edgellm.store.sources import asking
 from edgellm.store.sources.registry import source_for
 from edgellm.types.model import Artifact, ModelCard, ModelFile

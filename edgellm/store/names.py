@@ -1,4 +1,4 @@
-"""Safe file names from untrusted text (one component, never outside its folder), and the names of split files."""
+"""Names of the parts of split files."""
 
 from __future__ import annotations
 
@@ -8,17 +8,6 @@ from edgellm.errors import SourceError
 
 _PART = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)")
 _MAX_PARTS = 1024
-
-
-def safe_name(text: str) -> str:
-    """`text` as one file name: no separators, no leading dot, at most 120 characters. Different texts may collide
-    only where they differ in characters that are replaced; the digest in an entry's name keeps those apart."""
-    return re.sub(r"[^A-Za-z0-9._+-]", "-", text).lstrip(".-")[:120] or "unnamed"
-
-
-def is_plain(name: str) -> bool:
-    """Whether `name` is one component that `safe_name` would leave as it is."""
-    return safe_name(name) == name
 
 
 def parts_of(name: str) -> list[str]:

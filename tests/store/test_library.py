@@ -28,9 +28,9 @@ from edgellm.errors import (
     UnsupportedArtifact,
     UsageError,
 )
+from edgellm.files import safe_name
 from edgellm.store import manifest
 from edgellm.store.library import MADE, TWICE, Library
-from edgellm.store.names import safe_name
 from edgellm.store.sources import pip
 from edgellm.store.sources.pypi import _largest_bytes
 from edgellm.store.sources.registry import sources

@@ -20,6 +20,7 @@ from edgellm.bundle.writer import Content
 from edgellm.contract.manager import plugins
 from edgellm.contract.source import Progress, scheme_of
 from edgellm.errors import UsageError
+from edgellm.files import safe_name
 from edgellm.hardware import profiles
 from edgellm.history import calibrations
 from edgellm.selection.context import SelectionContext
@@ -27,7 +28,6 @@ from edgellm.store import adapters as stored_adapters
 from edgellm.store import manifest as records
 from edgellm.store.adapters import StoredAdapter
 from edgellm.store.library import MADE, Library
-from edgellm.store.names import safe_name
 from edgellm.text import grammar_library
 from edgellm.types.model import ModelCard, ModelFile
 from edgellm.types.plan import Candidate

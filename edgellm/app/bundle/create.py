@@ -26,13 +26,12 @@ from edgellm.bundle.wheels import Platform, Wheel
 from edgellm.bundle.writer import Content
 from edgellm.contract.source import Progress
 from edgellm.errors import NothingFits, SourceError, UsageError
-from edgellm.files import atomic_writer, require_room, writing
+from edgellm.files import atomic_writer, require_room, safe_name, writing
 from edgellm.selection import decision_json
 from edgellm.selection.context import SelectionContext
 from edgellm.selection.decide import decide
 from edgellm.selection.fleet import Site
 from edgellm.store.library import silent
-from edgellm.store.names import safe_name
 from edgellm.types.plan import Candidate, Decision
 from edgellm.types.request import SelectionRequest
 from edgellm.version import __version__

@@ -15,8 +15,8 @@ from edgellm.bundle.golden import Golden
 from edgellm.bundle.papers import PackedPart
 from edgellm.bundle.writer import Content
 from edgellm.contract.source import Progress
+from edgellm.files import safe_name
 from edgellm.hardware.probe import probe
-from edgellm.store.names import safe_name
 from edgellm.types.plan import Candidate
 from edgellm.units import show_memory
 

@@ -18,12 +18,11 @@ from edgellm.app.quantize.plan import Plan
 from edgellm.app.quantize.preflight import exists
 from edgellm.contract.quantizer import Quantization
 from edgellm.errors import BackendError, UsageError
-from edgellm.files import locked, rename_new, sync
+from edgellm.files import locked, rename_new, safe_name, sync
 from edgellm.formats.gguf import reader
 from edgellm.formats.gguf.reader import GgufModel
 from edgellm.runtime import quantize_worker
 from edgellm.store.library import Library
-from edgellm.store.names import safe_name
 from edgellm.types.model import ModelFile
 
 WriteProgress = Callable[[float, str], None]  # share that is done, what is being written

@@ -28,13 +28,12 @@ from edgellm.contract.source import Progress
 from edgellm.contract.tuner import Tuner, lacking
 from edgellm.errors import BackendUnavailable, UnsupportedArtifact, UsageError, option
 from edgellm.estimate import quants
-from edgellm.files import read_regular, require_room
+from edgellm.files import read_regular, require_room, safe_name
 from edgellm.formats.gguf.reader import read_model
 from edgellm.hardware.probe import probe
 from edgellm.store.adapters import AdapterStore
 from edgellm.store.content_hash import content_hash
 from edgellm.store.library import silent
-from edgellm.store.names import safe_name
 from edgellm.types.adapter import check_adapter_name
 from edgellm.types.machine import Machine
 from edgellm.types.model import Artifact

@@ -16,9 +16,10 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from edgellm import settings
 from edgellm.contract.source import FetchedFile, Progress, RemoteFile
 from edgellm.errors import EdgeLLMError, SourceError
+from edgellm.files import safe_name
 from edgellm.store import http
 from edgellm.store.download import download_all
-from edgellm.store.names import parts_of, safe_name, stem_of
+from edgellm.store.names import parts_of, stem_of
 from edgellm.store.remote import FileHead
 
 

@@ -12,8 +12,7 @@ from typing import Any
 
 from edgellm.contract.source import RemoteFile
 from edgellm.errors import EdgeLLMError, SourceError, UnsupportedArtifact
-from edgellm.files import expanded, read_regular
-from edgellm.store.names import safe_name
+from edgellm.files import expanded, read_regular, safe_name
 
 REGISTRY = "registry.ollama.ai"
 MANIFEST_BYTES = 1024**2
