@@ -18,10 +18,11 @@ import msgspec
 
 from edgellm.adaptation import parquet_rows
 from edgellm.adaptation.findings import Findings
+from edgellm.adaptation.held import Held, json_of
 from edgellm.adaptation.records import record_of
 from edgellm.errors import UsageError
 from edgellm.files import at_once
-from edgellm.types.json_counts import check_counts
+from edgellm.types.json_counts import MAX_VALUES, check_counts
 from edgellm.types.tuning_data import TrainingRecord
 from edgellm.units import show_size
 
@@ -30,6 +31,7 @@ MAX_FILE_BYTES = 512 * 1024**2
 MAX_JSON_BYTES = 32 * 1024**2  # of a JSON file, which is held as a whole
 MAX_JSON_VALUES = 4_000_000  # in it: they take some 70 bytes each
 MAX_RECORDS = 1_000_000
+MAX_HELD = 4_000_000  # values of all records together; at most some 250 bytes each
 _BOM = b"\xef\xbb\xbf"
 _PARAM = "data"
 _NUMBERED = tuple[int, object]
@@ -51,6 +53,7 @@ def read_records(path: Path, findings: Findings) -> list[TrainingRecord]:
         hint = f"write one of {', '.join(_READERS)}: a line of JSON for each example"
         raise UsageError(f"{path} is of no kind that is read here", hint=hint, param=_PARAM)
     records: list[TrainingRecord] = []
+    held = Held()
     try:
         with open(path, "rb", opener=at_once) as file:
             _check_size(path, file, MAX_JSON_BYTES if read is _json else MAX_FILE_BYTES)
@@ -60,7 +63,8 @@ def read_records(path: Path, findings: Findings) -> list[TrainingRecord]:
                     hint = "tune with a part of it"
                     raise UsageError(f"{path} has more than {MAX_RECORDS} examples", hint=hint, param=_PARAM)
                 if not isinstance(row, _Refused) and (record := record_of(row, line, findings)) is not None:
-                    records.append(record)
+                    records.append(held.add(record))
+                    _check_held(path, held)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}", hint="name a file of data", param=_PARAM) from None
     return records
@@ -71,6 +75,12 @@ class _Refused:
 
 
 _REFUSED = _Refused()
+
+
+def _check_held(path: Path, held: Held) -> None:
+    if held.n_values > MAX_HELD:
+        what = f"more than {MAX_HELD} messages, calls, and values in schemas of tools"
+        raise UsageError(f"{path} holds {what}", hint="tune with a part of it", param=_PARAM)
 
 
 def _check_size(path: Path, file: BinaryIO, most: int) -> None:
@@ -109,13 +119,13 @@ def _rest(file: BinaryIO, n_bytes: int) -> int:
     return n_bytes
 
 
-def _decoded(raw: bytes, line: int, findings: Findings) -> object:
+def _decoded(raw: bytes, line: int, findings: Findings, most: int = MAX_VALUES) -> object:
     try:
         raw.decode()
-        row: object = msgspec.json.decode(raw)
+        row: object = json_of(raw, most)
     except UnicodeDecodeError as error:
         findings.add(line, "not_utf8", value=error.start)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except msgspec.DecodeError as error:
         findings.add(line, "not_json", value=error)
     else:
         return row
@@ -131,7 +141,7 @@ def _json(file: BinaryIO, findings: Findings) -> Iterator[_NUMBERED]:
         return
     hint = "write each row on a line of its own, as JSON Lines"
     check_counts(raw, max_values=MAX_JSON_VALUES, max_parts=MAX_JSON_VALUES, what=file.name, param=_PARAM, hint=hint)
-    rows = _decoded(raw, 1, findings)
+    rows = _decoded(raw, 1, findings, MAX_JSON_VALUES)
     if isinstance(rows, list):
         yield from enumerate(rows, start=1)
     else:

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from edgellm.adaptation.findings import Findings
+from edgellm.adaptation.held import json_of
 from edgellm.errors import UsageError
 from edgellm.text.message_input import message_of
 from edgellm.types.checks import in_python
@@ -125,7 +126,7 @@ def _turn(turn: object, field: str) -> Message:
 
 def _share_gpt_calls(value: str, field: str) -> tuple[ToolCall, ...]:
     try:
-        content = msgspec.json.decode(value)
+        content = json_of(value)
         calls = content if isinstance(content, list) else [content]
         _bound(calls, f"{field}.value", MAX_TOOLS)
         return tuple(message_of({"role": "assistant", "tool_calls": [{"function": c} for c in calls]}).calls)
@@ -196,7 +197,7 @@ def _tools(row: Mapping[str, Any]) -> tuple[Tool, ...]:
     given = row.get("tools")
     try:
         if isinstance(given, str):
-            given = msgspec.json.decode(given) if given.strip() else None
+            given = json_of(given) if given.strip() else None
         _bound(given, "tools", MAX_TOOLS)
         rows = msgspec.convert(given or [], list[dict[str, Any]])
         wrapped = [row if "function" in row else {"function": row} for row in rows]
@@ -213,8 +214,8 @@ def _list(row: Mapping[str, Any], key: str) -> list[Any]:
     value = row[key]
     if isinstance(value, str):
         try:
-            value = msgspec.json.decode(value)
-        except (msgspec.MsgspecError, RecursionError) as error:
+            value = json_of(value)
+        except msgspec.DecodeError as error:
             raise _Wrong("not_json", key, error) from None
     if not isinstance(value, list):
         raise _Wrong("wrong_type", key, _kind(value))

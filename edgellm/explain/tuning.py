@@ -29,7 +29,7 @@ from edgellm.units import counted, show_size
 _PROBLEMS = {
     "not_utf8": "byte {value} is no UTF-8",
     "too_long": "it has {value} bytes, more than a line may have",
-    "not_json": "it is no JSON: {value}",
+    "not_json": "it cannot be read as JSON: {value}",
     "not_csv": "it is no CSV, nor is anything read behind it: {value}",
     "not_an_object": "it is {value}, an object with keys is expected",
     "no_form": "its keys ({value}) are those of no form of training data",

@@ -183,6 +183,22 @@ def test_a_row_is_known_by_its_keys(tmp_path: Path, row: object, record: Trainin
             "129",
             id="calls of ShareGPT",
         ),
+        pytest.param(b'{"text": "a", "more": [%s0]}' % (b"0," * 100_000), "not_json", "", "", id="values"),
+        pytest.param({"messages": "[%s0]" % ("0," * 100_000)}, "not_json", "messages", "", id="values in a text"),
+        pytest.param(
+            {"messages": [ASKED, ANSWERED], "tools": "[%s0]" % ("0," * 100_000)},
+            "bad_tool",
+            "tools",
+            "it holds",
+            id="tools in a text",
+        ),
+        pytest.param(
+            {"conversations": [HUMAN, {"from": "function_call", "value": "[%s0]" % ("0," * 100_000)}]},
+            "bad_message",
+            "conversations[1].value",
+            "it holds",
+            id="calls in a text",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_by_line(tmp_path: Path, row: object, kind: str, field: str, value: str) -> None:
@@ -304,6 +320,35 @@ def test_a_list_is_counted_before_it_is_read(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(reading, "MAX_JSON_VALUES", 1)
     with refuses(UsageError, param="data"):
         read(tmp_path, b'[{"text": "a"}]', name="a.json")
+
+
+@pytest.mark.parametrize(
+    ("rows", "n_values"),
+    [
+        ([{"text": "a"}] * 3, 3),
+        ([{"messages": [ASKED, {"role": "assistant", "tool_calls": [CALL]}]}] * 2, 8),
+        ([{"messages": [ASKED, ANSWERED], "tools": [FUNCTION | {"name": f"f{row}"}]} for row in range(2)], 12),
+        ([{"messages": [ASKED, ANSWERED], "tools": [FUNCTION]}] * 2, 10),
+    ],
+    ids=["texts", "calls", "tools", "the same tool"],
+)
+def test_what_all_records_hold_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: list[object], n_values: int
+) -> None:
+    monkeypatch.setattr(reading, "MAX_HELD", n_values)
+    assert len(read(tmp_path, *rows)[0]) == len(rows)
+    monkeypatch.setattr(reading, "MAX_HELD", n_values - 1)
+    with refuses(UsageError, param="data"):
+        read(tmp_path, *rows)
+
+
+def test_a_tool_that_many_records_bring_is_held_once(tmp_path: Path) -> None:
+    first, second = read(tmp_path, *[{"messages": [ASKED, ANSWERED], "tools": [FUNCTION]}] * 2)[0]
+
+    assert isinstance(first, TrainingChat)
+    assert isinstance(second, TrainingChat)
+    assert first.tools == (TOOL,)
+    assert first.tools[0] is second.tools[0]
 
 
 def test_more_rows_than_are_held_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

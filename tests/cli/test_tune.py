@@ -54,7 +54,7 @@ def test_from_the_verdict_to_the_table(run: Run) -> None:
     plan, _ = run("--control", "--plan")
     done, told = run("--epochs", "2")
 
-    assert "line 61: it is no JSON" in plan
+    assert "line 61: it cannot be read as JSON" in plan
     assert "36 examples of 61 lines" in plan
     assert "once more with shuffled answers" in plan
     assert done.startswith(plan.splitlines()[0])
