@@ -106,6 +106,10 @@ def test_a_box_that_cannot_load_what_is_asked_for_says_why(box: OneBox, board: B
     ]
     assert boxes[-1]["reason"] == "too little memory"
     assert boxes[-1].keys() == boxes[0].keys()
+    board.asks_anew("another")
+    assert board.failures()
+    board.asks_anew(SERVICE)
+    assert not board.failures()
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,10 @@ class Board:
         """That service is taken away."""
         self._services.pop(name, None)
         self._rows = {replica: kept for replica, kept in self._rows.items() if kept[1].service.name != name}
+        self.asks_anew(name)
+
+    def asks_anew(self, name: str) -> None:
+        """That service is to run something: what failed before is past."""
         self._failures = {key: kept for key, kept in self._failures.items() if key[1] != name}
 
     def services(self) -> list[Service]:

@@ -64,6 +64,10 @@ class Front:
         """That service is taken away."""
         self._board.forget(name)
 
+    async def asks_anew(self, name: str) -> None:
+        """That service is to run something."""
+        self._board.asks_anew(name)
+
     async def services(self) -> list[Service]:
         return self._board.services()
 
@@ -148,6 +152,11 @@ def config() -> FrontConfig | None:
 def forget(name: str) -> None:
     """The service of that name is taken away. The process must be in the cluster."""
     _told("forget", name)
+
+
+def asks_anew(name: str) -> None:
+    """The service of that name is to run something. The process must be in the cluster."""
+    _told("asks_anew", name)
 
 
 def _told(method: str, *arguments: object) -> Any:

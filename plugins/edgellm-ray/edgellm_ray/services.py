@@ -65,6 +65,7 @@ def serve(
         # The first needs no look at the boxes: each plans for the whole of itself, and tells why where it cannot.
         without = placement.without(model) if there.keys() > {one.name} else ()
         before = front.start(config)
+        front.asks_anew(one.name)
         target = deployment.Deployment(model=model, service=service, without=without, replicas=replicas, queue=queue)
         try:
             deployment.deploy(target, port=_port(config), tell=tell)
