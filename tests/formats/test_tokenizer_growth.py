@@ -20,6 +20,8 @@ MODEL = {"type": "WordLevel", "vocab": WORDS, "unk_token": "[UNK]"}
 WORD_PIECE = {"type": "WordPiece", "vocab": WORDS, "unk_token": "[UNK]", "continuing_subword_prefix": "##"}
 BYTES = {"type": "ByteLevel"}
 LETTERS = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+CLEAN = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None}
+NFKC = {"type": "NFKC"}
 SPACES = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "▁"}
 
 
@@ -92,6 +94,24 @@ def read(path: Path, **changed: Any) -> None:
             id="rules of two kinds",
         ),
         pytest.param({"more": dict.fromkeys(map(str, range(2**20)), 1)}, id="very many names"),
+        pytest.param(
+            {"normalizer": sequence(replace("q", "\t" * 99), CLEAN | {"lowercase": False}, replace(" ", "\n" * 99))},
+            id="a chain through clean text",
+        ),
+        pytest.param(
+            {"normalizer": sequence(replace("q", "\u200c" * 99), {"type": "Nmt"}, replace(" ", "q" * 99))},
+            id="a chain through spaces",
+        ),
+        pytest.param(
+            {"normalizer": sequence(replace("q", "\u3392" * 99), NFKC, {"type": "Lowercase"}, replace("m", "q" * 99))},
+            id="a chain through compatible forms and small letters",
+        ),
+        pytest.param({"normalizer": sequence(replace("q", "\ufdfa" * 99), NFKC)}, id="a letter of 18"),
+        pytest.param(
+            {"normalizer": sequence(*[*map(replace, "i\u0307", "İİ"), {"type": "Lowercase"}] * 10)},
+            id="a small letter of 2",
+        ),
+        pytest.param({"normalizer": sequence(*[CLEAN] * 6)}, id="spaces around letters"),
     ],
 )
 def test_rules_that_multiply_are_refused(tmp_path: Path, changed: dict[str, Any]) -> None:
@@ -119,7 +139,6 @@ def test_letters_of_added_tokens_are_counted(tmp_path: Path, monkeypatch: pytest
         read(tmp_path, added_tokens=added)
 
 
-CLEAN = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None}
 REAL = {
     "bert": {
         "normalizer": CLEAN | {"lowercase": True},

@@ -24,6 +24,11 @@ MAX_VALUES, MAX_NAMES = 4_000_000, 2**20
 MAX_TRIE = 3_000_000  # letters of Unigram's tokens, shared beginnings once: the library takes 340 bytes for each
 MAX_ADDED = 2_000_000  # letters of all added tokens, for each of which it takes 75 bytes
 MAX_RULES = 256  # of each kind
+# Rules that change letters as `_letters` does; with what one letter can become, as Unicode 16 has it. Others may write
+# any (Nmt and BertNormalizer make spaces of many signs), and so do those without a type.
+_FORMS = {"NFC": 3, "NFD": 4, "NFKC": 18, "NFKD": 18, "Lowercase": 2}
+_PLAIN = {*_FORMS, "Replace", "Prepend", "Sequence", "StripAccents"}
+_BERT = 4  # spaces around a Chinese letter are 3, letters without accents 4
 MAX_PIECES = 64  # around a text, and tokens for each
 MAX_AFFIX = 64  # characters that the model puts around each part of a word
 MAX_WORD = 1000  # characters: WordPiece takes time by their cube
@@ -129,21 +134,28 @@ def _growth(rules: list[dict[str, Any]]) -> float:
     """Rules that cannot read what earlier ones wrote do not add up: the largest of them counts."""
     together, alone = 1.0, 1.0
     written: set[str] = set()
+    of_written = dict.fromkeys(_FORMS, 1)  # what the forms make of one letter
     is_opaque = False
     for rule in rules:
         times, reads = _times(rule)
-        if reads is None or is_opaque or reads & written:
+        if (form := str(rule.get("type"))) in _FORMS:
+            alone = max(alone, _FORMS[form])
+            together *= _FORMS[form] if is_opaque else of_written[form]
+        elif reads is None or is_opaque or reads & written:
             together *= times
         else:
             alone = max(alone, times)
-        written |= _letters(f"{rule.get('content', '')}{rule.get('prepend', '')}{rule.get('replacement', '')}")
-        is_opaque = is_opaque or "precompiled_charsmap" in rule or _is_byte_level(rule)
+        new = _letters(f"{rule.get('content', '')}{rule.get('prepend', '')}{rule.get('replacement', '')}") - written
+        written |= new
+        for shape in of_written:
+            of_written[shape] = max([of_written[shape], *(len(_shaped(shape, letter)) for letter in new)])
+        is_opaque = is_opaque or form not in _PLAIN
     return together * alone
 
 
 def _times(rule: dict[str, Any]) -> tuple[float, set[str] | None]:
     """How many characters one of a text can become, and which it has to be; None = any."""
-    times, reads = [2 if _is_byte_level(rule) else 1], set[str]()
+    times, reads = [2 if _is_byte_level(rule) else _BERT if "clean_text" in rule else 1], set[str]()
     if "pattern" in rule and "content" in rule:
         pattern, length = rule["pattern"], len(str(rule["content"]))
         text = pattern.get("String") if isinstance(pattern, dict) else pattern
@@ -164,9 +176,14 @@ def _is_byte_level(rule: dict[str, Any]) -> bool:
     return rule.get("type") == "ByteLevel" or "trim_offsets" in rule
 
 
+def _shaped(form: str, letter: str) -> str:
+    return letter.lower() if form == "Lowercase" else unicodedata.normalize(form, letter)  # type: ignore[arg-type]
+
+
 def _letters(text: str) -> set[str]:
     """Also as other rules may make them: without case and accents, compatible forms as one."""
-    return {*text, *unicodedata.normalize("NFKD", text.casefold())}
+    plain = unicodedata.normalize("NFKD", text.casefold())
+    return {*text, *plain, *unicodedata.normalize("NFKD", plain.casefold())}  # of U+3392, "MHz", then "mhz"
 
 
 def _longest(charsmap: Any) -> int:
