@@ -136,11 +136,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked: dict[str, Any] = {"slots": 2, "ctx": 1024, "threads": 1}
     me = psutil.Process()
     report: dict[str, Any] = {"model": options.model, "boxes": options.boxes}
-    began = time.perf_counter()
-    boxes = Boxes(tempfile.mkdtemp(prefix="ray-bench-", dir="/tmp"), Path(os.environ["EDGELLM_HOME"]))
-    try:
-        boxes.add(*NAMES[: options.boxes])
+
+    def start(n_boxes: int) -> Boxes:
+        boxes = Boxes(tempfile.mkdtemp(prefix="ray-bench-", dir="/tmp"), Path(os.environ["EDGELLM_HOME"]))
+        boxes.add(*NAMES[:n_boxes])
         boxes.serve(options.model, **asked)
+        return boxes
+
+    began = time.perf_counter()
+    boxes = start(options.boxes)
+    try:
         report["start_s"] = time.perf_counter() - began
         report["pss_mb"] = pss_bytes(me) / 1e6
         report["pss_mb_by_program"] = pss_mb_by_program(me)
@@ -166,8 +171,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             report["tok_s_ratio"] = statistics.median(through / alone for alone, through in rates)
             server.stop()
         if options.conversations:
-            boxes.add(*NAMES[options.boxes : 3])
-            boxes.wait_for(max(3, options.boxes))
+            boxes.close()  # what was asked until now counts as conversations of its boxes, too
+            boxes = start(max(3, options.boxes))
             report |= affinity(boxes, options.conversations, options.at_a_time)
     finally:
         print(json.dumps(report, indent=1), flush=True)

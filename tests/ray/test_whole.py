@@ -20,6 +20,7 @@ from support.refusals import refuses
 
 from edgellm.errors import UnknownModel
 from edgellm.server import metrics, state
+from edgellm.server.activity import Totals
 
 __all__ = ["browser", "page"]  # fixtures
 
@@ -157,6 +158,16 @@ def test_a_box_that_left_is_no_part_of_the_lists_while_another_lives(
 
     assert board.services() == [new]
     assert board.app("old") == "chat"
+
+
+def test_conversations_are_shared_out_by_speeds_of_many_tokens(box: OneBox, monkeypatch: pytest.MonkeyPatch) -> None:
+    totals = [Totals(n_steps=boards.LEARNED_TOKENS - less, answer_s=100.0) for less in (1, 0)]
+    weights = []
+    for one in totals:
+        monkeypatch.setattr(box.served.activity, "totals", one)
+        weights.append(boards.weight(box.served))
+
+    assert weights == [0.0, boards.LEARNED_TOKENS / 100]
 
 
 def test_names_that_are_no_part_of_a_path_have_an_application_too() -> None:

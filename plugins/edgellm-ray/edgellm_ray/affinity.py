@@ -13,7 +13,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
-SLACK = 1.2  # a replica takes so much more than its share of conversations before the next one gets them
+SLACK = 1.1  # a replica takes so much more than its share of conversations before the next one gets them
 MOST_SESSIONS = 100_000
 _PREFIX_CHARACTERS = 4096  # of the beginning of a conversation: some thousand tokens
 _PLAN = ";plan="

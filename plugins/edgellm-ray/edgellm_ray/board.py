@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 ACTOR = "edgellm-front"  # it has a `put` and a `rows`
 FAILED_S = 600.0  # Ray tries again within a minute or so, and then it is told again
+LEARNED_TOKENS = 10_000  # of answers: by those of 2,000, one of three equal boxes got a quarter more than its share
 STALE_S = 10.0  # a replica that said nothing for so long is gone
 
 
@@ -143,8 +144,19 @@ def _order(service: Service) -> tuple[int, str]:
 
 def speed(served: ServedModel) -> float:
     """Tokens of answers per second of the one who asks alone: measured, or else predicted, or else 0."""
+    return served.activity.totals.answer_tok_s or _predicted(served)
+
+
+def weight(served: ServedModel) -> float:
+    """The speed by which conversations are shared out: measured over LEARNED_TOKENS or more, before that predicted,
+    or 0 where nothing is."""
+    totals = served.activity.totals
+    return totals.answer_tok_s if totals.n_steps >= LEARNED_TOKENS else _predicted(served)
+
+
+def _predicted(served: ServedModel) -> float:
     choice = served.llm.decision and served.llm.decision.choice
-    return served.activity.totals.answer_tok_s or (choice.decode.tok_s if choice else 0.0)
+    return choice.decode.tok_s if choice else 0.0
 
 
 def service(served: ServedModel, config: ModelConfig) -> Service:

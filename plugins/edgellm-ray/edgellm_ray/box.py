@@ -76,7 +76,7 @@ class Box:
         """What the router weighs this replica by."""
         if self._app is None:
             return {}
-        return {"decode_tok_s": board.speed(self._served), "plan": self._served.fingerprint, "node": node.name()}
+        return {"decode_tok_s": board.weight(self._served), "plan": self._served.fingerprint, "node": node.name()}
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """What `scaling.by_wait` counts with."""
