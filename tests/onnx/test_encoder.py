@@ -295,6 +295,16 @@ def test_the_graph_that_is_checked_is_the_one_that_runs(tmp_path: Path, named: b
     assert engine_of(made, "onnx").info.n_embd == TinyBert.width
 
 
+def test_what_a_folder_links_to_elsewhere_is_not_copied(tmp_path: Path) -> None:
+    folder = TinyBert().write(tmp_path / "bert")
+    (tmp_path / "secret").write_text("a secret")
+    (folder / "special_tokens_map.json").symlink_to(tmp_path / "secret")
+
+    with refuses(BadArtifact):
+        converted(folder, tmp_path / "made")
+    assert not (tmp_path / "made").exists()
+
+
 def test_what_conversion_says_and_refuses(tmp_path: Path) -> None:
     folder = TinyBert(dtype="BF16").write(tmp_path / "bert")
     source = Artifact("safetensors", (str(folder),), "tiny")

@@ -27,6 +27,7 @@ from edgellm.formats.safetensors.header import SafetensorsTensor
 from edgellm.formats.safetensors.reader import SafetensorsModel
 from edgellm_onnx.bert_config import Bert, bert_config
 from edgellm_onnx.convert_folder import new_folder
+from edgellm_onnx.reader.folder import check_place
 
 OPSET, IR_VERSION, MICROSOFT = 17, 8, "com.microsoft"
 MAX_TENSOR_BYTES = 2**31 - 2**24  # a graph with its weights in it is one protocol buffer
@@ -69,6 +70,7 @@ def convert(conversion: Conversion, progress: Progress) -> Converted:
         (part / "model.onnx").write_bytes(data)
         for name in FILES:
             if (folder / name).is_file():
+                check_place(folder / name, folder, str(folder))  # the copy is there to be passed on
                 (part / name).parent.mkdir(exist_ok=True)
                 shutil.copyfile(folder / name, part / name)
         n_bytes = sum(file.stat().st_size for file in part.rglob("*") if file.is_file())

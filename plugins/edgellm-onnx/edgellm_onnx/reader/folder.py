@@ -104,7 +104,7 @@ def data_files(graph: OnnxGraph) -> dict[Path, int]:
     ends = {}
     for location, (end, name) in needed.items():
         place = folder / _contained(graph.where, location)
-        _check_place(place, folder, graph.where)
+        check_place(place, folder, graph.where)
         n_bytes = place.stat().st_size
         if n_bytes < end:
             raise BadArtifact(
@@ -132,7 +132,7 @@ def _contained(where: object, location: object) -> str:
     return text
 
 
-def _check_place(place: Path, folder: Path, where: str) -> None:
+def check_place(place: Path, folder: Path, where: str) -> None:
     """A regular file, reached without leaving the folder; the hub's cache links into its own store of blobs."""
     real = Path(os.path.realpath(place))
     try:
