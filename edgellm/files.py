@@ -102,6 +102,7 @@ def locked(path: Path, busy: Callable[[], None]) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    make_private(path)
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
@@ -112,6 +113,17 @@ def locked(path: Path, busy: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def make_private(lock: Path) -> None:
+    """A lock file for this user alone: whoever can open one for reading can lock it.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    os.close(os.open(lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600))
+    with contextlib.suppress(PermissionError):  # another user's, in a folder that several share
+        lock.chmod(0o600)
 
 
 def read_regular(path: str | Path, most: int) -> bytes:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from edgellm.contract import probe
-from edgellm.files import atomic_writer, expanded, read_regular, rename_new, write_atomic
+from edgellm.files import atomic_writer, expanded, locked, read_regular, rename_new, write_atomic
 from edgellm.formats.gguf import summary
 from edgellm.hardware import bandwidth
 from edgellm.history import calibrations, run_log
@@ -219,3 +219,12 @@ def test_nothing_is_recorded_into_a_pipe(put: Callable[[Path], None], own_home: 
     )  # fmt: skip
     with pytest.raises(OSError):
         run_log.record(MACHINE, row)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no modes")
+def test_a_lock_is_nobody_elses(tmp_path: Path) -> None:
+    """Whoever can open a file for reading can lock it. One that is there already becomes private, too."""
+    path = tmp_path / "x.lock"
+    path.touch(mode=0o644)
+    with locked(path, lambda: None):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600

@@ -18,7 +18,7 @@ import msgspec
 
 from edgellm import settings
 from edgellm.errors import UsageError
-from edgellm.files import read_regular, write_atomic
+from edgellm.files import make_private, read_regular, write_atomic
 from edgellm.types.calibration import Calibration
 from edgellm.types.machine import Machine
 
@@ -136,6 +136,7 @@ def save(machine: Machine, backend: str, calibration: Calibration) -> Calibratio
 
     path = _path(machine, backend, calibration.build)
     path.parent.mkdir(parents=True, exist_ok=True)
+    make_private(path.with_suffix(".lock"))
     with FileLock(path.with_suffix(".lock")):
         before = load(machine, backend, calibration.build)
         merged = calibration if before is None else _merged(before, calibration)

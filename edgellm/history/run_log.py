@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Meta
 
 from edgellm import settings
-from edgellm.files import at_once, read_regular, write_atomic
+from edgellm.files import at_once, make_private, read_regular, write_atomic
 from edgellm.history import fingerprint
 from edgellm.history.corrections import Corrections, Ratio, RunKey
 from edgellm.history.corrections import corrections as from_ratios
@@ -196,6 +196,7 @@ def record(machine: Machine, row: Row) -> None:
     path = path_of(machine)
     path.parent.mkdir(parents=True, exist_ok=True)
     line = msgspec.json.encode(row) + b"\n"
+    make_private(path.with_suffix(".lock"))
     with FileLock(path.with_suffix(".lock"), timeout=LOCK_TIMEOUT_S):
         size = path.stat().st_size if path.exists() else 0
         if size + len(line) > MAX_BYTES:
