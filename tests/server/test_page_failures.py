@@ -139,7 +139,7 @@ def test_a_longer_context_lets_it_go_on(page: Page, serve: Servers) -> None:
     expect(page.locator("#announcer")).to_contain_text("The context (256 tokens) is full.")
     plan = live.http.get("/edgellm/plan").json()
     plan["settings"]["n_ctx"] = 512
-    page.route("**/edgellm/plan", lambda route: route.fulfill(json=plan))
+    page.route("**/edgellm/plan*", lambda route: route.fulfill(json=plan))
     page.reload()
     expect(page.locator("#facts")).to_contain_text("512 tokens")
     page.locator("#conversations .title").click()

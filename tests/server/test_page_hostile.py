@@ -149,7 +149,7 @@ def test_names_reasons_and_errors_of_the_server_are_inert(page: Page, live: Live
         "reasons": [bad, f"Model: {bad}"],
         "engine": {"device": bad, bad: bad},
     }
-    page.route("**/edgellm/plan", lambda route: route.fulfill(json=plan))
+    page.route("**/edgellm/plan*", lambda route: route.fulfill(json=plan))
     page.route("**/v1/models", lambda route: route.fulfill(json={"object": "list", "data": [{"id": bad}]}))
 
     def refuse(route: Route) -> None:

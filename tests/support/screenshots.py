@@ -124,8 +124,8 @@ def prepared(browser: Browser, live: Live, told: dict[str, Any], width: int, sch
     """The page with the first conversation open."""
     size = {"width": width, "height": WIDTHS[width]}
     page = browser.new_page(viewport=size, color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
-    page.route("**/edgellm/plan", lambda route: route.fulfill(json=told))
-    page.route("**/edgellm/activity", lambda route: route.fulfill(json=activity(told)))
+    page.route("**/edgellm/plan*", lambda route: route.fulfill(json=told))
+    page.route("**/edgellm/activity*", lambda route: route.fulfill(json=activity(told)))
     page.route("**/v1/models", lambda route: route.fulfill(json={"data": [{"id": told["model"]}]}))
     ready(page, live)
     page.set_input_files("#archive", {"name": "a.json", "mimeType": "application/json", "buffer": archive(told)})
