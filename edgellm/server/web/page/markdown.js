@@ -37,8 +37,7 @@ function webAddress(href) {
 const ESCAPES = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" };
 const escape = (text) => text.replace(/[&<>"']/g, (character) => ESCAPES[character]);
 
-// What stands in a list or a quotation is text where it is deeper or has more lines than this: the parser compares each
-// of these lines with the rest, for each level again, so 65 kB took it minutes.
+// What is deeper or longer in a list or a quotation is text: the parser's time grows with the square of both.
 const MOST_LEVELS = 20;
 const MOST_LINES = 500;
 

@@ -10,7 +10,7 @@ const MAX_BLOCK = 4_096;
 const PAUSE = 4; // times as long as the last rendering took
 // A text that is longer than this is never rendered as a whole: a parser's time may grow faster than its text.
 const MAX_WHOLE = 65_536;
-// Signs of emphasis, or of code, in one paragraph: the parser compares each with those before it.
+// Signs of emphasis, or of code, in a paragraph: the parser compares each with all before.
 const MOST_SIGNS = 2_000;
 const OPEN_FENCE = /^ {0,3}(`{3,}|~{3,})[ \t]*([^\s`]*)[^`\n]*\n/;
 const MAY_CLOSE = /^ {0,3}[`~]*[ \t]*$/;

@@ -2,14 +2,10 @@
 
 import { endOf } from "/web/page/answer.js";
 import { copied } from "/web/page/clipboard.js";
-import { codeBlock } from "/web/page/code.js";
 import { element, icon, iconButton } from "/web/page/dom.js";
 import { count, plural, rate, seconds } from "/web/page/format.js";
 import { isEscape, sendsByEnter } from "/web/page/keys.js";
 import { MarkdownStream, renderWhole } from "/web/page/markdown_stream.js";
-
-const MOST_LEVELS = 32; // of JSON that is shown in lines
-const MOST_GROWTH = 4;
 
 // `actions`: what the thread does with a message: edit, regenerate, go on, select, answerCall.
 export class MessageView {
@@ -86,10 +82,19 @@ export class MessageView {
     const end = endOf(message);
     this.after.replaceChildren(
       ...(message.files ?? []).map(fileBox),
-      ...(message.calls ?? []).map((call) => callBox(call, this.actions.awaits(message, call) ? this.actions : null)),
+      ...(message.calls ?? []).map((call) => this.#call(call)),
       ...(end ? [element("p", { className: "note" }, end)] : []),
     );
     this.foot.replaceChildren(...this.#branches(siblings), ...this.#buttons(), ...this.#speed());
+  }
+
+  // In its place once it is loaded, as most conversations have none.
+  #call(call) {
+    const place = element("div");
+    const actions = this.actions.awaits(this.message, call) ? this.actions : null;
+    const shown = import("/web/page/call_box.js").then(({ callBox }) => place.replaceWith(callBox(call, actions)));
+    shown.catch(() => place.append(`Calls ${call.name} ${call.arguments}`)); // the server is gone
+    return place;
   }
 
   #branches(siblings) {
@@ -165,42 +170,4 @@ function fileBox({ name, text }) {
   const box = element("details", { className: "file" }, summary);
   box.addEventListener("toggle", () => box.append(element("pre", { tabIndex: 0, dir: "auto" }, text)), { once: true });
   return box;
-}
-
-// `actions`: null where the call has its result.
-function callBox(call, actions) {
-  const summary = element("summary", {}, icon("tool"), "Calls ", element("code", {}, call.name));
-  const box = element("details", { className: "call", open: actions !== null }, summary, codeBlock(indented(call.arguments), "json", { complete: true }).box);
-  if (!actions) return box;
-  const result = element("textarea", { rows: 2, dir: "auto", placeholder: "What the tool answers", "aria-label": `Result of ${call.name}` });
-  const form = element("form", { className: "edit" }, result, element("div", { className: "row" }, element("button", { type: "submit" }, "Send result")));
-  form.onsubmit = (event) => {
-    event.preventDefault();
-    actions.answerCall(call, result.value);
-  };
-  sendsByEnter(result);
-  box.append(form);
-  return box;
-}
-
-// JSON in lines, where that makes it little longer: the blanks before deep values grow with the square of their depth.
-function indented(text) {
-  if (depth(text) > MOST_LEVELS) return text;
-  try {
-    const lines = JSON.stringify(JSON.parse(text), null, 2);
-    return lines.length <= MOST_GROWTH * text.length + 1_000 ? lines : text;
-  } catch {
-    return text;
-  }
-}
-
-// Brackets in texts count, too.
-function depth(text) {
-  let open = 0;
-  let deepest = 0;
-  for (const [bracket] of text.matchAll(/[[\]{}]/g)) {
-    open += bracket === "[" || bracket === "{" ? 1 : -1;
-    deepest = Math.max(deepest, open);
-  }
-  return deepest;
 }
