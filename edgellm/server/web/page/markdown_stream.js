@@ -1,6 +1,5 @@
 // Markdown that grows. Blocks that are complete are rendered once; only the last is rendered again, as often as leaves
-// most of the time to others, and code that is not closed grows by its new text alone. So a chunk costs the same
-// wherever it comes in an answer.
+// most of the time to others, and code that is not closed grows by its new text alone.
 
 import { codeBlock } from "/web/page/code.js";
 import { blocks, plain, rendered } from "/web/page/markdown.js";
@@ -8,9 +7,9 @@ import { blocks, plain, rendered } from "/web/page/markdown.js";
 // A block that is longer than this is rendered in parts, and once more as a whole at the end.
 const MAX_BLOCK = 4_096;
 const PAUSE = 4; // times as long as the last rendering took
-// A text that is longer than this is never rendered as a whole: a parser's time may grow faster than its text.
+// A longer text is never rendered as a whole: a parser's time may grow faster than it.
 const MAX_WHOLE = 65_536;
-// Signs of emphasis, or of code, in a paragraph: the parser compares each with all before.
+// Signs of emphasis, or of code, in a paragraph.
 const MOST_SIGNS = 2_000;
 const OPEN_FENCE = /^ {0,3}(`{3,}|~{3,})[ \t]*([^\s`]*)[^`\n]*\n/;
 const MAY_CLOSE = /^ {0,3}[`~]*[ \t]*$/;

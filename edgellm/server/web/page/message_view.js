@@ -88,12 +88,11 @@ export class MessageView {
     this.foot.replaceChildren(...this.#branches(siblings), ...this.#buttons(), ...this.#speed());
   }
 
-  // In its place once it is loaded, as most conversations have none.
   #call(call) {
     const place = element("div");
     const actions = this.actions.awaits(this.message, call) ? this.actions : null;
     const shown = import("/web/page/call_box.js").then(({ callBox }) => place.replaceWith(callBox(call, actions)));
-    shown.catch(() => place.append(`Calls ${call.name} ${call.arguments}`)); // the server is gone
+    shown.catch(() => place.append(`Calls ${call.name} ${call.arguments}`));
     return place;
   }
 
