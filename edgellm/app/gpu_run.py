@@ -32,7 +32,8 @@ def placement_of(plan: LaunchPlan, machine: Machine, facts: BackendFacts, weight
         return None
     gpus = usable_gpus(facts.offload, machine, gpus_of(machine), lambda identity: True, facts.priors.providers)
     memory = plan.footprint or Footprint(0, 0, 0, 0)
-    own = summary_of(plan.artifact.path).layers if plan.artifact.format == "gguf" else None
+    has_file = plan.artifact.format == "gguf" and plan.artifact.paths  # a calibration has none
+    own = summary_of(plan.artifact.path).layers if has_file else None
     layers = layers_of(shape, weights.total_bytes, plan.artifact.quant, own)
     placed = placed_by(plan.settings, shape, layers, gpus, memory)
     return placed if placed is not None and placed.is_rated else None

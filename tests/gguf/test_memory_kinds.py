@@ -15,6 +15,9 @@ from edgellm.hardware.probe import probe
 from edgellm.types.plan import Settings
 from edgellm.units import MIB
 
+# No formula of their own: weights and caches are exact, scratch is that of blocks alike (docs/limits.md).
+READ_FROM_TENSORS = {"deepseek2moe", "glm4moe", "granitehybrid", "gemma3n"}
+
 
 @pytest.mark.parametrize(
     "arch", ["qwen3", *(pytest.param(arch, marks=pytest.mark.slow(1)) for arch in KINDS if arch != "qwen3")]
@@ -35,7 +38,8 @@ def test_what_is_computed_is_what_the_library_would_reserve(arch: str, tmp_path:
     assert abs(formula.output_bytes - reserved["output"]) < 0.02 * MIB
     # How buffers of experts are reused is left to the allocator's luck: 5 % less to 50 % more, by their sizes.
     most = 1.6 if arch == "qwen3moe" else 1.15
-    assert 0.9 < formula.compute_bytes / reserved["compute"] < most
+    least, most = (0.6, 1.2) if arch in READ_FROM_TENSORS else (0.9, most)
+    assert least < formula.compute_bytes / reserved["compute"] < most
 
 
 def probe_problem() -> str:
