@@ -53,11 +53,10 @@ setup-tune: setup ## install the tuner and torch too: says what that takes, and 
 setup-ray: setup ## install what answers on several machines together, and Ray: says what that takes
 	@$(PYTHON) plugins/install.py --with edgellm-ray $(ARGS)
 
-test-all: python ## run the slow tests, which `make test` leaves out, then test-ray; builds for Vulkan first, where that can be built
+test-all: python ## run the slow tests, which `make test` leaves out; builds for Vulkan first, where that can be built
 	@$(PYTHON) plugins/install.py --extras test,check,typing --with edgellm-tune
 	-PYTHONPATH=tests $(BIN)/python tests/support/vulkan_build.py
 	$(BIN)/pytest $(TOGETHER) -m slow $(ARGS)
-	@$(MAKE) test-ray
 
 test-ray: python ## run clusters of several boxes on this machine, on Ray Serve, in .venv-ray
 	@$(PYTHON) plugins/install.py --venv .venv-ray --extras test --with edgellm-ray
