@@ -129,6 +129,7 @@ def tree() -> list[str]:
 def test_the_file_tree_names_what_exists() -> None:
     assert len(tree()) > 20
     assert [path for path in tree() if not (ROOT / path).exists()] == []
+    assert len(tree()) == len(set(tree()))
 
 
 def test_the_file_tree_leaves_nothing_of_the_top_out() -> None:

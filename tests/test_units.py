@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from support.refusals import refuses
 
 from edgellm.errors import UsageError
-from edgellm.units import parse_bytes, parse_rate, parse_tokens, show_memory, show_params, show_rate, show_size
+from edgellm.units import counted, parse_bytes, parse_rate, parse_tokens, show_memory, show_params, show_rate, show_size
 
 
 @pytest.mark.parametrize(
@@ -82,6 +82,7 @@ def test_whole_numbers_are_exact(number: int, suffix: str) -> None:
         (show_params(999885952), "1.0B"), (show_params(999499999), "999M"),
         (show_rate(10.44), "10.4"), (show_rate(999.4), "999"), (show_rate(999.6), "1,000"),
         (show_rate(2714.0), "2,710"), (show_rate(0.0665), "0.07"), (show_rate(0.96), "0.96"), (show_rate(0.775), "0.8"),
+        (counted(1, "slot"), "1 slot"), (counted(0, "slot"), "0 slots"), (counted(1024, "slot"), "1,024 slots"),
     ],
 )  # fmt: skip
 def test_show(shown: str, expected: str) -> None:

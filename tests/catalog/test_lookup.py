@@ -34,6 +34,12 @@ def test_every_shipped_row_is_sound() -> None:
     assert all(row.license and row.source and row.trust for row in rows.values())
 
 
+def test_how_far_a_row_is_trusted_is_said_in_plain_words() -> None:
+    """`edgellm estimate` shows it."""
+    jargon = ("crawl", "closure", "cross-checked")
+    assert not [row.id for row in lookup.catalog().values() if any(word in row.trust for word in jargon)]
+
+
 def test_every_file_names_a_known_quantization_and_where_it_is() -> None:
     for row in lookup.catalog().values():
         for file in row.files:

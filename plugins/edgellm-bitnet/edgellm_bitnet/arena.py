@@ -62,7 +62,7 @@ class Arena:
         huge = _huge_bytes(self.address, self.n_bytes)
         if huge is None:
             return "page size unknown on this system"
-        return f"{100 * min(1.0, huge / self.n_bytes):.0f} % in 2 MiB pages"
+        return f"{min(1.0, huge / self.n_bytes):.0%} in 2 MiB pages"
 
     def close(self) -> None:
         if self._owned:
