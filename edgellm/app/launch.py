@@ -21,6 +21,7 @@ from edgellm.store.card import undescribed, verified
 from edgellm.store.http import redacted
 from edgellm.store.library import Library, silent
 from edgellm.store.sources.registry import source_for, sources, unreachable
+from edgellm.types.machine import Machine
 from edgellm.types.model import Artifact, ModelCard, ModelFile
 from edgellm.types.model_reason import CouldBeMade, ModelNamed, ModelSkipped, NameShadowsFile, NameTaken
 from edgellm.types.options import LaunchOptions
@@ -68,18 +69,20 @@ def plan(
         launch_plan = model_plan(
             model, request, quant=options.quant, to_chat=to_chat, progress=progress, approve=approve, context=context
         )
-    _measure_again()
-    launch_plan = as_asked(launch_plan, options)
+    may_use = _measured_again().memory_budget_bytes
+    if request.max_memory_bytes is not None:
+        may_use = min(may_use, request.max_memory_bytes)
+    launch_plan = replace(as_asked(launch_plan, options), may_use_bytes=may_use)
     if tuned is not None and tuned.shown_as:
         launch_plan = replace(launch_plan, artifact=replace(launch_plan.artifact, shown_as=tuned.shown_as))
     return adapters.beside(launch_plan, beside, answering=tuned.answering if tuned else ""), decision
 
 
-def _measure_again() -> None:
+def _measured_again() -> Machine:
     """Improves the measurement of memory bandwidth for later plans. This plan uses the one that its preview used."""
     from edgellm.hardware.probe import probe
 
-    probe(refine=True)
+    return probe(refine=True)
 
 
 def auto_plan(

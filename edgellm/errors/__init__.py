@@ -27,6 +27,7 @@
     │   └── StepFailed                 6   500   a step failed after touching the cache
     └── RuntimeFailure                 7   500   the worker or the session around it
         ├── WorkerCrashed              7   503   native code died (signal, out of memory)
+        │   └── RunawayModel           7   503   and was ended, as the model's files make it compute without end
         ├── Overloaded                 7   503   the waiting queue is full
         │   └── TooManyRequests        7   429   and most of it is this client's
         ├── TimedOut                   7   504   the answer was not there by the caller's deadline
@@ -258,6 +259,10 @@ class WorkerCrashed(RuntimeFailure):
     def __init__(self, message: str, *, hint: str = "", reason: str = "") -> None:
         super().__init__(message, hint=hint)
         self.reason = reason
+
+
+class RunawayModel(WorkerCrashed):
+    """The worker was ended because the model's files made it compute far longer than a model may."""
 
 
 class Overloaded(RuntimeFailure):

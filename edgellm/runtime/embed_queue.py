@@ -20,6 +20,7 @@ from edgellm.contract.engine import Engine
 from edgellm.errors import BackendError, ContextOverflow, Overloaded, UsageError
 from edgellm.runtime import wire
 from edgellm.runtime.engine_error import engine_error
+from edgellm.runtime.processor_time import WorkTime
 from edgellm.runtime.scheduler import BUSY_CHUNK
 from edgellm.runtime.unsupported_task import unsupported_task
 from edgellm.types.event import Timings, Usage, Vectors
@@ -72,13 +73,16 @@ class EmbedQueue:
     """All requests of this kind. Used by the loop's thread only."""
 
     def __init__(
-        self, engine: Engine, read_apart: Callable[[Callable[[], TextTokens]], Future[TextTokens]], backend: str = ""
-    ) -> None:
+        self, engine: Engine, read_apart: Callable[[Callable[[], TextTokens]], Future[TextTokens]], backend: str = "",
+        work_time: WorkTime | None = None,
+    ) -> None:  # fmt: skip
         """`read_apart` calls a function in another thread, and lets the loop go on when it is done.
 
         `backend`: the name that errors give the engine.
         """
         self._engine = engine
+        self._time = work_time or WorkTime()
+        self._tokenizer = self._time.tokenizer(engine.tokenizer, engine.info)
         self._read_apart = read_apart
         self._backend = backend
         self._jobs: deque[_Job] = deque()  # the next to have a turn first
@@ -185,11 +189,11 @@ class EmbedQueue:
                 raise UsageError(f"input[{index}] holds an id that is not a token", hint=hint, param="input")
         elif job.query is not None:
             assert isinstance(self._engine, Reranker)
-            tokens = self._engine.pair(job.query, text)
+            tokens = self._time.text(len(job.query) + len(text), partial(self._engine.pair, job.query, text))
         else:
             if job.truncate:
                 text = text[: info.n_ctx * MAX_TOKEN_BYTES]  # cutting into tokens takes a second a megabyte
-            tokens = tuple(self._engine.tokenizer.encode(text, add_special=True, parse_special=False))
+            tokens = tuple(self._tokenizer.encode(text, add_special=True, parse_special=False))
         if job.truncate and len(tokens) > info.n_ctx and not isinstance(tokens, Pair):
             tokens = self._cut_tokens(tokens, is_text=isinstance(text, str))
             job.n_cut += 1
@@ -203,7 +207,7 @@ class EmbedQueue:
     def _cut_tokens(self, tokens: tuple[int, ...], *, is_text: bool) -> tuple[int, ...]:
         """As many as the context holds: of a text, with the special tokens behind it."""
         n_ctx = self._engine.info.n_ctx
-        around = self._engine.tokenizer.encode("", add_special=True, parse_special=False) if is_text else []
+        around = self._tokenizer.encode("", add_special=True, parse_special=False) if is_text else []
         pairs = zip(reversed(around), reversed(tokens), strict=False)
         ending = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         return tokens[: n_ctx - ending] + tokens[len(tokens) - ending :]
@@ -237,6 +241,8 @@ class EmbedQueue:
 
         items = [job.items[index] for job, index in batch]
         engine, n_embd = self._engine, 1
+        longest = max(map(len, items))
+        self._time.batch(len(items) * longest, longest)
         if batch[0][0].query is None:
             assert isinstance(engine, Embedder)
             n_embd = engine.info.n_embd

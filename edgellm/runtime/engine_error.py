@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from edgellm.contract.failure import told
-from edgellm.errors import BackendError, EdgeLLMError
+from edgellm.errors import BackendError, BackendUnavailable, EdgeLLMError
 
 if TYPE_CHECKING:
     from edgellm.contract.engine import Engine
@@ -19,6 +19,11 @@ def engine_error(backend: str, error: BaseException) -> EdgeLLMError:
     if isinstance(error, EdgeLLMError):
         return error
     who = named(backend)
+    if isinstance(error, MemoryError):
+        return BackendUnavailable(
+            f"{who} needs more memory for this than the model may take",
+            hint="ask for less at a time; if little takes as much, the model file is at fault",
+        )
     log.warning("%s failed", who, exc_info=error)
     return BackendError(
         f"{who} failed: {told(error)}",

@@ -24,6 +24,7 @@ from edgellm.runtime.embed_queue import EmbedQueue
 from edgellm.runtime.engine_check import check_logits
 from edgellm.runtime.engine_error import engine_error
 from edgellm.runtime.mailbox import Inbox
+from edgellm.runtime.processor_time import WorkTime
 from edgellm.runtime.prompt_reader import LONG_TEXT, READ, Begun, PromptRead, PromptReader, length, takes_long
 from edgellm.runtime.reader_thread import ReaderThread
 from edgellm.runtime.request_state import RequestState
@@ -70,6 +71,7 @@ class Loop:
         *,
         adapters: AdapterShelf | None = None,
         thinking_sampling: SamplingDefaults | None = None,
+        work_time: WorkTime | None = None,
     ) -> None:
         self._engine = engine
         self._inbox = inbox
@@ -78,11 +80,13 @@ class Loop:
         self._backend = backend
         self._scheduler = Scheduler(engine.info)
         self._adapters = adapters or AdapterShelf(engine, backend)
+        self._time = work_time = work_time or WorkTime()
         self._texts = ReaderThread(inbox)
-        self._embeddings = EmbedQueue(engine, partial(self._texts.read, READ), backend)
-        self._drawing = Drawing(engine.tokenizer, engine.info, self._scheduler, backend)
+        self._embeddings = EmbedQueue(engine, partial(self._texts.read, READ), backend, work_time)
+        tokenizer = work_time.tokenizer(engine.tokenizer, engine.info)
+        self._drawing = Drawing(tokenizer, engine.info, self._scheduler, backend)
         self._choices: dict[int, list[RequestState]] = {}  # that have not ended, by request
-        self._prompts = PromptReader(engine.tokenizer, engine.info)
+        self._prompts = PromptReader(tokenizer, engine.info, work_time)
         self._reading: dict[int, Future[Begun | Answered]] = {}  # by request
         self._replies: list[wire.Up] = []  # not sent yet
         self._flushed_at = 0.0  # when the text of all running requests was last sent
@@ -91,9 +95,14 @@ class Loop:
         self._stopping = False
 
     @classmethod
-    def of(cls, plan: LaunchPlan, engine: Engine, inbox: Inbox, send: Send, adapters: AdapterShelf) -> Self:
-        sampling, thinking = plan.sampling, plan.thinking_sampling
-        return cls(engine, inbox, send, sampling, plan.backend, adapters=adapters, thinking_sampling=thinking)
+    def of(
+        cls, plan: LaunchPlan, opened: tuple[Engine, AdapterShelf], inbox: Inbox, send: Send,
+        work_time: WorkTime | None = None,
+    ) -> Self:  # fmt: skip
+        return cls(
+            opened[0], inbox, send, plan.sampling, plan.backend, adapters=opened[1],
+            thinking_sampling=plan.thinking_sampling, work_time=work_time,
+        )  # fmt: skip
 
     def run(self, *, prepares: Callable[[], bool] | None = None) -> None:
         """Until `Stop` arrives. `prepares` is asked in the first pause whether to make what any grammar needs."""
@@ -106,6 +115,7 @@ class Loop:
 
     def _run(self) -> None:
         while True:
+            self._time.turn()
             self._receive()
             if self._stopping and self._idle and not self._reading:
                 return
@@ -148,7 +158,9 @@ class Loop:
                     if (reading := self._reading.pop(request_id, None)) is not None:
                         self._begin(request_id, reading.result)
                 case wire.Submit(request_id, LoadAdapter() | DropAdapter() as request):
+                    self._time.load(request.file.bytes if isinstance(request, LoadAdapter) else 0)
                     self._replies += self._adapters.submit(request_id, request)
+                    self._time.turn()
                 case wire.Cancel(request_id):
                     self._cancel(request_id)
                 case wire.Stop(drain):

@@ -24,6 +24,8 @@ from edgellm.contract.manager import plugins
 from edgellm.contract.parent import connect
 from edgellm.errors import EdgeLLMError, UsageError, WorkerCrashed
 from edgellm.runtime.engine_check import open_engine
+from edgellm.runtime.memory_limit import limit_memory
+from edgellm.runtime.processor_time import WorkTime
 from edgellm.types.plan import LaunchPlan
 
 if TYPE_CHECKING:
@@ -102,8 +104,13 @@ def main() -> None:
 def _scored(job: Job, tell: Callable[[ScoringProgress], None]) -> Score:
     plans = [job.plan] if job.reference is None else [job.plan, job.reference]
     engines: list[Engine] = []
+    limit_memory(*plans)
+    work_time = WorkTime(job.plan, ends=True)
     try:
-        engines += (open_engine(plugins().backend(plan.backend), plan) for plan in plans)
+        for plan in plans:
+            work_time.load(plan.artifact.bytes)
+            engines.append(open_engine(plugins().backend(plan.backend), plan))
+        work_time.rest()
         return compare(engines, job, tell)
     finally:
         for engine in engines:

@@ -6,9 +6,11 @@ Who only wants to know the tokens of a text gets the same ones.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgellm.errors import ContextOverflow, UsageError
+from edgellm.runtime.processor_time import WorkTime
 from edgellm.runtime.unsupported_task import unsupported_task
 from edgellm.text.cuts import encoded
 from edgellm.text.matcher import GrammarCompiler, Matcher
@@ -73,9 +75,10 @@ def length(request: GenerationRequest | TokenRequest) -> int:
 class PromptReader:
     """For one model. `read` may run in another thread than the engine."""
 
-    def __init__(self, tokenizer: Tokenizer, info: EngineInfo) -> None:
+    def __init__(self, tokenizer: Tokenizer, info: EngineInfo, work_time: WorkTime | None = None) -> None:
         self._tokenizer = tokenizer
         self._info = info
+        self._time = work_time or WorkTime()
         self._grammars = GrammarCompiler(tokenizer, info)
 
     def read(self, request: GenerationRequest | TokenRequest) -> Begun | Answered:
@@ -95,11 +98,14 @@ class PromptReader:
         if not self._info.generates:
             raise unsupported_task("chat", self._info)
         prompt, grammar = self._tokens(request), request.grammar
-        return Begun(request, prompt, [self._grammars.matcher(grammar) if grammar else None for _ in range(request.n)])
+        if grammar is None:
+            return Begun(request, prompt, [None] * request.n)
+        matcher = partial(self._grammars.matcher, grammar)
+        return Begun(request, prompt, [self._time.grammar(self._info.vocab_size, matcher) for _ in range(request.n)])
 
     def prepare(self) -> None:
         """Make what every grammar needs, so that the first one does not wait for it. Raises as `read` does."""
-        self._grammars.prepare()
+        self._time.grammar(self._info.vocab_size, self._grammars.prepare)
 
     def text(self, generation: GenerationRequest) -> str:
         """The prompt as text, of tokens too."""

@@ -1,6 +1,6 @@
 """What is told while a worker says nothing: a person who waits should know for what, and until when.
 
-A load has no limit, as nobody knows how long one may take; a worker that was loaded is ended by `runtime.watchdog`.
+`runtime.watchdog` ends it then.
 """
 
 from __future__ import annotations
@@ -46,9 +46,7 @@ class Teller:
         """A line in the log; the command line shows it on standard error."""
         does = {"load": "loading", "first step": "computing a first token", "step": "computing"}[silence.waits_for]
         until = f"it is ended after {silence.limit_s:.0f} s of silence (EDGELLM_HUNG_AFTER)"
-        if silence.waits_for == "load":
-            until = "no limit ends a load"
-        elif not silence.limit_s:
+        if not silence.limit_s:
             until = "nothing ends it (EDGELLM_HUNG_AFTER=0)"
         log.warning(
             "the %s backend has been %s for %.0f s without a word; %s",

@@ -3,6 +3,7 @@
 States:  loading   --Ready--> ready; --death or Failed--> failed for good: it would fail in the same way again
          ready     --death--> reloading
          ready     --silence while it is waited for--> hung, and killed --death--> reloading
+         loading, reloading --silence for much longer--> failed, and killed --death--> as above
          reloading --Ready--> ready; --death or Failed--> reloading again up to RELOADS times, then failed
          failed    --where it was ready before, after a pause that grows--> reloading
          any       --close--> closed
@@ -18,6 +19,7 @@ import copy
 import functools
 import logging
 import threading
+import time
 import weakref
 from dataclasses import replace
 
@@ -25,14 +27,14 @@ from edgellm import settings
 from edgellm.contract.backend import worker_environment
 from edgellm.contract.engine import EngineInfo
 from edgellm.contract.manager import plugins
-from edgellm.errors import EdgeLLMError, UsageError, WorkerCrashed, option, speaks_in_flags
+from edgellm.errors import EdgeLLMError, RunawayModel, UsageError, WorkerCrashed, option, speaks_in_flags
 from edgellm.runtime import wire, worker_process
 from edgellm.runtime.mailbox import Mailbox
 from edgellm.runtime.process_usage import ProcessUsage, process_usage
 from edgellm.runtime.session import CLOSE_TIMEOUT_S, Session, SessionState, Sink, closed
 from edgellm.runtime.silence import Teller
 from edgellm.runtime.watchdog import Watchdog, limits
-from edgellm.runtime.worker_end import died, how_it_ended, not_again
+from edgellm.runtime.worker_end import died, ended, not_again
 from edgellm.runtime.worker_process import WorkerProcess
 from edgellm.types.plan import LaunchPlan
 from edgellm.types.request import Request
@@ -72,6 +74,8 @@ class WorkerSession(Session):
         self._over = False  # no worker runs, and none will
         self.restarts = -1
         self._deaths = 0  # in a row, while loading
+        self._runaways = 0  # in a row, by the model's own fault, while it served
+        self._ready_at = 0.0
         self._thread = threading.Thread(target=self._supervise, name="edgellm-supervisor", daemon=True)
         self._thread.start()
         _open.add(self)
@@ -180,7 +184,7 @@ class WorkerSession(Session):
     def _pause(self) -> bool:
         """Wait before the worker is started again, longer after each death. False where the session was closed."""
         with self._changed:
-            if self._changed.wait_for(lambda: self._state == "closed", pause_s(self._deaths)):
+            if self._changed.wait_for(lambda: self._state == "closed", pause_s(self._n_failures)):
                 return False
             if self._state == "failed":
                 self._state = "reloading"
@@ -222,7 +226,7 @@ class WorkerSession(Session):
             watchdog.end()
             # It closed its side of the pipe, so it is leaving; one that does not is of no use.
             end = process.reap(CLOSE_TIMEOUT_S)
-        return told or (_hung(self._silent_s) if self._silent_s else died(how_it_ended(end)))
+        return told or (_hung(self._silent_s) if self._silent_s else ended(end))
 
     def _listen(self, process: WorkerProcess, watchdog: Watchdog) -> EdgeLLMError | None:
         """Deliver events until the worker is gone. Returns what it said of its end, if anything."""
@@ -249,6 +253,7 @@ class WorkerSession(Session):
             self._dispatcher.has(ready.adapters)
             self._state, self._outage = "ready", None
             self._deaths = 0
+            self._ready_at = time.monotonic()
             process.take_requests()
             self._changed.notify_all()
         if self.restarts:
@@ -259,12 +264,13 @@ class WorkerSession(Session):
 
     def _on_hang(self, process: WorkerProcess, silent_s: float) -> None:
         with self._changed:
-            if process is not self._process or self._state not in ("ready", "closed"):
+            if process is not self._process:
                 return
             self._silent_s = silent_s
-            if self._state == "ready":
+            if self._state != "closed":
                 # Not left to its death: a disk or a driver may hold it in the kernel for as long as it likes.
-                self._state, self._outage = "hung", _hung(silent_s)
+                self._state = "hung" if self._state == "ready" else "failed"
+                self._outage = _hung(silent_s, _hint(True, 0.0))
                 self._outbox.clear()
                 self._dispatcher.fail_all(self._outage)
             process.kill()
@@ -278,26 +284,34 @@ class WorkerSession(Session):
             served = self._state in ("ready", "hung")
             self._silent_s = 0.0
             self._deaths = 0 if served else self._deaths + 1
+            if served:
+                is_new = time.monotonic() - self._ready_at > LONGEST_PAUSE_S
+                self._runaways = isinstance(error, RunawayModel) + (0 if is_new else self._runaways)
             again = self._info is not None
-            failed = not again or self._deaths > RELOADS
+            failed = not again or self._n_failures > RELOADS
+            wait_s = pause_s(self._n_failures)
             told = error.message
             if again and not served and not isinstance(error, WorkerCrashed):
                 # No fault of the requests that wait: a file that is gone, or memory that is short.
                 error = not_again(error)
             if isinstance(error, WorkerCrashed):
-                error.hint = _hint(again, pause_s(self._deaths), error.hint)
+                error.hint = _hint(again, wait_s, error.hint)
             self._state, self._outage = "failed" if failed else "reloading", error
             if served or failed:
                 self._outbox.clear()
                 self._dispatcher.fail_all(error)
             self._changed.notify_all()
-            pause = pause_s(self._deaths)
         # Outside the lock: writing may block. A first load that fails is its caller's to tell.
         if again and failed:
-            log.error("%s; it is tried again in %.0f s", told, pause, extra=self._facts(code=error.code))
+            log.error("%s; it is tried again in %.0f s", told, wait_s, extra=self._facts(code=error.code))
         elif again:
             log.warning("%s; the model is loaded again", told, extra=self._facts(code=error.code))
         return again
+
+    @property
+    def _n_failures(self) -> int:
+        """What the pause before the next start follows from."""
+        return max(self._deaths, self._runaways)
 
     def _facts(self, **more: str) -> dict[str, object]:
         """Of a line in the log."""
@@ -331,12 +345,13 @@ def _hint(again: bool, pause_s: float, known_cure: str = "") -> str:
         return f"it is not started again: {cure}, then start anew"
     if pause_s >= LONG_PAUSE_S:
         return f"it is started again in {pause_s:.0f} s: {known_cure or 'look for memory that is short'}"
-    return "send the request again; if that ends in the same way, the model file or the backend is at fault"
+    cure = known_cure or "the model file or the backend is at fault"
+    return f"send the request again; if that ends in the same way, {cure}"
 
 
-def _hung(silent_s: float) -> WorkerCrashed:
+def _hung(silent_s: float, hint: str = "") -> WorkerCrashed:
     reason = f"hung: it said nothing for {silent_s:.0f} s"
-    return WorkerCrashed(f"the worker that runs the model was ended ({reason})", hint=_hint(True, 0.0), reason=reason)
+    return WorkerCrashed(f"the worker that runs the model was ended ({reason})", hint=hint, reason=reason)
 
 
 _open: weakref.WeakSet[WorkerSession] = weakref.WeakSet()

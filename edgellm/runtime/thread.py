@@ -100,7 +100,7 @@ class ThreadSession(Session):
         self._dispatcher.has(adapters.loaded)
         self._loaded.set()
         try:
-            Loop.of(self._plan, engine, self._inbox, self._dispatcher.deliver, adapters).run()
+            Loop.of(self._plan, (engine, adapters), self._inbox, self._dispatcher.deliver).run()
         except BaseException as error:
             # Also what a plugin should not raise (SystemExit): those who wait for an answer must get an error.
             self._fail(error)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import NamedTuple
 
 from edgellm.runtime.silence import Awaited, Silence, Teller
 from edgellm.types.plan import LaunchPlan
@@ -23,19 +24,31 @@ SLOWEST_DISK = 10e6  # bytes per second
 TICKS = 8  # within the limit
 TICK_S = 2.5  # at most, as silence is told long before the limit
 # One that computes is not stuck, and steps take up to 200 times as long where other programs keep the processors busy.
+# On Linux one that goes on and on is ended sooner, by its own processor time (`runtime.processor_time`).
 COMPUTING_SHARE = 0.02  # of a processor
 COMPUTING_LIMIT = 20  # times the limit
+MOST_COMPUTING_S = 1800.0  # where the limit itself is not longer
+LOAD_LIMIT_S, LOAD_DISK = 600.0, 1e6  # nobody waits for a step, and a card or a network may be slower than any disk
 
 
-def limits(plan: LaunchPlan, hung_after_s: float | None) -> tuple[float, float]:
-    """Seconds of silence after which a worker of this plan hangs: before its first step is done, and later. 0 = never.
+class Limits(NamedTuple):
+    """Seconds of silence after which a worker hangs: while it loads, before its first step is done, and later.
 
-    `hung_after_s` is what the user set, None = nothing.
+    0 = never.
     """
+
+    load_s: float
+    first_s: float
+    usual_s: float
+
+
+def limits(plan: LaunchPlan, hung_after_s: float | None) -> Limits:
+    """Of a worker of this plan. `hung_after_s` is what the user set, None = nothing; for a load, only 0 counts."""
+    load_s = LOAD_LIMIT_S + plan.artifact.bytes / LOAD_DISK
     if hung_after_s is not None:
-        return hung_after_s, hung_after_s
+        return Limits(load_s if hung_after_s else 0.0, hung_after_s, hung_after_s)
     usual_s = UNPREDICTED_LIMIT_S if plan.step_s is None else max(LEAST_LIMIT_S, STEPS * plan.step_s)
-    return usual_s + plan.artifact.bytes / SLOWEST_DISK, usual_s
+    return Limits(load_s, usual_s + plan.artifact.bytes / SLOWEST_DISK, usual_s)
 
 
 class Watchdog:
@@ -47,7 +60,7 @@ class Watchdog:
 
     def __init__(
         self,
-        limits: tuple[float, float],
+        limits: Limits,
         awaited: Callable[[], bool],
         computed_s: Callable[[], float],
         on_hang: Callable[[float], None],
@@ -62,7 +75,7 @@ class Watchdog:
         """
         self.heard = False
         self._limits = limits
-        self._limit_s = limits[0]
+        self._limit_s = limits.first_s
         self._silent_s = 0.0
         self._counted_s = 0.0  # of that, against the limit
         self._computed_before_s = 0.0
@@ -76,18 +89,21 @@ class Watchdog:
 
     def start(self) -> None:
         """The worker begins to load."""
-        self._waits_for = "load"
+        self.begin()
         threading.Thread(target=self._watch, name="edgellm-watchdog", daemon=True).start()
 
+    def begin(self) -> None:
+        self._waits_for, self._limit_s = "load", self._limits.load_s
+
     def loaded(self) -> None:
-        self.heard, self._waits_for = False, "first step"
+        self.heard, self._waits_for, self._limit_s = False, "first step", self._limits.first_s
         self._has_spoken()
 
     def end(self) -> None:
         self._ended.set()
 
     def _watch(self) -> None:
-        tick_s = min(self._limits[1] / TICKS or TICK_S, TICK_S)
+        tick_s = min(self._limits.usual_s / TICKS or TICK_S, TICK_S)
         while not self._ended.wait(tick_s):
             if self.hangs_after(tick_s):
                 self._on_hang(self._silent_s)
@@ -102,15 +118,20 @@ class Watchdog:
         if self.heard:
             self.heard = False
             if self._waits_for != "load":
-                self._limit_s, self._waits_for = self._limits[1], "step"
+                self._limit_s, self._waits_for = self._limits.usual_s, "step"
             self._has_spoken()
         elif self._waits_for == "load" or self._awaited():
             self._silent_s += tick_s
-            self._counted_s += tick_s / COMPUTING_LIMIT if self._computes(tick_s) else tick_s
+            self._counted_s += tick_s / self._times if self._computes(tick_s) else tick_s
             self._tell()
         else:
             self._has_spoken()
-        return self._waits_for != "load" and 0 < self._limit_s <= self._counted_s
+        return 0 < self._limit_s <= self._counted_s
+
+    @property
+    def _times(self) -> float:
+        """As long as the limit is what one that computes may take."""
+        return min(COMPUTING_LIMIT, max(1.0, MOST_COMPUTING_S / self._limit_s)) if self._limit_s else 1.0
 
     def _has_spoken(self) -> None:
         self._silent_s = self._counted_s = 0.0

@@ -27,6 +27,8 @@ from edgellm.runtime.engine_error import close_engine, engine_error
 from edgellm.runtime.line_writer import writer
 from edgellm.runtime.loop import Loop
 from edgellm.runtime.mailbox import Mailbox
+from edgellm.runtime.memory_limit import limit_memory
+from edgellm.runtime.processor_time import WorkTime
 from edgellm.store.holders import hold
 
 # When memory runs out, the kernel should kill the worker: the parent is small, and can restart it.
@@ -65,6 +67,9 @@ def _serve(launch: wire.Launch, up: IO[bytes], down: IO[bytes]) -> None:
     inbox: Mailbox[wire.Down] = Mailbox()
     threading.Thread(target=_receive, args=(down, inbox), name="receive", daemon=True).start()
     started = time.perf_counter()
+    work_time = WorkTime(launch.plan, ends=True)
+    limit_memory(launch.plan)
+    work_time.load(launch.plan.artifact.bytes + sum(file.bytes for file in launch.plan.adapters))
     try:
         backend = plugins().backend(launch.plan.backend)
         engine, adapters = open_with_adapters(backend, launch.plan, again=launch.again)
@@ -80,7 +85,7 @@ def _serve(launch: wire.Launch, up: IO[bytes], down: IO[bytes]) -> None:
     held = hold(launch.plan.artifact.paths)
     emit([wire.Ready(engine.info, time.perf_counter() - started, adapters.loaded)])
     try:
-        Loop.of(launch.plan, engine, inbox, emit, adapters).run(prepares=_has_room)
+        Loop.of(launch.plan, (engine, adapters), inbox, emit, work_time).run(prepares=_has_room)
     except (Exception, SystemExit) as error:
         # Its last words: what the parent tells of a death without them is a guess.
         emit([wire.Failed.of(engine_error(launch.plan.backend, error))])

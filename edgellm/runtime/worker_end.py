@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 from edgellm.contract.child import End
-from edgellm.errors import EdgeLLMError, WorkerCrashed
+from edgellm.errors import EdgeLLMError, RunawayModel, WorkerCrashed
+
+# Signals that end a worker, by what took too much processor time there (`runtime.processor_time`).
+COMPUTES, READS_TEXT, READS_GRAMMAR = "SIGXCPU", "SIGVTALRM", "SIGPROF"
+
+_CAUSES = {
+    "SIGKILL": "by the out-of-memory killer, or by hand",
+    "SIGILL": "an instruction this CPU does not have",
+    "SIGSEGV": "a fault in native code",
+    "SIGABRT": "native code gave up, as where a file breaks its assumptions or memory is short",
+    "SIGBUS": "a file that shrank while it was mapped, or a full disk",
+    COMPUTES: "a load or a step took far more processor time than a model of this size takes",
+    READS_TEXT: "its tokenizer took far more processor time than texts of this length take",
+    READS_GRAMMAR: "a grammar took more processor time than any may take",
+}
 
 
 def died(reason: str) -> WorkerCrashed:
     return WorkerCrashed(f"the worker that runs the model died ({reason})", reason=reason)
 
 
+def ended(end: End) -> WorkerCrashed:
+    """The error of a worker that ended without a word."""
+    if end.signal not in (COMPUTES, READS_TEXT):
+        return died(how_it_ended(end))
+    return RunawayModel(
+        f"the worker that runs the model was ended: the model's files are at fault ({_CAUSES[end.signal]})",
+        hint="take this model from a source that you trust, or another one",
+        reason=how_it_ended(end),
+    )
+
+
 def how_it_ended(end: End) -> str:
     if not end.signal:
         return f"left with status {end.returncode}"
-    causes = {
-        "SIGKILL": "by the out-of-memory killer, or by hand",
-        "SIGILL": "an instruction this CPU does not have",
-        "SIGSEGV": "a fault in native code",
-        "SIGXCPU": "more processor time than a load may take",
-        "SIGBUS": "a file that shrank while it was mapped, or a full disk",
-    }
-    return f"killed by {end.signal}" + (f": {causes[end.signal]}" if end.signal in causes else "")
+    return f"killed by {end.signal}" + (f": {_CAUSES[end.signal]}" if end.signal in _CAUSES else "")
 
 
 def not_again(error: EdgeLLMError) -> WorkerCrashed:

@@ -122,6 +122,7 @@ class LaunchPlan:
     thinking_sampling: SamplingDefaults | None = None  # of answers that think first; None = the same
     adapters: tuple[AdapterFile, ...] = ()  # that are loaded beside the model
     answers_with: AdapterSet = ()  # of these, where a request leaves it open
+    may_use_bytes: int | None = None  # of RAM, when this was planned; None = whatever there is
 
 
 @dataclass(frozen=True, slots=True)

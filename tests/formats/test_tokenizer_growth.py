@@ -112,6 +112,7 @@ def read(path: Path, **changed: Any) -> None:
             id="a small letter of 2",
         ),
         pytest.param({"normalizer": sequence(*[CLEAN] * 6)}, id="spaces around letters"),
+        pytest.param({"normalizer": sequence(NFKC, replace("\u0644", "q" * 99))}, id="each of the 18 letters of one"),
     ],
 )
 def test_rules_that_multiply_are_refused(tmp_path: Path, changed: dict[str, Any]) -> None:

@@ -552,7 +552,7 @@ def test_a_failure_of_the_watching_thread_itself_reaches_whoever_waits(
 
     session = open_session()
     assert session.info
-    monkeypatch.setattr(supervisor, "how_it_ended", fails)
+    monkeypatch.setattr(supervisor, "ended", fails)
     os.kill(session.pid, signal.SIGSTOP)
     waiting = ask(session)
     os.kill(session.pid, signal.SIGKILL)

@@ -8,10 +8,11 @@ import pytest
 
 from edgellm.runtime import watchdog
 from edgellm.runtime.silence import Silence, Teller
-from edgellm.runtime.watchdog import Watchdog, limits
+from edgellm.runtime.watchdog import Limits, Watchdog, limits
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
 
+LOAD_S = 30.0
 PLAN = LaunchPlan("gguf", Artifact("gguf", (), "m"), Settings(n_ctx=256), step_s=1.0)
 
 
@@ -35,7 +36,7 @@ class Asker:
 
     def watchdog(self, first_s: float = 8.0, usual_s: float = 4.0) -> Watchdog:
         return Watchdog(
-            (first_s, usual_s),
+            Limits(LOAD_S, first_s, usual_s),
             lambda: self.waits,
             lambda: self.computed_s,
             lambda silent_s: None,
@@ -102,6 +103,25 @@ def test_silence_that_has_no_limit_is_told_and_never_a_hang() -> None:
     assert [one.limit_s for one in asker.told] == [0.0, 0.0]
 
 
+def test_a_load_that_neither_computes_nor_ends_is_a_hang_after_long() -> None:
+    dog = Asker(waits=False).watchdog()
+    dog.begin()
+    assert [dog.hangs_after(10.0) for _ in range(3)] == [False, False, True]
+    dog = Asker().watchdog()
+    dog.begin()
+    dog.loaded()
+    assert [dog.hangs_after(4.0) for _ in range(2)] == [False, True]
+
+
+def test_where_the_limit_is_long_computing_makes_it_no_longer() -> None:
+    asker = Asker()
+    dog = asker.watchdog(usual_s=2 * watchdog.MOST_COMPUTING_S)
+    dog.heard = True
+    assert not dog.hangs_after(1.0)
+    asker.computed_s += 1000.0
+    assert dog.hangs_after(2 * watchdog.MOST_COMPUTING_S)
+
+
 @pytest.mark.parametrize(("step_s", "told_s"), [(None, 10.0), (1.0, 10.0), (30.0, 60.0)])
 def test_a_slow_board_is_silent_for_longer_before_it_is_told(step_s: float | None, told_s: float) -> None:
     assert Teller(replace(PLAN, step_s=step_s)).after_s == told_s
@@ -110,16 +130,16 @@ def test_a_slow_board_is_silent_for_longer_before_it_is_told(step_s: float | Non
 @pytest.mark.parametrize(
     ("plan", "hung_after_s", "expected"),
     [
-        (PLAN, None, (30.0, 30.0)),
-        (replace(PLAN, step_s=7.0), None, (70.0, 70.0)),
-        (replace(PLAN, step_s=None), None, (watchdog.UNPREDICTED_LIMIT_S, watchdog.UNPREDICTED_LIMIT_S)),
-        (replace(PLAN, artifact=replace(PLAN.artifact, bytes=10**9)), None, (130.0, 30.0)),
-        (replace(PLAN, artifact=replace(PLAN.artifact, bytes=10**9)), 2.0, (2.0, 2.0)),
-        (PLAN, 0.0, (0.0, 0.0)),
+        (PLAN, None, (600.0, 30.0, 30.0)),
+        (replace(PLAN, step_s=7.0), None, (600.0, 70.0, 70.0)),
+        (replace(PLAN, step_s=None), None, (600.0, watchdog.UNPREDICTED_LIMIT_S, watchdog.UNPREDICTED_LIMIT_S)),
+        (replace(PLAN, artifact=replace(PLAN.artifact, bytes=10**9)), None, (1600.0, 130.0, 30.0)),
+        (replace(PLAN, artifact=replace(PLAN.artifact, bytes=10**9)), 2.0, (1600.0, 2.0, 2.0)),
+        (PLAN, 0.0, (0.0, 0.0, 0.0)),
     ],
     ids=["least", "ten steps", "not predicted", "from a slow disk first", "asked for", "never"],
 )
 def test_the_limit_follows_from_the_plan(
-    plan: LaunchPlan, hung_after_s: float | None, expected: tuple[float, float]
+    plan: LaunchPlan, hung_after_s: float | None, expected: tuple[float, float, float]
 ) -> None:
     assert limits(plan, hung_after_s) == expected

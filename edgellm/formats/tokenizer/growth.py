@@ -132,7 +132,7 @@ def _rules(key: str, component: Any) -> Iterator[dict[str, Any]]:
 
 def _growth(rules: list[dict[str, Any]]) -> float:
     """Rules that cannot read what earlier ones wrote do not add up: the largest of them counts."""
-    together, alone = 1.0, 1.0
+    together, alone, formed = 1.0, 1.0, 1.0
     written: set[str] = set()
     of_written = dict.fromkeys(_FORMS, 1)  # what the forms make of one letter
     is_opaque = False
@@ -140,11 +140,12 @@ def _growth(rules: list[dict[str, Any]]) -> float:
         times, reads = _times(rule)
         if (form := str(rule.get("type"))) in _FORMS:
             alone = max(alone, _FORMS[form])
+            formed = max(formed, _FORMS[form])
             together *= _FORMS[form] if is_opaque else of_written[form]
         elif reads is None or is_opaque or reads & written:
             together *= times
         else:
-            alone = max(alone, times)
+            alone = max(alone, formed * times)  # each letter that a form made of one may be one that it reads
         new = _letters(f"{rule.get('content', '')}{rule.get('prepend', '')}{rule.get('replacement', '')}") - written
         written |= new
         for shape in of_written:

@@ -13,7 +13,7 @@ import onnxruntime
 
 from edgellm.contract.embedder import EmbeddingInfo, EmbedsOnly, Pair, check_sequences, unit
 from edgellm.contract.engine import EngineInfo
-from edgellm.errors import BadArtifact, UnsupportedArtifact
+from edgellm.errors import BackendUnavailable, BadArtifact, UnsupportedArtifact
 from edgellm.types.plan import LaunchPlan, Settings
 from edgellm_onnx import session
 from edgellm_onnx.convert_bert import graph_of
@@ -44,6 +44,7 @@ class EncoderEngine(EmbedsOnly):
         Args:
             graph: the ONNX graph, checked (`OnnxModel.folder`); or safetensors, or their folder, that one is built of.
         """
+        self._graph = graph
         self._folder = folder = read_folder(graph if graph.is_dir() else graph.parent)
         self.tokenizer = EncoderTokenizer(folder)
         if 0 < folder.n_vocab < self.tokenizer.n_tokens:
@@ -105,8 +106,16 @@ class EncoderEngine(EmbedsOnly):
             kind = self._inputs[SEGMENTS]
             second = np.zeros(shape, bool) if firsts is None else inside & (place >= np.asarray(firsts)[:, None])
             feed[SEGMENTS] = second.astype(kind)
-        (output,) = self._session.run([self._output], feed)
-        return np.asarray(output, np.float32), lengths
+        try:
+            (output,) = self._session.run([self._output], feed)
+            return np.asarray(output, np.float32), lengths
+        except Exception as error:
+            if not session.ran_out(error):
+                raise
+            raise BackendUnavailable(
+                f"{self._graph} takes more memory for a batch of {shape[0]} texts and {shape[1]} tokens than it may",
+                hint="send shorter texts; a graph of its size should not take as much, and may mean it",
+            ) from error
 
     def _read_inputs(self, graph: Path) -> dict[str, type[np.signedinteger[Any]]]:
         assert self._session is not None
@@ -155,12 +164,12 @@ class EncoderEngine(EmbedsOnly):
         """Numbers of a vector, by trying: a graph may name its dimensions only."""
         try:
             output, lengths = self._run([self.tokenizer.encode("a", add_special=True, parse_special=False)], None)
+        except BackendUnavailable as error:
+            raise UnsupportedArtifact(
+                f"{graph} takes far more memory for one word than a graph of its size should",
+                hint="do not open this model: it may mean it; or the machine has no memory left",
+            ) from error
         except Exception as error:
-            if session.ran_out(error):
-                raise UnsupportedArtifact(
-                    f"{graph} takes far more memory for one word than a graph of its size should",
-                    hint="do not open this model: it may mean it; or the machine has no memory left",
-                ) from error
             raise BadArtifact(
                 f"{graph} fails on the first text: {str(error)[:200]}",
                 hint="tokenizer and graph may not be of one model: fetch the folder again",

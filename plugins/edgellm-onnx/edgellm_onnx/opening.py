@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import AbstractContextManager, nullcontext
 
+from edgellm.contract.data_limit import lift_limit
 from edgellm.contract.engine import Engine
 from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm.formats.tokenizer import from_json
@@ -50,8 +51,9 @@ def open_engine(plan: LaunchPlan, options: Options) -> Engine:
 
 
 def _limited(model: OnnxModel, settings: Settings, options: Options) -> AbstractContextManager[None]:
-    """Of a load by the CPU: drivers of GPUs reserve memory as they like, and compile for as long."""
+    """Of a load by the CPU: drivers of GPUs reserve memory as they like."""
     if settings.devices or options.provider not in ("auto", "cpu"):
+        lift_limit()
         return nullcontext()
     n_bytes = sum(graph.tensor_bytes + graph.file_bytes for graph in model.graphs)
     if predicted := footprint(model, settings, options):

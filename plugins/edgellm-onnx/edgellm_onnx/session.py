@@ -179,7 +179,7 @@ def refusing(what: str) -> Iterator[None]:
 
 def ran_out(error: Exception) -> bool:
     """Whether the library had no memory, of the machine or of what a load may take (`load_limit`)."""
-    return any(mark in str(error).lower() for mark in OUT_OF_MEMORY)
+    return isinstance(error, MemoryError) or any(mark in str(error).lower() for mark in OUT_OF_MEMORY)
 
 
 def words(error: Exception) -> str:
