@@ -29,15 +29,15 @@ log = logging.getLogger("edgellm.runtime.processor_time")
 
 T = TypeVar("T")
 
-# All are seconds of one thread, far above what a slow board takes: other threads that wait for each other make it spin.
-LOAD_S, LOADED_BYTES_S = 60.0, 10e6  # a vocabulary of 262,144 tokens, and bytes of files for each second more
-TURN_S = 60.0  # whatever is computed between two looks at the inbox
-STEPS = 200  # of the predicted length
+# All are seconds of one thread, far above what a slow board takes.
+LOAD_S, LOADED_BYTES_S = 30.0, 10e6  # a vocabulary of 262,144 tokens, and bytes of files for each second more
+TURN_S = 30.0  # whatever is computed between two looks at the inbox
+STEPS = 50  # of the predicted length: threads that wait for each other on a busy machine spin for seconds a step
 # Of a batch whose length nobody predicted: products of its tokens with all bytes, and of each token with the others.
 BYTES_S, ATTENDED = 1e9, 1024
 DEVICE_TIMES = 20  # drivers of GPUs compile, in a load and in the first steps
 # Texts: what honest tokenizers take is in docs/adr/083. What one takes more is taken from `SPARE_S`, and grows again.
-SPARE_S, TEXT_S, LETTER_S = 5.0, 0.02, 1e-4
+SPARE_S, TEXT_S, LETTER_S = 3.0, 0.02, 1e-4
 GRAMMAR_S, GRAMMAR_TOKEN_S = 60.0, 2e-4  # for a grammar, and for each token of the vocabulary in tables
 
 
@@ -125,7 +125,7 @@ class WorkTime:
 
     def batch(self, n_tokens: int, longest: int) -> None:
         """Texts become vectors: so many tokens, the padding counted, and the length of the longest."""
-        n_bytes = 0 if self._plan is None else self._plan.artifact.bytes
+        n_bytes = 0 if self._plan is None or self._plan.step_s else self._plan.artifact.bytes
         self._allow(COMPUTES, self._turn_s + n_tokens * n_bytes / BYTES_S * (1 + longest / ATTENDED))
 
     def rest(self) -> None:
