@@ -31,7 +31,7 @@ MOST_COMPUTING_S = 1800.0  # where the limit itself is not longer
 LOAD_LIMIT_S, LOAD_DISK = 600.0, 1e6  # nobody waits for a step, and a card or a network may be slower than any disk
 
 
-class Limits(NamedTuple):
+class SilenceLimits(NamedTuple):
     """Seconds of silence after which a worker hangs: while it loads, before its first step is done, and later.
 
     0 = never.
@@ -42,13 +42,13 @@ class Limits(NamedTuple):
     usual_s: float
 
 
-def limits(plan: LaunchPlan, hung_after_s: float | None) -> Limits:
+def limits(plan: LaunchPlan, hung_after_s: float | None) -> SilenceLimits:
     """Of a worker of this plan. `hung_after_s` is what the user set, None = nothing; for a load, only 0 counts."""
     load_s = LOAD_LIMIT_S + plan.artifact.bytes / LOAD_DISK
     if hung_after_s is not None:
-        return Limits(load_s if hung_after_s else 0.0, hung_after_s, hung_after_s)
+        return SilenceLimits(load_s if hung_after_s else 0.0, hung_after_s, hung_after_s)
     usual_s = UNPREDICTED_LIMIT_S if plan.step_s is None else max(LEAST_LIMIT_S, STEPS * plan.step_s)
-    return Limits(load_s, usual_s + plan.artifact.bytes / SLOWEST_DISK, usual_s)
+    return SilenceLimits(load_s, usual_s + plan.artifact.bytes / SLOWEST_DISK, usual_s)
 
 
 class Watchdog:
@@ -60,7 +60,7 @@ class Watchdog:
 
     def __init__(
         self,
-        limits: Limits,
+        limits: SilenceLimits,
         awaited: Callable[[], bool],
         computed_s: Callable[[], float],
         on_hang: Callable[[float], None],

@@ -8,7 +8,7 @@ import pytest
 
 from edgellm.runtime import watchdog
 from edgellm.runtime.silence import Silence, Teller
-from edgellm.runtime.watchdog import Limits, Watchdog, limits
+from edgellm.runtime.watchdog import SilenceLimits, Watchdog, limits
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
 
@@ -36,7 +36,7 @@ class Asker:
 
     def watchdog(self, first_s: float = 8.0, usual_s: float = 4.0) -> Watchdog:
         return Watchdog(
-            Limits(LOAD_S, first_s, usual_s),
+            SilenceLimits(LOAD_S, first_s, usual_s),
             lambda: self.waits,
             lambda: self.computed_s,
             lambda silent_s: None,

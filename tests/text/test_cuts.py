@@ -61,6 +61,36 @@ def test_places_are_those_of_a_search_for_each():
     assert list(tokens.places(text)) == sorted({at for s in TEXTS for at in range(len(text)) if text.startswith(s, at)})
 
 
+def test_tokens_that_share_a_long_beginning_are_not_looked_up_one_by_one():
+    class Counted(str):
+        n_sliced = 0
+
+        def __getitem__(self, key):
+            Counted.n_sliced += 1
+            return super().__getitem__(key)
+
+    text = Counted("a" * 500)
+    tokens = SpecialTokens({"a" * length + "b": length for length in range(4, 400)})
+
+    assert list(tokens.places(text)) == []
+    assert tokens.encode(text, lambda part: [len(part)]) == [500]
+    assert Counted.n_sliced <= 2 * len(text) + 1
+
+
+@given(st.lists(st.text("ab<", min_size=1, max_size=5), max_size=8), st.text("ab<c", max_size=30))
+def test_the_longest_token_at_the_leftmost_place_is_taken(texts, text):
+    expected, at = [], 0
+    while at < len(text):
+        token = max((one for one in texts if text.startswith(one, at)), key=len, default=text[at])
+        expected.append(token)
+        at += len(token)
+    ids = {one: index for index, one in enumerate(dict.fromkeys(texts))}
+    names = list(ids)
+    tokens = SpecialTokens(ids).encode(text, list)
+
+    assert [names[token] if isinstance(token, int) else token for token in tokens] == expected
+
+
 def test_json_in_ascii_and_keys_are_cut_too():
     marker, value = marked({"<s>": ["</s>"], "n": 3})
 

@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 
 from edgellm.formats.tokenizer.kinds import TokenKind
 
-_PREFIX = 4  # characters: "<|im", "</to"
 MAX_CHARS = 512  # of a special token; the longest in use has about 40
 
 
 class SpecialTokens:
-    """Cuts text at special tokens: the leftmost, and of those that begin at one place the longest."""
+    """Cuts text at special tokens: the leftmost, and of those that begin at one place the longest.
+
+    A hostile file may have thousands that differ only behind a long beginning that they share, so none is looked up by
+    its length: in sorted order, every token that begins what follows in the text begins the one right before that, too.
+    """
 
     def __init__(self, ids: Mapping[str, int]) -> None:
         self._ids = ids
-        # How much of a token its lengths are looked up by: as much as the shortest with its first character has.
-        self._widths: dict[str, int] = {}
-        for text in ids:
-            self._widths[text[0]] = min(self._widths.get(text[0], _PREFIX), len(text))
-        self._lengths: dict[str, list[int]] = {}  # by prefix, longest first
-        for text in sorted(ids, key=len, reverse=True):
-            lengths = self._lengths.setdefault(text[: self._widths[text[0]]], [])
-            if not lengths or lengths[-1] != len(text):
-                lengths.append(len(text))
-        starts = "".join(map(re.escape, self._widths))
+        self._texts = sorted(ids)
+        self._longest = max(map(len, ids), default=0)
+        self._inside: list[int] = []  # for each, the longest other that it begins with; -1 = none
+        self._shortest: list[str] = []  # for each, the shortest that it begins with, perhaps itself
+        around: list[int] = []
+        for text in self._texts:
+            while around and not text.startswith(self._texts[around[-1]]):
+                around.pop()
+            self._inside.append(around[-1] if around else -1)
+            self._shortest.append(self._texts[around[0]] if around else text)
+            around.append(len(self._inside) - 1)
+        starts = "".join(map(re.escape, dict.fromkeys(text[0] for text in ids)))
         self._start = re.compile(f"[{starts}]") if starts else None
 
     def encode(self, text: str, encode_text: Callable[[str], list[int]]) -> list[int]:
@@ -53,15 +59,21 @@ class SpecialTokens:
         if self._start is None:
             return
         for match in self._start.finditer(text):
-            if self._token_at(text, match.start()) is not None:
-                yield match.start()
+            at = match.start()
+            if (index := self._before(text, at)) >= 0 and text.startswith(self._shortest[index], at):
+                yield at
+
+    def _before(self, text: str, at: int) -> int:
+        """The last token, in sorted order, that does not come after what follows there; -1 = none."""
+        return bisect_right(self._texts, text[at : at + self._longest]) - 1
 
     def _token_at(self, text: str, at: int) -> str | None:
-        for length in self._lengths.get(text[at : at + self._widths[text[at]]], ()):
-            token = text[at : at + length]
-            if token in self._ids:
-                return token
-        return None
+        index = self._before(text, at)
+        if index < 0 or not text.startswith(self._shortest[index], at):
+            return None
+        while not text.startswith(self._texts[index], at):
+            index = self._inside[index]
+        return self._texts[index]
 
 
 def splitter(
