@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 NODES = ("a", "b", "c")
 LONGEST_S = 10.0  # without a new piece of text, or the end
-EXACT = 0.95  # of greedy and seeded streams that were asked for again
-DRAWN = ({"temperature": 0}, {"seed": 7}, {"temperature": 0}, {})  # by turns; those of {} cannot go on
+EXACT = 0.95  # of greedy and seeded streams that went on elsewhere, and until then were what they would have been
+DRAWN = ({"temperature": 0}, {"seed": 7}, {"temperature": 0}, {})  # by turns; those of {} are never told twice
 _RESUMED, _SAME, _OTHER = "resumed, ", "the same text", "another text"
 
 
@@ -109,6 +109,8 @@ class Judge:
         self._ends: Counter[str] = Counter()
         self._n_endless = 0
         self._n_touched = 0  # streams of boxes that did not die
+        self._n_begun_same = 0  # streams that were resumed, and whose text until then was that of the control
+        self._n_went_on_same = 0  # of these, all of whose text was
         self.wrong: list[str] = []
 
     def sees(self, death: Death, streams: Sequence[Stream]) -> str:
@@ -129,18 +131,23 @@ class Judge:
         return f"{death.part} of {death.node} at {death.share:.2f}: silent for {longest:.1f} s at most; {dict(ends)}"
 
     def _end(self, number: int, stream: Stream) -> str:
-        is_same = stream.text == self._undisturbed[number]
+        control = self._undisturbed[number]
+        is_same = stream.text == control and not stream.error
         if not (stream.ended or stream.error):
             return "no end"
         if DRAWN[number % len(DRAWN)] == {}:
-            return stream.error or "not repeatable, whole"
+            return stream.error or ("drawn freely, resumed" if stream.n_resumed else "drawn freely, whole")
         how = _RESUMED if stream.n_resumed else ""
+        if how and control.startswith(stream.sent):
+            self._n_begun_same += 1
+            self._n_went_on_same += is_same
         return how + (stream.error or (_SAME if is_same else _OTHER))
 
     def report(self) -> dict[str, Any]:
         """Figures; `wrong` is complete behind it."""
         resumed = sum(n for end, n in self._ends.items() if end.startswith(_RESUMED))
-        exact = self._ends[f"{_RESUMED}{_SAME}"] / resumed if resumed else None
+        whole = _share(self._ends[f"{_RESUMED}{_SAME}"], resumed)
+        exact = _share(self._n_went_on_same, self._n_begun_same)
         untouched = self._ends[_SAME] + self._ends[_OTHER]
         if exact is not None and exact < EXACT:
             self.wrong.append(f"{exact:.3f} of the streams that went on elsewhere were what they would have been")
@@ -152,12 +159,20 @@ class Judge:
             "without_an_end": self._n_endless,
             "of_other_boxes_touched": self._n_touched,
             "resumed": resumed,
-            "resumed_exact": exact,
+            "resumed_exact": whole,
+            # Only what was rounded otherwise until then could differ until then.
+            "resumed_after_the_same_text": self._n_begun_same,
+            "of_these_exact": exact,
             # The control: an engine may round otherwise where others share its batch.
-            "not_resumed_exact": self._ends[_SAME] / untouched if untouched else None,
+            "not_resumed": untouched,
+            "not_resumed_exact": _share(self._ends[_SAME], untouched),
             "longest_pause_s": max(longest.values(), default=None),
             "longest_pause_s_by_part": longest,
         }
+
+
+def _share(n: int, of: int) -> float | None:
+    return n / of if of else None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 from edgellm.contract.engine import EngineInfo, Tokenizer
+from edgellm.errors import UsageError
 from edgellm.runtime.engine_check import check_piece
 from edgellm.runtime.request_state import RequestState
 from edgellm.runtime.scheduler import Scheduler
@@ -35,28 +37,67 @@ class Drawing:
             BackendError: the engine spells a token as something else than bytes.
         """
         tokens: list[int] = []
-        if request.reads and not request.due:
-            request.due.extend(self._thoughts.opening(request, row) or self._thoughts.ending(request))
-        is_due = bool(request.due)
+        is_due = self._is_due(request, lambda: int(row.argmax()))
         token = request.due.popleft() if is_due else request.sampler.sample(row, request.gate)
         if is_due:
             request.sampler.accept(token)
         elif self._ends(request, token):
             return "stop"
         request.note_logprob(row, token, self._tokenizer.token_bytes)
-        reason = self._take(request, token, tokens, is_due=is_due)
-        # Only what is drawn has a row of logits: where they are asked for, what must follow comes one by one.
-        plain = request.matcher is None and not request.reads
-        if reason is None and not plain and request.generation.top_logprobs is None:
-            reason = self._go_on(request, tokens)
+        reason = self._take_on(request, token, tokens, is_due=is_due)
         request.next_tokens = tuple(tokens) if reason is None else ()
-        if reason is None and not plain and (gate := request.gate) is not None:
+        if reason is None and not self._is_plain(request) and (gate := request.gate) is not None:
             self._masks.start(gate)
+        return reason
+
+    def repeat(self, request: RequestState) -> FinishReason | None:
+        """Take the tokens that the answer begins with as they were drawn elsewhere, and those that must follow them.
+        They are then a part of the prompt.
+
+        Returns why the answer ended with them; None where it goes on.
+
+        Raises:
+            UsageError: no answer to this request begins so. GrammarFailed, BackendError: as `draw`.
+        """
+        begun = request.generation.continuation
+        given = begun.tokens if begun is not None else ()
+        tokens: list[int] = []
+        reason: FinishReason | None = None
+        while reason is None and len(tokens) < len(given):
+            token = given[len(tokens)]
+            if is_due := self._is_due(request, partial(int, token)):
+                token = request.due.popleft()
+                request.sampler.accept(token)
+            else:
+                request.sampler.repeat(token)
+            reason = self._take_on(request, token, tokens, is_due=is_due)
+        if tuple(tokens[: len(given)]) != given:
+            hint = "continue only what the same model began, for the same request"
+            raise UsageError("no answer to this request begins with these tokens", hint=hint, param="continuation")
+        request.goes_on_behind(tokens)
         return reason
 
     def end(self) -> None:
         """No token is drawn any more."""
         self._masks.end()
+
+    def _is_due(self, request: RequestState, likeliest: Callable[[], int]) -> bool:
+        """Whether the next token comes whatever is likely, and is in `request.due`."""
+        if request.reads and not request.due:
+            request.due.extend(self._thoughts.opening(request, likeliest) or self._thoughts.ending(request))
+        return bool(request.due)
+
+    def _is_plain(self, request: RequestState) -> bool:
+        """Whether no token must ever follow another."""
+        return request.matcher is None and not request.reads
+
+    def _take_on(self, request: RequestState, token: int, tokens: list[int], *, is_due: bool) -> FinishReason | None:
+        """Take `token` and those that must follow it, which are added to `tokens`."""
+        reason = self._take(request, token, tokens, is_due=is_due)
+        # Only what is drawn has a row of logits: where they are asked for, what must follow comes one by one.
+        if reason is None and not self._is_plain(request) and request.generation.top_logprobs is None:
+            reason = self._go_on(request, tokens)
+        return reason
 
     def _go_on(self, request: RequestState, tokens: list[int]) -> FinishReason | None:
         if request.reads:
@@ -87,7 +128,7 @@ class Drawing:
             gate.accept(token)
         tokens.append(token)
         piece = check_piece(self._backend, token, self._tokenizer.token_bytes(token))
-        request.take(piece or self._thoughts.marker(request, token))
+        request.take(token, piece or self._thoughts.marker(request, token))
         if request.text.stopped or (request.matcher is not None and request.matcher.complete):
             return "stop"
         if request.n_generated >= request.limit or self._scheduler.room(request) < len(tokens):

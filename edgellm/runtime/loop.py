@@ -181,7 +181,7 @@ class Loop:
         try:
             begun = read()
             if isinstance(begun, Begun):
-                self._choices[request_id] = self._queue(request_id, begun)
+                self._queue(request_id, begun)
             else:
                 self._replies.append(wire.Reply(request_id, begun))
         except Exception as error:
@@ -190,7 +190,7 @@ class Loop:
     def _settle(self) -> None:
         self._replies += self._adapters.settle(self._scheduler.uses, self._scheduler.forget_adapter)
 
-    def _queue(self, request_id: int, begun: Begun) -> list[RequestState]:
+    def _queue(self, request_id: int, begun: Begun) -> None:
         """A state for each choice, which then waits for its slot."""
         generation, defaults = begun.generation, self._sampling[begun.generation.thinking]
         used = self._adapters.used
@@ -202,8 +202,11 @@ class Loop:
         ]
         if generation.echo:
             choices[0].say([Part("prompt", self._prompts.text(generation))])
+        ended = self._drawing.repeat(choices[0]) if generation.continuation else None
         self._scheduler.submit(*choices)
-        return choices
+        self._choices[request_id] = choices
+        if ended is not None:
+            self._finish(choices[0], ended)
 
     def _cancel(self, request_id: int) -> None:
         if (choices := self._choices.get(request_id)) is not None:

@@ -123,6 +123,8 @@ class PromptReader:
             prompt = self._encoded(generation.prompt, generation)
         else:
             prompt = self._given(generation.prompt, "prompt")
+        if generation.continuation is not None:
+            self._given(generation.continuation.tokens, "continuation")
         if not prompt:
             raise UsageError("the prompt has no tokens", hint="send at least one character", param="prompt")
         if len(prompt) >= info.n_ctx:

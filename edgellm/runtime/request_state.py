@@ -35,6 +35,7 @@ class Said:
     call: int = 0
     n_tokens: int = 0
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)  # their ids, where they are told
 
 
 @dataclass(slots=True, eq=False)
@@ -46,7 +47,7 @@ class RequestState:
 
     id: int
     generation: GenerationRequest
-    prompt: list[int]
+    prompt: list[int]  # what is read before anything is drawn
     limit: int  # tokens to generate at most
     defaults: SamplingDefaults = NEUTRAL  # for what the request leaves open
     matcher: Matcher | None = None  # of its grammar
@@ -61,6 +62,7 @@ class RequestState:
     n_cached: int = 0  # of the prompt, reused from the slot
     n_prefilled: int = 0  # of the prompt, in the cache
     n_told: int = -1  # of these, as the last `Prefill` has it
+    n_begun: int = 0  # tokens at the prompt's end that the answer begins with (`Continuation`)
     next_tokens: tuple[int, ...] = ()  # of the answer, not yet in the cache
     # What it has generated.
     n_generated: int = 0
@@ -71,6 +73,7 @@ class RequestState:
     said: list[Said] = field(default_factory=list)  # what has not been sent
     n_unsaid: int = 0  # tokens that have said nothing yet, and their logprobs
     unsaid_logprobs: list[TokenLogprob] = field(default_factory=list)
+    unsaid: list[int] = field(default_factory=list)  # ids of these tokens, where they are told
     # For its timings and the metrics.
     arrived: float = field(default_factory=time.perf_counter)
     started: float = 0.0
@@ -84,6 +87,8 @@ class RequestState:
         sampling = self.generation.sampling.over(self.defaults.values)
         if self.choice and sampling.seed is not None:
             sampling = msgspec.structs.replace(sampling, seed=(sampling.seed + self.choice) % 2**63)
+        if sampling.seed is None and self.generation.continuation is not None:
+            sampling = msgspec.structs.replace(sampling, seed=self.generation.continuation.seed)
         self.sampler = Sampler(sampling, self.prompt)
         asked = self.generation.adapters
         self.adapters = adapter_set(self.served_with if asked is None else asked)
@@ -121,13 +126,18 @@ class RequestState:
 
     @property
     def usage(self) -> Usage:
-        return Usage(len(self.prompt), self.n_generated, self.n_cached, self.n_reasoning)
+        return Usage(self.n_prompt, self.n_generated, min(self.n_cached, self.n_prompt), self.n_reasoning)
+
+    @property
+    def n_prompt(self) -> int:
+        """Tokens of what was asked."""
+        return len(self.prompt) - self.n_begun
 
     @property
     def steps(self) -> Steps | None:
-        """For the metrics; None where the prompt was read a second time, or with logits for all of it."""
+        """For the metrics; None where the prompt was read a second time, with logits for all of it, or with more."""
         reread = self.choice > 0 and self.n_cached < len(self.prompt)
-        return None if reread or self.tells_prompt else Steps(self.width, self.n_decoded)
+        return None if reread or self.tells_prompt or self.n_begun else Steps(self.width, self.n_decoded)
 
     def begin(self, now: float) -> None:
         """It has a slot."""
@@ -141,7 +151,12 @@ class RequestState:
         if not self.generation.progress or self.choice or self.n_told >= self.n_prefilled:
             return []
         self.n_told = self.n_prefilled
-        return [Prefill(len(self.prompt), self.n_cached, self.n_prefilled, now - self.started)]
+        cached, read = (min(n, self.n_prompt) for n in (self.n_cached, self.n_prefilled))
+        return [Prefill(self.n_prompt, cached, read, now - self.started)]
+
+    def goes_on_behind(self, tokens: list[int]) -> None:
+        """The answer begins with these, which were taken: they are read with the prompt."""
+        self.prompt, self.n_begun = [*self.prompt, *tokens], len(tokens)
 
     def follow(self, first: RequestState, now: float) -> None:
         """The first choice has read the prompt."""
@@ -169,10 +184,12 @@ class RequestState:
         self.say([Part("prompt", "")])
         self.said[-1].logprobs += told
 
-    def take(self, piece: bytes) -> None:
+    def take(self, token: int, piece: bytes) -> None:
         """A token came, which adds these bytes."""
         self.n_generated += 1
         self.n_unsaid += 1
+        if self.generation.continuation is not None:
+            self.unsaid.append(token)
         thought = self.reads and self.text.thinking
         parts = self.text.push(piece)
         if self.reads and (thought or self.text.thinking):
@@ -194,20 +211,24 @@ class RequestState:
         if self.said:
             self.said[-1].n_tokens += self.n_unsaid
             self.said[-1].logprobs += self.unsaid_logprobs
-            self.n_unsaid, self.unsaid_logprobs = 0, []
+            self.said[-1].tokens += self.unsaid
+            self.n_unsaid, self.unsaid_logprobs, self.unsaid = 0, [], []
 
     def flush(self) -> list[Delta]:
         """What has not been sent, in order, which then counts as sent."""
         if not self.said and self.unsaid_logprobs:
             self.say([Part("reasoning" if self.text.thinking else "text", "")])
         said, self.said = self.said, []
-        return [Delta(one.text, one.n_tokens, tuple(one.logprobs), one.kind, one.call, self.choice) for one in said]
+        return [
+            Delta(one.text, one.n_tokens, tuple(one.logprobs), one.kind, one.call, self.choice, tuple(one.tokens))
+            for one in said
+        ]
 
     def timings(self, now: float) -> Timings:
         started, first = self.started or now, self.first or now
         waited_s = now - first if self.slot < 0 else self.waited_s
         parts = self.defaults.under(self.generation.sampling)
-        return Timings(started - self.arrived + waited_s, first - started, now - first - waited_s, parts)
+        return Timings(started - self.arrived + waited_s, first - started, now - first - waited_s, parts, self.n_begun)
 
 
 def _reader(generation: GenerationRequest) -> AnswerReader | None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from edgellm.contract.engine import Tokenizer
 from edgellm.runtime.request_state import RequestState
-from edgellm.text.sampling import LogitRow
 
 
 class Thoughts:
@@ -26,7 +25,7 @@ class Thoughts:
             text = self._texts[token] = self._tokenizer.text(token)
         return text.encode() if reading.markup.shows(text) else b""
 
-    def opening(self, request: RequestState, row: LogitRow) -> Sequence[int]:
+    def opening(self, request: RequestState, likeliest: Callable[[], int]) -> Sequence[int]:
         """The tokens that open a thought, where an answer begins with one that its grammar does not know of.
 
         A grammar says what is answered, and not what is thought before. Taken only where nothing is likelier.
@@ -36,7 +35,7 @@ class Thoughts:
             return ()
         reasoning = generation.reading.markup.reasoning if generation.reading is not None else None
         tokens = self._spelled(reasoning.open.strip()) if reasoning is not None else ()
-        return tokens if tokens and int(row.argmax()) == tokens[0] else ()
+        return tokens if tokens and likeliest() == tokens[0] else ()
 
     def ending(self, request: RequestState) -> Sequence[int]:
         """The tokens that end a thought which has used up its budget, once per thought; between whole characters."""

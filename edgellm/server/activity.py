@@ -60,7 +60,7 @@ class Totals:
     def add_answer(self, usage: Usage, timings: Timings) -> None:
         self.answer_tokens += usage.completion_tokens
         self.answer_s += timings.decode_s
-        self.n_steps += max(usage.completion_tokens - 1, 0)
+        self.n_steps += timings.decoded(usage.completion_tokens)
         self.longest = max(self.longest, usage.prompt_tokens + usage.completion_tokens)
 
     @property

@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect, Request
 from edgellm import __version__
 from edgellm.errors import ContextOverflow, UnknownModel
 from edgellm.sdk.client import EdgeLLM
-from edgellm.server import request_log
+from edgellm.server import continued, request_log
 from edgellm.server.activity import Activity, ActivityReport
 from edgellm.server.answers import EventLists, together
 from edgellm.server.errors import HttpError
@@ -130,6 +130,7 @@ class ServedModel:
         """The answers to `request`: `n` to each prompt, numbered through. All have the same `n`."""
         record, places = request_log.of_scope(request.scope), self.llm.plan.settings.n_slots
         generations = [with_adapters(one, request.state.adapters) for one in generations]
+        generations = continued.applied(request.scope, generations)
         run, n = functools.partial(self._in_turn, record.counts_as), generations[0].n
         alone = len(generations) == 1 and n <= places
         async with aclosing(run(generations[0]) if alone else together(generations, places, run)) as event_lists:

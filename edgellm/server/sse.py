@@ -17,7 +17,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from edgellm.server import errors, request_log
+from edgellm.server import continued, errors, request_log
 from edgellm.server.answers import EventLists
 from edgellm.server.error_form import OPENAI
 from edgellm.server.request_log import RequestRecord
@@ -45,6 +45,7 @@ class Chunks(ABC):
     """The chunks of one dialect, as the bytes of whole events."""
 
     media_type = b"text/event-stream; charset=utf-8"
+    event_end = b"\n\n"
     error_form = OPENAI
 
     @abstractmethod
@@ -144,17 +145,13 @@ class EventStream:
         return self._encode(events)
 
     def _encode(self, events: list[Event]) -> bytes:
-        chunks = self._chunks
-        return b"".join(
-            [
-                chunks.text(e)
-                if isinstance(e, Delta)
-                else chunks.last(e)
-                if isinstance(e, Done)
-                else chunks.progress(e)
-                for e in events
-            ]
-        )
+        return b"".join([self._chunk(event) for event in events])
+
+    def _chunk(self, event: Event) -> bytes:
+        if not isinstance(event, Delta):
+            return self._chunks.last(event) if isinstance(event, Done) else self._chunks.progress(event)
+        text = self._chunks.text(event)
+        return continued.line(event.tokens) + self._chunks.event_end + text if event.tokens else text
 
 
 class Template:

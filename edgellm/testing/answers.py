@@ -13,6 +13,7 @@ from edgellm.testing.limit import limited
 from edgellm.testing.running import Counted, Running
 from edgellm.testing.shared import SharedEngine
 from edgellm.testing.tokens import TEXTS, last_row
+from edgellm.types.continuation import Continuation
 from edgellm.types.event import Delta, Done
 from edgellm.types.grammar import Grammar
 from edgellm.types.request import GenerationRequest
@@ -44,6 +45,18 @@ class AnswerTests(SharedEngine):
         assert counted.n_tokens <= again * n_prompt + 4 * 2, (
             f"{counted.n_tokens} tokens were computed: the prompt has {n_prompt}, four answers of 3 tokens need 8 more"
         )
+
+    def test_an_answer_goes_on_behind_its_first_tokens(self, engine: Engine) -> None:
+        """They are read with the prompt. What follows is what it was, to the token where a batch changes nothing."""
+        sampling = Sampling(temperature=1.0, seed=3)
+        request = GenerationRequest(TEXTS[0], sampling, max_tokens=8, ignore_eos=True, continuation=Continuation())
+        with Running(engine, self.limit_s / 2) as running:
+            whole = [token for delta in running.answer(request) for token in delta.tokens]
+            for n in (1, 5):
+                begun = msgspec.structs.replace(request, continuation=Continuation(tuple(whole[:n])))
+                tokens = [token for delta in running.answer(begun) for token in delta.tokens]
+                assert tokens[:n] == whole[:n], f"an answer that begins with {whole[:n]} begins with {tokens[:n]}"
+                assert self.allowed(engine) or tokens == whole, f"behind {n} tokens of {whole} comes {tokens[n:]}"
 
     def test_an_answer_keeps_to_its_grammar(self, engine: Engine) -> None:
         pytest.importorskip("llguidance", reason="does not apply: llguidance is not installed")

@@ -77,6 +77,12 @@ class Sampler:
         if self._counts:
             self._generated.append(token)
 
+    def repeat(self, token: int) -> None:
+        """`token` was drawn elsewhere, by the same seed: what comes next is drawn as behind it."""
+        if self._sampling.temperature >= COLDEST:
+            self._random.random()
+        self.accept(token)
+
     def _allowed(self, row: LogitRow, matcher: Matcher) -> npt.NDArray[np.intp]:
         """The allowed tokens, or as many of the likeliest of them as can be drawn."""
         if (few := matcher.few()) is not None:

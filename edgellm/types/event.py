@@ -34,10 +34,15 @@ class Timings(msgspec.Struct, frozen=True):
     prefill_s: float
     decode_s: float
     sampling: tuple[SamplingPart, ...] = ()  # each value with the row that it is from
+    n_begun: int = 0  # tokens of the answer that were there before, and were read with the prompt
+
+    def decoded(self, completion_tokens: int) -> int:
+        """Tokens after the first, which prefill brought."""
+        return max(completion_tokens - self.n_begun - 1, 0)
 
     def decode_tok_s(self, completion_tokens: int) -> float:
-        """Rate over the tokens after the first, which prefill brought."""
-        return (completion_tokens - 1) / self.decode_s if self.decode_s > 0 and completion_tokens > 1 else 0.0
+        """Rate over these."""
+        return self.decoded(completion_tokens) / self.decode_s if self.decode_s > 0 else 0.0
 
 
 class Delta(msgspec.Struct, frozen=True, tag=True):
@@ -55,6 +60,7 @@ class Delta(msgspec.Struct, frozen=True, tag=True):
     kind: DeltaKind = "text"
     call: int = 0  # of a call's name and arguments: which of the choice's calls, from 0 on
     choice: int = 0
+    tokens: tuple[int, ...] = ()  # their ids, where the request has a `continuation`
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):

@@ -17,6 +17,7 @@ import msgspec
 from edgellm.errors import ContextOverflow, UsageError
 from edgellm.types.adapter import AdapterNeed, AdapterSet, AskedAdapters, DropAdapter, LoadAdapter, check_adapters
 from edgellm.types.checks import MAX_COUNT, cannot_be_sent, check_ids, check_range, check_types
+from edgellm.types.continuation import Continuation
 from edgellm.types.grammar import Grammar
 from edgellm.types.logprob import MAX_TOP
 from edgellm.types.markup import Reading
@@ -169,10 +170,12 @@ class GenerationRequest(msgspec.Struct, frozen=True, tag=True):
     reuse: bool = True  # what an earlier request left in the cache is used; the prompt is computed whole otherwise
     # That the prompt and its answers are computed with: () = the model as it is, None = those that it is served with.
     adapters: AdapterSet | None = None
+    continuation: Continuation | None = None  # it may go on elsewhere, or began elsewhere; None = neither
 
     def __post_init__(self) -> None:
         check_types(self)
-        _check_size(self, (self.prompt, *self.stop))
+        begun = () if self.continuation is None else self.continuation.tokens
+        _check_size(self, (self.prompt, *self.stop, begun))
         if not isinstance(self.prompt, str):
             check_ids(self.prompt, "prompt")
         limit = self.max_tokens
@@ -186,6 +189,8 @@ class GenerationRequest(msgspec.Struct, frozen=True, tag=True):
         check_range(len(self.stop) <= MAX_STOPS, "stop", f"at most {MAX_STOPS} strings")
         check_range(all(0 < len(s) <= 1024 for s in self.stop), "stop", "strings of 1 to 1024 characters")
         check_adapters(self.adapters or ())
+        if self.continuation is not None:
+            self.continuation.check(alone=self.n == 1 and self.top_logprobs is None and not self.echo)
 
 
 class AnswerKeywords(SamplingKeywords, total=False):

@@ -13,16 +13,27 @@ import pytest
 
 pytest.importorskip("aiohttp")
 from edgellm_ray import asked, caller
+from edgellm_ray.events import SSE, StreamEvent
+from edgellm_ray.resume import SentStream
 from edgellm_ray.token import make_token
 from support.cluster_front import KEY, OneBox, front, one_box
+from support.dialect_streams import QUESTION, REQUESTS, drawn_by, forms, texts
 from support.waiting import PATIENCE_S
 
+from edgellm.runtime import loop
+from edgellm.server import continued
 from edgellm.server.crowd import Deadlines
 from edgellm.server.intake import MAX_BODY_BYTES
 
 HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 CHAT = {"messages": [{"role": "user", "content": "hello"}]}
 NEVER = 3600.0
+
+
+@pytest.fixture(autouse=True)
+def _in_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another module may have started one in this process."""
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +152,9 @@ def test_a_long_conversation_is_read_by_its_beginning() -> None:
         ({"seed": -1}, False),
         ({"seed": 7, "n": 2}, False),
         ({"seed": 7, "logprobs": True}, False),
+        ({"seed": 7, "n_cmpl": 2}, False),
+        ({"seed": 7, "return_tokens": True}, False),
+        ({"seed": 7, "include": ["message.output_text.logprobs"]}, False),
         ({}, False),
     ],
 )
@@ -171,3 +185,86 @@ def test_without_a_token_nobody_is_believed(box: OneBox, own_home: Path) -> None
     httpx.get(f"{box.address}/health", headers={caller.HEADER: "10.0.0.1"})
 
     assert box.clients[-1] == "127.0.0.1"
+
+
+class TestContinuations:
+    @pytest.fixture(autouse=True)
+    def _in_a_cluster(self, own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        make_token()
+        monkeypatch.setattr(loop, "FLUSH_INTERVAL_S", 0.0)  # each token is an event
+
+    @pytest.mark.parametrize("drawn", [{"temperature": 0}, {"seed": 7}, {}])
+    @pytest.mark.parametrize("name", REQUESTS)
+    def test_a_stream_goes_on_behind_the_tokens_that_it_has(self, box: OneBox, name: str, drawn: dict) -> None:
+        """Twice: also one that had gone on already. Drawn without a seed, it has one of the front."""
+        path, body = REQUESTS[name][0], drawn_by(name, **drawn)
+        with front(box) as client:
+            whole = client.post(path, json=body)
+            box.cuts = [8, 24]
+            told = client.post(path, json=body)
+        media_type = whole.headers["content-type"].partition(";")[0]
+
+        assert b": tokens" not in whole.content + told.content
+        assert "".join(texts(whole.content, media_type).values()) == QUESTION
+        assert texts(told.content, media_type) == texts(whole.content, media_type)
+        assert forms(told.content, media_type) == forms(whole.content, media_type)
+        first, second, third = box.continuations[1:]
+        assert first.tokens == ()
+        assert 0 < len(second.tokens) < len(third.tokens)
+        assert bytes(third.tokens) == QUESTION.encode()[: len(third.tokens)]
+        assert first.seed == second.seed == third.seed
+
+    def test_a_client_neither_asks_for_tokens_nor_gives_any(self, box: OneBox) -> None:
+        """Through the front not by any header, and not by one of its own making where a box is asked directly."""
+        sealed = str(caller.sealed_continuation(1, (104, 105)))
+        forged = f"1:aGkA {'0' * 64}"
+        with front(box) as client:
+            for value in (sealed, forged, "1:"):
+                headers = {caller.CONTINUATION_HEADER: value}
+                client.post("/v1/chat/completions", json=CHAT | {"n": 2}, headers=headers)
+                client.post("/v1/chat/completions", json=CHAT, headers=headers)
+        assert [one and one.tokens for one in box.continuations] == [None, ()] * 3
+        own = {"authorization": f"Bearer {KEY}"}
+        for value in (forged, sealed[:-1] + "x", sealed.replace(":", ":AAAA"), "", "x"):
+            said = httpx.post(f"{box.address}/v1/chat/completions", json=CHAT | {"stream": True},
+                              headers=own | {caller.CONTINUATION_HEADER: value})  # fmt: skip
+            assert b": tokens" not in said.content
+        assert box.continuations[6:] == [None] * 5
+
+    def test_what_the_front_seals_is_believed(self, box: OneBox) -> None:
+        sealed = str(caller.sealed_continuation(1, b"he"))
+        own = {"authorization": f"Bearer {KEY}", caller.CONTINUATION_HEADER: sealed}
+        said = httpx.post(f"{box.address}/v1/chat/completions", json=CHAT | {"stream": True}, headers=own)
+
+        assert said.content.startswith(b": tokens 104 101")
+
+    @pytest.mark.parametrize("more", [{"n": 2}, {"logprobs": True}])
+    def test_others_have_none(self, box: OneBox, more: dict) -> None:
+        with front(box) as client:
+            client.post("/v1/chat/completions", json=CHAT | {"seed": 1} | more)
+        assert box.continuations == [None]
+
+
+def test_without_a_token_a_stream_is_computed_again(box: OneBox, own_home: Path) -> None:
+    """As on Kubernetes. Without a seed it ends with an error."""
+    path, body = REQUESTS["chat"]
+    with front(box) as client:
+        box.cuts = [4]
+        told = client.post(path, json=body)
+        assert "".join(texts(told.content, SSE).values()) == QUESTION
+        box.cuts = [4]
+        lost = client.post(path, json=CHAT | {"stream": True})
+    assert b"stream_lost" in lost.content
+    assert box.continuations == [None] * 3
+
+
+def test_as_many_tokens_are_kept_as_a_header_carries() -> None:
+    stream = SentStream()
+    for at in range(0, 2 * caller.MOST_TOKENS, 1000):
+        line = continued.line(range(at, at + 1000)) + b"\n"
+        assert stream.take(StreamEvent(line)) == b""
+    stream.again()
+    for tokens in (range(500), range(500, 9000), range(9000, 9001)):
+        stream.take(StreamEvent(continued.line(tokens) + b"\n"))
+
+    assert list(stream.tokens) == list(range(caller.MOST_TOKENS))

@@ -22,27 +22,28 @@ def echoing(boxes: Boxes) -> Boxes:
     return boxes
 
 
-def begun(boxes: Boxes, n: int, **more: object) -> list[Stream]:
-    """Each with some of its text."""
-    body = {"messages": [{"role": "user", "content": QUESTION}], "max_tokens": 400, **more}
-    streams = [Stream(boxes, body, f"stream {number}") for number in range(n)]
+def begun(boxes: Boxes, *kinds: dict[str, object]) -> list[Stream]:
+    """One of each, with some of its text."""
+    body = {"messages": [{"role": "user", "content": QUESTION}], "max_tokens": 400}
+    streams = [Stream(boxes, body | kind, f"stream {number}") for number, kind in enumerate(kinds)]
     wait_until(lambda: all(len(stream.text) > 5 or stream.over() for stream in streams))
     return streams
 
 
 @pytest.mark.parametrize("part", random.Random(18).sample(PARTS, len(PARTS)))
 def test_every_stream_ends_or_says_why_and_repeatable_ones_are_whole(echoing: Boxes, part: str) -> None:
-    """Greedy, seeded, and neither, on all boxes; one part dies."""
-    streams = begun(echoing, 2, temperature=0) + begun(echoing, 3, seed=7) + begun(echoing, 3)
+    """Greedy, seeded, neither, and with log-probabilities, on all boxes; one part dies."""
+    kinds = [{"temperature": 0}] * 2 + [{"seed": 7}] * 2 + [{}] * 3 + [{"logprobs": True}] * 2
+    streams = begun(echoing, *kinds)
     doomed = echoing.rows()[streams[0].node]
 
     kill(echoing, part, doomed)
 
     assert endless(streams) == []
-    for number, stream in enumerate(streams):
+    for kind, stream in zip(kinds, streams, strict=True):
         is_touched = part == "proxy" or stream.node == doomed.node
         if stream.error:  # it may have ended before
-            assert (is_touched, number >= 5) == (True, True)
+            assert (is_touched, "logprobs" in kind) == (True, True)
             assert stream.error in ("stream_lost", "worker_crashed")
             assert QUESTION.startswith(stream.text)
         else:

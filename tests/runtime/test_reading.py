@@ -175,7 +175,7 @@ class TestGrammar:
     def test_what_the_last_token_of_a_thought_says_beyond_it_is_left_out(self) -> None:
         """The grammar does not know of it, and the answer would not be by it."""
         state = RequestState(1, ask("", OPENED, grammar=self.grammar), [1], 9, matcher=matcher(self.grammar))
-        state.take(b"a</think>{")
+        state.take(97, b"a</think>{")
         assert [(delta.kind, delta.text) for delta in state.flush()] == [("reasoning", "a")]
         assert state.gate is not None
 

@@ -11,13 +11,16 @@ from typing import Any
 import httpx
 from edgellm_ray import caller
 from edgellm_ray.board import Board
-from edgellm_ray.box import NODE_HEADER, at_root
+from edgellm_ray.box import NODE_HEADER, PLAN_HEADER, at_root
+from edgellm_ray.events import NDJSON, SSE, EventReader
 from edgellm_ray.front import FrontConfig, server
 
 from edgellm.sdk.client import EdgeLLM
+from edgellm.server import continued
 from edgellm.server.app import create_app
 from edgellm.server.listener import Listener, bind, url
 from edgellm.server.served_model import ServedModel
+from edgellm.types.continuation import Continuation
 from support.waiting import PATIENCE_S, wait_until
 
 KEY = "0123456789abcdef"
@@ -38,12 +41,18 @@ def listening(made: Listener) -> Iterator[str]:
 
 @dataclass
 class OneBox:
-    """A box whose requests are seen."""
+    """A box whose requests are seen.
+
+    Attributes:
+        cuts: of the next streams that break off, how many events of each are sent.
+    """
 
     address: str
     served: ServedModel
     paths: list[str] = field(default_factory=list)
     clients: list[str] = field(default_factory=list)  # by their addresses
+    continuations: list[Continuation | None] = field(default_factory=list)
+    cuts: list[int] = field(default_factory=list)
 
 
 @contextlib.contextmanager
@@ -53,17 +62,29 @@ def one_box(key: str) -> Iterator[OneBox]:
         seen = OneBox("", app.state.served)
 
         async def named(scope: dict, receive: Any, send: Any) -> None:
+            left = seen.cuts.pop(0) if seen.cuts else None
+
             async def with_node(message: dict) -> None:
+                nonlocal left
                 if message["type"] == "http.response.start":
-                    message["headers"] = [*message["headers"], (NODE_HEADER, b"one")]
+                    told = (NODE_HEADER, b"one"), (PLAN_HEADER, seen.served.fingerprint.encode())
+                    message["headers"] = [*message["headers"], *told]
+                elif left is not None:
+                    events = EventReader(NDJSON if "/api/" in scope["path"] else SSE).feed(message.get("body", b""))
+                    kept = [event.raw for event in events][:left]
+                    left -= len(kept)
+                    message = {**message, "body": b"".join(kept), "more_body": True}
                 await send(message)
 
             root = f"/{SERVICE}" if scope["path"].startswith(f"/{SERVICE}/") else ""  # as Ray's proxy says it
             own = caller.from_caller(at_root({**scope, "root_path": root}))
-            assert not any(name == caller.HEADER.encode() for name, _ in own["headers"])
+            assert not caller.HEADERS & {name.decode() for name, _ in own["headers"]}
             seen.paths.append(own["path"])
             seen.clients.append(own["client"][0])
+            seen.continuations.append(continued.of(own))
             await app(own, receive, with_node)
+            if left is not None:
+                raise ConnectionResetError("as if the plug were pulled")
 
         nothing: dict[str, Any] = {"started": lambda: None, "draining": lambda _: None, "overdue": lambda: None}
         with listening(Listener(named, drain_s=1.0, **nothing)) as seen.address:
@@ -81,4 +102,5 @@ def front(box: OneBox, key: str | None = KEY, board: Board | None = None, **limi
     ):
         box.paths.clear()
         box.clients.clear()
+        box.continuations.clear()
         yield client

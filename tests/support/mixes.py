@@ -18,7 +18,7 @@ from edgellm.errors import EdgeLLMError
 from edgellm.runtime import wire
 from edgellm.runtime.loop import Loop
 from edgellm.types.adapter import DropAdapter, LoadAdapter
-from edgellm.types.event import Adapters, Delta, DeltaKind, Done, Usage
+from edgellm.types.event import Adapters, Delta, DeltaKind, Done, Timings, Usage
 from edgellm.types.logprob import TokenLogprob
 from edgellm.types.request import GenerationRequest
 from edgellm.types.sampling import Sampling
@@ -44,6 +44,8 @@ class Answer:
     parts: list[tuple[DeltaKind, int, str]] = field(default_factory=list)  # kind, call, and text in one piece
     n_tokens: int = 0  # as the text events count them
     logprobs: tuple[TokenLogprob, ...] = ()
+    tokens: tuple[int, ...] = ()  # ids, where they are told
+    timings: Timings | None = None
     reason: str = ""
     usage: Usage | None = None
     error: EdgeLLMError | None = None
@@ -180,10 +182,12 @@ class Stage:
                     choice.hear(delta)
                     choice.logprobs += logprobs
                     choice.n_tokens += n_tokens
+                    choice.tokens += delta.tokens
                 case Done(reason, usage) as done:
                     choice = answer.choice(done.choice)
                     assert not choice.reason, "a second end"
                     choice.reason, choice.usage, choice.finished_at = reason, usage, self.n_steps
+                    choice.timings = done.timings
                     n_ended = sum(bool(choice.reason) for choice in answer.choices)
                     asked = self.mix[message.id - 1].request
                     assert isinstance(asked, GenerationRequest)

@@ -18,6 +18,7 @@ from edgellm_ray.board import Row
 from edgellm_ray.config import ModelConfig, ServiceConfig
 from edgellm_ray.ray_library import NAMESPACE
 from edgellm_ray.scaling import Replicas
+from edgellm_ray.token import make_token
 from ray import serve
 from ray.cluster_utils import Cluster
 
@@ -61,6 +62,9 @@ class Boxes:
         self._variables: dict[str, dict[str, str]] = {}  # of every node that ever was
         self.told: list[str] = []  # by Ray, of deployments
         self.asked = ""  # `mark` of what was last deployed
+        # Without a token replicas do not believe the front. Ray itself would have had to read of it before its import.
+        os.environ["RAY_AUTH_MODE"] = "disabled"
+        make_token()
         ray_library.require()
         # Where Ray notes the newest cluster, which it takes for granted: /tmp/ray, where nothing else is said.
         os.environ["RAY_TMPDIR"] = folder

@@ -29,6 +29,7 @@ class Stream:
         error: the code of the error that it ended with; None = none.
         node: the box that began it.
         n_resumed: how often the front asked for it again.
+        sent: its text when that happened first.
         longest_pause_s: between its request, pieces of its text, and its end.
         broke: what httpx said where it neither ended nor said why.
     """
@@ -41,6 +42,7 @@ class Stream:
     node: str = ""
     ended: bool = False
     n_resumed: int = 0
+    sent: str = ""
     longest_pause_s: float = 0.0
     broke: str = ""
     _thread: threading.Thread = field(init=False)
@@ -74,6 +76,7 @@ class Stream:
         if line == "data: [DONE]":
             self.ended = True
         elif line == ": resumes":
+            self.sent = self.sent or self.text
             self.n_resumed += 1
         elif line.startswith("data: "):
             chunk = json.loads(line[6:])

@@ -64,7 +64,7 @@ class TokenTimings(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, timings: event.Timings, usage: event.Usage) -> Self:
-        computed, steps = usage.prompt_tokens - usage.cached_tokens, max(usage.completion_tokens - 1, 0)
+        computed, steps = usage.prompt_tokens - usage.cached_tokens, timings.decoded(usage.completion_tokens)
         prefill_ms, decode_ms = round(1e3 * timings.prefill_s, 3), round(1e3 * timings.decode_s, 3)
         prefill = round(computed / timings.prefill_s if timings.prefill_s > 0 else 0.0, 2)
         decode = round(timings.decode_tok_s(usage.completion_tokens), 2)

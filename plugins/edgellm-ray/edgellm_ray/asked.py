@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qs
 
@@ -23,6 +25,9 @@ HOP_BY_HOP = frozenset(
     {"connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding",
      "upgrade", "content-length", "content-encoding", "accept-encoding", "expect"}
 )  # fmt: skip
+_COUNTS = ("n", "n_cmpl", "best_of")  # of answers, by dialect
+_MORE = ("logprobs", "top_logprobs", "n_probs", "return_tokens")  # than text: a part of it cannot be left out
+_LOGPROBS = "message.output_text.logprobs"
 
 
 class Meaning(NamedTuple):
@@ -30,6 +35,7 @@ class Meaning(NamedTuple):
 
     session: str  # of its conversation; "" = none
     is_repeatable: bool  # the same answer comes again: greedy or with a seed, one answer, without probabilities
+    takes_seed: bool = False  # it would come again with a seed, which the front may choose
     previous: str = ""  # the response that it goes on with
     model: str | None = None  # its name; None = none is named
 
@@ -40,7 +46,8 @@ class Asked:
     def __init__(self, scope: Scope, body: bytes, meaning: Meaning) -> None:
         self.scope = scope
         self.body = body
-        self.is_repeatable = meaning.is_repeatable
+        self.seed = secrets.randbits(31)  # of an answer that has none, where boxes believe the front
+        self.is_repeatable = meaning.is_repeatable or (meaning.takes_seed and caller.is_believed())
         self.previous = meaning.previous
         self.model = meaning.model or _in_path(scope)
         # A digest: a session may be as long as headers may, and routers remember many.
@@ -49,14 +56,15 @@ class Asked:
         if not self.session and (scope["method"] == "GET" or scope["path"].startswith(WATCHED)):
             self.session = f"watches {clients.asks(scope)}"  # whoever looks on sees the same box each time
 
-    @property
-    def headers(self) -> list[tuple[str, str]]:
-        """Those that are passed on, and who the client is."""
+    def headers(self, tokens: Sequence[int] = ()) -> list[tuple[str, str]]:
+        """Those that are passed on, who the client is, and how the answer goes on. `tokens`: those that it has."""
         pairs = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in self.scope["headers"])
-        own = {*HOP_BY_HOP, SESSION_HEADER, caller.HEADER}
-        address = caller.sealed(clients.asks(self.scope))
+        own = {*HOP_BY_HOP, SESSION_HEADER, *caller.HEADERS}
         kept = [(name, value) for name, value in pairs if name.lower() not in own]
-        return [*kept, (caller.HEADER, address)] if address else kept
+        address = caller.sealed(clients.asks(self.scope))
+        continuation = caller.sealed_continuation(self.seed, tokens) if self.is_repeatable else None
+        told = ((caller.HEADER, address), (caller.CONTINUATION_HEADER, continuation))
+        return [*kept, *((name, value) for name, value in told if value)]
 
     def let_go(self) -> None:
         """It is not asked again."""
@@ -97,7 +105,9 @@ def read(body: bytes) -> Meaning:
         return Meaning("", False)
     previous = fields.get("previous_response_id")
     previous = previous if isinstance(previous, str) else ""
-    return Meaning(session_of(fields), _is_repeatable(fields), previous, _model(fields))
+    session, is_single = session_of(fields), _is_single(fields)
+    takes_seed = bool(session) and is_single and not _has_prompts(fields)
+    return Meaning(session, is_single and _is_fixed(fields), takes_seed, previous, _model(fields))
 
 
 def _model(fields: dict[str, Any]) -> str | None:
@@ -116,9 +126,28 @@ def _in_path(scope: Scope) -> str | None:
     return name if name and not marked else None
 
 
-def _is_repeatable(fields: dict[str, Any]) -> bool:
-    options = fields.get("options")
-    drawn = {**fields, **options} if isinstance(options, dict) else fields
-    many = drawn.get("n") not in (None, 1) or bool(drawn.get("logprobs")) or bool(drawn.get("n_probs"))
+def _is_single(fields: dict[str, Any]) -> bool:
+    """Whether it asks for one answer, of which nothing is told but its text."""
+    drawn = _drawn(fields)
+    include = fields.get("include")
+    told = isinstance(include, list) and _LOGPROBS in include
+    return all(drawn.get(name) in (None, 1) for name in _COUNTS) and not (told or any(map(drawn.get, _MORE)))
+
+
+def _is_fixed(fields: dict[str, Any]) -> bool:
+    """Whether the same tokens are drawn each time: greedy, or with a seed."""
+    drawn = _drawn(fields)
     seed = drawn.get("seed")
-    return not many and (drawn.get("temperature") == 0 or (isinstance(seed, int) and seed >= 0))
+    return drawn.get("temperature") == 0 or (isinstance(seed, int) and seed >= 0)
+
+
+def _has_prompts(fields: dict[str, Any]) -> bool:
+    """Whether there are several, which have an answer each."""
+    prompt = fields.get("prompt")
+    return isinstance(prompt, list) and len(prompt) > 1 and any(isinstance(one, str | list) for one in prompt)
+
+
+def _drawn(fields: dict[str, Any]) -> dict[str, Any]:
+    """With what Ollama's clients call options."""
+    options = fields.get("options")
+    return {**fields, **options} if isinstance(options, dict) else fields

@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from edgellm.server import continued
+
 NDJSON = "application/x-ndjson"
 SSE = "text/event-stream"
 _MARK = b"data: "
@@ -38,6 +40,7 @@ class StreamEvent:
         self._mark = marked
         self.data = _object(tail)
         self.texts = [text for text in _texts(self.data or {}) if text.value]
+        self.tokens = None if self.data is not None else continued.tokens_of(raw)  # of the event that comes next
 
     @property
     def is_passing(self) -> bool:
@@ -50,7 +53,8 @@ class StreamEvent:
     def error(self) -> str | None:
         """The code, or else the type, of the error that it tells; None = it tells none."""
         data = self.data or {}
-        error = data.get("error") or (data.get("response") or {}).get("error") if isinstance(data, dict) else None
+        response = data.get("response")  # of Responses what was made; of Ollama a piece of text
+        error = data.get("error") or (response.get("error") if isinstance(response, dict) else None)
         if not error:
             return None
         return str(error.get("code") or error.get("type")) if isinstance(error, dict) else "error"

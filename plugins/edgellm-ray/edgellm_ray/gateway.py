@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -154,7 +154,8 @@ class Gateway:
             StreamLost, Diverged: that cannot be done.
         """
         if not asked.is_repeatable:
-            raise StreamLost("the box that wrote this answer is gone", hint="with a seed it would have gone on")
+            hint = "one answer, without log-probabilities, would have gone on"
+            raise StreamLost("the box that wrote this answer is gone", hint=hint)
         loop = asyncio.get_running_loop()
         deadline, n_crashes = loop.time() + PATIENCE_S, 0
         while loop.time() < deadline and n_crashes <= MOST_CRASHES:
@@ -162,7 +163,7 @@ class Gateway:
             await _put(send, b": resumes\n\n" if media_type == SSE else b"")
             sent.again()
             with contextlib.suppress(_Broken, aiohttp.ClientConnectionError, TimeoutError):
-                async with self._asked(asked, wish) as response:
+                async with self._asked(asked, wish, sent.tokens) as response:
                     if response.status != 200:
                         n_crashes += not _comes_later(response, await _whole(response))
                         continue
@@ -174,7 +175,10 @@ class Gateway:
         raise StreamLost("no box of the cluster answers", hint="try again in a moment")
 
     @contextlib.asynccontextmanager
-    async def _asked(self, asked: Asked, wish: Wish) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _asked(
+        self, asked: Asked, wish: Wish, tokens: Sequence[int] = ()
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """`tokens`: those that the answer has already."""
         if self._client is None:
             connector = aiohttp.TCPConnector(limit=0)
             self._client = aiohttp.ClientSession(connector=connector, auto_decompress=False)
@@ -184,7 +188,7 @@ class Gateway:
             asked.scope["method"],
             # As it was sent: with ".." taken away, a path that needs no key could be one of Ray's own.
             yarl.URL(f"{self._upstream}{app and f'/{app}'}{target(asked.scope)}", encoded=True),
-            headers=[*asked.headers, *session],
+            headers=[*asked.headers(tokens), *session],
             data=io.BytesIO(asked.body) if asked.body else None,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=PAUSE_S * 8),
             allow_redirects=False,

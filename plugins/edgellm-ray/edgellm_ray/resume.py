@@ -1,14 +1,17 @@
 """A stream that goes on where another one of the same answer broke off.
 
-The request is asked again, greedy or with its seed, of a replica with the same plan, which writes the same answer. What
-the client has is left out of it, after it was compared: an answer that differs is not spliced on.
+The request is asked again, with the tokens that the answer has, of a replica with the same plan, which goes on behind
+them. It tells the answer from its beginning: what the client has is left out, after it was compared, so that an answer
+that differs is not spliced on.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections import defaultdict
 from typing import Any
 
+from edgellm_ray.caller import MOST_TOKENS
 from edgellm_ray.events import StreamEvent
 
 _IDS = frozenset({"id", "item_id", "call_id", "response_id", "created", "created_at"})
@@ -20,9 +23,15 @@ class Diverged(Exception):
 
 
 class SentStream:
-    """What a client has of a stream, over all of its attempts."""
+    """What a client has of a stream, over all of its attempts.
+
+    Attributes:
+        tokens: ids of those that said it, as far as replicas told them, at most MOST_TOKENS.
+    """
 
     def __init__(self) -> None:
+        self.tokens = array("I")
+        self._n_told = 0  # of these, in this attempt
         self._texts: dict[str, str] = defaultdict(str)  # by channel
         self._forms: list[dict[str, Any] | None] = []  # events that are no text
         self._n_events = 0
@@ -43,7 +52,7 @@ class SentStream:
     def again(self) -> None:
         """A new attempt begins."""
         self._replayed_texts = defaultdict(str)
-        self._n_replayed = 0
+        self._n_replayed = self._n_told = 0
         self._ids = {}
 
     def take(self, event: StreamEvent) -> bytes:
@@ -52,11 +61,19 @@ class SentStream:
         Raises:
             Diverged: it contradicts what the client has.
         """
+        if event.tokens is not None:
+            self._note(event.tokens)
+            return b""
         if event.is_passing:
             return event.raw
         if self._replayed_texts is None:
             return self._first_time(event)
         return self._again(event, self._replayed_texts)
+
+    def _note(self, told: tuple[int, ...]) -> None:
+        """What an attempt begins with is what it was told to."""
+        at, self._n_told = self._n_told, self._n_told + len(told)
+        self.tokens.extend(told[max(len(self.tokens) - at, 0) : max(MOST_TOKENS - at, 0)])
 
     def _first_time(self, event: StreamEvent) -> bytes:
         if self._head is None and event.data is not None:

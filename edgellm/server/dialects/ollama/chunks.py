@@ -35,6 +35,7 @@ class OllamaChunks(sse.Chunks):
     """Of one request. A call is one line, with all of its arguments."""
 
     media_type = b"application/x-ndjson"
+    event_end = b"\n"
     error_form = OLLAMA
     answer_type: type[OllamaAnswer]
 
