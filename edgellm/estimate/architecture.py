@@ -1,83 +1,51 @@
 """The tensors that a model of a given architecture and shape consists of.
 
 Sources: llama.cpp b11434 `src/models/*.cpp` (`create_tensor`), the parameter closure of the catalog, published files.
-An architecture that is not here has parts that `Shape` does not carry (towers, per-layer arrays); its size is estimated
-in `estimate/weights.py` and said to be so. Knows nothing of types or bytes.
+An architecture that is not here or in `mixed_layers.py` has parts that `Shape` does not carry (towers, per-layer
+arrays); its size is estimated in `estimate/weights.py` and said to be so. Knows nothing of types or bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from edgellm.estimate import mixed_layers
+from edgellm.estimate.layer_parts import Tensor, attention, experts, ffn, full_layers, norms, other_layers
 from edgellm.types.model import Shape
-
-NO_BLOCK = -1  # the layer of what is there once
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """One tensor per layer of `layers`, each `rows` rows of `row` weights."""
-
-    # As in estimate/recipe.py; "never" = stays F32, "half" = stays F16; "*_exps" = all experts of the layer in one. A
-    # role that the rules do not name gets the type of the mix.
-    role: str
-    row: int  # weights in a row: what must be a multiple of the block
-    rows: int
-    layers: Sequence[int] = (NO_BLOCK,)  # where they lie
-
-    @property
-    def elems(self) -> int:
-        return self.row * self.rows
 
 
 @lru_cache(maxsize=1024)
 def tensors(shape: Shape) -> tuple[Tensor, ...] | None:
     """Every tensor of the model, None where the architecture's list is not known here."""
-    layer = _LAYERS.get(shape.arch) or _ONE_MODEL.get((shape.arch, shape.n_layer, shape.n_embd))
-    if layer is None or shape.n_layer < 1 or (shape.n_ff < 1 and shape.arch in _LAYERS):
+    layer, models = _LAYERS.get(shape.arch), mixed_layers.BY_MODEL.get(shape.arch)
+    if layer is None or shape.n_layer < 1 or (shape.n_ff < 1 and models is None):
+        return None
+    if models is not None and (shape.n_layer, shape.n_embd) not in models:
         return None
     return (*_tables(shape), *layer(shape))
 
 
-def full_layers(s: Shape) -> tuple[int, ...]:
-    """Layers that attend, where others keep a state; that cache every token, where others cache a window; else all.
-
-    Where the shape does not say which, the last of each group of equal size, as in Gemma 2 and 3, gpt-oss and Qwen 3.5.
-    """
-    n_layer = max(1, s.n_layer)
-    if s.full_layers:
-        return s.full_layers
-    if s.n_attn:
-        n_full = s.n_attn
-    elif s.kv_full_bytes and s.kv_swa_bytes:
-        n_full = round(n_layer * s.kv_full_bytes / (s.kv_full_bytes + s.kv_swa_bytes))
-    else:
-        return tuple(range(n_layer))
-    n_full = min(max(n_full, 1), n_layer)
-    group = n_layer // n_full
-    return tuple(range(group - 1, group * n_full, group))
-
-
-def _other_layers(s: Shape) -> tuple[int, ...]:
-    attending = set(full_layers(s))
-    return tuple(layer for layer in range(s.n_layer) if layer not in attending)
-
-
-def numbers(part: Tensor, parts: Sequence[Tensor], n_expert: int) -> Sequence[int]:
+def numbers(part: Tensor, parts: Sequence[Tensor], n_expert: int, *, counted: bool = False) -> Sequence[int]:
     """Of a tensor's layers, the numbers that the quantizer's rules ask about.
 
     It counts the tensors of a kind, those that hold values together; of a mixture it reads the number in the name.
+    `counted`: of a mix that counts what feed-forward networks end with, in a mixture, too.
     """
     if part.role in VALUES:
-        alike = [other for other in parts if other.role in VALUES]
-        if len(alike) == 1:
-            return range(len(part.layers))
-        order = sorted(layer for other in alike for layer in other.layers)
-        count = {layer: number for number, layer in enumerate(order)}
-        return tuple(count[layer] for layer in part.layers)
-    return part.layers if n_expert else range(len(part.layers))
+        return _counted(part, [other for other in parts if other.role in VALUES])
+    if counted and part.role in DOWN:
+        return _counted(part, [other for other in parts if other.role in DOWN])
+    return part.layers if n_expert else _counted(part, [other for other in parts if other.role == part.role])
+
+
+def _counted(part: Tensor, alike: Sequence[Tensor]) -> Sequence[int]:
+    """Of tensors of a kind, which are this part's: in the order of layers, and of names in a layer."""
+    if len(alike) == 1:
+        return range(len(part.layers))
+    order = sorted((layer, other.role) for other in alike for layer in other.layers)
+    count = {key: number for number, key in enumerate(order)}
+    return tuple(count[layer, part.role] for layer in part.layers)
 
 
 def _tables(s: Shape) -> Iterator[Tensor]:
@@ -87,41 +55,10 @@ def _tables(s: Shape) -> Iterator[Tensor]:
         yield Tensor("output", s.n_embd, s.n_vocab)
 
 
-def _attention(s: Shape, layers: Sequence[int], *, fused: bool = False, gated: bool = False) -> Iterator[Tensor]:
-    q, kv = s.n_head * s.head_dim, s.n_head_kv * s.head_dim
-    if fused:
-        yield Tensor("attn_qkv", s.n_embd, q + 2 * kv, layers)
-    else:
-        yield Tensor("attn_q", s.n_embd, 2 * q if gated else q, layers)
-        yield Tensor("attn_k", s.n_embd, kv, layers)
-        yield Tensor("attn_v", s.n_embd, kv, layers)
-    yield Tensor("attn_output", q, s.n_embd, layers)
-
-
-def _ffn(s: Shape, layers: Sequence[int], n_ff: int | None = None, kind: str = "") -> Iterator[Tensor]:
-    width = s.n_ff if n_ff is None else n_ff
-    yield Tensor(f"ffn_gate{kind}", s.n_embd, width, layers)
-    yield Tensor(f"ffn_up{kind}", s.n_embd, width, layers)
-    yield Tensor(f"ffn_down{kind}", width, s.n_embd, layers)
-
-
-def _experts(s: Shape, layers: Sequence[int]) -> Iterator[Tensor]:
-    width = s.n_ff_expert or s.n_ff  # Mixtral gives its experts' width as the layer's
-    yield Tensor("never", s.n_embd, s.n_expert, layers)  # router
-    yield Tensor("ffn_gate_exps", s.n_embd, width * s.n_expert, layers)
-    yield Tensor("ffn_up_exps", s.n_embd, width * s.n_expert, layers)
-    yield Tensor("ffn_down_exps", width, s.n_embd * s.n_expert, layers)
-
-
-def _norms(layers: Sequence[int], *widths: int) -> Iterator[Tensor]:
-    for width in widths:
-        yield Tensor("never", width, 1, layers)
-
-
 def _llama(s: Shape) -> Iterator[Tensor]:
     every = range(s.n_layer)
-    yield from (*_attention(s, every), *_norms(every, s.n_embd, s.n_embd))
-    yield from _experts(s, every) if s.n_expert else _ffn(s, every)
+    yield from (*attention(s, every), *norms(every, s.n_embd, s.n_embd))
+    yield from experts(s, every) if s.n_expert else ffn(s, every)
 
 
 def _llama3(s: Shape) -> Iterator[Tensor]:
@@ -132,65 +69,65 @@ def _llama3(s: Shape) -> Iterator[Tensor]:
 
 def _qwen2(s: Shape) -> Iterator[Tensor]:
     kv = s.n_head_kv * s.head_dim
-    yield from (*_llama(s), *_norms(range(s.n_layer), s.n_head * s.head_dim, kv, kv))  # biases
+    yield from (*_llama(s), *norms(range(s.n_layer), s.n_head * s.head_dim, kv, kv))  # biases
 
 
 def _qwen3(s: Shape) -> Iterator[Tensor]:
-    yield from (*_llama(s), *_norms(range(s.n_layer), s.head_dim, s.head_dim))
+    yield from (*_llama(s), *norms(range(s.n_layer), s.head_dim, s.head_dim))
 
 
 def _qwen3moe(s: Shape) -> Iterator[Tensor]:
     every = range(s.n_layer)
-    yield from (*_attention(s, every), *_experts(s, every))
-    yield from _norms(every, s.n_embd, s.n_embd, s.head_dim, s.head_dim)
+    yield from (*attention(s, every), *experts(s, every))
+    yield from norms(every, s.n_embd, s.n_embd, s.head_dim, s.head_dim)
 
 
 def _gemma3(s: Shape) -> Iterator[Tensor]:
     every = range(s.n_layer)
-    yield from (*_llama(s), *_norms(every, s.n_embd, s.n_embd, s.head_dim, s.head_dim))
+    yield from (*_llama(s), *norms(every, s.n_embd, s.n_embd, s.head_dim, s.head_dim))
 
 
 def _phi3(s: Shape) -> Iterator[Tensor]:
     every = range(s.n_layer)
-    yield from _attention(s, every, fused=True)
+    yield from attention(s, every, fused=True)
     yield Tensor("ffn_up", s.n_embd, 2 * s.n_ff, every)
     yield Tensor("ffn_down", s.n_ff, s.n_embd, every)
-    yield from _norms(every, s.n_embd, s.n_embd)
+    yield from norms(every, s.n_embd, s.n_embd)
 
 
 def _olmo2(s: Shape) -> Iterator[Tensor]:
     every = range(s.n_layer)
-    yield from (*_llama(s), *_norms(every, s.n_head * s.head_dim, s.n_head_kv * s.head_dim))
+    yield from (*_llama(s), *norms(every, s.n_head * s.head_dim, s.n_head_kv * s.head_dim))
 
 
 def _bitnet(s: Shape) -> Iterator[Tensor]:
-    yield from (*_llama(s), *_norms(range(s.n_layer), s.n_embd, s.n_ff))
+    yield from (*_llama(s), *norms(range(s.n_layer), s.n_embd, s.n_ff))
 
 
 def _gpt_oss(s: Shape) -> Iterator[Tensor]:
     every, kv = range(s.n_layer), s.n_head_kv * s.head_dim
-    yield from (*_attention(s, every), *_experts(s, every))
-    yield from _norms(every, s.n_embd, s.n_embd, s.n_head)
-    yield from _norms(every, s.n_head * s.head_dim, kv, kv, s.n_embd, s.n_expert)  # biases
-    yield from _norms(every, s.n_ff_expert * s.n_expert, s.n_ff_expert * s.n_expert, s.n_embd * s.n_expert)
+    yield from (*attention(s, every), *experts(s, every))
+    yield from norms(every, s.n_embd, s.n_embd, s.n_head)
+    yield from norms(every, s.n_head * s.head_dim, kv, kv, s.n_embd, s.n_expert)  # biases
+    yield from norms(every, s.n_ff_expert * s.n_expert, s.n_ff_expert * s.n_expert, s.n_embd * s.n_expert)
 
 
 def _lfm2(s: Shape) -> Iterator[Tensor]:
-    attn, conv, every = full_layers(s), _other_layers(s), range(s.n_layer)
-    yield from (*_attention(s, attn), *_norms(attn, s.head_dim, s.head_dim))
+    attn, conv, every = full_layers(s), other_layers(s), range(s.n_layer)
+    yield from (*attention(s, attn), *norms(attn, s.head_dim, s.head_dim))
     yield Tensor("never", _LFM2_CONV, s.n_embd, conv)
     yield Tensor("shortconv_in_proj", s.n_embd, 3 * s.n_embd, conv)
     yield Tensor("shortconv_out_proj", s.n_embd, s.n_embd, conv)
     dense = range(_LFM2_DENSE_LAYERS) if s.n_expert else every
-    yield from (*_ffn(s, dense), *_norms(every, s.n_embd, s.n_embd))
+    yield from (*ffn(s, dense), *norms(every, s.n_embd, s.n_embd))
     if s.n_expert:
         routed = range(len(dense), s.n_layer)
-        yield from (*_experts(s, routed), *_norms(routed, s.n_expert))
+        yield from (*experts(s, routed), *norms(routed, s.n_expert))
 
 
 def _qwen35(s: Shape) -> Iterator[Tensor]:
-    attn, linear, every = full_layers(s), _other_layers(s), range(s.n_layer)
-    yield from (*_attention(s, attn, gated=True), *_norms(attn, s.head_dim, s.head_dim))
+    attn, linear, every = full_layers(s), other_layers(s), range(s.n_layer)
+    yield from (*attention(s, attn, gated=True), *norms(attn, s.head_dim, s.head_dim))
     keys, values = _DELTA_KEY_HEADS * _DELTA_DIM, delta_value_heads(s) * _DELTA_DIM
     mixed = 2 * keys + values
     yield Tensor("attn_qkv", s.n_embd, mixed, linear)
@@ -198,49 +135,19 @@ def _qwen35(s: Shape) -> Iterator[Tensor]:
     for role in ("ssm_alpha", "ssm_beta"):
         yield Tensor(role, s.n_embd, delta_value_heads(s), linear)
     yield Tensor("never", _DELTA_CONV, mixed, linear)  # ssm_conv1d
-    yield from _norms(linear, delta_value_heads(s), delta_value_heads(s), _DELTA_DIM)  # ssm_a, ssm_dt, ssm_norm
+    yield from norms(linear, delta_value_heads(s), delta_value_heads(s), _DELTA_DIM)  # ssm_a, ssm_dt, ssm_norm
     yield Tensor("ssm_out", values, s.n_embd, linear)
-    yield from _norms(every, s.n_embd, s.n_embd)
+    yield from norms(every, s.n_embd, s.n_embd)
     if s.n_expert:
-        yield from (*_experts(s, every), *_ffn(s, every, s.n_ff_expert, "_shexp"), *_norms(every, s.n_embd))
+        yield from (*experts(s, every), *ffn(s, every, s.n_ff_expert, "_shexp"), *norms(every, s.n_embd))
     else:
-        yield from _ffn(s, every)
-
-
-def _nemotron_nano_4b(s: Shape) -> Iterator[Tensor]:
-    # NVIDIA-Nemotron-3-Nano-4B: each layer is a Mamba-2 mixer, a feed-forward network or attention, and nothing else.
-    mixers, feeds, attn = (tuple(i for i, kind in enumerate(_NEMOTRON_NANO_4B) if kind == of) for of in "M-*")
-    n_ff, inner, states, heads = 12544, 7680, 2 * 8 * 128, 96
-    yield from (*_norms(range(s.n_layer), s.n_embd), *_attention(s, attn))
-    yield Tensor("ssm_in", s.n_embd, 2 * inner + states + heads, mixers)
-    yield Tensor("ssm_out", inner, s.n_embd, mixers)
-    yield Tensor("never", 4, inner + states, mixers)  # ssm_conv1d
-    yield from _norms(mixers, inner + states, heads, heads, heads, inner)  # its bias, ssm_dt, ssm_a, ssm_d, ssm_norm
-    yield Tensor("ffn_up", s.n_embd, n_ff, feeds)
-    yield Tensor("ffn_down", n_ff, s.n_embd, feeds)
-
-
-def _gemma4_e4b(s: Shape) -> Iterator[Tensor]:
-    # Heads of global layers are twice as wide; layers that share a cache keep their unused projections.
-    wide = range(5, s.n_layer, 6)
-    per_layer, every = 256, range(s.n_layer)
-    for layers, width in (*((range(first, s.n_layer, 6), s.head_dim) for first in range(5)), (wide, 2 * s.head_dim)):
-        yield from _attention(replace(s, head_dim=width), layers)
-        yield from _norms(layers, width, width)
-    yield from (*_ffn(s, every), *_norms(every, *[s.n_embd] * 5, 1))  # 1: layer_output_scale
-    yield Tensor("never", s.head_dim, 1)  # rope_freqs
-    yield Tensor("per_layer_token_embd", per_layer * s.n_layer, s.n_vocab)
-    yield Tensor("half", s.n_embd, per_layer * s.n_layer)  # per_layer_model_proj
-    yield Tensor("never", per_layer, 1)
-    yield Tensor("inp_gate", s.n_embd, per_layer, every)
-    yield Tensor("proj", per_layer, s.n_embd, every)
+        yield from ffn(s, every)
 
 
 VALUES = ("attn_v", "attn_qkv")  # roles that the quantizer's rules count together
-FIRST_LAYER_ATTENDS_NOT = frozenset({"lfm2", "lfm2moe", "nemotron_h"})
-SHARED_EXPERT = frozenset({"qwen35moe"})
+DOWN = ("ffn_down", "ffn_down_exps", "ffn_down_shexp")
+FIRST_LAYER_ATTENDS_NOT = frozenset({"lfm2", "lfm2moe", "nemotron_h", "nemotron_h_moe", "granitehybrid"})
 _LLAMA3_VOCAB = 128256
-_NEMOTRON_NANO_4B = "M-M-M-MM-M-M*-M-M*-M-M-M*-M-M-MM*-MMM-M-M-"  # hybrid_override_pattern of its config.json
 _LFM2_CONV = 3  # shortconv.l_cache
 _LFM2_DENSE_LAYERS = 2  # leading dense layers of LFM2-8B-A1B
 _DELTA_KEY_HEADS, _DELTA_DIM, _DELTA_CONV = 16, 128, 4  # the same in every Qwen3.5 and 3.6
@@ -283,10 +190,8 @@ _LAYERS: dict[str, Callable[[Shape], Iterator[Tensor]]] = {
     "qwen2": _qwen2, "qwen3": _qwen3, "qwen3moe": _qwen3moe,
     "gemma3": _gemma3, "phi3": _phi3, "olmo2": _olmo2, "bitnet": _bitnet, "gpt-oss": _gpt_oss,
     "lfm2": _lfm2, "lfm2moe": _lfm2, "qwen35": _qwen35, "qwen35moe": _qwen35,
+    "gemma3n": mixed_layers.gemma3n, "gemma4": mixed_layers.gemma4, "granitehybrid": mixed_layers.granitehybrid,
+    "nemotron_h": mixed_layers.nemotron_h, "nemotron_h_moe": mixed_layers.nemotron_h,
+    "deepseek2": mixed_layers.deepseek2, "glm4": mixed_layers.glm4, "glm4moe": mixed_layers.glm4moe,
 }  # fmt: skip
-KNOWN = frozenset(_LAYERS)
-# Parts that `Shape` does not carry: one model of the architecture, by its layers and width; checked against its files.
-_ONE_MODEL: dict[tuple[str, int, int], Callable[[Shape], Iterator[Tensor]]] = {
-    ("nemotron_h", 42, 3136): _nemotron_nano_4b,
-    ("gemma4", 42, 2560): _gemma4_e4b,
-}
+KNOWN = frozenset(_LAYERS) - mixed_layers.BY_MODEL.keys()  # whatever their sizes

@@ -17,6 +17,7 @@ from msgspec import Struct
 from edgellm.contract.engine import SPARE_LOGITS
 from edgellm.estimate import architecture
 from edgellm.estimate.footprint import COMPUTE_MARGIN_BYTES, local_cells, padded
+from edgellm.estimate.layer_parts import full_layers
 from edgellm.types.layers import Layers
 from edgellm.types.model import Shape
 
@@ -34,7 +35,7 @@ def block_caches(shape: Shape, cached_bytes: int, ctx: int, batch: int) -> tuple
     """
     n_layer = max(1, shape.n_layer)
     n_own = n_layer - shape.shared_kv_layers
-    at = {layer for layer in architecture.full_layers(shape) if layer < n_own}
+    at = {layer for layer in full_layers(shape) if layer < n_own}
     full, rest = shape.kv_full_bytes * padded(ctx), shape.kv_swa_bytes * local_cells(shape, ctx, batch)
     if shape.n_attn:
         full, rest = full + rest, shape.recurrent_bytes
@@ -172,7 +173,7 @@ def _batch(  # noqa: PLR0917
 @lru_cache(maxsize=4096)
 def _masks(shape: Shape, full: int, local: int) -> _Masks:
     """`full`, `local`: bytes of the mask of all cells, and of those in a sliding window."""
-    every, attends = range(max(1, shape.n_layer)), architecture.full_layers(shape)
+    every, attends = range(max(1, shape.n_layer)), full_layers(shape)
     kinds = ((full, attends), (local, [layer for layer in every if layer not in attends] if local else []))
     spans = [(size, layers[0], layers[-1]) for size, layers in kinds if layers]
     forwarding = [sum(size for size, start, end in spans if start <= layer < end) for layer in every]
@@ -213,14 +214,11 @@ def _copied_caches(shape: Shape, caches: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(2 * size for size in caches)
     if not shape.shared_kv_layers:
         return caches
-    n_own, full = len(caches) - shape.shared_kv_layers, set(architecture.full_layers(shape))
+    n_own, full = len(caches) - shape.shared_kv_layers, set(full_layers(shape))
     last = {layer in full: caches[layer] for layer in range(n_own)}
     return caches[:n_own] + tuple(last.get(layer in full, 0) for layer in range(n_own, len(caches)))
 
 
 def _dense_width(shape: Shape, widths: tuple[int, ...]) -> int:
     """Of the widest network that is no routed expert: headers of most mixtures state a width that no tensor has."""
-    if widths:
-        return max(widths)
-    tensors = architecture.tensors(shape) if shape.n_expert else None
-    return shape.n_ff if tensors is None else max((t.rows for t in tensors if t.role == "ffn_up"), default=0)
+    return max(widths, default=shape.n_ff)

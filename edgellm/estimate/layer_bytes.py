@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from edgellm.estimate import architecture, quants, recipe
+from edgellm.estimate.layer_parts import NO_BLOCK
 from edgellm.estimate.tensor_types import TYPES, for_row
 from edgellm.estimate.weights import traits
 from edgellm.types.layers import Layers
@@ -38,23 +39,33 @@ def layers_of(shape: Shape, tensor_bytes: int, quant: str, own: Layers | None = 
             table = max(table, TYPES[for_row(kind, shape.n_embd)].tensor_bytes(table))
         return Layers(table, alike, shape.tied_embeddings, none, largest, none)
     n_values = sum(len(t.layers) for t in parts if t.role in architecture.VALUES)
-    blocks, experts, matrices, expert_matrices = ([0] * n_layer for _ in range(4))
+    blocks, experts, matrices, expert_matrices, widths = ([0] * n_layer for _ in range(5))
     once: dict[str, int] = {}
+    counted = recipe_name in recipe.COUNTING
     for part in parts:
         n_counted = n_values if part.role in architecture.VALUES else n_layer
-        for layer, number in zip(part.layers, architecture.numbers(part, parts, shape.n_expert), strict=True):
+        numbers = architecture.numbers(part, parts, shape.n_expert, counted=counted)
+        for layer, number in zip(part.layers, numbers, strict=True):
             wanted = recipe.tensor_type(part.role, number, n_counted, recipe_name, model_traits)
             size = TYPES[for_row(wanted, part.row)].tensor_bytes(part.elems)
-            if layer == architecture.NO_BLOCK:
+            if layer == NO_BLOCK:
                 once[part.role] = once.get(part.role, 0) + size
-            else:
-                blocks[layer] += size
-                routed = part.role.endswith("_exps")
-                experts[layer] += size if routed else 0
-                most = expert_matrices if routed else matrices
-                most[layer] = max(most[layer], size)
+                continue
+            blocks[layer] += size
+            routed = part.role.endswith("_exps")
+            experts[layer] += size if routed else 0
+            most = expert_matrices if routed else matrices
+            most[layer] = max(most[layer], size)
+            if part.role in architecture.DOWN and not routed:
+                widths[layer] = max(widths[layer], part.row)
     scale = tensor_bytes / max(1, sum(blocks) + sum(once.values()))
-    output = once["token_embd" if shape.tied_embeddings else "output"]
-    rows = (blocks, experts, matrices, expert_matrices)
-    scaled = [tuple(round(size * scale) for size in sizes) for sizes in rows]
-    return Layers(round(output * scale), scaled[0], shape.tied_embeddings, *scaled[1:])
+    # Beside the table Gemma 3n's projections of its other states, which no block has.
+    output = once["token_embd" if shape.tied_embeddings else "output"] + once.get("half", 0)
+
+    def scaled(sizes: list[int]) -> tuple[int, ...]:
+        return tuple(round(size * scale) for size in sizes)
+
+    return Layers(
+        round(output * scale), scaled(blocks), shape.tied_embeddings, scaled(experts), scaled(matrices),
+        scaled(expert_matrices), tuple(widths),
+    )  # fmt: skip

@@ -47,7 +47,6 @@ class Traits:
     imatrix: bool = False
     head_row: int = 0  # weights in a row of the embedding and output tables
     falcon: bool = False  # the architecture "falcon" of 2023 has rules of its own
-    shared_expert: bool = False  # a layer has two ffn_down tensors: "ffn_down_exps", then "ffn_down_shexp"
 
 
 def is_70b(arch: str, n_layer: int, gqa: int) -> bool:
@@ -114,9 +113,8 @@ def _iq12_attn_k(i: int, n: int, quant: str, base: str, traits: Traits) -> str:
 
 
 def _iq12_ffn_down(i: int, n: int, quant: str, base: str, traits: Traits) -> str:
-    # These mixes count tensors where the others count layers.
-    nth = 2 * i if traits.shared_expert else i
-    if nth >= n // 8:
+    # These mixes count such tensors where others count layers (`architecture.numbers`).
+    if i >= n // 8:
         return base
     return "IQ3_S" if quant in _IQ2_SM else "Q2_K"
 
@@ -158,10 +156,6 @@ def _attn_k(i: int, n: int, quant: str, base: str, traits: Traits) -> str:
 
 def _attn_q(i: int, n: int, quant: str, base: str, traits: Traits) -> str:
     return {"IQ3_XS": "IQ3_XXS", "IQ3_XXS": "IQ2_S"}.get(quant, base)
-
-
-def _iq12_ffn_down_shexp(i: int, n: int, quant: str, base: str, traits: Traits) -> str:
-    return _iq12_ffn_down(2 * i + 1, n, quant, base, replace(traits, shared_expert=False))
 
 
 def _ffn_down_falcon(i: int, n: int, quant: str, base: str, traits: Traits) -> str:
@@ -222,7 +216,7 @@ _RULES: dict[str, _Rule] = {
 _FALCON_RULES = _RULES | {"ffn_down": _ffn_down_falcon, "attn_output": _attn_output_falcon}
 _IQ12_RULES: dict[str, _Rule] = {
     "attn_v": _iq12_attn_v, "attn_qkv": _iq12_attn_v, "attn_k": _iq12_attn_k, "attn_output": _iq12_attn_output,
-    **dict.fromkeys(_DOWN, _iq12_ffn_down), "ffn_down_shexp": _iq12_ffn_down_shexp,
+    **dict.fromkeys(_DOWN, _iq12_ffn_down),
 }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from edgellm.estimate import architecture, recipe
+from edgellm.estimate.layer_parts import Tensor
 from edgellm.estimate.tensor_types import TYPES, for_row
 from edgellm.types.model import Shape
 
@@ -42,7 +43,6 @@ def traits(shape: Shape, *, imatrix: bool = False) -> recipe.Traits:
         shape.tied_embeddings,
         imatrix,
         shape.n_embd,
-        shared_expert=bool(shape.n_expert) and shape.arch in architecture.SHARED_EXPERT,
     )
 
 
@@ -86,7 +86,7 @@ def _closed_form(shape: Shape, quant: str, own_types: tuple[tuple[str, str], ...
 
 
 @lru_cache(maxsize=1024)
-def matrices_of(shape: Shape) -> tuple[tuple[architecture.Tensor, ...], int]:
+def matrices_of(shape: Shape) -> tuple[tuple[Tensor, ...], int]:
     """What quantization changes, and the bytes of what it leaves alone; nothing where the architecture is not known."""
     parts = architecture.tensors(shape) or ()
     kept = sum(TYPES[recipe.KEPT[t.role]].tensor_bytes(t.elems) * len(t.layers) for t in parts if t.role in recipe.KEPT)
@@ -95,7 +95,7 @@ def matrices_of(shape: Shape) -> tuple[tuple[architecture.Tensor, ...], int]:
 
 def stored_types(
     shape: Shape, quant: str, own_types: tuple[tuple[str, str], ...] = (), *, imatrix: bool = False
-) -> Iterator[tuple[architecture.Tensor, str, int]]:
+) -> Iterator[tuple[Tensor, str, int]]:
     """Each matrix with its type in `quant`, that of `own_types` where its role is there, and the layers that have it.
 
     Raises:
@@ -109,7 +109,7 @@ def stored_types(
             yield part, for_row(own[part.role], part.row), len(part.layers)
             continue
         n = n_values if part.role in architecture.VALUES else shape.n_layer
-        layers = architecture.numbers(part, matrices, shape.n_expert)
+        layers = architecture.numbers(part, matrices, shape.n_expert, counted=quant in recipe.COUNTING)
         for wanted, count in recipe.layer_types(part.role, layers, n, quant, facts):
             yield part, for_row(wanted, part.row), count
 

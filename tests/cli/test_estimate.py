@@ -123,7 +123,7 @@ def test_the_size_says_how_it_is_known(look: Look) -> None:
 
     assert basis("qwen3-0.6b:Q8_0") == ("exact", True)
     assert basis("qwen3-0.6b:Q4_K_M") == ("rule", False)
-    assert basis("gemma-3n-e2b-it:Q5_K_M") == ("estimate", False)
+    assert basis("embeddinggemma-300m:Q5_K_M") == ("estimate", False)
 
 
 def test_a_quantization_that_nobody_publishes_is_predicted_and_said_to_be(look: Look) -> None:

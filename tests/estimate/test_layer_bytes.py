@@ -15,6 +15,8 @@ from edgellm.estimate.device_memory import OnDevice, host_bytes
 from edgellm.estimate.device_scratch import block_caches
 from edgellm.estimate.footprint import kv_bytes
 from edgellm.estimate.layer_bytes import layers_of
+from edgellm.estimate.layer_parts import full_layers
+from edgellm.estimate.weights import weights
 from edgellm.formats.gguf.reader import read_model
 from edgellm.formats.gguf.reader import shape as shape_of
 from edgellm.store.card import local_card
@@ -30,7 +32,7 @@ def _read(path: Path) -> tuple[Shape, int, list[int], list[int]]:
         block = int(tensor.name.split(".")[1]) if tensor.name.startswith("blk.") else shape.n_layer
         if block < shape.n_layer:
             blocks[block] += tensor.n_bytes
-            experts[block] += tensor.n_bytes if "_exps.weight" in tensor.name else 0
+            experts[block] += tensor.n_bytes if "_exps.weight" in tensor.name or "_exps.scale" in tensor.name else 0
     return shape, model.tensor_bytes, blocks, experts
 
 
@@ -71,7 +73,7 @@ def test_only_layers_that_attend_cache_tokens(tmp_path: Path, arch: str) -> None
     shape, *_ = _read(sparse(arch, tmp_path / "model.gguf"))
     caches = block_caches(shape, kv_bytes(shape, 4096), 4096, 512)
     attends = FULL.get(arch, tuple(range(8)))
-    assert architecture.full_layers(shape) == attends
+    assert full_layers(shape) == attends
     n_own = shape.n_layer - shape.shared_kv_layers
     assert not any(caches[n_own:])
     full, caches = tuple(layer for layer in attends if layer < n_own), caches[:n_own]
@@ -93,7 +95,8 @@ def test_a_file_that_is_here_has_the_blocks_of_its_header(tmp_path: Path, arch: 
     assert own.blocks == (blocks[0] + tables, *blocks[1:])
     assert list(own.experts) == experts
     thirds = 2 if arch == "gemma4moe" else 1  # gate and up are one matrix there
-    assert own.expert_matrices == tuple(n_bytes * thirds // 3 for n_bytes in experts)
+    # Scales of experts are no matrices.
+    assert own.expert_matrices == pytest.approx([n_bytes * thirds / 3 for n_bytes in experts], abs=64)
     assert own.output == _bytes(
         path, "token_embd.weight", "output_norm.weight", "altup_proj.weight", "altup_unembd_proj.weight"
     )
@@ -112,4 +115,19 @@ def test_cards_say_which_layers_attend() -> None:
     assert said["lfm2-350m"].full_layers == (2, 5, 8, 10, 12, 14)
     assert said["granite-4.0-h-micro"].full_layers == (5, 15, 25, 35)
     for name, shape in said.items():
-        assert len(architecture.full_layers(shape)) == shape.n_attn, name
+        assert len(full_layers(shape)) == shape.n_attn, name
+
+
+@pytest.mark.parametrize("arch", ["gemma3n", "gemma4", "gemma4moe", "granitehybrid", "granitehybridmoe", "glm4"])
+def test_blocks_of_a_name_are_those_of_its_files_header(tmp_path: Path, arch: str) -> None:
+    """Before a header was read: the list of the architecture's tensors, at the size that is known."""
+    path = sparse(arch, tmp_path / "model.gguf")
+    shape, n_bytes, *_ = _read(path)
+    own, named = local_card(path).files[0].layers, layers_of(shape, n_bytes, "F16")
+    assert own is not None
+    assert weights(shape, 0, 0, "F16").total_bytes == n_bytes
+    for of in ("blocks", "matrices", "expert_matrices", "widths"):
+        assert getattr(named, of) == getattr(own, of), of
+    # Scales of experts go with them, 4 bytes each.
+    assert named.experts == pytest.approx(own.experts, abs=4 * shape.n_expert)
+    assert own.output - named.output == _bytes(path, "output_norm.weight")

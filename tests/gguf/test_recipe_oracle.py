@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from support.memory_kinds import sparse
 from support.quantizer_oracle import FTYPES, Quantizer
 from support.tiny_models import MODELS
 
@@ -76,3 +77,23 @@ def test_real_models_get_the_types_that_the_library_gives_them(
     """All types: `make bench-bytes`."""
     for path in (smollm2, gemma3):
         assert differences(quantizer, reader.read_model(path), quant) == {}, path
+
+
+# Layers that differ, with rows that are long; some parts stay floats.
+KINDS = ("gemma3n", "gemma4", "gemma4moe", "granitehybrid", "granitehybridmoe", "glm4")
+
+
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow(5)) if kind != "gemma4moe" else kind for kind in KINDS]
+)
+def test_mixed_layers_get_the_types_that_the_library_gives_them(
+    kind: str, quantizer: Quantizer, tmp_path: Path
+) -> None:
+    """And the list of their tensors, which knows a name only, has all of them."""
+    model = reader.read_model(str(sparse(kind, tmp_path / f"{kind}.gguf")))
+    shape = reader.shape(model.header, model.tensors)
+    for quant in QUANTS:
+        assert differences(quantizer, model, quant) == {}, quant
+        planned = file_recipe.plan(model, quant)
+        if not planned.impossible:
+            assert weights(shape, 0, 0, quant).total_bytes == planned.tensor_bytes, quant

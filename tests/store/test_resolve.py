@@ -151,7 +151,7 @@ def test_a_rank_stands_for_an_adapter_that_is_not_made_yet():
         with refuses(UsageError, param="adapter"):
             adapter_bytes([wrong], shape)
     with refuses(UnsupportedArtifact):
-        adapter_bytes(["rank=8"], catalog()["gemma-3n-e2b-it"].shape)
+        adapter_bytes(["rank=8"], catalog()["embeddinggemma-300m"].shape)
 
 
 def test_a_folder_of_ternary_weights_counts_as_it_is_loaded(tmp_path):

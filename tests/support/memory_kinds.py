@@ -164,30 +164,31 @@ def per_layer_tables(n_layer: int) -> Tensors:
     yield from (("per_layer_model_proj.weight", (WIDTH, 256 * n_layer)), ("per_layer_proj_norm.weight", (256,)))
 
 
-def gemma4_attention(i: int, shared_from: int, kv_heads: int) -> Tensors:
-    """Heads of layers that attend to everything are twice as wide; the last layers share a cache."""
+def gemma4_attention(i: int, kv_heads: int, *, values: bool = True) -> Tensors:
+    """Heads of layers that attend to everything are twice as wide. What shares a cache keeps its projections."""
     dim = 2 * DIM if i % 4 == 3 else DIM
     yield from (("attn_q.weight", (WIDTH, HEADS * dim)), ("attn_output.weight", (HEADS * dim, WIDTH)))
     yield "attn_q_norm.weight", (dim,)
-    if i < shared_from:
-        yield from (("attn_k.weight", (WIDTH, kv_heads * dim)), ("attn_v.weight", (WIDTH, kv_heads * dim)))
-        yield "attn_k_norm.weight", (dim,)
+    yield from (("attn_k.weight", (WIDTH, kv_heads * dim)), ("attn_k_norm.weight", (dim,)))
+    if values:
+        yield "attn_v.weight", (WIDTH, kv_heads * dim)
     yield from (("post_attention_norm.weight", (WIDTH,)), ("post_ffw_norm.weight", (WIDTH,)))
     yield "layer_output_scale.weight", (1,)
 
 
 def gemma4(i: int) -> Tensors:
-    yield from (*gemma4_attention(i, 4, KV_HEADS), *dense(i))
+    yield from (*gemma4_attention(i, KV_HEADS), *dense(i))
     yield from (("inp_gate.weight", (WIDTH, 256)), ("proj.weight", (256, WIDTH)), ("post_norm.weight", (WIDTH,)))
 
 
 def gemma4moe(i: int) -> Tensors:
-    """The network beside the routed experts is dense, and global layers have fewer heads of keys."""
-    yield from gemma4_attention(i, LAYERS, 2 if i % 4 == 3 else KV_HEADS)
+    """The network beside routed experts is dense; global layers have fewer heads of keys, which are their values."""
+    yield from gemma4_attention(i, 2 if i % 4 == 3 else KV_HEADS, values=i % 4 != 3)
     yield from dense(i)
     for name in ("post_ffw_norm_1", "post_ffw_norm_2", "pre_ffw_norm_2"):
         yield f"{name}.weight", (WIDTH,)
     yield from (("ffn_gate_inp.weight", (WIDTH, EXPERTS)), ("ffn_gate_inp.scale", (WIDTH,)))
+    yield "ffn_down_exps.scale", (EXPERTS,)
     yield "ffn_gate_up_exps.weight", (WIDTH, 2 * EXPERT_FFN, EXPERTS)
     yield "ffn_down_exps.weight", (EXPERT_FFN, WIDTH, EXPERTS)
 
@@ -253,7 +254,14 @@ KINDS = {
 }
 
 
-KEPT = ("ssm_a", "ssm_d", "ssm_norm.weight", "ffn_gate_inp.weight", "altup_router.weight")
+KEPT = (
+    "ssm_a",
+    "ssm_d",
+    "ssm_norm.weight",
+    "ffn_gate_inp.weight",
+    "altup_correct_coef.weight",
+    "altup_predict_coef.weight",
+)
 
 
 def sparse(arch: str, path: Path) -> Path:
