@@ -9,6 +9,7 @@ from edgellm.app import adapters, file_card, file_plan, own_format
 from edgellm.app import context as app_context
 from edgellm.app.asked import as_asked, refuse_chat, refuse_options
 from edgellm.app.download import Approve, PlannedDownload, approved
+from edgellm.app.reserved import Reserved
 from edgellm.app.resolve import Reference, ReferenceKind, refer, resolve
 from edgellm.app.unavailable import missed, unavailable
 from edgellm.contract import answers
@@ -171,16 +172,25 @@ def _file_plan(
         plan, known_as = file_plan.unpredicted_plan(artifact, context, request), artifact
     else:
         card, request = as_named(card, request, named=named, to_chat=to_chat)
-        decision = decide(context.narrowed([card]), request)
-        assert decision.choice is not None, "a file on this disk can be had"
-        plan = _candidate_plan(decision, decision.choice, artifact)
+        plan = _plan_of_file(context.narrowed([card]), request, artifact)
         # What is learned of it is looked up by its card; users go on to see the name that they gave the file.
-        known_as = replace(artifact, model_id=card.id, quant=decision.choice.quant)
+        known_as = replace(artifact, model_id=card.id, quant=card.files[0].quant)
     about = ModelNamed(artifact.model_id, "file", artifact.quant)
     # How to quantize it is said of the file: its card may have a name that no command knows.
     reasons = tuple(r for r in plan.reasons if not isinstance(r, CouldBeMade))
     reasons = (about, *reasons, *file_plan.not_quantized(artifact))
     return replace(plan, artifact=replace(known_as, shown_as=artifact.model_id), reasons=reasons)
+
+
+def _plan_of_file(context: SelectionContext, request: SelectionRequest, artifact: Artifact) -> LaunchPlan:
+    """Of the only file of the context, which is `artifact`."""
+    reserved = Reserved()
+    while True:
+        decision = decide(context, request)
+        assert decision.choice is not None, "a file on this disk can be had"
+        if reserved.holds(decision.choice, artifact):
+            return reserved.planned(_candidate_plan(reserved.told(decision), decision.choice, artifact))
+        context = reserved.in_room(context)
 
 
 def as_named(
@@ -230,6 +240,7 @@ class _Search:
     skipped: list[Reason] = field(default_factory=list)  # models that failed to be fetched
     unanswered: dict[str, str] = field(default_factory=dict)  # by scheme, why a source does not answer
     failures: list[SourceError] = field(default_factory=list)  # of downloads that were begun
+    reserved: Reserved = field(default_factory=Reserved)
 
     def decide(self) -> Decision:
         return decide(self.context, self.request)
@@ -257,7 +268,10 @@ class _Search:
                     card, file = self.context.chosen(instead)
                     self.context = self.context.narrowed([replace(card, files=(file,))])
                     return None
-            return _artifact(self.library, card, file, self.request, self.progress)
+            artifact = _artifact(self.library, card, file, self.request, self.progress)
+            if self.reserved.holds(choice, artifact):
+                return artifact
+            self.context = self.reserved.in_room(self.context)
         except SourceUnreachable as error:
             self.context = _without_source(self.context, file)
             self.unanswered[scheme_of(file.source)] = error.message
@@ -286,7 +300,8 @@ def _launch(
         if artifact is not None:
             missing = missed(decision, search.unanswered)
             decision = replace(decision, reasons=(*search.skipped, *missing, *decision.reasons))
-            return _candidate_plan(decision, choice, artifact), decision
+            decision = search.reserved.told(decision)
+            return search.reserved.planned(_candidate_plan(decision, choice, artifact)), decision
         decision = search.decide()
     for failure in search.failures:
         if isinstance(failure, DiskFull):  # no network would help

@@ -163,6 +163,12 @@ def _mapping(given: object) -> bool:
     return isinstance(given, Mapping) and all(isinstance(text, str) for pair in given.items() for text in pair)
 
 
+def _bytes_by_name(given: object) -> bool:
+    return (
+        isinstance(given, Mapping) and all(isinstance(n, int) and n >= 0 for n in given.values()) and _names({*given})
+    )
+
+
 def _list_of(fits: Callable[[object], bool]) -> Callable[[object], bool]:
     return lambda given: isinstance(given, (list, tuple)) and all(map(fits, given))
 
@@ -177,6 +183,7 @@ _EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "supports": ("a list of texts", _texts),
     "footprint": ("a Footprint or None", _or_none(_kind("edgellm.types.plan", "Footprint"))),
     "describe": ("a dict of texts", _mapping),
+    "scratch": ("a dict of devices to bytes", _bytes_by_name),
     "offload": ("an Offload", _kind("edgellm.contract.backend", "Offload")),
     "accelerators": ("an Offload or None", _or_none(_kind("edgellm.contract.backend", "Offload"))),
     "kv_types": ("a set of names", _names),

@@ -105,6 +105,19 @@ class Offloader(Protocol):
 
 
 @runtime_checkable
+class Reserver(Protocol):
+    """Optional: a backend whose library tells what it would reserve on GPUs, before it does."""
+
+    def scratch(self, artifact: Artifact, settings: Settings) -> Mapping[str, int]:
+        """Device -> bytes of scratch for one batch. Reads no weights; native code in a process of its own only.
+
+        Raises:
+            BackendUnavailable: the library does not tell.
+        """
+        ...
+
+
+@runtime_checkable
 class Accelerated(Protocol):
     """Optional: a backend whose library may compute a whole model on one device; `Priors.providers` says how fast.
 

@@ -236,6 +236,11 @@ def backend(fact: backend_reason.BackendReason) -> str:
             return f"Backend {fact.backend} is unproven: {fact.why}."
         case backend_reason.OptionsAsked():
             return f"Options, as asked: {', '.join(f'{name}={value}' for name, value in fact.options)}."
+        case backend_reason.ScratchAsked():
+            sizes = f"{show_memory(fact.reserved_bytes)} on GPUs, as {fact.backend}'s library says before it loads"
+            return f"Scratch: {sizes}; {show_memory(fact.predicted_bytes)} predicted."
+        case backend_reason.ScratchNotTold():
+            return f"Scratch: as predicted, as {fact.backend}'s library was not asked: {fact.why}."
 
 
 def _preferred(why: backend_reason.Faster | backend_reason.OwnKernels | backend_reason.FilesCompared) -> str:

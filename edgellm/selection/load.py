@@ -70,7 +70,11 @@ class Load:
 
         The output table comes on top.
         """
-        return self.room(device, first, ubatch) - self._batch(ubatch).scratch.reserved_bytes(first, experts)
+        return self.room(device, first, ubatch) - self.scratch_bytes(first, experts, ubatch)
+
+    def scratch_bytes(self, first: int, experts: int, ubatch: int) -> int:
+        """Of one batch, on each device, where blocks before `first` are in RAM."""
+        return self._batch(ubatch).scratch.reserved_bytes(first, experts)
 
     def room(self, device: UsableGpu, first: int, ubatch: int) -> int:
         """Of a device, beside the driver's context and what is copied there for a step, which is a cache of its own."""

@@ -24,6 +24,7 @@ class DevicePart(Struct, frozen=True):
     table: bool  # the output table
     experts_away: int  # of how many of its blocks the routed experts stay in RAM
     n_bytes: int  # all that it takes of its memory; 0 where that is the machine's
+    scratch_bytes: int = 0  # of one batch, as predicted
 
 
 class Placement(Struct, frozen=True, dict=True):
@@ -88,7 +89,9 @@ class Placement(Struct, frozen=True, dict=True):
     def on_gpus(self) -> tuple[PlacedPart, ...]:
         """As a plan tells it."""
         return tuple(
-            PlacedPart(p.device.name, p.device.description, p.blocks + p.table, p.n_bytes, p.device.unified)
+            PlacedPart(
+                p.device.name, p.device.description, p.blocks + p.table, p.n_bytes, p.device.unified, p.scratch_bytes
+            )
             for p in self.parts
         )
 

@@ -185,11 +185,12 @@ def _filled(
     """What each device holds, in their order; None where they do not hold all."""
     parts: list[DevicePart] = []
     first, end, has_table = load.total - count, load.n_blocks, True
+    scratch = load.scratch_bytes(first, experts, ubatch)
     if len(devices) == 1:
         (device,) = devices
         free = load.room(device, first, ubatch) - load.needs(ubatch)(first, experts)
         n_bytes = device.room_bytes - free
-        return None if free < 0 else (_part(device, first, end, experts, table=True, n_bytes=n_bytes),)
+        return None if free < 0 else (_part(device, first, end, experts, True, n_bytes, scratch),)
     for device in reversed(devices):
         room = load.room_for_blocks(device, first, experts, ubatch) - (load.sizes.output if has_table else 0)
         if room < 0 and has_table:
@@ -197,15 +198,18 @@ def _filled(
         start = _first_held(load, first, end, experts, ubatch, room=room)
         if start < end or has_table:
             n_bytes = device.room_bytes - room + load.held_bytes(start, end, experts, ubatch)
-            parts.append(_part(device, start, end, experts, table=has_table, n_bytes=n_bytes))
+            parts.append(_part(device, start, end, experts, has_table, n_bytes, scratch))
             end, has_table = start, False
         if end == first:
             return tuple(reversed(parts))
     return None
 
 
-def _part(device: UsableGpu, first: int, end: int, experts: int, *, table: bool, n_bytes: int) -> DevicePart:
-    return DevicePart(device, first, end - first, table, max(0, min(end, experts) - first), n_bytes)
+def _part(  # noqa: PLR0917
+    device: UsableGpu, first: int, end: int, experts: int, table: bool, n_bytes: int, scratch_bytes: int
+) -> DevicePart:
+    away = max(0, min(end, experts) - first)
+    return DevicePart(device, first, end - first, table, away, n_bytes, scratch_bytes)
 
 
 def _rest(cpu: Footprint, sizes: Layers, gone: int, kv_bytes: int, *, idle: bool, on_gpus: int) -> Footprint:

@@ -110,11 +110,28 @@ class BuildNeeded(Fact, frozen=True):
     command: str
 
 
+class ScratchAsked(Fact, frozen=True):
+    """What the backend's library said, before a load, that it will reserve on GPUs to compute a batch."""
+
+    backend: str
+    reserved_bytes: int
+    predicted_bytes: int
+
+
+class ScratchNotTold(Fact, frozen=True):
+    """The library could not be asked, so what it reserves on GPUs is as predicted."""
+
+    backend: str
+    why: str
+
+
 class OptionsAsked(Fact, frozen=True):
     """Options of a backend that the request sets."""
 
     options: tuple[tuple[str, str], ...]
 
 
-BackendReason = BackendPreferred | BackendOpens | BackendCannotRun | BackendUnproven | OptionsAsked
+BackendReason = (
+    BackendPreferred | BackendOpens | BackendCannotRun | BackendUnproven | OptionsAsked | ScratchAsked | ScratchNotTold
+)
 GpuReason = GpuLayers | GpuUnused | GpuWouldGive | BuildNeeded

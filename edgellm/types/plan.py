@@ -134,6 +134,7 @@ class PlacedPart:
     layers: int  # the output table counts as one
     n_bytes: int  # of its memory; 0 where it shares the machine's
     unified: bool = False
+    scratch_bytes: int = 0  # of one batch, as predicted; of `n_bytes`, where that is told
 
 
 @dataclass(frozen=True, slots=True)

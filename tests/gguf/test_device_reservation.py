@@ -39,14 +39,16 @@ SCRIPT = """
 import json, sys
 from edgellm.catalog.identify import identify
 from edgellm.types.plan import LaunchPlan, Settings
+from edgellm_gguf import reserve
 from edgellm_gguf.loading import LOG, LoadedModel
 from edgellm_gguf.params import context_params
 for layers, away, ctx, slots, kv_type, ubatch, *split in json.loads(sys.argv[2]):
     devices = tuple(f"Vulkan{i}" for i in range(len(split)))
     settings = Settings(ctx, slots, 2, 2, kv_type, layers, ubatch, True, away, devices, tuple(split))
     plan = LaunchPlan("gguf", identify(sys.argv[1]), settings)
+    told = reserve.scratch(plan)
     LoadedModel(plan, context_params(settings), 2, size="", hint="").close()
-    print(json.dumps("; ".join(line for line in LOG.facts if "buffer size" in line)), flush=True)
+    print(json.dumps(["; ".join(line for line in LOG.facts if "buffer size" in line), told]), flush=True)
 """
 # Without weights: contexts are made for a model that is loaded with `no_alloc`, and their scratch is that of the real.
 SCRATCH = """
@@ -101,7 +103,14 @@ def reserved_on_each(path: Path, asked: list[tuple[object, ...]]) -> list[dict[s
     command = [sys.executable, "-c", SCRIPT, str(path), json.dumps(asked)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    return [lavapipe.reserved_mib(json.loads(line)) for line in done.stdout.splitlines()]
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    for facts, told in answers:
+        scratch = {
+            device: kinds["compute"] for device, kinds in lavapipe.reserved_mib(facts).items() if "compute" in kinds
+        }
+        # What a plan goes by, before weights are read.
+        assert {device: n_bytes / MIB for device, n_bytes in told.items()} == pytest.approx(scratch, abs=0.01)
+    return [lavapipe.reserved_mib(facts) for facts, _ in answers]
 
 
 @pytest.mark.slow(30)

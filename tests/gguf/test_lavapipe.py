@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from edgellm_gguf import library
 from edgellm_gguf.plugin import GgufBackend
+from support import lavapipe
 from support.contexts import context
 from support.refusals import refuses
 from support.sessions import ask
@@ -32,7 +33,7 @@ from edgellm.history import run_log
 from edgellm.runtime.supervisor import WorkerSession
 from edgellm.selection.backend_facts import backend_facts, offload_facts
 from edgellm.selection.decide import decide
-from edgellm.types.backend_reason import GpuUnused
+from edgellm.types.backend_reason import GpuUnused, ScratchAsked
 from edgellm.types.basis import Corrected
 from edgellm.types.device_trial import DeviceTrial
 from edgellm.types.event import Done
@@ -41,6 +42,7 @@ from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
 from edgellm.types.reason import GpuSpeedUnknown, Speed
 from edgellm.types.request import GenerationRequest, SelectionRequest
+from edgellm.units import MIB
 
 pytestmark = [pytest.mark.usefixtures("lavapipe"), pytest.mark.timeout(1800)]
 
@@ -247,6 +249,20 @@ def test_what_ran_on_a_device_that_nobody_knows_is_what_the_next_plan_goes_by(sm
         assert learned[split].tok_s == pytest.approx(kept.measured.decode, rel=0.3), "it decoded at less depth"
     unasked = launch.model_plan(smollm2, SelectionRequest(ctx=256))
     assert unasked.settings.gpu_layers == 0, "the processor is faster"
+
+
+@pytest.mark.model
+@pytest.mark.slow(20)
+def test_a_plan_of_a_file_has_what_the_library_says_it_reserves(smollm2: str) -> None:
+    plan = launch.model_plan(smollm2, SelectionRequest(ctx=1024, slots=4, gpu_layers=16))
+    (told,) = [reason for reason in plan.reasons if isinstance(reason, ScratchAsked)]
+    session = WorkerSession(plan)
+    try:
+        buffers = lavapipe.reserved_mib(session.info.details["buffers"])
+    finally:
+        session.close()
+    assert told.reserved_bytes / MIB == pytest.approx(buffers["Vulkan0"]["compute"], abs=0.01)
+    assert told.predicted_bytes == pytest.approx(told.reserved_bytes, abs=32 * MIB)
 
 
 @pytest.mark.slow(40)

@@ -157,4 +157,4 @@ def test_the_settings_of_a_plan_mean_its_placement(
     again = placed_by(o.candidate(4096).settings, o.shape, layers, o.gpus, planned.footprint)
     assert again is not None
     assert (again.gpu_place, again.host_weight_bytes) == (planned.gpu_place, planned.host_weight_bytes)
-    assert [structs.replace(part, n_bytes=0) for part in planned.parts] == list(again.parts)
+    assert [structs.replace(part, n_bytes=0, scratch_bytes=0) for part in planned.parts] == list(again.parts)

@@ -139,6 +139,12 @@ def last_verdict() -> Verdict | None:
     return read_kept(newest, Verdict) if newest else None
 
 
+def circumstances() -> str:
+    """Names the library and what its answers depend on, as its last verdict in this process; "" = it was not asked."""
+    asked = _asked.get((_files_digest(), settings.current().cache_dir / "gguf-probe"))
+    return asked.stem if asked is not None else ""
+
+
 def build() -> str:
     """Names the library's code: version of the binding, a digest of the files, and the variant that computes."""
     version = binding_release() if importlib.util.find_spec("llama_cpp") else "none"

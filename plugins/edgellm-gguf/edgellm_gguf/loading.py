@@ -29,7 +29,7 @@ class LoadedModel:
             BackendUnavailable, BadArtifact, UnsupportedArtifact.
         """
         LOG.start()
-        _start(with_devices=plan.settings.gpu_layers != 0)
+        start(with_devices=plan.settings.gpu_layers != 0)
         self._model = self._ctx = self._threads = None
         try:
             self._model = load(plan)
@@ -57,7 +57,7 @@ class LoadedModel:
             self._model = None
 
 
-def _start(*, with_devices: bool) -> None:
+def start(*, with_devices: bool) -> None:
     """
     Raises:
         BackendUnavailable: the library cannot compute here.
@@ -74,8 +74,8 @@ def system_info() -> str:
     return text.decode("utf-8", "replace").strip()
 
 
-def load(plan: LaunchPlan) -> object:
-    """llama_model.
+def load(plan: LaunchPlan, *, no_alloc: bool = False) -> object:
+    """llama_model. `no_alloc`: without weights, to measure what a context would take.
 
     Raises:
         BackendUnavailable: no memory, or no GPU where layers are to go. BadArtifact, UnsupportedArtifact.
@@ -86,6 +86,8 @@ def load(plan: LaunchPlan) -> object:
             hint="`edgellm doctor` says what it was built for; gpu_layers=0 computes on the CPU",
         )
     params, paths = model_params(plan.settings, plan.artifact.shape), plan.artifact.paths
+    if no_alloc:  # nothing is mapped then: the library refuses it
+        params.no_alloc, params.load_mode = True, llama_cpp.LLAMA_LOAD_MODE_NONE
     if len(paths) == 1:
         model = llama_cpp.llama_model_load_from_file(os.fsencode(paths[0]), params)
     else:

@@ -16,6 +16,7 @@ from edgellm_gguf import device_backends, library
 if TYPE_CHECKING:
     from edgellm.contract.device_build import BuiltDevices, DeviceBuild, StepProgress
     from edgellm.contract.quantizer import Quantization, TensorProgress
+    from edgellm.formats.gguf.header import GgufHeader
     from edgellm.types.build_api import BuildApi
     from edgellm.types.calibration import Calibration
     from edgellm.types.device_trial import DeviceTrial
@@ -112,18 +113,13 @@ class GgufBackend:
 
         return of_file(artifact, settings, verdict.repacked)
 
-    def open(self, plan: LaunchPlan) -> Engine:
-        from edgellm.formats.gguf import vocabulary
-        from edgellm.formats.gguf.reader import read_model
+    def scratch(self, artifact: Artifact, settings: Settings) -> dict[str, int]:
+        from edgellm_gguf.reservation import scratch
 
-        # Refused here, in code that trusts no length, before native code is loaded and sees the file.
-        header = read_model(plan.artifact.path).header
-        if header.big_endian != (sys.byteorder == "big"):
-            raise UnsupportedArtifact(
-                f"{plan.artifact.path} has its bytes in the other order than this machine",
-                hint="fetch the file for this byte order; gguf-convert-endian of the gguf package turns one around",
-            )
-        vocabulary.check(header)
+        return scratch(artifact, settings)
+
+    def open(self, plan: LaunchPlan) -> Engine:
+        header = checked_header(plan.artifact.path)
         with loading_library("llama-cpp-python", RuntimeError, AttributeError):
             from edgellm_gguf.embedder import POOLING, LlamaEmbedder
             from edgellm_gguf.engine import LlamaEngine
@@ -172,6 +168,25 @@ class GgufBackend:
             if verdict.variant:
                 about["variant"] = verdict.choice()
         return about
+
+
+def checked_header(path: str) -> GgufHeader:
+    """Of a file that native code may see: this code, which trusts no length, sees it before.
+
+    Raises:
+        BadArtifact. UnsupportedArtifact: its bytes are in the other order.
+    """
+    from edgellm.formats.gguf import vocabulary
+    from edgellm.formats.gguf.reader import read_model
+
+    header = read_model(path).header
+    if header.big_endian != (sys.byteorder == "big"):
+        raise UnsupportedArtifact(
+            f"{path} has its bytes in the other order than this machine",
+            hint="fetch the file for this byte order; gguf-convert-endian of the gguf package turns one around",
+        )
+    vocabulary.check(header)
+    return header
 
 
 def _built_by_setup(missing: str, api: BuildApi | None, does: str) -> Offload:
