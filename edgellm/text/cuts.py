@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgellm.errors import UsageError
 from edgellm.formats.tokenizer.special import SpecialTokens
+from edgellm.text.extent import MAX_SOURCE
 
 if TYPE_CHECKING:
     from edgellm.contract.engine import EngineInfo, Tokenizer
@@ -28,8 +29,9 @@ class SpecialTexts:
 
     def __init__(self, info: EngineInfo) -> None:
         # Added tokens are also blanks and tags of HTML, which belong to the text. Of these only markup counts.
-        source = info.chat_template or ""
-        markup = [text for text in info.added_texts if text.strip() and (text in source or "|" in text)]
+        added = [text for text in info.added_texts if text.strip()]
+        written = SpecialTokens(dict.fromkeys(added, 0)).within((info.chat_template or "")[:MAX_SOURCE])
+        markup = [text for text in added if text in written or "|" in text]
         texts = [text for text in (*info.special_texts, *markup) if len(text) > 1]
         self._all = SpecialTokens(dict.fromkeys(texts, 0))
         # Templates look for the end of a thought in what an assistant said.

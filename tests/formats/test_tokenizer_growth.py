@@ -25,6 +25,9 @@ NFKC = {"type": "NFKC"}
 SPACES = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": "▁"}
 
 
+ADDED = {"id": 3, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+
+
 def replace(old: str, new: str) -> dict[str, Any]:
     return {"type": "Replace", "pattern": {"String": old}, "content": new}
 
@@ -112,6 +115,7 @@ def read(path: Path, **changed: Any) -> None:
             id="a small letter of 2",
         ),
         pytest.param({"normalizer": sequence(*[CLEAN] * 6)}, id="spaces around letters"),
+        pytest.param({"added_tokens": [ADDED | {"content": "a" * 513}]}, id="a long special token"),
         pytest.param({"normalizer": sequence(NFKC, replace("\u0644", "q" * 99))}, id="each of the 18 letters of one"),
     ],
 )

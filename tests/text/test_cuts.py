@@ -86,8 +86,10 @@ def test_the_longest_token_at_the_leftmost_place_is_taken(texts, text):
         at += len(token)
     ids = {one: index for index, one in enumerate(dict.fromkeys(texts))}
     names = list(ids)
-    tokens = SpecialTokens(ids).encode(text, list)
+    special = SpecialTokens(ids)
+    tokens = special.encode(text, list)
 
+    assert special.within(text) == {one for one in texts if one in text}
     assert [names[token] if isinstance(token, int) else token for token in tokens] == expected
 
 
@@ -113,6 +115,20 @@ def test_added_tokens_are_cut_where_they_are_markup():
     special = SpecialTexts(info("{{ '<tool_call>\n\n' }}", added_texts=added))
 
     assert special.places(text) == [text.index("<tool_call>"), text.index("<|fim")]
+
+
+def test_a_template_is_not_searched_for_each_of_very_many_added_tokens():
+    class Counted(str):
+        n_searched = 0
+
+        def __contains__(self, part):
+            Counted.n_searched += 1
+            return super().__contains__(part)
+
+    special = SpecialTexts(info(Counted("{{ '<b1><b999>' }}"), added_texts=tuple(f"<b{i}>" for i in range(1000))))
+
+    assert special.places("<b1><b2><b999>") == [0, 8]
+    assert Counted.n_searched <= 1
 
 
 def test_marks_are_never_part_of_the_text():

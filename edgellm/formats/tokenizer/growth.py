@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from edgellm.errors import UsageError
+from edgellm.formats.tokenizer.special import MAX_CHARS
 from edgellm.types import json_counts
 
 MOST = 1000  # times
@@ -78,6 +79,8 @@ def check_growth(file: bytes) -> None:
     whole = msgspec.json.decode(file, type=_File)
     if (n_added := sum(len(token.content.encode()) for token in whole.added_tokens or ())) > MAX_ADDED:
         raise Excess("added_tokens", f"have {n_added} letters, {MAX_ADDED} are allowed")
+    if (longest := max((len(token.content) for token in whole.added_tokens or ()), default=0)) > MAX_CHARS:
+        raise Excess("added_tokens", f"have one of {longest} characters, {MAX_CHARS} are allowed")
     if bytes(memoryview(whole.model.vocab)[:1]) == b"[":
         _check_trie(whole.model.vocab)
     for key in ("normalizer", "pre_tokenizer", "decoder"):

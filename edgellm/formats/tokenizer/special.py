@@ -63,17 +63,32 @@ class SpecialTokens:
             if (index := self._before(text, at)) >= 0 and text.startswith(self._shortest[index], at):
                 yield at
 
+    def within(self, text: str) -> set[str]:
+        """Those that stand in `text`."""
+        seen: set[int] = set()
+        for at in self.places(text):
+            index = self._index_at(text, at)
+            while index >= 0 and index not in seen:
+                seen.add(index)
+                index = self._inside[index]
+        return {self._texts[index] for index in seen}
+
     def _before(self, text: str, at: int) -> int:
         """The last token, in sorted order, that does not come after what follows there; -1 = none."""
         return bisect_right(self._texts, text[at : at + self._longest]) - 1
 
     def _token_at(self, text: str, at: int) -> str | None:
+        index = self._index_at(text, at)
+        return self._texts[index] if index >= 0 else None
+
+    def _index_at(self, text: str, at: int) -> int:
+        """Of the longest token that begins there; -1 = none."""
         index = self._before(text, at)
         if index < 0 or not text.startswith(self._shortest[index], at):
-            return None
+            return -1
         while not text.startswith(self._texts[index], at):
             index = self._inside[index]
-        return self._texts[index]
+        return index
 
 
 def splitter(
