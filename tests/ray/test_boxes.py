@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import ssl
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx
 import msgspec
@@ -174,22 +176,28 @@ def test_a_box_that_cannot_load_what_is_served_tells_why(choosing: Boxes) -> Non
 
 
 @pytest.mark.slow(60)
-def test_the_commands_start_a_cluster_and_end_it(cluster_home: os.PathLike[str], tmp_path: os.PathLike[str]) -> None:
+def test_the_commands_start_a_cluster_with_tls_and_end_it(tmp_path: Path) -> None:
+    """With certificates of an authority of its own, as between machines that others can listen to."""
+    from ray.util import get_node_ip_address
+    from support.certificates import tls_variables
     from support.ray_cluster import free_port
 
     port, http = free_port(), free_port()
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     env |= {"EDGELLM_HOME": str(tmp_path)}
+    tls = tls_variables(tmp_path, {"127.0.0.1", get_node_ip_address()})
 
     def run(*words: str) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "edgellm", "cluster", *words], env=env, capture_output=True, text=True, check=False
-        )
+            [sys.executable, "-m", "edgellm", "cluster", *words], env=env | tls, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
     try:
         run("up", "--port", str(port))
+        assert ssl.get_server_certificate(("127.0.0.1", port)) == (tmp_path / "box.crt").read_text()
         env["EDGELLM_RAY_NODE"] = "second"
         run("join", f"127.0.0.1:{port}")
         run("serve", "echo", "--port", str(http))

@@ -12,8 +12,8 @@ from edgellm.cli.page import examples, say, say_json
 from edgellm.cli.words import BACKEND, MODEL, QUANT, TASK, TOKENS, WholeNumber
 from edgellm.errors import UsageError
 from edgellm.units import counted, show_memory, show_rate
-from edgellm_ray import ray_library, raylet
-from edgellm_ray.services import HOST, PORT, PROXY_PORT
+from edgellm_ray import proxy, ray_library, raylet
+from edgellm_ray.services import HOST, PORT
 from edgellm_ray.token import take_token, token_file
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def join(*, head: str, token_file: Path | None) -> None:
 @click.option(
     "--proxy-port",
     type=WholeNumber(1, 65535),
-    help=f"Of Ray's proxy, on the head's loopback address; {PROXY_PORT} at first.",
+    help=f"Of Ray's proxy, on the head's loopback address; {proxy.PORT} at first.",
 )
 @click.option("--public-name", metavar="NAME", help="Name by which clients reach the cluster, if not --host.")
 @click.option("--api-key", metavar="KEY", help="Ask for this key; better EDGELLM_API_KEY.")

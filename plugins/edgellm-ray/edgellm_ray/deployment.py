@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +11,7 @@ from msgspec import Struct
 
 from edgellm.errors import RuntimeFailure, UsageError
 from edgellm.types.options import LaunchOptions
-from edgellm_ray import front
+from edgellm_ray import front, proxy
 from edgellm_ray.box import DRAIN_S
 from edgellm_ray.config import ModelConfig, ServiceConfig, app_of
 from edgellm_ray.node import BOX, SHARE
@@ -130,10 +129,8 @@ def deploy(deployment: Deployment, *, port: int, tell: Callable[[str], None]) ->
     """
     from ray import serve
     from ray.serve.api import RunTarget
-    from ray.serve.config import HTTPOptions
 
-    logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    serve.start(http_options=HTTPOptions(host="127.0.0.1", port=port, location="HeadOnly"))
+    proxy.start(port)
     name = deployment.model.app
     target = RunTarget(application(deployment), name=name, route_prefix=f"/{name}")
     serve.run_many([target], wait_for_applications_running=False)

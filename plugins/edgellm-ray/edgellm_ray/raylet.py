@@ -67,6 +67,7 @@ def start_head(host: str, port: int) -> None:
     without = ["--include-dashboard", "false", "--no-monitor"]  # the latter starts machines of a cloud
     _start(["--head", "--node-ip-address", host, "--port", str(port), *without])
     _note("address").write_text(f"{host}:{port}", "utf-8")
+    _start_proxy(f"{host}:{port}")
 
 
 def join(address: str) -> None:
@@ -133,6 +134,15 @@ def _start(arguments: list[str]) -> None:
         lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
         why = next((line for line in reversed(lines) if "Error" in line), (lines or ["no reason given"])[-1])
         raise NodeFailed(f"Ray did not start: {why}", hint=f"logs: {folder()}")
+
+
+def _start_proxy(address: str) -> None:
+    """While others join; nobody waits for it. `stop` finds it by the folder, which it has no other use for."""
+    subprocess.Popen(
+        [sys.executable, "-P", "-m", "edgellm_ray.proxy", address, str(folder())],
+        env=os.environ | token_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
 
 
 def _processes() -> list[psutil.Process]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
 from edgellm.errors import UsageError
+from edgellm_ray import proxy
 from edgellm_ray.config import ModelConfig, ServiceConfig
 from edgellm_ray.scaling import Replicas
 
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 PORT = 8642  # as of `edgellm serve`
-PROXY_PORT = 8641
 
 
 class Where(NamedTuple):
@@ -64,7 +65,7 @@ def serve(
         model = replace(one, order=there.setdefault(one.name, last + 1))
         # The first needs no look at the boxes: each plans for the whole of itself, and tells why where it cannot.
         without = placement.without(model) if there.keys() > {one.name} else ()
-        before = front.start(config)
+        before = _start(config)
         front.asks_anew(one.name)
         target = deployment.Deployment(model=model, service=service, without=without, replicas=replicas, queue=queue)
         try:
@@ -78,6 +79,21 @@ def serve(
     return config
 
 
+def _start(config: FrontConfig) -> FrontConfig:
+    """Start the front, and Ray's proxy beside it. Returns how the front listened before.
+
+    Raises:
+        UsageError: as `front.start`.
+    """
+    from edgellm_ray import front
+
+    with ThreadPoolExecutor(1) as aside:
+        proxy_started = aside.submit(proxy.start, _port(config))
+        before = front.start(config)
+        proxy_started.result()
+    return before
+
+
 def _config(where: Where, running: FrontConfig | None, *, beside: set[str]) -> FrontConfig:
     """How the front is to listen. `beside`: names of what is served and stays as it is.
 
@@ -88,7 +104,7 @@ def _config(where: Where, running: FrontConfig | None, *, beside: set[str]) -> F
 
     host = where.host or (running.host if running else HOST)
     port = where.port or (running.port if running else PORT)
-    proxy_port = where.proxy_port or (_port(running) if running else PROXY_PORT)
+    proxy_port = where.proxy_port or (_port(running) if running else proxy.PORT)
     public_name = where.public_name or (running.public_name if running and not where.host else host)
     key = where.api_key or (running.api_key if running else None)
     config = FrontConfig(
