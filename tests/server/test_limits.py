@@ -17,6 +17,7 @@ import pytest
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message
 from support.live_server import Live, Servers
+from support.off_loop import calls_off_loop
 from support.refusals import refuses
 from support.serving import serving
 from support.waiting import PATIENCE_S, wait_until
@@ -336,7 +337,11 @@ def test_memory_goes_back_to_the_system() -> None:
         wait_until(lambda: process.memory_info().rss < before + 20 * 1024**2, timeout_s=20)
 
 
-def test_large_bodies_are_read_beside_what_else_is_asked(live: Live) -> None:
-    answer = live.post("/v1/embeddings", {"input": ["x" * 400] * 2048})
+def test_bodies_are_read_beside_the_event_loop(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small one, and one that is large enough to be read alone."""
+    read = calls_off_loop(monkeypatch, EmbeddingBody, "read")
+    for n_texts in (1, 2048):
+        answer = live.post("/v1/embeddings", {"input": ["x" * 400] * n_texts})
+        assert len(answer.json()["data"]) == n_texts
 
-    assert len(answer.json()["data"]) == 2048
+    assert read == [True, True]
