@@ -84,6 +84,7 @@ def test_a_lead_that_leaves_no_room_is_followed_below() -> None:
 
 def test_a_name_with_dashes_stays_whole_and_so_do_lines_in_a_file() -> None:
     assert "smollm2-135m-instruct" in wrapped("so this is it: smollm2-135m-instruct", 30).split("\n")
+    assert "tiny-llama-chat" in wrapped("so this is it: tiny-llama-chat", 24).split("\n")
     assert wrapped(WORDS * 9, None, "  ") == ("  " + WORDS * 9).rstrip()
 
 

@@ -71,3 +71,9 @@ def test_messages_are_a_list(messages: Any) -> None:
 def test_what_is_no_message_is_refused(name: str) -> None:
     with refuses(UsageError, param="messages"):
         messages_of([NO_MESSAGES[name]])
+
+
+@pytest.mark.parametrize("messages", ["", " \n", []], ids=["text", "blanks", "list"])
+def test_nothing_is_not_answered(messages: Any) -> None:
+    with refuses(UsageError, param="messages"):
+        messages_of(messages)
