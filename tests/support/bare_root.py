@@ -13,8 +13,8 @@ from pathlib import Path
 
 import platformdirs
 import pytest
+from filelock import FileLock
 
-MIRROR = os.environ.get("DEBIAN_MIRROR", "")  # "" = as mmdebstrap chooses
 # Mounts and enters: $1 is the root, $2 the folder that can be written, $3 the wheels, $4 a model.
 _ENTER = r"""
 root=$1 work=$2 wheels=$3 model=$4; shift 4
@@ -32,21 +32,35 @@ exec chroot "$root" /usr/bin/env -i HOME=/mnt/own EDGELLM_HOME=/mnt/own/home LAN
 _INSIDE = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child"]
 
 
+def mirror() -> str:
+    """The one that this machine's apt has Debian from, which has every suite; "" = as mmdebstrap chooses."""
+    if named := os.environ.get("DEBIAN_MIRROR"):
+        return named
+    if shutil.which("apt-get") is None:
+        return ""
+    asked = ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Origin: Debian", "Label: Debian"]
+    return next(iter(subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split()), "")
+
+
 def bare_root(suite: str) -> Path:
     """The folder of a minimal Debian of that name; skips, as group "wheels", where it cannot be made."""
     root = Path(platformdirs.user_cache_dir("edgellm")) / "roots" / suite
-    if root.exists():
-        return root
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(root.with_name(f"{suite}.lock")):  # files of tests run beside one another
+        if not root.exists():
+            _make(root, suite)
+    return root
+
+
+def _make(root: Path, suite: str) -> None:
     for program in ("mmdebstrap", "unshare"):
         if shutil.which(program) is None:
             pytest.skip(f"wheels: no {program}: apt-get install {program}")
     part = root.with_name(f"{suite}.part")
     shutil.rmtree(part, ignore_errors=True)
-    part.parent.mkdir(parents=True, exist_ok=True)
     make = ["mmdebstrap", "--quiet", "--variant=minbase", "--include=python3,python3-venv", suite, str(part)]
-    subprocess.run([*make, MIRROR] if MIRROR else make, check=True)
+    subprocess.run([*make, *filter(None, [mirror()])], check=True)
     part.rename(root)
-    return root
 
 
 def enter(root: Path, work: Path, wheels: Path, model: str, *command: str) -> str:
