@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("aiohttp")
 from edgellm_ray import asked, caller
 from edgellm_ray.events import SSE, StreamEvent
+from edgellm_ray.gateway import MOST_CRASHES
 from edgellm_ray.resume import SentStream
 from edgellm_ray.token import make_token
 from support.cluster_front import KEY, OneBox, front, one_box
@@ -256,6 +257,17 @@ def test_without_a_token_a_stream_is_computed_again(box: OneBox, own_home: Path)
         lost = client.post(path, json=CHAT | {"stream": True})
     assert b"stream_lost" in lost.content
     assert box.continuations == [None] * 3
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_box_that_leaves_may_say_so_many_times(box: OneBox, stream: bool) -> None:
+    """More often than a model may crash under one request."""
+    with front(box) as client:
+        box.n_away = MOST_CRASHES + 3
+        said = client.post("/v1/chat/completions", json=CHAT | {"temperature": 0, "stream": stream})
+
+    assert said.status_code == 200
+    assert len(box.paths) == MOST_CRASHES + 4
 
 
 def test_as_many_tokens_are_kept_as_a_header_carries() -> None:

@@ -15,10 +15,13 @@ from edgellm_ray.box import NODE_HEADER, PLAN_HEADER, at_root
 from edgellm_ray.events import NDJSON, SSE, EventReader
 from edgellm_ray.front import FrontConfig, server
 
+from edgellm.errors import Closed
 from edgellm.sdk.client import EdgeLLM
 from edgellm.server import continued
 from edgellm.server.app import create_app
+from edgellm.server.error_form import form_for
 from edgellm.server.listener import Listener, bind, url
+from edgellm.server.middleware import respond
 from edgellm.server.served_model import ServedModel
 from edgellm.types.continuation import Continuation
 from support.waiting import PATIENCE_S, wait_until
@@ -45,6 +48,7 @@ class OneBox:
 
     Attributes:
         cuts: of the next streams that break off, how many events of each are sent.
+        n_away: of the next requests, how many it refuses as one that leaves.
     """
 
     address: str
@@ -53,6 +57,7 @@ class OneBox:
     clients: list[str] = field(default_factory=list)  # by their addresses
     continuations: list[Continuation | None] = field(default_factory=list)
     cuts: list[int] = field(default_factory=list)
+    n_away: int = 0
 
 
 @contextlib.contextmanager
@@ -82,6 +87,10 @@ def one_box(key: str) -> Iterator[OneBox]:
             seen.paths.append(own["path"])
             seen.clients.append(own["client"][0])
             seen.continuations.append(continued.of(own))
+            if seen.n_away:
+                seen.n_away -= 1
+                await respond(with_node, Closed("the model was closed", hint=""), form_for(own), "")
+                return
             await app(own, receive, with_node)
             if left is not None:
                 raise ConnectionResetError("as if the plug were pulled")

@@ -44,6 +44,8 @@ MOST_CRASHES = 3  # of the model itself, under one request
 _CRASHED = frozenset(
     {"worker_crashed", "closed", "model_hung", "model_failed", "model_closed", "model_loading", "api_error", "error"}
 )
+# Of a box that leaves, or comes: no request is to blame, and it may say so often before Ray's proxy passes it over.
+_AWAY = frozenset({"closed", "model_closed", "model_loading"})
 
 
 class StreamLost(RuntimeFailure):
@@ -123,7 +125,7 @@ class Gateway:
                         await _begin(send, response, len(body))
                         await send({"type": "http.response.body", "body": body})
                         return
-                    n_crashes += NODE_HEADER in response.headers
+                    n_crashes += NODE_HEADER in response.headers and _code(body) not in _AWAY
             except (_Broken, aiohttp.ClientConnectionError, TimeoutError):
                 pass  # the proxy, the box or its model is gone, and nothing was sent
             if loop.time() > deadline or n_crashes > MOST_CRASHES:
@@ -230,10 +232,13 @@ def _comes_later(response: aiohttp.ClientResponse, body: bytes) -> bool:
     """Whether another try may be answered: Ray had no replica, or the model of one is not there now."""
     if NODE_HEADER not in response.headers:
         return response.status in (404, 500, 502, 503, 504)  # 404: of an application that the proxy does not know yet
+    return response.status == 503 and _code(body) in _CRASHED
+
+
+def _code(body: bytes) -> str:
+    """The code, or else the type, of the error that an answer is; "" = none is told."""
     error = _data(body).get("error")
-    if response.status != 503 or not isinstance(error, dict):
-        return False
-    return (error.get("code") or error.get("type")) in _CRASHED
+    return str(error.get("code") or error.get("type")) if isinstance(error, dict) else ""
 
 
 def _data(body: bytes) -> dict[str, Any]:
