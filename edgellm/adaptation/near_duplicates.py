@@ -4,7 +4,8 @@ Resemblance is the weighted Jaccard index of shingles of 8 characters (A. Broder
 Sequences 1997). A shingle weighs the less the more texts have it, so that one instruction for all rows weighs next to
 nothing. A pair above the threshold shares one of the heaviest shingles of either, so only pairs that do are compared
 (prefix filter: S. Chaudhuri and others, ICDE 2006), and those exactly. Of more than MAX_SHINGLES, those are kept whose
-hash has a remainder of 0, which leaves the index what it is on average. datasketch, the usual library, estimates, knows
+hash has a remainder of 0, which leaves the index what it is on average. Of more than MAX_PAIRS texts that share a
+shingle with one, those are compared that share its rarest ones. datasketch, the usual library, estimates, knows
 no weights, and brings scipy.
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ import numpy.typing as npt
 THRESHOLD = 0.8
 _WIDTH = 8  # characters
 MAX_SHINGLES = 20_000_000  # 8 bytes each, of all texts together
+MAX_PAIRS = 200  # to compare, of one text: 20 us each
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 
 Shingles = npt.NDArray[np.uint64]
@@ -43,14 +45,23 @@ def near_duplicates(texts: Sequence[str], kept: Sequence[str], threshold: float 
             near_of[place] = same[text]
             continue
         weights = weigh(shingles)
-        near = {other for shingle in _heaviest(shingles, weights, threshold) for other in having.get(int(shingle), ())}
-        for other in sorted(near):
+        for other in _candidates(_heaviest(shingles, weights, threshold), having):
             shared = float(weights[np.isin(shingles, others[other], assume_unique=True)].sum())
             union = float(weights.sum() + weigh(others[other]).sum()) - shared
             if union > 0 and shared >= threshold * union:
                 near_of[place] = other
                 break
     return near_of
+
+
+def _candidates(shingles: Shingles, having: Mapping[int, Sequence[int]]) -> list[int]:
+    """Places of texts that have one of them, ascending."""
+    found: set[int] = set()
+    for places in sorted((having[shingle] for shingle in shingles.tolist() if shingle in having), key=len):
+        found.update(places[: MAX_PAIRS - len(found)])
+        if len(found) >= MAX_PAIRS:
+            break
+    return sorted(found)
 
 
 def _normal(text: str) -> str:

@@ -11,6 +11,8 @@ import importlib.util
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -48,26 +50,44 @@ def read_records(path: Path, findings: Findings) -> list[TrainingRecord]:
     Raises:
         UsageError: it is no regular file, is too large, of a kind that is not read here, or broken as a whole.
     """
+    read = _reader(path)
+    records: list[TrainingRecord] = []
+    held = Held()
+    with data_file(path) as file:
+        for line, row in read(file, findings):
+            findings.n_lines += 1
+            if findings.n_lines > MAX_RECORDS:
+                hint = "tune with a part of it"
+                raise UsageError(f"{path} has more than {MAX_RECORDS} examples", hint=hint, param=_PARAM)
+            if not isinstance(row, _Refused) and (record := record_of(row, line, findings)) is not None:
+                records.append(held.add(record))
+                _check_held(path, held)
+    return records
+
+
+@contextmanager
+def data_file(path: Path) -> Iterator[BufferedReader]:
+    """A file of data.
+
+    Raises:
+        UsageError: it is no regular file, is too large, of a kind that is not read here, or cannot be read (in the
+            block, too).
+    """
+    most = MAX_JSON_BYTES if _reader(path) is _json else MAX_FILE_BYTES
+    try:
+        with open(path, "rb", opener=at_once) as file:
+            _check_size(path, file, most)
+            yield file
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}", hint="name a file of data", param=_PARAM) from None
+
+
+def _reader(path: Path) -> Callable[[BinaryIO, Findings], Iterable[_NUMBERED]]:
     read = _READERS.get(path.suffix.lower())
     if read is None:
         hint = f"write one of {', '.join(_READERS)}: a line of JSON for each example"
         raise UsageError(f"{path} is of no kind that is read here", hint=hint, param=_PARAM)
-    records: list[TrainingRecord] = []
-    held = Held()
-    try:
-        with open(path, "rb", opener=at_once) as file:
-            _check_size(path, file, MAX_JSON_BYTES if read is _json else MAX_FILE_BYTES)
-            for line, row in read(file, findings):
-                findings.n_lines += 1
-                if findings.n_lines > MAX_RECORDS:
-                    hint = "tune with a part of it"
-                    raise UsageError(f"{path} has more than {MAX_RECORDS} examples", hint=hint, param=_PARAM)
-                if not isinstance(row, _Refused) and (record := record_of(row, line, findings)) is not None:
-                    records.append(held.add(record))
-                    _check_held(path, held)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}", hint="name a file of data", param=_PARAM) from None
-    return records
+    return read
 
 
 class _Refused:
@@ -150,13 +170,13 @@ def _json(file: BinaryIO, findings: Findings) -> Iterator[_NUMBERED]:
 
 def _separated(separator: str) -> Callable[[BinaryIO, Findings], Iterator[_NUMBERED]]:
     def read(file: BinaryIO, findings: Findings) -> Iterator[_NUMBERED]:
-        reader = csv.reader(_texts(file, findings), delimiter=separator, strict=True)
+        row = _Row()
+        reader = csv.reader(_texts(file, findings, row), delimiter=separator, strict=True)
         names: list[str] | None = None
-        begin = 1  # a row may have several lines
         usual = csv.field_size_limit(MAX_LINE_BYTES)  # a value may be as long as a line of JSON; Python's own: 131,072
         try:
             for values in reader:
-                line, begin = begin, reader.line_num + 1
+                line, row.begin, row.n_bytes = row.begin, reader.line_num + 1, 0
                 if not values:
                     continue
                 if names is None:
@@ -167,10 +187,10 @@ def _separated(separator: str) -> Callable[[BinaryIO, Findings], Iterator[_NUMBE
                 else:
                     yield line, dict(zip(names, values, strict=True))
         except csv.Error as error:  # where one value is broken, nobody knows where the next begins
-            findings.add(begin, "not_csv", value=error)
-            yield begin, _REFUSED
+            findings.add(row.begin, "not_csv", value=error)
+            yield row.begin, _REFUSED
         except _Unreadable:
-            yield begin, _REFUSED
+            yield row.begin, _REFUSED
         finally:
             csv.field_size_limit(usual)
 
@@ -181,10 +201,19 @@ class _Unreadable(Exception):
     """The rest of the file; why is among the findings."""
 
 
-def _texts(file: BinaryIO, findings: Findings) -> Iterator[str]:
+class _Row:
+    """One of CSV, which may have several lines: the first of them, and the bytes of those that were read."""
+
+    begin = 1
+    n_bytes = 0
+
+
+def _texts(file: BinaryIO, findings: Findings, row: _Row) -> Iterator[str]:
     for line, raw in _lines(file):
-        if len(raw) > MAX_LINE_BYTES:
-            findings.add(line, "too_long", value=_rest(file, len(raw)))
+        row.n_bytes += len(raw)
+        if row.n_bytes > MAX_LINE_BYTES:
+            n_bytes = row.n_bytes if raw.endswith(b"\n") else _rest(file, row.n_bytes)
+            findings.add(row.begin, "too_long", value=n_bytes)
             raise _Unreadable
         try:
             yield raw.decode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import reprlib
 from collections.abc import Callable, Sequence
 
 from msgspec import Struct
@@ -42,7 +43,7 @@ def guarded(rule: Rule) -> Rule:
         except Exception as error:
             raise BackendError(f"rule {rule.__name__} of a plugin failed: {told(error)}", hint=LEAVE_OUT) from error
         if not isinstance(result, RuleResult):
-            what = f"rule {rule.__name__} of a plugin returned {result!r}, a RuleResult is expected"
+            what = f"rule {rule.__name__} of a plugin returned {reprlib.repr(result)}, a RuleResult is expected"
             raise BackendError(what, hint=LEAVE_OUT)
         if problem := _wrong(result, options):
             raise BackendError(f"rule {rule.__name__} of a plugin: {problem}", hint=LEAVE_OUT)

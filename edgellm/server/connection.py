@@ -9,7 +9,7 @@ import h11
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
-from edgellm.server import clients, errors, request_log
+from edgellm.server import clients, errors, request_log, send_buffer
 from edgellm.server.crowd import Crowd
 from edgellm.server.error_form import OPENAI
 from edgellm.server.errors import HttpError
@@ -51,7 +51,7 @@ class Connection(H11Protocol):
         if self.server_state.enter(self):
             self._await("headers")
         else:
-            self._refuse(HttpError(503, "there are too many connections", code="overloaded", hint="try again later"))
+            self._refuse(_too_many())
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._await("")
@@ -139,7 +139,7 @@ class Connection(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._taking = self.loop.call_later(self._deadlines.take_s, self.transport.abort)
+        self._taking = self.loop.call_later(self._deadlines.take_s, self._drop)
         self.server_state.waits(self)
 
     def resume_writing(self) -> None:
@@ -149,10 +149,27 @@ class Connection(H11Protocol):
 
     @property
     def untaken_bytes(self) -> int:
-        return self.transport.get_write_buffer_size()
+        return self.transport.get_write_buffer_size() + send_buffer.SEND_BUFFER_BYTES
 
     def give_way(self) -> None:
         """End at once, for the sake of another."""
+        if self.conn.our_state is h11.SEND_RESPONSE:  # it waits for an answer that has not begun
+            self._refuse(_too_many())
+        else:
+            self._drop()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """No further request came. Where the last answer is still on its way, it gets the time that others get."""
+        if self.transport.is_closing():
+            return
+        if not send_buffer.is_untaken(self.transport.get_extra_info("socket")):
+            super().timeout_keep_alive_handler()
+        elif self._taking is None:
+            self._taking = self.loop.call_later(self._deadlines.take_s, self._drop)
+
+    def _drop(self) -> None:
+        """End at once, and what the client has not taken with it."""
+        send_buffer.drop_when_closed(self.transport.get_extra_info("socket"))
         self.transport.abort()
 
     def crowded_out(self) -> None:
@@ -221,3 +238,7 @@ class Connection(H11Protocol):
         if self._taking is not None:
             self._taking.cancel()
             self._taking = None
+
+
+def _too_many() -> HttpError:
+    return HttpError(503, "there are too many connections", code="overloaded", hint="try again later")

@@ -29,7 +29,7 @@ class Deadlines:
     body_s: float = 30.0  # for a body, and beyond it one second for each:
     body_bytes: int = 64_000
     take_s: float = 60.0  # in which a client takes so little that what was written for it still waits
-    hurry_s: float = 2.0  # the same where for all clients together more waits than
+    hurry_s: float = 2.0  # the same where there are no connections left, or for all clients together more waits than
     untaken_bytes: int = 64 * 1024**2
 
 
@@ -51,9 +51,9 @@ class Member(Protocol):
 class Crowd(ServerState):
     """uvicorn's set of connections, with a limit.
 
-    One that has no whole request to be answered gives way to a new one: the oldest of the address that has most of
-    them. So whoever opens thousands of connections takes them from nobody else. In the same way those end that leave
-    answers untaken, where all of these together are too large.
+    Where it is reached, one gives way to a new one, so that whoever opens thousands of connections takes them from
+    nobody else (`_leaver`). In the same way those end that leave answers untaken, where all of these together are too
+    large.
     """
 
     def __init__(self, most: int, deadlines: Deadlines) -> None:
@@ -62,7 +62,8 @@ class Crowd(ServerState):
         self.deadlines = deadlines
         self._untaken: dict[Member, float] = {}  # since when something waits for its client, the oldest first
         self._hurrying: asyncio.TimerHandle | None = None
-        self._members: set[Member] = set()
+        self._members: dict[str, dict[Member, None]] = {}  # by address, the oldest first
+        self._n_members = 0
         self._unasked: dict[str, dict[Member, None]] = {}  # without a whole request, by address, the oldest first
         self.pace = Pace()
         self._trimming = Trimming()
@@ -70,16 +71,29 @@ class Crowd(ServerState):
 
     def enter(self, newcomer: Member) -> bool:
         """Whether there is room, or another could give way."""
-        if len(self._members) >= self.most:
-            if not self._unasked:
+        if self._n_members >= self.most:
+            leaver = self._leaver(newcomer.counts_as)
+            if leaver is None:
                 return False
-            largest = max(self._unasked, key=lambda address: len(self._unasked[address]))
-            oldest = next(iter(self._unasked[largest]))
-            self.leave(oldest)
-            oldest.give_way()
-        self._members.add(newcomer)
+            self.leave(leaver)
+            leaver.give_way()
+        self._members.setdefault(newcomer.counts_as, {})[newcomer] = None
+        self._n_members += 1
         self.awaits(newcomer)
         return True
+
+    def _leaver(self, address: str) -> Member | None:
+        """Who gives way to a newcomer of `address`: the oldest that has no whole request to be answered, of the address
+        that has most of these; else one that has left its answer untaken for a while; else the newest of an address
+        that has more connections than the newcomer's would have.
+        """
+        if self._unasked:
+            return next(iter(_largest(self._unasked)))
+        untaken = next(iter(self._untaken), None)
+        if untaken is not None and self._left_s(untaken) <= 0:
+            return untaken
+        largest = _largest(self._members)
+        return next(reversed(largest)) if len(largest) > len(self._members.get(address, {})) + 1 else None
 
     def receives(self, n_bytes: int) -> None:
         """A connection got them."""
@@ -90,13 +104,18 @@ class Crowd(ServerState):
         if self._n_received >= TRIM_BYTES:
             self._n_received = 0
             self._trimming.plan()
-        self._members.discard(member)
+        own = self._members.get(member.counts_as, {})
+        if member in own:
+            del own[member]
+            self._n_members -= 1
+            if not own:
+                del self._members[member.counts_as]
         self._untaken.pop(member, None)
         self.asks(member)
 
     def awaits(self, member: Member) -> None:
         """Its next request has not come yet."""
-        if member in self._members:
+        if member in self._members.get(member.counts_as, {}):
             self._unasked.setdefault(member.counts_as, {})[member] = None
 
     def asks(self, member: Member) -> None:
@@ -119,23 +138,29 @@ class Crowd(ServerState):
         """Where too much waits, end those that had time to take it."""
         if self._hurrying is not None:
             return
-        loop = asyncio.get_running_loop()
         while self._untaken and sum(member.untaken_bytes for member in self._untaken) > self.deadlines.untaken_bytes:
             held: Counter[str] = Counter()
             for member in self._untaken:
                 held[member.counts_as] += member.untaken_bytes
             ((address, _),) = held.most_common(1)
             oldest = next(member for member in self._untaken if member.counts_as == address)
-            left_s = self._untaken[oldest] + self.deadlines.hurry_s - loop.time()
-            if left_s > 0:
-                self._hurrying = loop.call_later(left_s, self._hurry_again)
+            if (left_s := self._left_s(oldest)) > 0:
+                self._hurrying = asyncio.get_running_loop().call_later(left_s, self._hurry_again)
                 return
             del self._untaken[oldest]
             oldest.give_way()
 
+    def _left_s(self, member: Member) -> float:
+        """To take what waits for it, where others need the room."""
+        return self._untaken[member] + self.deadlines.hurry_s - asyncio.get_running_loop().time()
+
     def _hurry_again(self) -> None:
         self._hurrying = None
         self._hurry()
+
+
+def _largest(by_address: dict[str, dict[Member, None]]) -> dict[Member, None]:
+    return max(by_address.values(), key=len)
 
 
 def most_connections() -> int:

@@ -15,11 +15,15 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from edgellm.errors import UsageError
+from edgellm.server import send_buffer
 from edgellm.server.connection import Connection
 from edgellm.server.crowd import BACKLOG, Crowd, Deadlines, most_connections
 from edgellm.server.trimming import map_large_blocks
 
 ALL_ADDRESSES = ("0.0.0.0", "::")
+# uvloop takes one new connection in each round of its loop, for each listening socket that it has. With one, a new
+# client would wait for a round of all others for each of those that came before it.
+ACCEPTED_AT_ONCE = 16
 LAST_WORDS_S = 1.0  # to end the answers that are cut off, and again to write that they were
 
 
@@ -36,6 +40,7 @@ def bind(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:
         raise UsageError(f"--host {host} is not an address: {error}", hint="use 127.0.0.1", param="host") from None
     listener = socket.socket(family, kind, protocol)
+    send_buffer.limit(listener)
     if sys.platform != "win32":
         # A server that was just stopped leaves connections behind; on Windows the flag would share a live port.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -155,6 +160,8 @@ class Listener(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         map_large_blocks()
+        if sockets is not None and sys.platform != "win32":
+            sockets = [*sockets, *(sock.dup() for sock in sockets for _ in range(1, ACCEPTED_AT_ONCE))]
         await super().startup(sockets)
         self._on_started()
 

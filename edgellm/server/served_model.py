@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, contextmanager
 from typing import TypeVar
-from weakref import WeakValueDictionary
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
@@ -23,6 +22,7 @@ from edgellm.server.answers import EventLists, together
 from edgellm.server.errors import HttpError
 from edgellm.server.intake import LARGE_BYTES
 from edgellm.server.names import ALWAYS, TAG, ModelNames
+from edgellm.server.reading_places import ReadingPlaces
 from edgellm.server.schemas.fields import Body
 from edgellm.server.schemas.unknown import STRICT_HEADER, UnknownFields
 from edgellm.server.turns import Turns
@@ -31,7 +31,6 @@ from edgellm.types.event import Vectors
 from edgellm.types.request import EmbeddingRequest, GenerationRequest, RerankRequest
 
 MadeT = TypeVar("MadeT")
-READING_PLACES = 2  # requests of one client that are read at a time: a template and counts for cuts may take a second
 # Requests for vectors that the model has at a time: enough to fill its batches, and few enough that the next client's
 # is soon among them. Each holds its place until all its vectors are there, so no client has them all.
 EMBEDDING_PLACES = 16
@@ -62,7 +61,7 @@ class ServedModel:
         self._strict_fields = strict_fields
         self.created = int(time.time())
         self._reading_large = asyncio.Lock()
-        self._reading: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # by client
+        self._reading = ReadingPlaces()
         self._turns = Turns(llm.plan.settings.n_slots)
         self._embedding_turns = Turns(EMBEDDING_PLACES, keeps_room=True)
         self._token_turns = Turns(TOKEN_PLACES)
@@ -81,13 +80,13 @@ class ServedModel:
         return f"fp_{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
 
     async def receive(
-        self, request: Request, body_type: type[Body], make: Callable[[Body], MadeT]
+        self, request: Request, body_type: type[Body], make: Callable[[Body], MadeT], *, has_more: bool = False
     ) -> tuple[Body, MadeT]:
-        """The body of a request for this model, and what `make` makes of it.
+        """The body of a request for this model, and what `make` makes of it: with `has_more` of more than the body.
 
         Raises:
             UsageError, UnsupportedField: the body is wrong; UnknownModel, HttpError: as `require`; what `make` raises;
-            ClientDisconnect: nobody waits for the answer any more.
+            ClientDisconnect: nobody waits for the answer any more; TooManyRequests: as `Turns.turn`.
         """
         raw, record = await request.body(), request_log.of_scope(request.scope)
         unknown = self.unknown_fields(request)
@@ -105,7 +104,7 @@ class ServedModel:
         try:
             # A model's own template takes time: not in the event loop that all streams share. Threads share one lock
             # of the interpreter, and many of them would keep the event loop from it in turn.
-            async with self._place(record.counts_as):
+            async with self._reading.turn(record.counts_as, len(raw), has_more=has_more):
                 if await request.is_disconnected():
                     raise ClientDisconnect
                 if len(raw) <= LARGE_BYTES:
@@ -117,10 +116,6 @@ class ServedModel:
         finally:
             self.n_ignored += unknown.n
             record.ignored = unknown.text
-
-    def _place(self, client: str) -> asyncio.Semaphore:
-        """To read a request of this client."""
-        return self._reading.setdefault(client, asyncio.Semaphore(READING_PLACES))
 
     def unknown_fields(self, request: Request) -> UnknownFields:
         """Where the unknown fields of this request's body go."""

@@ -17,21 +17,24 @@ def room(max_tokens: int | None, n_ctx: int) -> int:
 
 
 def truncated(messages: Sequence[Message], fits: Callable[[Sequence[Message]], bool]) -> list[Message]:
-    """The conversation without as many of its oldest pieces as must go, in at most 14 calls of `fits`.
+    """A conversation that does not fit, without as many of its oldest pieces as must go.
 
     A piece is what follows from one message of the user, or, of the last one, an answer with calls and their results.
-    What the user said last, the last answer and all system messages stay, even where that is too much.
+    What the user said last, the last answer and all system messages stay, even where that is too much. Twice as many
+    pieces are tried each time, the latest first, until they do not fit: `fits` takes as long as what it is given, and
+    is never given much more than what fits.
     """
-    if fits(messages):
-        return list(messages)
     pieces = list(_pieces(messages))
 
     def without(n: int) -> list[Message]:
         gone = {index for piece in pieces[:n] for index in piece}
         return [message for index, message in enumerate(messages) if index not in gone]
 
-    fewest = bisect.bisect_left(range(1, len(pieces)), True, key=lambda n: fits(without(n))) + 1
-    return without(fewest)
+    n_kept = 1
+    while n_kept < len(pieces) and fits(without(len(pieces) - n_kept)):
+        n_kept *= 2
+    least, enough = max(0, len(pieces) - n_kept) + 1, len(pieces) - n_kept // 2
+    return without(least + bisect.bisect_left(range(least, enough), True, key=lambda n: fits(without(n))))
 
 
 def _pieces(messages: Sequence[Message]) -> Iterator[list[int]]:

@@ -279,7 +279,8 @@ def test_columns_are_keys(tmp_path: Path, name: str, separator: str) -> None:
     [
         (b'"no end,\n' + b"a,b\n" * 9, "not_csv"),
         (b"\xff,b\n", "not_utf8"),
-        (b'"' + (b"a" * 999 + b"\n") * 4200 + b'",b\n', "not_csv"),
+        (b'"' + (b"a" * 999 + b"\n") * 4200 + b'",b\n', "too_long"),
+        (b'"a\n",' * 900_000 + b"b\n", "too_long"),  # a row of more values than fit into a line of JSON
     ],
 )
 def test_behind_a_broken_value_nothing_is_read(tmp_path: Path, rest: bytes, kind: str) -> None:
@@ -287,6 +288,13 @@ def test_behind_a_broken_value_nothing_is_read(tmp_path: Path, rest: bytes, kind
 
     assert [record.line for record in records] == [2]
     assert [(problem.line, problem.kind) for problem in report.problems] == [(3, kind)]
+
+
+def test_rows_that_are_long_together_are_read(tmp_path: Path) -> None:
+    rows = b"".join(b'"a\n%d","%s"\n' % (number, b"b" * 1_000_000) for number in range(5))
+    records, report = read(tmp_path, b"prompt,completion\n" + rows, name="data.csv")
+
+    assert ([record.line for record in records], report.problems) == ([2, 4, 6, 8, 10], ())
 
 
 def test_a_value_of_csv_may_be_as_long_as_a_line_of_json(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from edgellm.adaptation import near_duplicates as module
@@ -153,6 +155,26 @@ def test_of_many_shingles_some_are_enough(monkeypatch: pytest.MonkeyPatch) -> No
 
     assert near_duplicates([text + " more" for text in texts], texts) == {place: place for place in range(20)}
     assert near_duplicates([text + " more" for text in texts[:10]], texts[10:]) == {}
+
+
+def test_texts_of_the_same_parts_are_not_compared_with_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = [definition(number, 6) for number in range(12)]
+    texts = [" ".join(random.Random(number).sample(parts, 6)) for number in range(60)]
+    compared = 0
+
+    def counted(*args: Any, **options: Any) -> Any:
+        nonlocal compared
+        compared += 1
+        return isin(*args, **options)
+
+    isin = np.isin
+    monkeypatch.setattr(np, "isin", counted)
+    monkeypatch.setattr(module, "MAX_PAIRS", 3)
+    near_duplicates(texts[:20], texts[20:])
+    assert compared <= 20 * 3
+
+    one = texts[:1] + [text + " " + definition(100) for text in texts[20:]]
+    assert near_duplicates([texts[0] + " more"], one[::-1]) == {0: 40}  # it alone has the beginning of the text
 
 
 def test_dealt_out_answers_are_the_same_ones_elsewhere() -> None:

@@ -151,7 +151,12 @@ def test_a_rule_that_gives_no_result_or_raises_is_a_typed_error(path: str) -> No
     def asks_for_a_price(options: Sequence[Option], scenario: Scenario) -> RuleResult:
         return RuleResult(tuple(o for o in options if o.price))  # type: ignore[attr-defined]
 
+    def returns_options(options: Sequence[Option], scenario: Scenario) -> list[Option]:
+        return list(options) * 100
+
     with with_rule(forgets_to_return), refuses(BackendError):
+        planned(path)
+    with with_rule(returns_options), refuses(BackendError):
         planned(path)
     with with_rule(asks_for_a_price), refuses(BackendError, varies=r"line \d+"):
         planned(path)

@@ -316,6 +316,12 @@ def test_data_that_teaches_nothing(
         plan_tuning(base, data(rows), **OPTIONS)
 
 
+def test_a_pipe_is_no_data(base: Path, toy: toy_tuner.ToyTuner, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "data.jsonl")
+    with refuses(UsageError, param="data"):
+        plan_tuning(base, tmp_path / "data.jsonl", **OPTIONS)
+
+
 def test_a_model_without_a_template(toy: toy_tuner.ToyTuner, data: Callable[..., Path], tmp_path: Path) -> None:
     vocabulary = byte_level(288)
     del vocabulary["tokenizer.chat_template"]

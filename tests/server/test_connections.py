@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 import httpx
@@ -137,7 +138,7 @@ def test_little_that_is_not_taken_has_its_deadline_too(serve: Servers) -> None:
             return bool(untaken)
 
         wait_until(ask_on)
-        assert sum(member.untaken_bytes for member in list(untaken)) < 65536
+        assert member.transport.get_write_buffer_size() < 65536
 
 
 def test_whoever_takes_nothing_is_cut_off_soon_where_too_much_waits(serve: Servers) -> None:
@@ -211,6 +212,73 @@ def test_a_connection_that_is_being_answered_stays() -> None:
     assert crowd.enter(Member("a"))
     assert crowd.enter(Member("a"))
     assert busy.gave_way
+
+
+def test_one_that_takes_nothing_gives_way_where_all_are_answered() -> None:
+    async def gave_way() -> list[bool]:
+        crowd = Crowd(2, Deadlines(hurry_s=0.0))
+        members = [Member("a"), Member("b")]
+        for member in members:
+            crowd.enter(member)
+            crowd.asks(member)
+        crowd.waits(members[1])
+        assert crowd.enter(Member("a"))
+        return [member.gave_way for member in members]
+
+    assert asyncio.run(gave_way()) == [False, True]
+
+
+def test_the_newest_of_an_address_that_has_more_gives_way_where_all_are_answered() -> None:
+    crowd = Crowd(4, Deadlines())
+    members = [Member(address) for address in ("a", "b", "b", "b")]
+    newcomers = [Member("a"), Member("a")]
+    for member in members:
+        crowd.enter(member)
+        crowd.asks(member)
+
+    assert crowd.enter(newcomers[0])
+    crowd.asks(newcomers[0])
+    assert [member.gave_way for member in members] == [False, False, False, True]
+    assert not crowd.enter(newcomers[1])
+
+
+def test_one_address_that_takes_nothing_leaves_room_for_others(serve: Servers) -> None:
+    live = serve(isolate=False, most=3, deadlines=Deadlines(hurry_s=0.0))
+    with contextlib.ExitStack() as open_ones:
+        for _ in range(3):
+            connection = open_ones.enter_context(live.connection("127.0.0.2"))
+            connection.sendall(b"GET /web/swagger-ui/swagger-ui-bundle.js HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            assert connection.recv(1)
+
+        assert live.http.get("/health").status_code == 200
+
+
+def test_those_that_come_together_are_taken_together(serve: Servers) -> None:
+    live = serve(isolate=False)
+    loop, crowd = live.server.servers[0].get_loop(), live.server.server_state
+    held, go_on, all_taken, n_rounds = threading.Event(), threading.Event(), threading.Event(), 0
+
+    def hold() -> None:
+        held.set()
+        go_on.wait(PATIENCE_S)
+        count()
+
+    def count() -> None:
+        nonlocal n_rounds
+        if crowd._n_members == 64:
+            all_taken.set()
+        else:
+            n_rounds += 1
+            loop.call_soon(count)
+
+    loop.call_soon_threadsafe(hold)
+    assert held.wait(PATIENCE_S)
+    with contextlib.ExitStack() as open_ones:
+        for _ in range(64):
+            open_ones.enter_context(live.connection())
+        go_on.set()
+        assert all_taken.wait(PATIENCE_S)
+    assert n_rounds < 32
 
 
 def test_whoever_leaves_most_untaken_gives_way_for_it() -> None:

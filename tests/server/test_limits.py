@@ -25,6 +25,7 @@ from support.waiting import PATIENCE_S, wait_until
 from edgellm.errors import UsageError
 from edgellm.server.dialects.rerank.bodies import RerankBody
 from edgellm.server.intake import LARGE_BYTES, MAX_BODY_BYTES, Incoming, Intake
+from edgellm.server.reading_places import LONG_PLACES, SHORT_BYTES
 from edgellm.server.request_log import RequestRecord
 from edgellm.server.schemas.chat import ChatBody
 from edgellm.server.schemas.completion import CompletionBody
@@ -258,7 +259,6 @@ async def test_two_requests_of_one_client_are_read_at_a_time(live: Live) -> None
     finally:
         go_on.set()
     assert [client for _, client in await asyncio.gather(*readings)] == ["a", "a", "a", "b"]
-    assert not served._reading
 
 
 async def test_what_is_made_of_a_large_body_keeps_no_other_from_being_read(live: Live) -> None:
@@ -285,6 +285,36 @@ async def test_what_is_made_of_a_large_body_keeps_no_other_from_being_read(live:
     finally:
         go_on.set()
         await asyncio.gather(*readings)
+
+
+async def test_however_many_long_bodies_are_read_a_short_one_is_read_too(live: Live) -> None:
+    served, go_on, begun = ServedModel(live.llm), threading.Event(), list[str]()
+
+    def asked(client: str) -> Request:
+        async def receive() -> Message:
+            length = 1 if client == "short" else SHORT_BYTES
+            return {"type": "http.request", "body": b'{"prompt": "%s"}' % (b"a" * length)}
+
+        scope = {"type": "http", "method": "POST", "path": "/", "headers": [], "client": (client, 1)}
+        RequestRecord.begin(scope)
+        return Request(scope, receive)
+
+    def make(client: str, _: CompletionBody) -> None:
+        begun.append(client)
+        if client != "short":
+            go_on.wait(PATIENCE_S)
+
+    def reading(client: str) -> asyncio.Task[object]:
+        return asyncio.create_task(served.receive(asked(client), CompletionBody, partial(make, client)))
+
+    long_ones = [reading(f"{client}") for client in range(40)]
+    try:
+        await asyncio.to_thread(wait_until, lambda: len(begun) == LONG_PLACES)
+        await asyncio.wait_for(reading("short"), PATIENCE_S)
+        assert len(begun) == LONG_PLACES + 1
+    finally:
+        go_on.set()
+        await asyncio.gather(*long_ones)
 
 
 def test_a_body_of_a_client_that_hung_up_is_let_go(serve: Servers) -> None:

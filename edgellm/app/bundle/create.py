@@ -229,7 +229,7 @@ def model_of(box: PlannedBox, progress: Progress) -> tuple[manifests.TargetModel
     try:
         return packed.model(card, file, progress)
     except SourceError as error:
-        hint = "make the bundle where its source answers, or name a model that is here with --model"
+        hint = "make the bundle where its source answers, or name a file that is here: --model ID:QUANTIZATION"
         message = f"{card.id} {file.quant}, chosen for {box.site.name}, cannot be had: {error.message}"
         raise type(error)(message, hint=hint) from error
 

@@ -15,7 +15,7 @@ from edgellm.adaptation.example import Example
 from edgellm.adaptation.findings import Findings
 from edgellm.adaptation.packed import Packed
 from edgellm.adaptation.packing import one_each, pack
-from edgellm.adaptation.reading import read_records
+from edgellm.adaptation.reading import data_file, read_records
 from edgellm.adaptation.rendering import Renderer
 from edgellm.adaptation.samples import question_of
 from edgellm.adaptation.split import Split
@@ -84,13 +84,10 @@ def _cut(examples: Sequence[Example], length: int) -> list[Example]:
 def file_sha256(path: Path) -> str:
     """
     Raises:
-        UsageError: it cannot be read.
+        UsageError: as `adaptation.reading.data_file`.
     """
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}", hint="name a file of data", param="data") from None
+    with data_file(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def prepare(path: Path, base: ServedBase, options: TuneOptions, progress: TuneDataProgress) -> TuneData:

@@ -44,7 +44,7 @@ def operations(served: ServedModel) -> list[Operation]:
             (generation,) = body.to_requests(served.llm, earlier.items)
             return earlier, generation
 
-        return await served.receive(request, body_type, asked)
+        return await served.receive(request, body_type, asked, has_more=True)
 
     async def create(request: Request) -> ASGIApp:
         """Answer a conversation. With `stream: true`, events that end with the whole response."""

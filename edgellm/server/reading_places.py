@@ -1,0 +1,26 @@
+"""Whose body is read next, and made a request of: a template and counts for cuts may take a second.
+
+Both kinds of places together are no more than asyncio has threads on one processor, and short bodies have their own.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+
+from edgellm.server.turns import Turns
+
+SHORT_PLACES, LONG_PLACES = 3, 2
+SHORT_BYTES = 16 * 1024
+
+
+class ReadingPlaces:
+    """For one event loop."""
+
+    def __init__(self) -> None:
+        self._short = Turns(SHORT_PLACES, keeps_room=True)
+        self._long = Turns(LONG_PLACES, keeps_room=True)
+
+    def turn(self, client: str, n_bytes: int, *, has_more: bool) -> AbstractAsyncContextManager[None]:
+        """A place to read a body of so many bytes. `has_more`: what it goes on from is read, too. TooManyRequests, as
+        `Turns.turn`."""
+        return (self._short if n_bytes <= SHORT_BYTES and not has_more else self._long).turn(client)
