@@ -29,6 +29,18 @@ void *bn_memory_new(size_t bytes) {
 void bn_memory_free(void *memory, size_t bytes) {
   if (memory) munmap(memory, whole(bytes ? bytes : 1));
 }
+#elif defined(_WIN32)
+#include <windows.h>
+
+/* Whole pages, which are zero. Larger ones need a right that few users have. */
+void *bn_memory_new(size_t bytes) {
+  return VirtualAlloc(NULL, bytes ? bytes : 1, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE);
+}
+
+void bn_memory_free(void *memory, size_t bytes) {
+  (void)bytes;
+  if (memory) VirtualFree(memory, 0, MEM_RELEASE);
+}
 #else
 void *bn_memory_new(size_t bytes) { return calloc(1, bytes ? bytes : 1); }
 void bn_memory_free(void *memory, size_t bytes) {

@@ -11,7 +11,16 @@ and answers clients. Meanwhile threads spin for SPIN_NS, then sleep on a conditi
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <time.h>
+
+#if defined(_WIN32)
+#define WIN32_LEAN_AND_MEAN
+#include <windows.h>
+#define aligned_alloc(alignment, bytes) _aligned_malloc(bytes, alignment)
+#define aligned_free _aligned_free
+#else
 #include <unistd.h>
+#define aligned_free free
+#endif
 
 #if defined(__x86_64__) || defined(__i386__)
 #define RELAX() __builtin_ia32_pause()
@@ -133,7 +142,12 @@ static int processors(void) {
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
 #endif
+#if defined(_WIN32)
+  DWORD_PTR mine, all;
+  return GetProcessAffinityMask(GetCurrentProcess(), &mine, &all) ? __builtin_popcountll(mine) : 1;
+#else
   return (int)sysconf(_SC_NPROCESSORS_ONLN);
+#endif
 }
 
 struct pool *pool_new(int threads) {
@@ -165,5 +179,5 @@ void pool_free(struct pool *pool) {
   pthread_cond_destroy(&pool->wake);
   pthread_mutex_destroy(&pool->mutex);
   free(pool->handles);
-  free(pool);
+  aligned_free(pool);
 }
