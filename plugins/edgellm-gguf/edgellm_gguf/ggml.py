@@ -6,6 +6,7 @@ Signatures are those of ggml.h, gguf.h, ggml-backend.h, ggml-cpu.h and llama.h.
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 from typing import Any
 
@@ -72,6 +73,7 @@ class _Symbol(ctypes.Structure):
 
 
 _process: Any = None if os.name == "nt" else ctypes.CDLL(None)
+_BESIDE = ("ggml.dll", "ggml-base.dll")  # that llama.dll loads
 ARCH_NAME = "_Z13llm_arch_name8llm_arch"  # of src/llama-arch.h, in libraries that export everything
 _PTR, _INT, _I64, _SIZE = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64, ctypes.c_size_t
 _BOOL, _FLOAT, _TEXT = ctypes.c_bool, ctypes.c_float, ctypes.c_char_p
@@ -158,13 +160,21 @@ class _Library:
                 raise AttributeError(f"the processor's backend has no {name}")
             function: Any = ctypes.CFUNCTYPE(result, *arguments)(address)
         else:
-            function = getattr(binding._lib, name)
+            function = getattr(next((handle for handle in _handles() if hasattr(handle, name)), binding._lib), name)
             function.restype, function.argtypes = result, arguments
         setattr(self, name, function)
         return function
 
 
 library = _Library()
+
+
+@functools.cache
+def _handles() -> tuple[Any, ...]:
+    """libllama, and on Windows what it loaded: there a handle tells of its own functions alone."""
+    folder = library_dir()
+    beside = [folder / name for name in _BESIDE] if os.name == "nt" and folder else []
+    return (binding._lib, *(ctypes.CDLL(str(path)) for path in beside if path.is_file()))
 
 
 def start(*, with_devices: bool = False) -> None:
@@ -263,11 +273,24 @@ def _of_cpu(name: bytes) -> int | None:
 def cpu_library() -> str:
     """Path of the file that computes on the processor; "" where the system does not tell."""
     address = _of_cpu(b"ggml_backend_get_features")
+    if address and os.name == "nt":
+        return _module_of(address)
     if not address or not hasattr(_process, "dladdr"):
         return ""
     symbol = _Symbol()
     _process.dladdr(ctypes.c_void_p(address), ctypes.byref(symbol))
     return os.fsdecode(symbol.file or b"")
+
+
+def _module_of(address: int) -> str:
+    """Path of the DLL with that address; "" where Windows does not tell."""
+    kernel32 = getattr(ctypes, "windll").kernel32  # noqa: B009  (absent from the type stubs of other systems)
+    module, path = ctypes.c_void_p(), ctypes.create_unicode_buffer(32768)
+    from_address, uncounted = 4, 2  # GET_MODULE_HANDLE_EX_FLAG_...
+    if not kernel32.GetModuleHandleExW(from_address | uncounted, ctypes.c_void_p(address), ctypes.byref(module)):
+        return ""
+    kernel32.GetModuleFileNameW(module, path, len(path))
+    return path.value
 
 
 def extra_buffer_types(device: int) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import struct
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from edgellm_gguf.library import DEVICE_VARIABLES, VULKAN_VARIABLES
 TYPES = (1, 2, 8, 12, 14, 20)
 ROWS, COLS = 64, 512
 MOST_ARCHS, MOST_TYPES = 1024, 256  # numbers that are tried
+_NAME = re.compile(r"(?:lib)?ggml-(.+?)\.(?:so|dylib|dll)(?:\..*)?")
 
 
 def compute() -> None:
@@ -64,8 +66,14 @@ def _product(cpu: Cpu, ggml_type: int, columns: int) -> float:
 
 def scores(files: list[Path]) -> dict[str, int]:
     """Processor's code in a library of its own -> ggml's score of it here, 0 where it cannot run. Each is opened."""
-    names = {path: path.name.split(".so")[0].partition("ggml-cpu-")[2] for path in files}
-    return {name: _score(path) for path, name in names.items() if name}
+    names = {path: _kind(path).removeprefix("cpu-") for path in files if _kind(path).startswith("cpu-")}
+    return {name: _score(path) for path, name in names.items()}
+
+
+def _kind(path: Path) -> str:
+    """What ggml calls a library of its own: "cpu-haswell" of libggml-cpu-haswell.so; "" = it is none of ggml's."""
+    match = _NAME.fullmatch(path.name)
+    return match[1] if match else ""
 
 
 def _score(path: Path) -> int:
@@ -79,7 +87,7 @@ def unloaded(files: list[Path], backends: list[str]) -> dict[str, str]:
     """Backends in these files that ggml did not load -> what the system says of the file."""
     loaded, failed = {name.lower() for name in backends}, {}
     for path in files:
-        kind = path.name.split(".so")[0].partition("ggml-")[2]
+        kind = _kind(path)
         if not kind or kind == "base" or kind.startswith("cpu") or device_backends.registered(kind) in loaded:
             continue
         failed[kind] = why_not(path)
