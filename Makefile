@@ -11,7 +11,7 @@ SHELL := /bin/sh
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-ray setup-tune serve test test-ray same-outputs test-all test-clients clients-latest llama-server-tests test-variants wheels rebuild release test-wheels test-wheels-twice vulkan test-openvino foreign-libraries docs typing slow test-arm64 check bench attack bench-adapters bench-start bench-builds bench-dialects bench-cluster bench-cluster-kills bench-serve bench-answers bench-speed bench-speed-gpu bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine bench-page bench-tuning bench-tuning-memory bench-usefulness screenshots onnx-parity onnx-exporters ternary-parity sanitize fuzz fuzz-http soak soak-downloads clean python \
+.PHONY: help setup setup-ray setup-tune serve test test-ray same-outputs test-all test-clients clients-latest llama-server-tests test-variants wheels rebuild release test-wheels test-wheels-elsewhere test-wheels-twice vulkan test-openvino foreign-libraries docs typing slow test-arm64 check bench attack bench-adapters bench-start bench-builds bench-dialects bench-cluster bench-cluster-kills bench-serve bench-answers bench-speed bench-speed-gpu bench-bytes bench-memory bench-learning bench-regret bench-ternary bench-embed bench-onnx bench-onnx-engine bench-page bench-tuning bench-tuning-memory bench-usefulness screenshots onnx-parity onnx-exporters ternary-parity sanitize fuzz fuzz-http soak soak-downloads clean python \
   test-tools lint
 
 help: ## show this list
@@ -75,7 +75,7 @@ test-variants: python ## build llama.cpp with code for each kind of processor, i
 	EDGELLM_LLAMA_BUILD=variants $(PYTHON) plugins/install.py --venv .venv-variants --extras test
 	.venv-variants/bin/pytest -q $(EVERY) tests/gguf/test_variants.py tests/gguf/test_library.py tests/gguf/test_layout.py tests/gguf/test_contract.py tests/gguf/test_batching.py tests/gguf/test_calibrate.py tests/gguf/test_engine.py $(ARGS)
 
-wheels: python ## make wheels in dist/ for Linux on x86-64 and aarch64, with code for each kind of processor (ARGS="--python 3.13" adds what they need there)
+wheels: python ## make wheels in dist/ for Linux on x86-64 and aarch64, with code for each kind of processor (ARGS="--python 3.13" adds what they need there, ARGS="--target NAME" makes others)
 	@test -x .venv-wheels/bin/python || $(PYTHON) -m venv .venv-wheels
 	@.venv-wheels/bin/python -m pip install --quiet --disable-pip-version-check -r plugins/wheels/requirements.txt
 	.venv-wheels/bin/python plugins/wheels/make.py $(ARGS)
@@ -94,6 +94,10 @@ release: python ## make a release in dist/release: wheels, tried, their hashes a
 test-wheels: test-tools ## make wheels, install them and bundles of them in bare Debians, and run them on emulated processors
 	@$(MAKE) wheels ARGS="--python 3.11 --python 3.13"
 	$(BIN)/pytest -q $(EVERY) tests/test_wheels.py tests/test_wheels_on_processors.py tests/bundle/test_on_arm.py tests/bundle/test_own_python.py $(ARGS)
+
+test-wheels-elsewhere: test-tools ## make wheels for musl, Windows and 32-bit Arm, and compute with them under musl's loader, wine and qemu
+	@$(MAKE) wheels ARGS="$(foreach target,x86_64 x86_64-musl x86_64-windows x86_64-macos aarch64-macos armv7,--target $(target))"
+	$(BIN)/pytest -q $(EVERY) tests/test_wheels_elsewhere.py $(ARGS)
 
 test-wheels-twice: wheels ## make wheels once more elsewhere, with other dates and jobs, and compare each byte (ARGS="--target x86_64")
 	.venv-wheels/bin/python plugins/wheels/again.py $(ARGS)

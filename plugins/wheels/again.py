@@ -64,7 +64,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--first", type=Path, default=ROOT / "dist", help="folder with the wheels to compare with")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "wheels", help="folder they were compiled in")
-    parser.add_argument("--target", action="append", default=[], help="kind of machine; every one where none is named")
+    parser.add_argument("--target", action="append", default=[], help="kind of machine, as for make wheels")
     parser.add_argument("--jobs", type=int, default=(os.cpu_count() or 1) + 1, help="compilers at a time")
     options = parser.parse_args()
     if shutil.which("faketime") is None:

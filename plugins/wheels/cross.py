@@ -15,8 +15,12 @@ from targets import Target
 
 _ARM = re.compile(r"-march=armv(\d+)(?:\.(\d+))?-a((?:\+\w+)*)")
 _FEATURES = {"fp16": "fullfp16"}  # GCC's names of Arm's extensions where LLVM's differ
+COMPILERS = ("cc", "c++")
+# zig's own words for what CMake asks a system's tools for. A file for macOS is written as it shall be, so nothing needs
+# install_name_tool, which CMake looks for all the same.
+TOOLS = {"Linux": ("ar", "ranlib"), "Windows": ("ar", "ranlib", "rc"), "Darwin": ("ar", "ranlib", "install_name_tool")}
 TOOLCHAIN = """\
-set(CMAKE_SYSTEM_NAME Linux)
+set(CMAKE_SYSTEM_NAME {system})
 set(CMAKE_SYSTEM_PROCESSOR {processor})
 set(CMAKE_C_COMPILER "{folder}/cc")
 set(CMAKE_CXX_COMPILER "{folder}/c++")
@@ -34,6 +38,12 @@ set(CMAKE_CXX_FLAGS_INIT "{flags}")
 set(CMAKE_SHARED_LINKER_FLAGS_INIT "-s")
 set(CMAKE_MODULE_LINKER_FLAGS_INIT "-s")
 """
+OF_SYSTEM = {
+    "Linux": "",
+    "Windows": 'set(CMAKE_RC_COMPILER "{folder}/rc")\n',
+    "Darwin": 'set(CMAKE_INSTALL_NAME_TOOL "{folder}/install_name_tool" CACHE FILEPATH "")\n'
+    'set(CMAKE_OSX_ARCHITECTURES {processor} CACHE STRING "")\n',
+}
 
 
 def write_toolchain(target: Target, folder: Path, sources: dict[Path, str]) -> Path:
@@ -43,8 +53,8 @@ def write_toolchain(target: Target, folder: Path, sources: dict[Path, str]) -> P
     are compiled.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("cc", "c++", "ar", "ranlib"):
-        called = f"{name} {target.triple}" if name in ("cc", "c++") else name
+    for name in (*COMPILERS, *TOOLS[target.system]):
+        called = f"{name} {target.triple}" if name in COMPILERS else name
         program = folder / name
         program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).resolve()}" {called} "$@"\n', "utf-8")
         program.chmod(0o755)
@@ -52,22 +62,37 @@ def write_toolchain(target: Target, folder: Path, sources: dict[Path, str]) -> P
         ["-g0", "-Werror=date-time", *(f"-ffile-prefix-map={path}={name}" for path, name in sources.items())]
     )
     file = folder / "toolchain.cmake"
-    file.write_text(TOOLCHAIN.format(processor=target.processor, folder=folder, flags=flags), "utf-8")
+    text = TOOLCHAIN + OF_SYSTEM[target.system]
+    file.write_text(text.format(system=target.system, processor=target.processor, folder=folder, flags=flags), "utf-8")
     return file
 
 
-def for_zig(argument: str) -> list[str]:
-    """A compiler's argument as zig takes it: it refuses GCC's -march=armv8.2-a+fp16.
+def for_zig(arguments: list[str]) -> list[str]:
+    """A compiler's arguments as zig takes them.
 
-    Its own -mcpu=generic+v8_2a+fullfp16 would compile zig's C++ library anew for each kind of processor, so features
-    are named to clang itself.
+    It refuses GCC's -march=armv8.2-a+fp16, and its own -mcpu=generic+v8_2a+fullfp16 would compile zig's C++ library
+    anew for each kind of processor: features are named to clang itself. A module for macOS is linked as a library,
+    which programs load just as well; the triple names Apple's processor already.
     """
-    match = _ARM.fullmatch(argument)
-    if match is None:
-        return [argument]
+    taken: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument == "-arch":
+            next(rest, None)
+        elif argument == "-bundle":
+            taken.append("-dynamiclib")
+        elif match := _ARM.fullmatch(argument):
+            taken += _features(match)
+        else:
+            taken.append(argument)
+    return taken
+
+
+def _features(match: re.Match[str]) -> list[str]:
     version = f"v{match[1]}.{match[2]}a" if match[2] else f"v{match[1]}a"
-    features = [version, *(_FEATURES.get(name, name) for name in match[3].split("+")[1:])]
-    return [part for feature in features for part in ("-Xclang", "-target-feature", "-Xclang", f"+{feature}")]
+    names = [version, *(_FEATURES.get(name, name) for name in match[3].split("+")[1:])]
+    signed = [f"-{name[2:]}" if name.startswith("no") else f"+{name}" for name in names]
+    return [part for feature in signed for part in ("-Xclang", "-target-feature", "-Xclang", feature)]
 
 
 def main(arguments: list[str]) -> None:
@@ -76,9 +101,9 @@ def main(arguments: list[str]) -> None:
     assert spec.origin is not None
     zig = str(Path(spec.origin).with_name("zig"))
     tool, *rest = arguments
-    if tool in ("cc", "c++"):
+    if tool in COMPILERS:
         triple, *rest = rest
-        rest = ["-target", triple, *(part for argument in rest for part in for_zig(argument))]
+        rest = ["-target", triple, *for_zig(rest)]
     os.execv(zig, [zig, tool, *rest])
 
 

@@ -28,7 +28,7 @@ from binaries import faults  # noqa: E402
 from cross import write_toolchain  # noqa: E402
 from native import BUILD_VARIABLES, Native  # noqa: E402
 from sources import Refused, Sources  # noqa: E402
-from targets import TARGETS, Target  # noqa: E402
+from targets import TARGETS, USUAL, Target  # noqa: E402
 
 PLUGINS = ROOT / "plugins"
 PURE = (ROOT, PLUGINS / "edgellm-gguf", PLUGINS / "edgellm-onnx", PLUGINS / "edgellm-tune")
@@ -36,10 +36,11 @@ CLUSTER = PLUGINS / "edgellm-ray"  # Ray is fetched for no folder: it alone is l
 TERNARY = PLUGINS / "edgellm-bitnet"
 PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
 EPOCH = "1577836800"  # 2020-01-01: zip files have no dates before 1980
-# Who may read files where they were made, and when that was, is left out of wheels.
-SAME = "wheel.reproducible=true"
+# Who may read files where they were made, and when that was, is left out of wheels. Libraries are linked without what
+# debuggers need: no strip of the machine that compiles writes them anew.
+SAME = ("wheel.reproducible=true", "install.strip=false")
 # Of what llama.cpp installs, what no program loads.
-EXCLUDED = ("/bin", "/include", "/lib", "/lib64", "/share")
+EXCLUDED = ("/bin", "/include", "/lib", "/lib64", "/share", "*.dll.a")
 
 
 class Maker:
@@ -78,7 +79,8 @@ class Maker:
         toolchain = write_toolchain(target, folder / "toolchain", {ROOT: ".", folder: "build", source: "source"})
         # It installs among its own sources, too, from where files of another kind of machine would get into the wheel.
         shutil.rmtree(source / "llama_cpp" / "lib", ignore_errors=True)
-        settings = [*self.native.settings, *self.native.builds["variants"]]
+        usual = (*self.native.settings, *self.native.builds["variants"])
+        settings = [*{setting.partition("=")[0]: setting for setting in (*usual, *target.settings)}.values()]
         inputs: list[object] = [target, *settings, *self._inputs(settings)]
         key = hashlib.sha256(json.dumps(inputs, default=str).encode()).hexdigest()
         settings = [setting.replace("{here}", self.native.folder.as_posix()) for setting in settings]
@@ -88,7 +90,8 @@ class Maker:
             f"wheel.tags={target.tag}",
             f"wheel.exclude={';'.join(EXCLUDED)}",
             *([f"wheel.build-tag={build}"] if build else []),
-            SAME,
+            *SAME,
+            *([f"cmake.define.CMAKE_PROJECT_INCLUDE={HERE / 'apple.cmake'}"] if target.system == "Darwin" else []),
         ]
         packed = self.native.packed.replace("-", "_").replace("==", "-")
         name = "-".join(filter(None, (packed, build, target.tag))) + ".whl"
@@ -104,7 +107,7 @@ class Maker:
         """Text of the files that decide what is compiled, llama.cpp's own but for their hash."""
         named = [text.partition("{here}/")[2] for text in settings if "{here}/" in text]
         files = [self.native.folder / name for name in {*self.native.inputs, *named, self.native.requirement}]
-        files += [HERE / "requirements.txt", HERE / "cross.py", HERE / "make.py"]
+        files += [HERE / "requirements.txt", HERE / "cross.py", HERE / "apple.cmake", HERE / "make.py"]
         return [file.read_text("utf-8") for file in sorted(files)]
 
     def ternary(self, target: Target) -> Path:
@@ -112,7 +115,7 @@ class Maker:
         folder = self.work / target.name
         toolchain = write_toolchain(target, folder / "toolchain", {ROOT: ".", folder: "build"})
         define = f"cmake.define.CMAKE_TOOLCHAIN_FILE={toolchain}"
-        return self.pip_wheel(TERNARY, define, f"build-dir={folder / 'bitnet'}", f"wheel.tags={target.tag}", SAME)
+        return self.pip_wheel(TERNARY, define, f"build-dir={folder / 'bitnet'}", f"wheel.tags={target.tag}", *SAME)
 
     def check(self, wheel: Path, target: Target) -> None:
         """
@@ -126,19 +129,30 @@ class Maker:
             raise Refused(f"{wheel.name} has {n_bytes / 2**20:.1f} MiB, more than {target.library_mib}")
 
 
+def require_wheels(targets: Sequence[Target]) -> None:
+    """
+    Raises:
+        Refused: what an installation needs on some of these machines cannot be fetched here.
+    """
+    if names := [target.name for target in targets if not (target.older and target.has_llama_cpp)]:
+        raise Refused(
+            f"--python fetches nothing for {', '.join(names)}: pip tells what packages need on Linux alone, for 32-bit "
+            "Arm they have no wheels, and edgellm-gguf needs llama.cpp's; make these without it"
+        )
+
+
 def fetch_dependencies(out: Path, target: Target, wheels: list[Path], python: str) -> None:
     """What else an installation needs on such a machine with this Python, as wheels beside ours.
 
     Ours are named by their files: on an index others may have packages of these names.
     """
-    older = [f"manylinux_2_{minor}" for minor in range(target.glibc[1], 4, -1)]
     command = [*PIP, "download", "--only-binary=:all:", "--dest", str(out)]
     command += ["--python-version", python, "--implementation", "cp"]
-    command += [
-        f"--platform={old}_{target.processor}" for old in (*older, "manylinux2014", "manylinux2010", "manylinux1")
-    ]
+    command += [f"--platform={platform}" for platform in target.older]
     table = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
     subprocess.run([*command, *map(str, wheels), *table["bundle"]], check=True)  # bundles bring what checks them
+    if target.libc == "musl":
+        return  # what keeps answers to a grammar has no wheels for it
     # Only for answers that are kept to a grammar: it needs a newer glibc than all else.
     newer = f"--platform=manylinux_2_31_{target.processor}"
     subprocess.run([*command, newer, "--no-deps", *table["grammar"]], check=True)
@@ -147,7 +161,7 @@ def fetch_dependencies(out: Path, target: Target, wheels: list[Path], python: st
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
-        "--target", action="append", choices=TARGETS, help="kind of machine; every one where none is named"
+        "--target", action="append", choices=TARGETS, help=f"kind of machine; {', '.join(USUAL)} where none is named"
     )
     parser.add_argument("--output", type=Path, default=ROOT / "dist", help="folder for the wheels")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "wheels", help="folder to compile in")
@@ -158,11 +172,14 @@ def main() -> int:
     parser.add_argument("--patch", type=Path, action="append", default=[], help="fix of llama.cpp, for git apply -p1")
     options = parser.parse_args()
     maker = Maker(options.work.resolve(), options.output.resolve(), options.jobs, options.patch)
-    wheels = [maker.pip_wheel(folder) for folder in PURE]
-    maker.pip_wheel(CLUSTER)
+    targets = [TARGETS[name] for name in options.target or USUAL]
     try:
-        for target in map(TARGETS.__getitem__, options.target or TARGETS):
-            made = [maker.library(target), maker.ternary(target)]
+        if options.python:
+            require_wheels(targets)
+        wheels = [maker.pip_wheel(folder) for folder in PURE]
+        maker.pip_wheel(CLUSTER)
+        for target in targets:
+            made = [*([maker.library(target)] if target.has_llama_cpp else []), maker.ternary(target)]
             for wheel in made:
                 maker.check(wheel, target)
             for python in options.python:
@@ -173,6 +190,10 @@ def main() -> int:
         return 1
     for wheel in wheels:
         print(f"{wheel.stat().st_size / 2**20:6.2f} MiB  {wheel}")
+    for target in targets:
+        alone = "" if target.has_llama_cpp else "without llama.cpp, which was not compiled for it yet"
+        if remarks := [remark for remark in (alone, target.remark) if remark]:
+            print(f"{target.name}: {'; '.join(remarks)}")
     return 0
 
 

@@ -112,7 +112,7 @@ def make(out: Path, release: str, targets: list[str]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--output", type=Path, default=ROOT / "dist" / "release")
-    parser.add_argument("--target", action="append", default=[], help="kind of machine; every one where none is named")
+    parser.add_argument("--target", action="append", default=[], help="kind of machine, as for make wheels")
     parser.add_argument("--key", type=Path, help="secret key of minisign (edgellm bundle key makes one)")
     parser.add_argument("--unsigned", action="store_true", help="make no signature")
     options = parser.parse_args()

@@ -18,6 +18,7 @@ GROUPS = (
     "cgroup",
     "compiler",
     "corpus",
+    "elsewhere",
     "machines",
     "model",
     "parquet",

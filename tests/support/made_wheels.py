@@ -18,11 +18,11 @@ def folder() -> Path:
     return Path(os.environ.get("EDGELLM_WHEELS") or ROOT / "dist").resolve()
 
 
-def made(name: str, platform: str) -> Path:
-    """The wheel of a distribution for a platform; skips, as group "wheels", where it was not made."""
+def made(name: str, platform: str, group: str = "wheels") -> Path:
+    """The wheel of a distribution for a platform; skips, as of that group, where it was not made."""
     wheel = next(folder().glob(f"{name}-*{platform}.whl"), None)
     if wheel is None:
-        pytest.skip(f"wheels: {folder()} has no {name} for {platform} (make wheels)")
+        pytest.skip(f"{group}: {folder()} has no {name} for {platform} (make wheels)")
     return wheel
 
 
@@ -33,8 +33,8 @@ def script(name: str) -> ModuleType:
         return importlib.import_module(name)
 
 
-def unpacked(name: str, platform: str, target: Path) -> Path:
+def unpacked(name: str, platform: str, target: Path, group: str = "wheels") -> Path:
     """Its files, in the folder."""
-    with zipfile.ZipFile(made(name, platform)) as archive:
+    with zipfile.ZipFile(made(name, platform, group)) as archive:
         archive.extractall(target)
     return target
