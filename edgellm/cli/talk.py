@@ -6,8 +6,10 @@ import contextlib
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from edgellm.cli.page import say
 from edgellm.cli.screen import Screen
 from edgellm.errors import UsageError
+from edgellm.units import counted
 
 if TYPE_CHECKING:
     from edgellm.sdk.client import EdgeLLM
@@ -120,6 +122,10 @@ class Talk:
         screen.end()
         if self._schema is not None:
             check_complete(answer)
+        elif answer.finish_reason == "length" and not self._raw:
+            most, n_tokens = self._options["max_tokens"], answer.usage.completion_tokens
+            why = "that is --max-tokens" if n_tokens == most else "the context is full"
+            say(f"The answer was cut off after {counted(n_tokens, 'token')}: {why}.", err=True)
         return True
 
     def _steps(self, text: str) -> Generator[Event | ToolResult, None, None]:

@@ -215,7 +215,9 @@ def test_raw_continues_text() -> None:
 
 
 def test_limits_and_stops() -> None:
-    assert invoke("hello", "--max-tokens", "3").stdout == "hel\n"
+    cut = invoke("hello", "--max-tokens", "3")
+    assert (cut.stdout, "cut off after 3 tokens: that is --max-tokens." in cut.stderr) == ("hel\n", True)
+    assert "cut off" not in invoke("hello").stderr
     assert invoke("one two three", "--stop", "two").stdout == "one \n"
 
 
