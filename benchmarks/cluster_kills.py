@@ -181,6 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--moments", type=int, default=30)
     parser.add_argument("--streams", type=int, default=12)
     parser.add_argument("--tokens", type=int, default=120, help="of an answer")
+    parser.add_argument("--ctx", type=int, default=1024, help="tokens of a slot")
     parser.add_argument("--seed", type=int, default=18)
     parser.add_argument("--parts", nargs="+", default=("worker", "replica", "node", "proxy"), help="what dies")
     options = parser.parse_args(arguments)
@@ -192,7 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     boxes = Boxes(tempfile.mkdtemp(prefix="ray-kills-", dir="/tmp"), Path(os.environ["EDGELLM_HOME"]))
     try:
         boxes.add(*NODES, EDGELLM_ECHO_STEP_S="0.03")
-        boxes.serve(options.model, slots=4, ctx=1024, threads=1)
+        boxes.serve(options.model, slots=4, ctx=options.ctx, threads=1)
         clients = Clients(boxes, options.streams, options.tokens)
         judge = Judge(clients.undisturbed)
         try:
