@@ -109,7 +109,7 @@ def reserved_on_each(path: Path, asked: list[tuple[object, ...]]) -> list[dict[s
             device: kinds["compute"] for device, kinds in lavapipe.reserved_mib(facts).items() if "compute" in kinds
         }
         # What a plan goes by, before weights are read.
-        assert {device: n_bytes / MIB for device, n_bytes in told.items()} == pytest.approx(scratch, abs=0.01)
+        assert {device: n_bytes / MIB for device, n_bytes in told.items()} == pytest.approx(scratch, abs=0.5)
     return [lavapipe.reserved_mib(facts) for facts, _ in answers]
 
 
@@ -131,6 +131,17 @@ def test_what_is_predicted_is_what_is_reserved(tmp_path: Path, arch: str) -> Non
             shape, layers, placed, GPU, "vulkan", ctx=ctx, slots=slots, kv_type=kv_type, ubatch=ubatch
         )  # fmt: skip
         close_to(taken, buffers, (placed, run))
+
+
+@pytest.mark.slow(30)
+@pytest.mark.parametrize("arch", sorted(MOST_OF))
+def test_where_no_formula_is_near_the_library_tells(tmp_path: Path, arch: str) -> None:
+    """`reserved_on_each` compares what is told before a load with what the load reserves."""
+    path = sparse(arch, tmp_path / "model.gguf")
+    shape, _ = described(path)
+    places = [OnDevice(1), OnDevice(shape.n_layer // 2), OnDevice(shape.n_layer + 1)]
+    places += [OnDevice(shape.n_layer + 1, shape.n_layer)] if shape.n_expert else []
+    assert all(reserved(path, [(placed, (16384, 4, "f16", 2048)) for placed in places]))
 
 
 @pytest.mark.slow(5)
