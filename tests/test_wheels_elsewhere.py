@@ -20,7 +20,7 @@ from support.tiny_models import Tiny, with_weights
 pytestmark = pytest.mark.timeout(3600)
 
 HERE = Machine("x86_64")
-WINDOWS = Machine("x86_64-windows", ("wine",), "wine64")
+WINDOWS = Machine("x86_64-windows", ("wine",), "wine wine64")
 MACHINES = {
     machine.target: machine
     for machine in (
