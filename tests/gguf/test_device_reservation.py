@@ -109,7 +109,7 @@ def reserved_on_each(path: Path, asked: list[tuple[object, ...]]) -> list[dict[s
             device: kinds["compute"] for device, kinds in lavapipe.reserved_mib(facts).items() if "compute" in kinds
         }
         # What a plan goes by, before weights are read. Of Gemma 4 it may lack 48 MiB (docs/limits.md).
-        assert {device: n_bytes / MIB for device, n_bytes in told.items()} == pytest.approx(scratch, rel=0.12)
+        assert {device: n_bytes / MIB for device, n_bytes in told.items()} == pytest.approx(scratch, rel=0.12, abs=2.5)
     return [lavapipe.reserved_mib(facts) for facts, _ in answers]
 
 
