@@ -63,6 +63,7 @@ class ServedModel:
         self._reading_large = asyncio.Lock()
         self._reading = ReadingPlaces()
         self._turns = Turns(llm.plan.settings.n_slots)
+        self._grammar_turns = Turns(1)  # a worker reads one at a time, and each may take seconds
         self._embedding_turns = Turns(EMBEDDING_PLACES, keeps_room=True)
         self._token_turns = Turns(TOKEN_PLACES)
         self.activity = Activity(llm.plan.settings.n_slots)
@@ -135,6 +136,8 @@ class ServedModel:
 
     async def _in_turn(self, client: str, generation: GenerationRequest) -> EventLists:
         async with aclosing(self.llm.aevents(generation)) as event_lists, AsyncExitStack() as turn:
+            if generation.grammar is not None:
+                await turn.enter_async_context(self._grammar_turns.turn(client))
             await turn.enter_async_context(self._turns.turn(client, generation.n))
             with self.activity.generation(generation.n):
                 async for events in event_lists:

@@ -9,14 +9,15 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 
-# What stands in brackets behind a rule's name is bounded: a name with one that is open may be all that the line holds.
+# What stands in brackets is bounded, and no part gives back what the next one could take: what follows an open bracket
+# may be all that there is.
 _TOKEN = re.compile(
     r"""
     (?P<passed> \s+ | //[^\n]* | \#[^\n]* | %[^\n]* | ->\s*\w+ | \+ | \.\.)
     | (?P<text> "(?:\\.|[^"\\\n])*"i? | /(?:\\.|[^/\\\n])+/[a-z]* | <[^>\s]*>)
     | (?P<head> [?!]?(?P<rule>[\w-]+)(?:\[[^\]\n]{0,128}+\])?(?:\.\d+)?[ \t]*:)
     | (?P<name> [\w-]+)
-    | (?P<often> [*?] | \{\s*(?P<least>\d*)[^}]*\} | ~\s*(?P<least_of>\d+)(?:\.\.\d+)?)
+    | (?P<often> [*?] | \{\s*+(?P<least>\d*+)[^}]{0,64}+\} | ~\s*+(?P<least_of>\d++)(?:\.\.\d++)?)
     | (?P<open> [(\[]) | (?P<close> [)\]]) | (?P<or> \|)
     """,
     re.VERBOSE,

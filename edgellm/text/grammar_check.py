@@ -1,21 +1,24 @@
-"""Whether what a client wrote can be compiled within bounds: it is tried in a process of its own, which has them.
+"""What a client wrote is read, and tried whether it can be compiled, within bounds: in a process of its own.
 
 The library writes `allOf` and references out and makes automata of patterns, without a bound: 300 characters of a
-schema take all memory there is. Inside a worker nothing could end that.
+schema take all memory there is. Inside a worker nothing could end that, and Python's lock would be kept from answers.
 """
 
 from __future__ import annotations
 
+import ctypes
 import math
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from edgellm.contract.child import ask
 from edgellm.contract.parent import connect
+from edgellm.errors import UsageError
+from edgellm.text import grammar_source
 from edgellm.types.grammar import Grammar
 from edgellm.types.grammar_tree import Json, Pattern, nodes
 
@@ -73,16 +76,38 @@ def compiled(library: Any, tables: Any, source: str) -> Any:
     return library.LLMatcher(tables, source, log_level=0, limits=limits)
 
 
-def check(grammar: Grammar, sources: Sequence[str]) -> None:
-    """`sources`: what the library compiles, of `parts_to_check`. What is wrong with them otherwise is not told here.
+class _Question(msgspec.Struct):
+    grammar: Grammar
+    specials: Mapping[str, int]
+
+
+class _Answer(msgspec.Struct):
+    """What the library compiles, or what is wrong with the grammar; with a hint it is refused for that."""
+
+    source: str = ""
+    error: str = ""
+    hint: str = ""
+
+
+def source(grammar: Grammar, specials: Mapping[str, int]) -> str:
+    """As `grammar_source.source`, of a grammar with `parts_to_check`. What is wrong with those otherwise is not told
+    here.
 
     Raises:
-        UsageError: they take more than SECONDS or MEMORY_BYTES.
+        UsageError: it takes more than SECONDS or MEMORY_BYTES; no answer under it ends.
+        ValueError: it has an error.
     """
-    answer, _ = ask("edgellm.text.grammar_check", question=msgspec.json.encode(list(sources)), timeout_s=PATIENCE_S)
-    if not answer:
+    question = _Question(grammar, specials if grammar.kind == "tree" else {})
+    told, _ = ask("edgellm.text.grammar_check", question=msgspec.json.encode(question), timeout_s=PATIENCE_S)
+    if not told:
         hint = "write it with fewer alternatives, references and repetitions"
         raise grammar.refused(f"takes more than {SECONDS} s or {MEMORY_BYTES >> 30} GiB to compile", hint)
+    answer = msgspec.json.decode(told, type=_Answer)
+    if answer.hint:
+        raise UsageError(answer.error, hint=answer.hint, param=grammar.param or "grammar")
+    if answer.error:
+        raise ValueError(answer.error)
+    return answer.source
 
 
 class _Bytes:
@@ -100,18 +125,28 @@ class _Bytes:
 
 def main() -> None:
     question, tell = connect()
-    import ctypes
-
     import llguidance
 
     tokenizer = llguidance.LLTokenizer(_Bytes(), n_vocab=257, eos_token=[256])  # type: ignore[arg-type]
-    bits = (ctypes.c_uint32 * 9)()
+    asked = msgspec.json.decode(question, type=_Question)
     _limit()
-    for source in msgspec.json.decode(question, type=list[str]):
-        matcher = compiled(llguidance, tokenizer, source)
+    try:
+        tell(_Answer(_tried(llguidance, tokenizer, asked)))
+    except UsageError as error:
+        tell(_Answer(error=error.message, hint=error.hint))
+    except (ValueError, RecursionError) as error:
+        tell(_Answer(error=str(error)))
+
+
+def _tried(library: Any, tokenizer: Any, asked: _Question) -> str:
+    """What the library compiles, once all that is a client's in it was compiled. Raises as `grammar_source.source`."""
+    bits = (ctypes.c_uint32 * 9)()
+    made = grammar_source.source(library, asked.grammar, asked.specials)
+    for part in parts_to_check(asked.grammar):
+        matcher = compiled(library, tokenizer, grammar_source.source(library, part, {}))
         if not matcher.is_error():  # the first mask takes as long as compiling
             matcher.unsafe_compute_mask_ptr(ctypes.addressof(bits), ctypes.sizeof(bits))
-    tell(True)
+    return made
 
 
 def _limit() -> None:

@@ -184,12 +184,12 @@ class GrammarCompiler:
         library = _library()
         self._make_tables(library)
         try:
-            source = grammar_source.source(library, grammar, self._specials)
+            if self._trusts or not grammar_check.parts_to_check(grammar):
+                source = grammar_source.source(library, grammar, self._specials)
+            else:
+                source = grammar_check.source(grammar, self._specials)
         except (ValueError, RecursionError) as error:
             raise grammar.refused(f"has an error: {_short(error)}", "correct it") from None
-        if not self._trusts and (parts := grammar_check.parts_to_check(grammar)):
-            own = [grammar_source.source(library, Grammar(part.kind, part.text, checked=True), {}) for part in parts]
-            grammar_check.check(grammar, own)
         compiled = grammar_check.compiled(library, self._tables, source)
         if compiled.is_error():
             raise grammar.refused(f"cannot be used: {_short(compiled.get_error())}", _HINTS[grammar.kind])

@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
+from starlette.requests import Request
 from support.live_server import Servers
 from support.refusals import refuses
 from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.errors import TooManyRequests
 from edgellm.server import served_model, turns
+from edgellm.server.request_log import RequestRecord
+from edgellm.server.served_model import ServedModel
 from edgellm.server.turns import Turns
+from edgellm.types.grammar import Grammar
+from edgellm.types.request import GenerationRequest
 
 
 class Queue:
@@ -228,6 +233,31 @@ def test_another_address_waits_for_few_requests_of_one_that_sends_many(
         thread.join()
 
     assert served.index("127.0.0.2") < 20
+
+
+async def test_of_requests_with_grammars_the_worker_has_one_at_a_time(serve: Servers) -> None:
+    live = serve(slots=3)
+    served = ServedModel(live.llm)
+
+    async def answered(client: str, grammar: Grammar | None) -> None:
+        scope = {"type": "http", "method": "POST", "path": "/", "headers": [], "client": (client, 1)}
+        RequestRecord.begin(scope)
+        request = Request(scope)
+        request.state.adapters = None
+        async with aclosing(served.events(request, [GenerationRequest("hello", grammar=grammar)])) as event_lists:
+            async for _ in event_lists:
+                pass
+
+    live.hold()
+    try:
+        tasks = [asyncio.create_task(answered("a", Grammar("lark", 'start: "hello"'))) for _ in range(3)]
+        await settle()
+        tasks.append(asyncio.create_task(answered("b", None)))
+        await settle()
+        assert (served._grammar_turns.n_waiting, served._turns.n_waiting, served._turns._free) == (2, 0, 1)
+    finally:
+        live.release()
+    await asyncio.gather(*tasks)
 
 
 def test_a_request_for_several_answers_takes_a_place_for_each(serve: Servers, monkeypatch: pytest.MonkeyPatch) -> None:

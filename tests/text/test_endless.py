@@ -51,6 +51,12 @@ def test_brackets_that_are_never_closed_are_not_read_to_the_end() -> None:
     assert can_end("start: " + "a[)" * 100_000)  # takes minutes where each name reads the line
 
 
+def test_repetitions_that_are_never_closed_are_not_read_to_the_end() -> None:
+    assert can_end('start: "a"' + "{ 1" * 100_000)
+    assert can_end('start: "a"{' + " " * 64_000)
+    assert can_end('start: "a"{' + "1" * 64_000)
+
+
 Part = tuple[str, "str | list[list[Part]]"]  # how often it stands, and a text in quotes, a rule, or a group
 
 

@@ -320,11 +320,14 @@ WIDE = {
 }
 
 
+RULES = "".join(f"a{number} ::= a{number + 1}\n" for number in range(480))
 HEAVY = {
     "deep": Grammar.of_schema({"$defs": DEEP, "properties": {"a": {"$ref": "#/$defs/d0"}}}),
     "wide": Grammar.of_schema({"$defs": WIDE, "allOf": [{"$ref": "#/$defs/a"}] * 300}),
     "pattern": Grammar("regex", "(a?b?.?)" * 7000),
     "tool": Grammar.of_tree(tree.Json({"$defs": DEEP, "properties": {"a": {"$ref": "#/$defs/d0"}}})),
+    # Translated in as many passes over all of it as there are rules.
+    "chain": Grammar("gbnf", "root ::= a0\n" + RULES + "a480 ::= [a]\nb ::= " + ". " * 20_000 + "b | [b]\n"),
 }
 
 
@@ -338,6 +341,15 @@ def test_what_takes_all_memory_or_time_to_compile_is_refused(compiler: GrammarCo
 def test_what_may_take_long_to_compile_is_tried_apart(name: str) -> None:
     kind = HEAVY[name].kind
     assert [part.kind for part in parts_to_check(HEAVY[name])] == ["json_schema" if kind == "tree" else kind]
+
+
+@pytest.mark.parametrize(("kind", "text"), [("gbnf", 'root ::= "a"'), ("lark", 'start: "a"')])
+def test_grammars_of_clients_are_not_read_beside_answers(
+    compiler: GrammarCompiler, monkeypatch: pytest.MonkeyPatch, kind: Any, text: str
+) -> None:
+    monkeypatch.delattr("edgellm.text.grammar_source.source")  # in this process
+
+    assert len(compiler.matcher(Grammar(kind, text)).allowed()) == 1
 
 
 def test_what_is_tried_apart_and_sound_is_used(compiler: GrammarCompiler) -> None:
