@@ -8,7 +8,7 @@ from __future__ import annotations
 from edgellm.contract.data_limit import limit_data
 from edgellm.types.plan import LaunchPlan, Settings
 
-# Beyond what the plan allowed: a tokenizer at its bounds takes 1 GiB, 32 grammars up to 3.
+# Beyond what the plan allowed: a tokenizer at its bounds takes 1 GiB, 8 grammars up to 1.
 MARGIN_BYTES = 2 * 1024**3
 PREDICTED_TIMES = 1.25
 THREAD_BYTES = 8 * 1024**2  # a stack, touched or not

@@ -21,8 +21,9 @@ from edgellm.types.grammar import Grammar, GrammarKind
 if TYPE_CHECKING:
     from edgellm.contract.engine import EngineInfo, Tokenizer
 
-# Compiled grammars that are kept for requests to come. One of 50 tools has about a megabyte.
-KEPT = 32
+# Compiled grammars that are kept for requests to come. One of 50 tools has about a megabyte, and what the library has
+# met of the answers under one may have 20 to 40 more.
+KEPT = 8
 _HINTS: dict[GrammarKind, str] = {
     "json_schema": "mend it; schemas are read as JSON Schema (draft 2020-12) says",
     "regex": "mend it; patterns are those of Rust's regex: no look-around, no references back",

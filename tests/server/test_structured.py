@@ -34,6 +34,10 @@ TAG = {
 }
 
 
+# Written out it would have 640 kB.
+LARGE_TAG = TAG | {"triggers": ["<f"] * 64, "structures": [{"begin": "<f>", "schema": {"title": "a" * 10_000}}]}
+
+
 def content(live: Live, **fields: Any) -> str:
     answer = live.chat("Paris", seed=1, temperature=1.2, **fields)
     assert answer.status_code == 200, answer.text
@@ -105,6 +109,9 @@ def test_plain_completions_and_streams(live: Live) -> None:
         ({"structured_outputs": {"structural_tag": {**TAG, "triggers": ["<g"]}}}, "structured_outputs.structural_tag"),
         ({"structured_outputs": {"structural_tag": "{"}}, "structured_outputs.structural_tag"),
         ({"response_format": {"type": "structural_tag"}}, "response_format"),
+        ({"response_format": LARGE_TAG}, "response_format"),
+        ({"response_format": {**TAG, "triggers": ["<f"] * 129}}, "response_format.triggers"),
+        ({"response_format": {**TAG, "structures": TAG["structures"] * 65}}, "response_format.structures"),
         ({"response_format": {"type": "structural_tag", "format": {}}}, "response_format.format"),
         ({"json_schema": {"$ref": "http://127.0.0.1/x"}}, "json_schema"),
         ({"json_schema": {"$ref": "#"}}, "json_schema"),

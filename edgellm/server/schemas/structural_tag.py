@@ -15,6 +15,7 @@ from edgellm.types.json_counts import check_counts
 from edgellm.types.message import MAX_TOOLS
 
 Trigger = Annotated[str, Meta(min_length=1, max_length=256)]
+Triggers = Annotated[list[Trigger], Meta(min_length=1, max_length=MAX_TOOLS)]
 
 
 class TagStructure(Fields, kw_only=True):
@@ -25,14 +26,17 @@ class TagStructure(Fields, kw_only=True):
     end: str = ""
 
 
+Structures = Annotated[list[TagStructure], Meta(min_length=1, max_length=MAX_TOOLS)]
+
+
 class StructuralTag(Fields, kw_only=True):
     """The form with structures and triggers; the one with a `format` is not served."""
 
     NOT_SUPPORTED: ClassVar[NeutralValues] = {"format": ()}
 
     type: Literal["structural_tag"] = "structural_tag"
-    structures: Annotated[list[TagStructure], Meta(min_length=1, max_length=MAX_TOOLS)]
-    triggers: Annotated[list[Trigger], Meta(min_length=1, max_length=MAX_TOOLS)]
+    structures: Structures
+    triggers: Triggers
 
     @classmethod
     def of_json(cls, text: str, param: str) -> StructuralTag:
@@ -53,7 +57,8 @@ class StructuralTag(Fields, kw_only=True):
     def grammar(self, param: str) -> Grammar:
         """
         Raises:
-            UsageError: a trigger begins no structure, a structure has none, or a schema is refused.
+            UsageError: a trigger begins no structure, a structure has none, all together is too large, or a schema is
+            refused.
         """
         idle = [one.begin for one in self.structures if not one.begin.startswith(tuple(self.triggers))]
         idle += [
@@ -62,8 +67,19 @@ class StructuralTag(Fields, kw_only=True):
         if idle:
             hint = "each structure begins with a trigger, and each trigger begins a structure"
             raise UsageError(f"{idle[0][:60]!r} in {param} is never used", hint=hint, param=param)
+        self._check_size(param)
         begun = tuple(sequence(TextUntil(trigger), self._behind(trigger)) for trigger in self.triggers)
         return Grammar.of_tree(sequence(Repeat(OneOf(begun)), AnyText()), param)
+
+    def _check_size(self, param: str) -> None:
+        """Before it is made: a structure stands behind each trigger that begins it."""
+        n_bytes = 0
+        for one in self.structures:
+            n_triggers = sum(one.begin.startswith(trigger) for trigger in self.triggers)
+            n_bytes += n_triggers * (len(one.begin) + len(one.end) + len(msgspec.json.encode(one.schema)))
+        if n_bytes > MAX_TREE_BYTES:
+            hint = f"{MAX_TREE_BYTES} are allowed; each structure counts behind each trigger that begins it"
+            raise UsageError(f"{param} has {n_bytes} bytes", hint=hint, param=param)
 
     def _behind(self, trigger: str) -> OneOf:
         return OneOf(

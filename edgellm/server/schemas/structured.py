@@ -10,7 +10,7 @@ from msgspec import Meta
 from edgellm.errors import UsageError
 from edgellm.server.schemas.fields import Fields, NeutralValues
 from edgellm.server.schemas.sampling import SamplingBody
-from edgellm.server.schemas.structural_tag import StructuralTag, TagStructure, Trigger
+from edgellm.server.schemas.structural_tag import StructuralTag, Structures, Triggers
 from edgellm.types.grammar import ANY_OBJECT, MAX_CHOICES, Grammar
 
 
@@ -34,8 +34,8 @@ class ResponseFormat(Fields, kw_only=True):
         dict[str, Any] | None,
         Meta(description="Extension, llama-server's: of json_object. Objects have the listed properties only."),
     ] = None
-    structures: Annotated[list[TagStructure] | None, Meta(description="Extension, vLLM's.")] = None
-    triggers: Annotated[list[Trigger] | None, Meta(description="Extension, vLLM's.")] = None
+    structures: Annotated[Structures | None, Meta(description="Extension, vLLM's.")] = None
+    triggers: Annotated[Triggers | None, Meta(description="Extension, vLLM's.")] = None
 
     def grammar(self) -> Grammar | None:
         if self.type == "structural_tag":

@@ -30,15 +30,15 @@ export class Answer {
     this.abort.abort();
   }
 
-  // Runs to its end. `n_ctx`: tokens that the context holds, if that is known. Returns the error that ended it, or null.
-  async run(request, n_ctx) {
+  // Runs to its end. `context`: tokens that it holds, once they are known. Returns the error that ended it, or null.
+  async run(request, context) {
     const { message, before } = this;
     try {
       for await (const event of stream(...request(), this.abort.signal)) this.#take(event);
       if (message.finish === "stopped") message.finish = "stop";
-      if (message.finish === "length" && this.used >= n_ctx) {
+      if (message.finish === "length" && this.used >= context()) {
         message.finish = "full";
-        message.speed.context = n_ctx;
+        message.speed.context = context();
       }
     } catch (error) {
       const stopped = error.name === "AbortError";

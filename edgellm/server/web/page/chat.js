@@ -95,7 +95,7 @@ export class Chat extends EventTarget {
     this.#tell("state");
     const { model, chats } = server;
     const request = () => requestFor(history, conversation.system, { settings, model, chats, goesOn: goesOn !== null });
-    const problem = await answer.run(request, server.plan?.settings.n_ctx);
+    const problem = await answer.run(request, () => server.plan?.settings.n_ctx);
     if (this.answer === answer) this.answer = null;
     if (isEmpty(message) && message.finish === "error") {
       conversation.leaf = leaf;

@@ -8,7 +8,7 @@ import { blocks, plain, rendered } from "/web/page/markdown.js";
 const MAX_BLOCK = 4_096;
 const PAUSE = 4; // times as long as the last rendering took
 // A longer text is never rendered as a whole: a parser's time may grow faster than it.
-const MAX_WHOLE = 65_536;
+const MAX_WHOLE = 32_768;
 // Signs of emphasis, or of code, in a paragraph.
 const MOST_SIGNS = 2_000;
 const OPEN_FENCE = /^ {0,3}(`{3,}|~{3,})[ \t]*([^\s`]*)[^`\n]*\n/;
