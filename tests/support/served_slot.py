@@ -1,9 +1,9 @@
 """What runs inside a root to ask an installed bundle: `python -c SCRIPT RUN PATH BODY`, for a slot's own Python."""
 
-# Brings 127.0.0.1 up where the network is a new one, serves, asks once, and ends the server.
+# Brings 127.0.0.1 up where the network is a new one and its own, serves, asks once, and ends the server.
 SCRIPT = """
-import fcntl, json, socket, struct, subprocess, sys, time, urllib.request
-with socket.socket() as any_socket:
+import contextlib, fcntl, json, socket, struct, subprocess, sys, time, urllib.request
+with socket.socket() as any_socket, contextlib.suppress(PermissionError):
     fcntl.ioctl(any_socket, 0x8914, struct.pack("16sh14x", b"lo", 0x49))  # SIOCSIFFLAGS: up, loopback, running
 server = subprocess.Popen([sys.argv[1], "--port", "8642"], stdout=sys.stderr)
 def asked(path, body=None):
