@@ -134,10 +134,10 @@ def require_wheels(targets: Sequence[Target]) -> None:
     Raises:
         Refused: what an installation needs on some of these machines cannot be fetched here.
     """
-    if names := [target.name for target in targets if not (target.older and target.has_llama_cpp)]:
+    if names := [target.name for target in targets if target.libc != "glibc" or not target.has_llama_cpp]:
         raise Refused(
-            f"--python fetches nothing for {', '.join(names)}: pip tells what packages need on Linux alone, for 32-bit "
-            "Arm they have no wheels, and edgellm-gguf needs llama.cpp's; make these without it"
+            f"--python fetches nothing for {', '.join(names)}: pip tells what packages need on Linux alone, "
+            "onnxruntime has no wheels for musl, and numpy none for 32-bit Arm; make these without it"
         )
 
 
@@ -151,8 +151,6 @@ def fetch_dependencies(out: Path, target: Target, wheels: list[Path], python: st
     command += [f"--platform={platform}" for platform in target.older]
     table = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
     subprocess.run([*command, *map(str, wheels), *table["bundle"]], check=True)  # bundles bring what checks them
-    if target.libc == "musl":
-        return  # what keeps answers to a grammar has no wheels for it
     # Only for answers that are kept to a grammar: it needs a newer glibc than all else.
     newer = f"--platform=manylinux_2_31_{target.processor}"
     subprocess.run([*command, newer, "--no-deps", *table["grammar"]], check=True)

@@ -84,6 +84,7 @@ def _musl(processor: str, machine: str, library_mib: int) -> Target:
         f"{processor}-musl", f"{processor}-linux-musl", "Linux", processor, f"musllinux_1_2_{processor}",
         Elf(machine, ("libc.so",)), library_mib,
         tuple(f"musllinux_1_{minor}_{processor}" for minor in (2, 1, 0)),
+        has_llama_cpp=True,
     )  # fmt: skip
 
 
