@@ -50,6 +50,21 @@ def written(folder: Path, *size: onnx.NodeProto, **constants: int) -> Path:
     return made
 
 
+def test_vectors_that_no_model_has_are_refused(tmp_path: Path) -> None:
+    source = Artifact("safetensors", (str(TinyBert(layers=1).write(tmp_path / "bert")),), "tiny")
+    made = convert(Conversion(source, tmp_path / "made", "onnx"), lambda *_: None).path
+    model = onnx.load(made / "model.onnx")
+    output = model.graph.output[0].name
+    for node in model.graph.node:
+        node.output[:] = ["states" if name == output else name for name in node.output]
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1, 1, 1024]), "times"))
+    model.graph.node.append(helper.make_node("Tile", ["states", "times"], [output]))
+    onnx.save(model, made / "model.onnx")
+
+    with refuses(UnsupportedArtifact):
+        open_engine(plan_of(made), Options())
+
+
 def plan_of(folder: Path) -> LaunchPlan:
     return LaunchPlan("onnx", Artifact("onnx", (str(folder),), "tiny"), Settings(n_ctx=64, n_threads=1, n_batch=64))
 

@@ -95,6 +95,13 @@ def test_what_is_no_list_of_files_is_refused(pages: Pages, page: Any) -> None:
         listed()
 
 
+def test_a_list_with_a_name_twice_is_refused(pages: Pages) -> None:
+    pages.pages = [[entry("a.gguf"), entry("a", type="directory"), entry("a", type="directory")], [entry("a.gguf")]]
+
+    with refuses(SourceError):
+        listed()
+
+
 def test_a_list_without_end_is_refused(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_listing, "MAX_PAGES", 3)
     pages.pages, pages.is_endless = [[]], True

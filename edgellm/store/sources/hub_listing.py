@@ -71,10 +71,13 @@ class Listing:
             SourceError: it is none, is too long, or goes on at another server. SourceUnreachable: it comes too slowly.
             huggingface_hub's errors: the hub refuses.
         """
-        files: list[ListedFile] = []
+        files: dict[str, ListedFile] = {}
         while self._next:
-            files += [file for file in self._page() if file.is_usable]
-        return files
+            for file in filter(lambda file: file.is_usable, self._page()):
+                if file.path in files:
+                    raise SourceError(f"{self._what} has {file.path[:200]!r} twice", hint=_HINT)
+                files[file.path] = file
+        return list(files.values())
 
     def _page(self) -> list[ListedFile]:
         from huggingface_hub import get_session, hf_raise_for_status

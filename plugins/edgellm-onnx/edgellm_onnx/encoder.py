@@ -31,6 +31,7 @@ IDS, MASK, SEGMENTS = "input_ids", "attention_mask", "token_type_ids"
 # Outputs by what they hold, the one that needs least of us first.
 POOLED, STATES, SCORES = ("sentence_embedding",), ("token_embeddings", "last_hidden_state"), ("logits",)
 INT_TYPES: dict[str, type[np.signedinteger[Any]]] = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
+MAX_WIDTH = 16_384  # of a vector; models in use have 8,192 at most
 FLOAT_TYPES = ("tensor(float)", "tensor(float16)", "tensor(double)")
 
 
@@ -177,7 +178,13 @@ class EncoderEngine(EmbedsOnly):
         rows = output if self._rank == len(("texts", "width")) else pool(output, lengths, self._folder.pooling)
         if not np.isfinite(rows).all():
             raise BadArtifact(f"{graph} gives no numbers for the first text", hint="fetch it again")
-        return int(rows.shape[1])
+        width = int(rows.shape[1])
+        if width > MAX_WIDTH:
+            raise UnsupportedArtifact(
+                f"{graph} makes vectors of {width} numbers, and {MAX_WIDTH} are supported",
+                hint="do not open this model: none in use has so many",
+            )
+        return width
 
     def _describe(self, settings: Settings, graph: Path) -> EngineInfo:
         folder, reranks, width = self._folder, self._output in SCORES, self._width(graph)
