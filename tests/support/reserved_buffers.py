@@ -53,11 +53,13 @@ def _measure(paths: list[str], settings: Settings) -> dict[str, int]:
     from edgellm_gguf import ggml
     from edgellm_gguf.params import context_params, model_params
 
+    from edgellm.catalog.identify import identify
+
     lines: list[str] = []
     collect = llama_cpp.llama_log_callback(lambda _level, text, _user: lines.append(text.decode("utf-8", "replace")))
     llama_cpp.llama_log_set(collect, ctypes.c_void_p(0))
     ggml.start()
-    params = model_params(settings)
+    params = model_params(settings, identify(paths[0]).shape)
     params.no_alloc = True
     # Nothing is mapped: `no_alloc` refuses it.
     params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE

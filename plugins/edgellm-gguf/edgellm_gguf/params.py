@@ -15,6 +15,8 @@ from edgellm_gguf import ggml
 
 # ggml type ids of the cache types we offer (ggml.h).
 KV_TYPES = {"f16": 1, "q8_0": 8, "q4_0": 2}
+# With weights of these in AMX tiles, the library ends at an assertion while it reserves memory (seen with b11434).
+_NO_TILES = ("deepseek2",)
 # Of routed experts in one block, with chunks as some models have them (llama.cpp's common.h, LLM_FFN_EXPS_REGEX).
 _EXPERTS = r"blk\.%d\.ffn_(up|down|gate|gate_up)_(ch|)exps"
 
@@ -35,6 +37,8 @@ def model_params(settings: Settings, shape: Shape | None = None) -> Any:
         BackendUnavailable: the library does not see a device that is named.
     """
     params = llama_cpp.llama_model_default_params()
+    if shape is not None and shape.arch in _NO_TILES and b"AMX_INT8 = 1" in llama_cpp.llama_print_system_info():
+        params.use_extra_bufts = False
     # The library counts blocks that only draft tokens, behind the layers, and loads nothing of them.
     idle = 0 if shape is None else shape.draft_layers
     params.n_gpu_layers = settings.gpu_layers + (idle if settings.gpu_layers > 0 else 0)
