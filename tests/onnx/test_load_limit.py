@@ -30,14 +30,20 @@ from edgellm.types.request import EmbeddingRequest
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_DATA counts what is mapped on Linux only")
 
 
-def written(folder: Path, *size: onnx.NodeProto, **constants: int) -> Path:
-    """A tiny encoder that adds to its output the largest of as many zeros as the value "size" says."""
+def begun(folder: Path) -> tuple[Path, onnx.ModelProto, str]:
+    """A tiny encoder in a folder; its graph, whose output is called "states" now; the name that is to be given anew."""
     source = Artifact("safetensors", (str(TinyBert(layers=1).write(folder / "bert")),), "tiny")
     made = convert(Conversion(source, folder / "made", "onnx"), lambda *_: None).path
     model = onnx.load(made / "model.onnx")
     output = model.graph.output[0].name
     for node in model.graph.node:
         node.output[:] = ["states" if name == output else name for name in node.output]
+    return made, model, output
+
+
+def written(folder: Path, *size: onnx.NodeProto, **constants: int) -> Path:
+    """An encoder that adds to its output the largest of as many zeros as the value "size" says."""
+    made, model, output = begun(folder)
     values = [numpy_helper.from_array(np.array([value]), name) for name, value in constants.items()]
     model.graph.initializer.extend(values)
     model.graph.node.extend([
@@ -51,12 +57,7 @@ def written(folder: Path, *size: onnx.NodeProto, **constants: int) -> Path:
 
 
 def test_vectors_that_no_model_has_are_refused(tmp_path: Path) -> None:
-    source = Artifact("safetensors", (str(TinyBert(layers=1).write(tmp_path / "bert")),), "tiny")
-    made = convert(Conversion(source, tmp_path / "made", "onnx"), lambda *_: None).path
-    model = onnx.load(made / "model.onnx")
-    output = model.graph.output[0].name
-    for node in model.graph.node:
-        node.output[:] = ["states" if name == output else name for name in node.output]
+    made, model, output = begun(tmp_path)
     model.graph.initializer.append(numpy_helper.from_array(np.array([1, 1, 1024]), "times"))
     model.graph.node.append(helper.make_node("Tile", ["states", "times"], [output]))
     onnx.save(model, made / "model.onnx")
