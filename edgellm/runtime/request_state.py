@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from edgellm.contract.engine import Logits
     from edgellm.text.matcher import Matcher
 
+CONTINUED_CHUNK = 32  # llama.cpp computes attention of 64 rows and more in tiles
+
 
 @dataclass(slots=True)
 class Said:
@@ -153,6 +155,13 @@ class RequestState:
         self.n_told = self.n_prefilled
         cached, read = (min(n, self.n_prompt) for n in (self.n_cached, self.n_prefilled))
         return [Prefill(self.n_prompt, cached, read, now - self.started)]
+
+    @property
+    def next_chunk(self) -> int:
+        """Tokens of the prompt that may be read in one step: the prompt as where the answer began, and few at a time of
+        those that it begins with, as kernels for many rows round otherwise than those that computed them one by one."""
+        left = self.n_prompt - self.n_prefilled
+        return left if left > 0 else CONTINUED_CHUNK
 
     def goes_on_behind(self, tokens: list[int]) -> None:
         """The answer begins with these, which were taken: they are read with the prompt."""

@@ -223,6 +223,7 @@ class Scheduler:
             if not request.decoding and budget > 0:
                 start = request.n_prefilled
                 size = min(budget, 1 + spare_rows) if request.tells_prompt else budget
+                size = min(size, request.next_chunk)
                 chunk = tuple(request.prompt[start : start + size])
                 # A choice that has its first token already, and whose slot was lost, has no use for logits.
                 draws = start + len(chunk) == len(request.prompt) and not request.next_tokens
