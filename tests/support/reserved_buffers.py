@@ -7,6 +7,7 @@ graph that this build computes. How weights are spread over buffers is not among
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import re
@@ -54,12 +55,16 @@ def _measure(paths: list[str], settings: Settings) -> dict[str, int]:
     from edgellm_gguf.params import context_params, model_params
 
     from edgellm.catalog.identify import identify
+    from edgellm.errors import BadArtifact
 
     lines: list[str] = []
     collect = llama_cpp.llama_log_callback(lambda _level, text, _user: lines.append(text.decode("utf-8", "replace")))
     llama_cpp.llama_log_set(collect, ctypes.c_void_p(0))
     ggml.start()
-    params = model_params(settings, identify(paths[0]).shape)
+    shape = None
+    with contextlib.suppress(BadArtifact):  # what the library says of it is asked for
+        shape = identify(paths[0]).shape
+    params = model_params(settings, shape)
     params.no_alloc = True
     # Nothing is mapped: `no_alloc` refuses it.
     params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
