@@ -1,6 +1,6 @@
 """Files that are whole or absent: written under a temporary name in the same folder, then renamed. Room, locks, names.
 
-What a program keeps in a file of its own is read within bounds, as anything may lie there by now.
+What a program keeps in a file of its own, and what a user named, is read within bounds, as anything may lie there.
 
 The temporary name is unique, so that two processes never write into the same one; it begins with a dot and ends in
 `.part`. Permissions are those of any new file (0666 without the umask).
@@ -12,10 +12,12 @@ import contextlib
 import errno
 import os
 import re
+import select
 import shutil
 import stat
 import uuid
 from collections.abc import Callable, Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,7 +26,9 @@ from edgellm.units import show_size
 
 SPARE_BYTES = 64 * 1024**2  # left free on the disk after a download
 FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or the user's share of it
+PIPE_PATIENCE_S = 60.0  # for each part of what comes through a pipe that somebody named
 _LOCK_POLL_S = 0.2
+_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
 
 def expanded(path: str | Path) -> Path:
@@ -132,13 +136,56 @@ def read_regular(path: str | Path, most: int) -> bytes:
     Raises:
         OSError: it is none, is longer, or cannot be read.
     """
-    with open(path, "rb", opener=at_once) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "it is not a regular file")
+    with open_named(path) as file:
         content = file.read(most + 1)
     if len(content) > most:
         raise OSError(errno.EFBIG, f"it is longer than {most} bytes")
     return content
+
+
+def read_named(path: str | Path, most: int, patience_s: float = PIPE_PATIENCE_S) -> bytes:
+    """The first `most` bytes of a file that somebody named, or of a pipe, as a shell's `<(...)` is one.
+
+    Raises:
+        OSError: it is a folder, a device or a socket, cannot be read, or is a pipe through which nothing comes for
+            `patience_s` seconds.
+    """
+    with open_named(path, pipe=True) as file:
+        is_pipe = stat.S_ISFIFO(os.fstat(file.fileno()).st_mode)
+        return _through(file.fileno(), most, patience_s) if is_pipe else file.read(most)
+
+
+def _through(pipe: int, most: int, patience_s: float) -> bytes:
+    content = bytearray()
+    while len(content) < most:
+        # A pipe that nobody has opened for writing yet would seem to have ended.
+        if not select.select([pipe], [], [], patience_s)[0]:
+            raise OSError(errno.ETIMEDOUT, f"nothing came through this pipe for {patience_s:g} seconds")
+        with contextlib.suppress(BlockingIOError):  # another reader was faster
+            part = os.read(pipe, most - len(content))
+            if not part:
+                break
+            content += part
+    return bytes(content)
+
+
+@contextlib.contextmanager
+def open_named(path: str | Path, *, pipe: bool = False) -> Iterator[BufferedReader]:
+    """A file to read from, without a wait for anybody. `pipe`: one that does not block will do, too.
+
+    Raises:
+        OSError: it is a folder, a device, a socket or a pipe, or cannot be opened.
+    """
+    _require_kind(os.stat(path).st_mode, pipe=pipe)
+    with open(path, "rb", opener=at_once) as file:
+        _require_kind(os.fstat(file.fileno()).st_mode, pipe=pipe)  # another may lie there by now
+        yield file
+
+
+def _require_kind(mode: int, *, pipe: bool) -> None:
+    if not (stat.S_ISREG(mode) or (pipe and stat.S_ISFIFO(mode))):
+        kind = _KINDS.get(stat.S_IFMT(mode), "a device")
+        raise OSError(errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL, f"it is {kind}")
 
 
 def at_once(path: str, flags: int) -> int:

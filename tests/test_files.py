@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 from edgellm.contract import probe
-from edgellm.files import atomic_writer, expanded, locked, read_regular, rename_new, write_atomic
+from edgellm.files import atomic_writer, expanded, locked, read_named, read_regular, rename_new, write_atomic
 from edgellm.formats.gguf import summary
 from edgellm.hardware import bandwidth
 from edgellm.history import calibrations, run_log
@@ -144,6 +145,42 @@ def test_what_is_no_file_of_ours_is_refused_and_never_waited_for(
     with pytest.raises(OSError) as refused:
         read_regular("a.json", 8)
     assert refused.value.strerror
+
+
+@needs_pipes
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(("put", "why"), [
+    (put_pipe, "nothing came through this pipe for 0.05 seconds"),
+    (put_endless, "it is a device"),
+    (put_socket, "it is a socket"),
+    (put_folder, "it is a folder"),
+])  # fmt: skip
+def test_what_somebody_named_is_read_or_told_what_it_is(
+    put: Callable[[Path], None], why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    put(Path("named"))
+    with pytest.raises(OSError) as refused:
+        read_named("named", 8, patience_s=0.05)
+    assert refused.value.strerror == why
+
+
+@needs_pipes
+@pytest.mark.timeout(10)
+def test_of_a_pipe_as_much_is_read_as_is_asked_for_whenever_it_comes(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "named")
+
+    def write() -> None:
+        with open(tmp_path / "named", "wb", buffering=0) as pipe, contextlib.suppress(BrokenPipeError):
+            for _ in range(4):
+                pipe.write(b"abc" * 30_000)
+
+    for most in (100_000, 360_001):
+        writer = threading.Thread(target=write)
+        writer.start()
+        content = read_named(tmp_path / "named", most)
+        writer.join()
+        assert content == (b"abc" * 120_000)[:most]
 
 
 def test_a_file_of_just_the_length_is_read(tmp_path: Path) -> None:

@@ -6,10 +6,8 @@ The file may be anything: a line or value that is too long is passed over withou
 from __future__ import annotations
 
 import csv
-import errno
 import importlib.util
 import os
-import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
@@ -23,7 +21,7 @@ from edgellm.adaptation.findings import Findings
 from edgellm.adaptation.held import Held, json_of
 from edgellm.adaptation.records import record_of
 from edgellm.errors import UsageError
-from edgellm.files import at_once
+from edgellm.files import open_named
 from edgellm.types.json_counts import MAX_VALUES, check_counts
 from edgellm.types.tuning_data import TrainingRecord
 from edgellm.units import show_size
@@ -75,7 +73,7 @@ def data_file(path: Path) -> Iterator[BufferedReader]:
     """
     most = MAX_JSON_BYTES if _reader(path) is _json else MAX_FILE_BYTES
     try:
-        with open(path, "rb", opener=at_once) as file:
+        with open_named(path) as file:
             _check_size(path, file, most)
             yield file
     except OSError as error:
@@ -104,12 +102,10 @@ def _check_held(path: Path, held: Held) -> None:
 
 
 def _check_size(path: Path, file: BinaryIO, most: int) -> None:
-    status = os.fstat(file.fileno())
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "it is not a regular file")
-    if status.st_size > most:
+    n_bytes = os.fstat(file.fileno()).st_size
+    if n_bytes > most:
         hint = f"tune with {show_size(most)} of it, or less; of JSON Lines {show_size(MAX_FILE_BYTES)} are read"
-        raise UsageError(f"{path} has {show_size(status.st_size)}", hint=hint, param=_PARAM)
+        raise UsageError(f"{path} has {show_size(n_bytes)}", hint=hint, param=_PARAM)
 
 
 def _json_lines(file: BinaryIO, findings: Findings) -> Iterator[_NUMBERED]:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +17,7 @@ from edgellm.bundle import layout, signature
 from edgellm.bundle import manifest as manifests
 from edgellm.bundle.manifest import DIGEST, NAME, PIECE, SIGNATURE, FileEntry, Manifest, damaged
 from edgellm.errors import ExpiredBundle, UntrustedBundle, UsageError
-from edgellm.files import at_once
+from edgellm.files import open_named
 
 if TYPE_CHECKING:
     from minisign import PublicKey
@@ -94,14 +92,12 @@ def opened_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         UsageError: there is no regular file at `path`.
     """
-    try:
-        file = open(path, "rb", opener=at_once)  # noqa: SIM115 - closed below, where errors are the reader's
-    except OSError as error:
-        message = f"{path} cannot be read: {error.strerror or error}"
-        raise UsageError(message, hint="name a file that `edgellm bundle` wrote", param="file") from None
-    with file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise UsageError(f"{path} is no file", hint="copy it to this disk first", param="file")
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(open_named(path))
+        except OSError as error:
+            message = f"{path} cannot be read: {error.strerror or error}"
+            raise UsageError(message, hint="name a file that `edgellm bundle` wrote", param="file") from None
         yield file
 
 

@@ -7,8 +7,6 @@ wheels that lie there, read by `packaging`, which pip is made of. The library is
 from __future__ import annotations
 
 import contextlib
-import os
-import stat
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgellm.errors import UsageError
-from edgellm.files import at_once
+from edgellm.files import open_named
 
 if TYPE_CHECKING:
     from packaging.metadata import RawMetadata
@@ -199,13 +197,10 @@ def unpacked(path: Path) -> Iterator[zipfile.ZipFile]:
         UsageError: the wheel, or what the block reads of it, is not sound.
     """
     try:
-        with open(path, "rb", opener=at_once) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise zipfile.BadZipFile("it is no regular file")
-            with zipfile.ZipFile(file) as archive:
-                yield archive
+        with open_named(path) as file, zipfile.ZipFile(file) as archive:
+            yield archive
     except _UNSOUND as error:
-        reason = str(error).partition("\n")[0]
+        reason = str(getattr(error, "strerror", None) or error).partition("\n")[0]
         raise UsageError(
             f"{path} is no sound wheel: {reason}", hint="fetch or build it again", param="wheels"
         ) from None

@@ -162,9 +162,10 @@ def _plan(model: str | None, request: SelectionRequest) -> LaunchPlan:
 
 
 def _read(path: Path) -> str:
+    from edgellm.files import read_named
+
     try:
-        with open(path, "rb") as file:
-            return file.read(MAX_TEXT_BYTES).decode("utf-8", "replace")
+        return read_named(path, MAX_TEXT_BYTES).decode("utf-8", "replace")
     except OSError as error:
         hint = "a plain text of some thousand words"
         raise UsageError(f"{path} cannot be read: {error.strerror}", hint=hint, param="perplexity") from None

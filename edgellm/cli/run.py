@@ -140,15 +140,15 @@ def _as_prompt(error: UnknownModel, model: str | None, prompt: str | None) -> Un
 
 
 def _grammar(schema: Path) -> Grammar:
+    from edgellm.files import read_named
     from edgellm.types.grammar import MAX_GRAMMAR_BYTES, Grammar
 
     try:
-        with schema.open("rb") as file:
-            text = file.read(MAX_GRAMMAR_BYTES + 1).decode()
+        text = read_named(schema, MAX_GRAMMAR_BYTES + 1).decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"{schema} cannot be read: {error}", hint="give a file with a JSON schema", param="schema"
-        ) from None
+        why = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
+        hint = "give a file with a JSON schema"
+        raise UsageError(f"{schema} cannot be read: {why}", hint=hint, param="schema") from None
     return Grammar("json_schema", text, "schema")
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+from functools import partial
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 from support.refusals import refuses
 
+from edgellm import files
 from edgellm.cli.main import cli
 from edgellm.errors import UsageError
 from edgellm.hardware.probe import probe
@@ -87,6 +90,15 @@ def test_counts_that_are_none_are_refused(value: str) -> None:
 def test_a_text_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with refuses(UsageError, param="perplexity"):
         run("echo", "--perplexity", str(tmp_path / "gone.txt"))
+
+
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "read_named", partial(files.read_named, patience_s=0.05))
+    os.mkfifo(tmp_path / "pipe")
+    with refuses(UsageError, param="perplexity"):
+        run("echo", "--perplexity", str(tmp_path / "pipe"))
 
 
 @pytest.mark.slow(3)

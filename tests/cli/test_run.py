@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import click
@@ -19,6 +21,7 @@ from support.terminal import Terminal
 from support.tiny_bert import TinyBert
 from support.waiting import PATIENCE_S
 
+from edgellm import files
 from edgellm.app import launch
 from edgellm.catalog.lookup import catalog
 from edgellm.cli import pull
@@ -46,6 +49,19 @@ THINKER = (
 
 def invoke(*arguments: str, text: str | None = None) -> Result:
     return CliRunner().invoke(command, ["echo", "--no-isolate", *arguments], input=text, standalone_mode=False)
+
+
+def test_a_schema_comes_through_a_pipe_or_the_pipe_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "read_named", partial(files.read_named, patience_s=0.05))
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path / "pipe", tmp_path):
+        check_refusal(invoke("hello", "--schema", str(place)).exception, UsageError, param="schema")
+
+    reading, writing = os.pipe()  # as a shell makes of `<(...)`
+    with os.fdopen(writing, "wb") as pipe:
+        pipe.write(b'{"type": 7}')
+    check_refusal(invoke("hello", "--schema", f"/dev/fd/{reading}").exception, UsageError, param="schema")
+    os.close(reading)
 
 
 @pytest.mark.parametrize(("template", "thinks"), [(None, False), (THINKER, True)])
