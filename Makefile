@@ -5,6 +5,7 @@ FUZZ ?= gguf
 BIN := .venv/bin
 TOGETHER := -n auto --dist loadfile --no-loadscope-reorder
 EVERY := -m 'slow or not slow'
+SLOW := -m 'slow and not by_hand'
 SHELL := /bin/sh
 # Hundreds of tests start processes of their own, and pytest rewrites every test file: bytecode is kept even where an
 # environment forbids to write it.
@@ -53,10 +54,11 @@ setup-tune: setup ## install the tuner and torch too: says what that takes, and 
 setup-ray: setup ## install what answers on several machines together, and Ray: says what that takes
 	@$(PYTHON) plugins/install.py --with edgellm-ray $(ARGS)
 
-test-all: python ## run the slow tests, which `make test` leaves out; builds for Vulkan first, where that can be built
+test-all: python ## run the slow tests, which `make test` leaves out; makes wheels first, and builds for Vulkan where that can be built
 	@$(PYTHON) plugins/install.py --extras test,check,typing --with edgellm-tune
 	-PYTHONPATH=tests $(BIN)/python tests/support/vulkan_build.py
-	$(BIN)/pytest $(TOGETHER) -m slow $(ARGS)
+	@$(MAKE) wheels ARGS="--python 3.13"
+	$(BIN)/pytest $(TOGETHER) $(SLOW) $(ARGS)
 
 test-ray: python ## run clusters of several boxes on this machine, on Ray Serve, in .venv-ray
 	@$(PYTHON) plugins/install.py --venv .venv-ray --extras test --with edgellm-ray
@@ -123,8 +125,8 @@ typing: python ## check with basedpyright what an editor says of the SDK: right 
 	@$(PYTHON) plugins/install.py --extras test,typing
 	$(BIN)/pytest -q $(EVERY) tests/typing $(ARGS)
 
-slow: test-tools ## list the slow tests, with their seconds
-	@$(BIN)/pytest -m slow --collect-only -qq
+slow: test-tools ## list the slow tests of `make test-all`, with their seconds
+	@$(BIN)/pytest $(SLOW) --collect-only -qq
 
 test-arm64: python ## run tests on an emulated Arm core, see docs/arm64.md (ARGS="tests/cli" chooses which)
 	@PYTHON=$(PYTHON) tests/arm64/run.sh $(ARGS)

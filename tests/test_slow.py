@@ -49,8 +49,9 @@ def test_which_tests_run(pytester: pytest.Pytester, arguments: tuple[str, ...], 
     assert run(pytester, *arguments)[-1].startswith(ended)
 
 
-def test_the_list_has_the_slowest_first(pytester: pytest.Pytester) -> None:
-    listed = run(pytester, "-m", "slow", "--collect-only", "-q")
+@pytest.mark.parametrize("chosen", ["slow", "slow and not by_hand", "slow or not slow"])
+def test_the_list_has_the_slowest_first(pytester: pytest.Pytester, chosen: str) -> None:
+    listed = run(pytester, "-m", chosen, "--collect-only", "-q")
 
     assert [line.strip() for line in listed if " s  " in line] == [
         "41 s  test_suite.py::test_long (2 cases)",

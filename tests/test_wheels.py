@@ -1,6 +1,7 @@
 """What `make wheels` makes: honest tags, installations without compiler, libgomp and network, code for each processor.
 
-make test-wheels    makes them, with what an installation needs, and runs these tests
+make test-all       makes them, and runs these tests but for Debian 12
+make test-wheels    makes them with what Debian 12 needs, too, and runs all
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def test_a_library_that_names_the_folder_it_was_made_in_is_noticed(tmp_path: Pat
 @pytest.mark.model
 @pytest.mark.slow(60)
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("suite", ["bookworm", "trixie"])
+@pytest.mark.parametrize("suite", [pytest.param("bookworm", marks=pytest.mark.by_hand), "trixie"])
 def test_a_bare_debian_answers_from_a_folder(smollm2: str, tmp_path: Path, suite: str) -> None:
     """Without a compiler, libgomp or network."""
     for name in ("llama_cpp_python", "edgellm_bitnet"):

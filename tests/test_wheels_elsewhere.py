@@ -17,7 +17,7 @@ from support.made_wheels import PYTHON, ROOT, made, script
 from support.native_driver import GROUP, Driver, Machine, driver
 from support.tiny_models import Tiny, with_weights
 
-pytestmark = pytest.mark.timeout(3600)
+pytestmark = [pytest.mark.timeout(3600), pytest.mark.by_hand]
 
 HERE = Machine("x86_64")
 WINDOWS = Machine("x86_64-windows", ("wine",), "wine wine64")

@@ -25,6 +25,7 @@ from edgellm.cli.main import cli
 from edgellm.store.library import Library
 from edgellm.types.model import ModelCard, ModelFile
 
+AARCH64 = "manylinux_2_28_aarch64"
 PI, CORE = "raspberry-pi-5-8gb", "cortex-a76"
 QUESTION = "What is the capital of France? Answer in one short sentence."
 STORY = " lives in the bag, and a great big jungle of white caps"  # on x86-64, as tests/arm64/ternary.py has it
@@ -74,10 +75,11 @@ def installed_and_asked(file: str, asked: tuple[str, ...], path: str, body: dict
     return json.loads(served)
 
 
+@pytest.mark.by_hand
 @pytest.mark.slow(600)
 @pytest.mark.timeout(5400)
 def test_one_command_installs_the_ternary_engine_and_it_answers(tmp_path: Path) -> None:
-    made("edgellm_bitnet", "aarch64")
+    made("edgellm_bitnet", AARCH64)
     trained = TINY_TERNARY.files[0].source.removeprefix("file:")
     body = {"prompt": "Once upon a time there was a king who", "temperature": 0, "max_tokens": 16}
     asked = ("--backend", "bitnet", "--max-memory", "1500MiB")
@@ -88,10 +90,11 @@ def test_one_command_installs_the_ternary_engine_and_it_answers(tmp_path: Path) 
 
 
 @pytest.mark.model
+@pytest.mark.by_hand
 @pytest.mark.slow(900)
 @pytest.mark.timeout(5400)
 def test_one_command_installs_llama_cpp_and_it_answers(smollm2: str, tmp_path: Path) -> None:
-    made("llama_cpp_python", "aarch64")
+    made("llama_cpp_python", AARCH64)
     body = {"messages": [{"role": "user", "content": QUESTION}], "temperature": 0, "max_tokens": 24}
     choice = installed_and_asked(smollm2, ("--max-memory", "340MiB"), "/v1/chat/completions", body, tmp_path)
 

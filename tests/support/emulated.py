@@ -35,7 +35,7 @@ def without_a_network(*command: str) -> list[str]:
 
 def site_for_arm(target: Path) -> Path:
     """What the arm64 root's Python needs, unpacked by this machine's pip from the folder of wheels alone."""
-    made("llama_cpp_python", "aarch64")
+    made("llama_cpp_python", "manylinux_2_28_aarch64")
     if not any(folder().glob(f"numpy-*-cp{PYTHON.replace('.', '')}-*aarch64.whl")):
         pytest.skip(f'wheels: {folder()} has not what they need (make wheels ARGS="--python {PYTHON}")')
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(target), "--no-index"]

@@ -31,7 +31,7 @@ GROUPS = (
 # CI has what these need, or installs it: there, a group that did not run is a failure.
 NOT_APPLICABLE = "does not apply"
 REQUIRED_IN_CI = frozenset(
-    {"bitnet", "browser", "cgroup", "compiler", "corpus", "model", "qemu", "torch", "typing", "vulkan"}
+    {"bitnet", "browser", "cgroup", "compiler", "corpus", "model", "qemu", "torch", "typing", "vulkan", "wheels"}
 )
 
 

@@ -6,6 +6,8 @@ some hundred others. `--no-loadscope-reorder` leaves the order to us.
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import pytest
 
 # Seconds of a test that has the fixture, about, beside one other file of tests; of several the longest. Most others
@@ -26,8 +28,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """What is not run in a worker of pytest-xdist keeps its order."""
     if not hasattr(config, "workerinput"):
         return
-    seconds: dict[str, float] = {}
+    tests: dict[str, float] = {}
     for item in items:
-        file = item.nodeid.partition("::")[0]
-        seconds[file] = seconds.get(file, 0) + seconds_of(item)
+        slow = item.get_closest_marker("slow")  # the seconds of all cases of a test
+        tests[item.nodeid.partition("[")[0] if slow else item.nodeid] = slow.args[0] if slow else seconds_of(item)
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for name, taken in tests.items():
+        seconds[name.partition("::")[0]] += taken
     items.sort(key=lambda item: -seconds[item.nodeid.partition("::")[0]])

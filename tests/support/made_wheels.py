@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from packaging.utils import parse_wheel_filename
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv-wheels" / "bin" / "python"  # has what made them
@@ -19,11 +20,12 @@ def folder() -> Path:
 
 
 def made(name: str, platform: str, group: str = "wheels") -> Path:
-    """The wheel of a distribution for a platform; skips, as of that group, where it was not made."""
-    wheel = next(folder().glob(f"{name}-*{platform}.whl"), None)
-    if wheel is None:
+    """The wheel of a distribution for a platform, of several the one that pip takes; skips, as of that group, where
+    none was made."""
+    wheels = list(folder().glob(f"{name}-*{platform}.whl"))
+    if not wheels:
         pytest.skip(f"{group}: {folder()} has no {name} for {platform} (make wheels)")
-    return wheel
+    return max(wheels, key=lambda wheel: parse_wheel_filename(wheel.name)[1:3])
 
 
 def script(name: str) -> ModuleType:

@@ -1,7 +1,7 @@
 """`@pytest.mark.slow(seconds)`: tests that the default run leaves out, and the list of them.
 
     pytest                          without them
-    pytest -m slow                  only them (`make test-all`)
+    pytest -m slow                  only them; `make test-all` leaves out those of them that are marked by_hand
     pytest tests/x.py::test_one     a test that is named runs, slow or not
     pytest -m slow --collect-only   lists them with their seconds (`make slow`)
 
@@ -44,9 +44,10 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """With `-m slow --collect-only`: the list, the slowest first."""
-    if not (session.config.option.collectonly and session.config.option.markexpr == "slow"):
+    if not (session.config.option.collectonly and session.config.option.markexpr):
         return
-    cases = Counter((item.nodeid.partition("[")[0], _seconds(item)) for item in session.items)
-    for (name, seconds), count in sorted(cases.items(), key=lambda case: -(case[0][1] or 0)):
+    timed = ((item.nodeid.partition("[")[0], _seconds(item)) for item in session.items)
+    cases = Counter((name, seconds) for name, seconds in timed if seconds is not None)
+    for (name, seconds), count in sorted(cases.items(), key=lambda case: -case[0][1]):
         print(f"{seconds:6.0f} s  {name}" + (f" ({count} cases)" if count > 1 else ""))
-    print(f"{sum(seconds or 0 for _, seconds in cases):6.0f} s  {len(cases)} tests, as measured")
+    print(f"{sum(seconds for _, seconds in cases):6.0f} s  {len(cases)} tests, as measured")
