@@ -25,7 +25,9 @@ def test_other():
 SLOW = "import pytest\n@pytest.mark.slow(2)\n@pytest.mark.parametrize('n', range(2))\ndef test_slow(n):\n    pass\n"
 
 
-@pytest.mark.parametrize(("in_worker", "order"), [(True, ["test_b"] * 2 + ["test_c"] * 2 + ["test_a"] * 9), (False, None)])
+@pytest.mark.parametrize(
+    ("in_worker", "order"), [(True, ["test_b"] * 2 + ["test_c"] * 2 + ["test_a"] * 9), (False, None)]
+)
 def test_order(pytester: pytest.Pytester, in_worker: bool, order: list[str] | None) -> None:
     pytester.makeini("[pytest]\nmarkers = slow: takes long\n")
     pytester.makepyfile(test_a=MANY, test_b=LONG, test_c=SLOW)

@@ -32,6 +32,9 @@ python=$(python3 -I -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/de
 glibc=$( { getconf GNU_LIBC_VERSION || ldd --version; } 2>/dev/null | sed -n '1s/.* 2\.\([0-9]\{1,\}\)$/\1/p')
 [ -n "$glibc" ] || glibc=$(cat /lib/*/libc.so.6 /lib64/libc.so.6 /lib/libc.so.6 2>/dev/null |
     LC_ALL=C sed -n 's/.*GNU C Library .* version 2\.\([0-9]\{1,\}\)\..*/\1/p' | sed -n 1p)
+library=${glibc:+glibc-2.$glibc}
+# musl's loader says it where it is given no program.
+[ -n "$library" ] || library=$("/lib/ld-musl-$arch.so.1" 2>&1 | sed -n 's/^Version \([0-9]*\.[0-9]*\)\..*/musl-\1/p')
 memory=$(sed -n 's/^MemTotal: *\([0-9]*\) kB$/\1/p' /proc/meminfo)
 place=$root
 while [ ! -d "$place" ]; do place=$(dirname "$place"); done
@@ -40,11 +43,12 @@ free=$(df -Pk "$place" | { read -r _; read -r _ _ _ available _; echo "$availabl
 fits=
 why=
 code=4
-while read -r name its_arch its_python its_glibc its_memory its_room its_archive its_program; do
+while read -r name its_arch its_python its_library its_memory its_room its_archive its_program; do
     if [ "$its_arch" != "$arch" ]; then why="$why; $name is for $its_arch, this is $arch"
     elif [ "$its_archive" = - ] && [ "$its_python" != "$python" ]; then
         why="$why; $name is for Python $its_python, this is ${python:-a machine without python3}"
-    elif [ -z "$glibc" ] || [ "$glibc" -lt "$its_glibc" ]; then why="$why; $name needs glibc 2.$its_glibc, this is ${glibc:+2.}${glibc:-another library}"
+    elif [ "${library%.*}" != "${its_library%.*}" ] || [ "${library##*.}" -lt "${its_library##*.}" ]; then
+        why="$why; $name needs $its_library, this is ${library:-another library}"
     elif [ "$memory" -lt "$its_memory" ]; then
         why="$why; $name needs $its_memory KiB of memory, there are $memory"
         code=3

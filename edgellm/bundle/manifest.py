@@ -82,7 +82,8 @@ class Target(Struct, frozen=True, kw_only=True):
     model: TargetModel
     serve: Annotated[tuple[_Text, ...], Meta(max_length=100)]  # as bundle.serving has it
     python: _Version = ""  # "3.13", of the wheels; "" = it has none
-    glibc: _Version = ""  # "2.28", the oldest that the wheels may need
+    glibc: _Version = ""  # "2.28", the oldest that the wheels may need; "" = they are for musl
+    musl: _Version = ""  # "1.2", likewise
     wheels: Annotated[tuple[_Wheel, ...], Meta(max_length=MAX_FILES)] = ()  # paths in the bundle
     requires: Annotated[tuple[_Text, ...], Meta(max_length=100)] = ()  # what pip is asked for
     interpreter: PackedPython | None = None  # None = the machine has that Python

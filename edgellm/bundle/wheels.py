@@ -40,29 +40,34 @@ class Platform:
 
     arch: str  # "x86_64", "aarch64"
     python: str  # "3.13"
-    glibc: str  # "2.28", the oldest that a wheel may need
+    glibc: str  # "2.28", the oldest that a wheel may need; "" = the machine has musl
+    musl: str = ""  # "1.2", likewise
 
     @property
     def label(self) -> str:
-        return f"Python {self.python} on {self.arch} with glibc {self.glibc}"
+        library = f"musl {self.musl}" if self.musl else f"glibc {self.glibc}"
+        return f"Python {self.python} on {self.arch} with {library}"
 
     def ranks(self) -> Mapping[Tag, int]:
         """Tag -> rank of the wheels that run there; the least is the best."""
         from packaging import tags
 
         version = tuple(_numbers(self.python, "python"))
-        names = [
-            name
-            for minor in range(_numbers(self.glibc, "glibc")[1], _OLDEST_GLIBC - 1, -1)
-            for name in (f"manylinux_2_{minor}", *((_OF_GLIBC_2_17,) if minor == _OLDEST_GLIBC else ()))
-        ]
-        platforms = [*(f"{name}_{self.arch}" for name in names), f"linux_{self.arch}"]
+        platforms = [*(f"{name}_{self.arch}" for name in self._systems()), f"linux_{self.arch}"]
         interpreter = f"cp{version[0]}{version[1]}"
         ordered = (
             *tags.cpython_tags(version, platforms=platforms),
             *tags.compatible_tags(version, interpreter, platforms),
         )
         return {tag: rank for rank, tag in reversed(list(enumerate(ordered)))}
+
+    def _systems(self) -> list[str]:
+        """In tags, of the machine's C library and of older ones, the newest first."""
+        if self.musl:
+            return [f"musllinux_1_{minor}" for minor in range(_numbers(self.musl, "musl")[1], -1, -1)]
+        minors = range(_numbers(self.glibc, "glibc")[1], _OLDEST_GLIBC - 1, -1)
+        older = (_OF_GLIBC_2_17,) if _OLDEST_GLIBC in minors else ()
+        return [*(f"manylinux_2_{minor}" for minor in minors), *older]
 
     def environment(self) -> dict[str, str]:
         """What markers of requirements ask for."""
@@ -222,7 +227,8 @@ def _missing(
         lines.append(f"{', '.join(wishes)}; there: {there}")
     where = ", ".join(map(str, folders))
     message = f"wheels for {platform.label} are missing in {where}: {'; '.join(lines)}"
-    tags = f"--platform manylinux_{platform.glibc.replace('.', '_')}_{platform.arch} --python-version {platform.python}"
+    system = f"musllinux_{platform.musl}" if platform.musl else f"manylinux_{platform.glibc}"
+    tags = f"--platform {system.replace('.', '_')}_{platform.arch} --python-version {platform.python}"
     hint = f"fetch them there: pip download --only-binary=:all: {tags} -d FOLDER NAME"
     return UsageError(message, hint=hint, param="wheels")
 
@@ -230,5 +236,5 @@ def _missing(
 def _numbers(text: str, param: str) -> list[int]:
     parts = text.split(".")
     if len(parts) != 2 or not all(part.isascii() and part.isdigit() and len(part) < 4 for part in parts):
-        raise UsageError(f"{param}={text!r} is no version of two numbers", hint="as 3.13, or 2.28", param=param)
+        raise UsageError(f"{param}={text!r} is no version of two numbers", hint="as 3.13, 2.28 or 1.2", param=param)
     return [int(part) for part in parts]

@@ -90,6 +90,7 @@ def make_key(*, file: Path, password: bool, as_json: bool) -> None:
 )  # fmt: skip
 @click.option("--python", default="", metavar="3.N", help="Python of the machines (default: 3.11).")
 @click.option("--glibc", default="", metavar="2.N", help="The oldest glibc of the machines (default: 2.28).")
+@click.option("--musl", default="", metavar="1.N", help="The oldest musl of machines that have it in glibc's place.")
 @click.option("--golden/--no-golden", default=True, help="Ask the model here what it must answer there (default).")
 @packs
 @click.option("--force", is_flag=True, help="Replace a file of that name.")
@@ -171,7 +172,8 @@ def _show(manifest: Manifest) -> None:
     until = f", until {manifest.expires}" if manifest.expires else ""
     say(f"{manifest.name} release {manifest.release}: {n_files}, {show_size(manifest.bytes)}{until}", lead="  ")
     for target in manifest.targets:
-        python = f"; Python {target.python}, glibc {target.glibc}" if target.wheels else "; without EdgeLLM itself"
+        library = f"musl {target.musl}" if target.musl else f"glibc {target.glibc}"
+        python = f"; Python {target.python}, {library}" if target.wheels else "; without EdgeLLM itself"
         say(
             f"{target.name} ({target.os} {target.arch}{python}): {target.model.id} {target.model.quant}, "
             f"{show_memory(target.needed_bytes)} of memory",

@@ -163,6 +163,7 @@ REFUSED = {
     "memory": ({"needed_bytes": 2**49}, NothingFits),
     "python": ({"python": "3.1", "glibc": "2.17", "wheels": (WHEEL.path,)}, UnsupportedArtifact),
     "glibc": ({"python": PYTHON, "glibc": "2.999", "wheels": (WHEEL.path,)}, UnsupportedArtifact),
+    "musl": ({"python": PYTHON, "musl": "1.0", "wheels": (WHEEL.path,)}, UnsupportedArtifact),
 }
 
 
@@ -174,6 +175,19 @@ def test_what_is_for_another_machine_is_refused_before_anything_is_written(what,
     with refuses(kind, varies=r"this is \S+ \S+|this is \d\.\d+|has [\d.]+ GiB|this is glibc [\d.]+"):
         put(make(path, more=changes, files=[*bundles.contents(), WHEEL]), root)
     assert not root.exists()
+
+
+@pytest.mark.parametrize(("told", "library"), [("1.2.5", ("musl", "1.2.5")), ("", ("", ""))])
+def test_musl_is_known_by_its_loader(told, library, tmp_path, monkeypatch):
+    monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))  # as Python has it there until 3.14
+    assert install.c_library(tmp_path) == ("", "")
+    loader = tmp_path / f"ld-musl-{platform.machine()}.so.1"
+    loader.write_text(
+        f"#!/bin/sh\nprintf 'musl libc (x86_64)\\nVersion {told}\\nDynamic Program Loader\\n' >&2\nexit 1\n"
+    )
+    loader.chmod(0o755)
+
+    assert install.c_library(tmp_path) == library
 
 
 def test_one_that_expired_is_refused(path, root):
@@ -313,11 +327,12 @@ def test_what_fails_is_told_as_json_too(path, root):
 @pytest.mark.parametrize(
     ("line", "code"),
     [
-        ("box nocpu 3.11 17 1 1 - -", 4),
-        (f"box {platform.machine()} 3.1 17 1 1 - -", 4),
-        (f"box {platform.machine()} @PYTHON@ 999 1 1 - -", 4),
-        (f"box {platform.machine()} @PYTHON@ 17 999999999999 1 - -", 3),
-        (f"box {platform.machine()} @PYTHON@ 17 1 999999999999 - -", 5),
+        ("box nocpu 3.11 glibc-2.17 1 1 - -", 4),
+        (f"box {platform.machine()} 3.1 glibc-2.17 1 1 - -", 4),
+        (f"box {platform.machine()} @PYTHON@ glibc-2.999 1 1 - -", 4),
+        (f"box {platform.machine()} @PYTHON@ musl-1.0 1 1 - -", 4),
+        (f"box {platform.machine()} @PYTHON@ glibc-2.17 999999999999 1 - -", 3),
+        (f"box {platform.machine()} @PYTHON@ glibc-2.17 1 999999999999 - -", 5),
         ("", 2),
     ],
 )
@@ -335,7 +350,7 @@ def test_the_script_checks_before_it_writes(line, code, tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts")
 @pytest.mark.parametrize("option", ["noexec", "ro"])
 def test_the_script_names_a_file_system_that_will_not_do(option, tmp_path):
-    script = script_for(f"box {platform.machine()} @PYTHON@ 17 1 1 - -", tmp_path / "install")
+    script = script_for(f"box {platform.machine()} @PYTHON@ glibc-2.17 1 1 - -", tmp_path / "install")
     (place := tmp_path / "place").mkdir()
     (tmp_path / "x.edgellm").touch()
     done = run_mounted(place, option, "sh", str(script), str(tmp_path / "x.edgellm"), "--root", str(place / "x"))

@@ -71,6 +71,27 @@ def test_only_what_runs_there_is_taken(tag, fits, tmp_path):
             names(tmp_path, "core")
 
 
+@pytest.mark.parametrize(
+    ("tag", "fits"),
+    [
+        ("py3-none-musllinux_1_2_x86_64", True),
+        ("cp313-cp313-musllinux_1_0_x86_64", True),
+        ("py3-none-musllinux_1_3_x86_64", False),
+        ("py3-none-manylinux_2_17_x86_64", False),
+        ("py3-none-musllinux_1_2_aarch64", False),
+    ],
+)
+def test_a_machine_with_musl_takes_what_is_for_musl(tag, fits, tmp_path):
+    wheel(tmp_path, "core-1.0", tag=tag)
+    alpine = Platform("x86_64", "3.13", "", musl="1.2")
+
+    if fits:
+        assert names(tmp_path, "core", platform=alpine) == ["core 1.0"]
+    else:
+        with refuses(UsageError, param="wheels"):
+            names(tmp_path, "core", platform=alpine)
+
+
 def test_of_one_release_the_closest_is_taken(tmp_path):
     for tag in ("py3-none-any", "cp313-cp313-manylinux_2_17_aarch64", "cp313-cp313-manylinux_2_28_aarch64"):
         wheel(tmp_path, "core-1.0", tag=tag)

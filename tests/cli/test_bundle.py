@@ -178,6 +178,21 @@ def test_a_newer_system_gets_what_keeps_answers_to_a_grammar(toy, tmp_path):
     assert requires == {"2.28": "edgellm[bundle]", "2.31": "edgellm[bundle,grammar]"}
 
 
+def test_machines_with_musl_get_wheels_for_it(toy, tmp_path):
+    folder = tmp_path / "wheels"
+    wheel(folder, "edgellm-1.0", more="License-Expression: MIT\n")
+    for system in ("manylinux_2_28", "musllinux_1_2"):
+        wheel(folder, "edgellm-gguf-1.0", tag=f"py3-none-{system}_x86_64", more="License-Expression: MIT\n")
+    given = ("--for", "intel-n100-16gb", "--model", toy, "--wheels", folder)
+    (target,) = answer("create", *given, "--musl", "1.2", "-o", tmp_path / "x")["targets"]
+
+    assert (target["glibc"], target["musl"], target["requires"][0]) == ("", "1.2", "edgellm[bundle]")
+    assert "wheels/edgellm_gguf-1.0-py3-none-musllinux_1_2_x86_64.whl" in target["wheels"]
+    assert len(target["wheels"]) == 2
+    text = files_of(tmp_path / "x")["install"].decode()
+    assert " musl-1.2 " in text.partition("<<'TARGETS'")[2]
+
+
 @pytest.fixture
 def wheels(tmp_path: Path) -> Path:
     folder = tmp_path / "wheels"
@@ -213,6 +228,8 @@ def test_a_python_that_does_not_fit_is_refused(toy, wheels, tmp_path):
         (["--for", "intel-n100-16gb", *given, archive, "--wheels", wheels], "with_python"),
         (["--for", PI, *given, archive, "--wheels", wheels, "--python", "3.12"], "python"),
         (["--for", PI, *given, newer, "--wheels", wheels], "glibc"),
+        (["--for", PI, *given, archive, "--wheels", wheels, "--musl", "1.2"], "musl"),
+        (["--for", PI, *given[:-1], "--wheels", wheels, "--musl", "1.2", "--glibc", "2.31"], "musl"),
     ):
         check_refusal(invoke("create", *arguments, "-o", tmp_path / "x", code=1).exception, UsageError, param=param)
     assert not (tmp_path / "x").exists()

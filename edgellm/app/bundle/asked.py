@@ -29,11 +29,17 @@ class BundleOptions:
     wheels: tuple[Path, ...] = ()  # folders; () = machines that have EdgeLLM already
     interpreters: tuple[Path, ...] = ()  # tars, one for each processor; () = machines that have a Python
     python: str = ""  # of the machines; "" = the one that goes along, else PYTHON
-    glibc: str = GLIBC
+    glibc: str = ""  # "" = GLIBC, or the machines have musl
+    musl: str = ""  # "1.2", the oldest of the machines; "" = they have glibc
     licences: tuple[str, ...] = ()  # the only ones that may be in it; () = any
     golden: bool = True  # the models are asked here what they must answer there
     models_file: Path | None = None
     selection: SelectionOptions = AS_USUAL  # of a profile; a fleet states its own
+
+    @property
+    def oldest_glibc(self) -> str:
+        """ "" where the machines have musl."""
+        return "" if self.musl else self.glibc or GLIBC
 
 
 def machines(name_or_path: str, options: BundleOptions) -> Fleet:

@@ -152,8 +152,9 @@ def install_script(targets: Sequence[Target], chosen: Sequence[Sequence[Wheel]],
             if target.interpreter is not None:
                 room += 2 * target.interpreter.bytes
                 brought = (target.interpreter.archive, target.interpreter.program)
-            numbers = (target.glibc.partition(".")[2], target.needed_bytes // 1024, room // 1024)
-            words = (safe_name(target.name), target.arch, target.python, *numbers, *brought)
+            library, version = ("musl", target.musl) if target.musl else ("glibc", target.glibc)
+            needs = (f"{library}-{version}", target.needed_bytes // 1024, room // 1024)
+            words = (safe_name(target.name), target.arch, target.python, *needs, *brought)
             lines.append(" ".join(map(str, words)))
     if not lines:
         return None

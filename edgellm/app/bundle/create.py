@@ -188,6 +188,12 @@ def _pythons(boxes: Sequence[PlannedBox], options: BundleOptions) -> dict[str, I
     if options.interpreters and not options.wheels:
         hint = "name folders with wheels of EdgeLLM with --wheels"
         raise UsageError("a Python goes along with wheels only", hint=hint, param="with_python")
+    if options.musl and (options.glibc or options.interpreters):
+        other = "--with-python" if options.interpreters else "--glibc"
+        hint = f"leave {other} out, or --musl"
+        raise UsageError(
+            f"--musl is for machines without glibc, and {other} for those with it", hint=hint, param="musl"
+        )
     pythons = {python.arch: python for python in map(interpreter.read, options.interpreters)}
     for box in boxes if pythons else ():
         if box.arch not in pythons:
@@ -203,8 +209,8 @@ def wheels_of(box: PlannedBox, options: BundleOptions, python: Interpreter | Non
     if machine.os != "linux":
         message = f"{box.site.name} runs {machine.os}, and wheels are put into bundles for Linux only"
         raise UsageError(message, hint="leave --wheels out, and install EdgeLLM there with pip", param="wheels")
-    platform = Platform(machine.cpu.arch, _version(python, options), options.glibc)
-    return packed.wheels_for(platform, packed.requirements(box.choice, options.glibc, "bundle"), options.wheels)
+    platform = Platform(machine.cpu.arch, _version(python, options), options.oldest_glibc, options.musl)
+    return packed.wheels_for(platform, packed.requirements(box.choice, platform.glibc, "bundle"), options.wheels)
 
 
 def _version(python: Interpreter | None, options: BundleOptions) -> str:
@@ -218,8 +224,8 @@ def _version(python: Interpreter | None, options: BundleOptions) -> str:
     if options.python not in ("", python.python):
         message = f"--python says {options.python}, and {python.archive.path} is Python {python.python}"
         raise UsageError(message, hint="leave --python out", param="python")
-    if int(python.glibc.partition(".")[2]) > int(options.glibc.partition(".")[2] or 0):
-        message = f"{python.archive.path} needs glibc {python.glibc}, and the machines may have {options.glibc}"
+    if int(python.glibc.partition(".")[2]) > int(options.oldest_glibc.partition(".")[2] or 0):
+        message = f"{python.archive.path} needs glibc {python.glibc}, and the machines may have {options.oldest_glibc}"
         raise UsageError(message, hint=f"say --glibc {python.glibc} where all have it", param="glibc")
     return python.python
 
@@ -258,9 +264,10 @@ def _target(
         interpreter=None
         if python is None
         else PackedPython(archive=python.archive.path, program=python.program, bytes=python.unpacked_bytes),
-        glibc=options.glibc if wheels else "",
+        glibc=options.oldest_glibc if wheels else "",
+        musl=options.musl if wheels else "",
         wheels=tuple(sorted(f"wheels/{wheel.path.name}" for wheel in wheels)),
-        requires=packed.requirements(choice, options.glibc, "bundle") if wheels else (),
+        requires=packed.requirements(choice, options.oldest_glibc, "bundle") if wheels else (),
     )
 
 

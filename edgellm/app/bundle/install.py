@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -213,10 +214,25 @@ def _unfit(target: Target, machine: Machine) -> str:
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     if target.interpreter is None and target.python != python:
         return f"Python {target.python}, this is {python}"
-    name, glibc = platform.libc_ver()
-    if name != "glibc" or _version(glibc) < _version(target.glibc):
-        return f"glibc {target.glibc} or newer, this is {name or 'another library'} {glibc}".rstrip()
+    wanted, oldest = ("musl", target.musl) if target.musl else ("glibc", target.glibc)
+    name, version = c_library()
+    if name != wanted or _version(version) < _version(oldest):
+        return f"{wanted} {oldest} or newer, this is {name or 'another library'} {version}".rstrip()
     return ""
+
+
+def c_library(folder: Path = Path("/lib")) -> tuple[str, str]:
+    """Name and version of this system's: "glibc" or "musl", both "" where it is neither.
+
+    Python tells of musl from 3.14 on only. musl's loader, in the folder, writes its version where no program is given.
+    """
+    name, version = platform.libc_ver()
+    loader = folder / f"ld-musl-{platform.machine()}.so.1"
+    if name or not loader.exists():
+        return name, version
+    told = subprocess.run([loader], capture_output=True, text=True, check=False).stderr
+    match = re.search(r"^Version ([\d.]+)$", told, re.MULTILINE)
+    return ("musl", match[1]) if match else ("", "")
 
 
 def _version(text: str) -> tuple[int, ...]:
