@@ -14,7 +14,8 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,22 +26,33 @@ MAX_SHINGLES = 20_000_000  # 8 bytes each, of all texts together
 MAX_PAIRS = 20  # to compare, of one text: 43 us for each 1,000 characters, so minutes for the largest file
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 
+T = TypeVar("T")
+TextsProgress = Callable[[int, int], None]  # what is done, of how much
 Shingles = npt.NDArray[np.uint64]
 
 
-def near_duplicates(texts: Sequence[str], kept: Sequence[str], threshold: float = THRESHOLD) -> dict[int, int]:
-    """Place of each text that resembles one of `kept` -> the place of that."""
+def near_duplicates(
+    texts: Sequence[str],
+    kept: Sequence[str],
+    threshold: float = THRESHOLD,
+    progress: TextsProgress = lambda _done, _of: None,
+) -> dict[int, int]:
+    """Place of each text that resembles one of `kept` -> the place of that.
+
+    `progress`: called with what is done and all there is to do, which each text is twice: read, and compared.
+    """
+    steps = _Steps(2 * (len(texts) + len(kept)), progress)
     normal = [[_normal(text) for text in some] for some in (texts, kept)]
     modulus = math.ceil(sum(len(text) for some in normal for text in some) / MAX_SHINGLES) or 1
-    own, others = ([_shingles(text, modulus) for text in some] for some in normal)
+    own, others = ([_shingles(text, modulus) for text in steps.each(some)] for some in normal)
     same = {text: place for place, text in enumerate(normal[1])}
     weigh = _Weights([*own, *others])
     having: defaultdict[int, list[int]] = defaultdict(list)
-    for place, shingles in enumerate(others):
+    for place, shingles in enumerate(steps.each(others)):
         for shingle in _heaviest(shingles, weigh(shingles), threshold):
             having[int(shingle)].append(place)
     near_of: dict[int, int] = {}
-    for place, (text, shingles) in enumerate(zip(normal[0], own, strict=True)):
+    for place, (text, shingles) in enumerate(steps.each(list(zip(normal[0], own, strict=True)))):
         if text in same:
             near_of[place] = same[text]
             continue
@@ -52,6 +64,17 @@ def near_duplicates(texts: Sequence[str], kept: Sequence[str], threshold: float 
                 near_of[place] = other
                 break
     return near_of
+
+
+class _Steps:
+    def __init__(self, n_all: int, progress: TextsProgress) -> None:
+        self._n_done, self._n_all, self._progress = 0, n_all, progress
+
+    def each(self, items: Sequence[T]) -> Iterator[T]:
+        for item in items:
+            yield item
+            self._n_done += 1
+            self._progress(self._n_done, self._n_all)
 
 
 def _candidates(shingles: Shingles, having: Mapping[int, Sequence[int]]) -> list[int]:

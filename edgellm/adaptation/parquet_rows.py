@@ -19,23 +19,26 @@ from edgellm.files import at_once
 
 MEMORY_BYTES = 4 * 1024**3  # of addresses; Python and pyarrow take 1 GiB
 _ROWS = 256  # that are held at a time
+_SHOWN = 500  # characters of what the library says, which may name a column of any length
 
 
 class Unreadable(Exception):
     """Why the file cannot be read any further."""
 
 
-def rows(path: Path) -> Iterator[bytes]:
-    """Each row as JSON.
+def rows(path: Path, most: int) -> Iterator[bytes | int]:
+    """Each row as JSON; of one that is longer than `most` bytes how many they are.
 
     Raises:
         Unreadable.
     """
     problem = ""
-    with Child(python(__name__, os.fspath(path)), question=b"{}") as child:
+    with Child(python(__name__, os.fspath(path)), question=str(most).encode()) as child:
         for line in child.lines():
             if line.startswith(b"{"):
                 yield line
+            elif line.strip().isdigit():
+                yield int(line)
             else:
                 problem = msgspec.json.decode(line, type=str | None) or ""
                 break
@@ -46,7 +49,7 @@ def rows(path: Path) -> Iterator[bytes]:
 
 
 def main() -> None:
-    _, tell = connect()
+    most, tell = connect()
     from pyarrow import ArrowException, parquet
 
     _limit()
@@ -54,11 +57,12 @@ def main() -> None:
         with open(sys.argv[1], "rb", opener=at_once) as file:
             for batch in parquet.ParquetFile(file).iter_batches(batch_size=_ROWS, use_threads=False):
                 for row in batch.to_pylist():
-                    tell(_plain(row))
+                    raw = msgspec.json.encode(_plain(row))
+                    tell(msgspec.Raw(raw) if len(raw) <= int(most) else len(raw))
     except MemoryError:
         tell(f"reading it takes more than {MEMORY_BYTES >> 30} GiB")
     except (ArrowException, OSError, ValueError, TypeError) as error:
-        tell(str(error) or type(error).__name__)
+        tell(str(error)[:_SHOWN] or type(error).__name__)
     else:
         tell(None)
 

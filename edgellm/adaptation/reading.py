@@ -224,15 +224,15 @@ def _parquet(file: BinaryIO, findings: Findings) -> Iterator[_NUMBERED]:
         raise UsageError(what, hint="pip install pyarrow, or write JSON Lines", param=_PARAM)
     n_bytes = 0
     try:
-        for line, raw in enumerate(parquet_rows.rows(Path(file.name)), start=1):
-            n_bytes += len(raw)
+        for line, raw in enumerate(parquet_rows.rows(Path(file.name), MAX_LINE_BYTES), start=1):
+            n_bytes += raw if isinstance(raw, int) else len(raw)
             if n_bytes > MAX_FILE_BYTES:
                 hint = "tune with a part of it"
                 raise UsageError(
                     f"{file.name} has more than {show_size(MAX_FILE_BYTES)} unpacked", hint=hint, param=_PARAM
                 )
-            if len(raw) > MAX_LINE_BYTES:
-                findings.add(line, "too_long", value=len(raw))
+            if isinstance(raw, int):
+                findings.add(line, "too_long", value=raw)
                 yield line, _REFUSED
             else:
                 yield line, _decoded(raw, line, findings)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from edgellm.adaptation.near_duplicates import near_duplicates
+from edgellm.adaptation.near_duplicates import TextsProgress, near_duplicates
 from edgellm.types.tuning_data import TrainingChat, TrainingPair, TrainingRecord
 
 MAX_CLASSES = 256
@@ -31,12 +31,19 @@ class Split:
 
 
 def split(
-    records: Sequence[TrainingRecord], *, validation: float, test: float, seed: int = 0, most_held_out: int = 2000
+    records: Sequence[TrainingRecord],
+    *,
+    validation: float,
+    test: float,
+    seed: int = 0,
+    most_held_out: int = 2000,
+    progress: TextsProgress = lambda _done, _of: None,
 ) -> Split:
     """
     Args:
         validation, test: shares of the records; of each class, where answers are classes.
         most_held_out: of each of the two parts: more would only take time.
+        progress: of the search for near duplicates, as `near_duplicates` has it.
     """
     classes = count_classes(records)
     parts: tuple[list[TrainingRecord], ...] = [], [], []
@@ -55,7 +62,8 @@ def split(
     held_out = sorted(parts[0], key=_line), sorted(parts[1], key=_line)
     both = [*held_out[0], *held_out[1]]
     train = sorted(parts[2], key=_line)
-    near = near_duplicates([text_of(record) for record in train], [text_of(record) for record in both])
+    texts, held_texts = ([text_of(record) for record in part] for part in (train, both))
+    near = near_duplicates(texts, held_texts, progress=progress)
     kept = tuple(record for at, record in enumerate(train) if at not in near)
     learned, tested = ({answer_of(record) for record in part} for part in (kept, held_out[1]))
     return Split(

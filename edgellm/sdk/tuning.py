@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -27,9 +28,11 @@ from edgellm.types.tuning_options import Tuned, TuneKeywords, TuneOptions, TuneP
 
 if TYPE_CHECKING:
     from edgellm.app.download import Approve
+    from edgellm.app.tune.data import TuneDataProgress
 
 StrPath = str | os.PathLike[str]
 OnEvent = Callable[[TuneEvent], None]
+_SHARE_EVERY_S = 2.0
 
 
 def unheard(_event: TuneEvent) -> None:
@@ -136,12 +139,27 @@ def planned(
         raise UsageError(what, hint="name the model first, then the examples", param="base")
     from edgellm.app.download import approved
 
-    def reading(_done: int, _of: int) -> None:
-        progress(0, None, "reading the examples")  # what is counted there are bytes
-
     asked = TuneOptions.of(**options)
     approve = approve or approved
-    return planned_tuning(name, Path(data), asked, progress=progress, approve=approve, reading=reading, to_run=to_run)
+    return planned_tuning(
+        name, Path(data), asked, progress=progress, approve=approve, reading=_shares(progress), to_run=to_run
+    )
+
+
+def _shares(progress: Progress) -> TuneDataProgress:
+    """Tells what is counted in examples as a share, now and then: a `Progress` counts bytes."""
+    told, next_s = "", 0.0
+
+    def tell(done: int, of: int | None, what: str) -> None:
+        nonlocal told, next_s
+        now = time.monotonic()
+        if what == told and now < next_s:
+            return
+        share = f": {done / of:.0%}" if of and what == told else ""
+        told, next_s = what, now + _SHARE_EVERY_S
+        progress(0, None, f"{what}{share}")
+
+    return tell
 
 
 def run_planned(plan: TunePlan, on_event: OnEvent, stop: TuneStop, progress: Progress = silent) -> Tuned | None:

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from support.refusals import refuses
 
-from edgellm.adaptation import reading
+from edgellm.adaptation import parquet_rows, reading
 from edgellm.adaptation.findings import Findings
 from edgellm.adaptation.reading import read_records
 from edgellm.errors import UsageError
@@ -424,7 +424,11 @@ def test_a_row_of_parquet_is_as_long_as_a_line(tmp_path: Path, monkeypatch: pyte
     findings = Findings()
 
     assert read_records(tmp_path / "data.parquet", findings) == [TrainingText(2, "b")]
-    assert [problem.kind for problem in findings.report.problems] == ["too_long"]
+    assert [(problem.kind, problem.value) for problem in findings.report.problems] == [("too_long", "2034")]
+    # It is not even made.
+    assert [
+        row if isinstance(row, int) else len(row) < 50 for row in parquet_rows.rows(tmp_path / "data.parquet", 100)
+    ] == [2034, True]
 
 
 def test_bytes_in_parquet_are_no_text(tmp_path: Path) -> None:

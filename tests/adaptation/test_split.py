@@ -144,6 +144,21 @@ def test_near_duplicates_are_those_of_the_definition() -> None:
     assert 5 < len(found) < 40
 
 
+def test_the_search_tells_how_far_it_is_and_can_be_ended() -> None:
+    kept, texts = ([definition(number) for number in some] for some in (range(7), range(20, 33)))
+    told: list[tuple[int, int]] = []
+    near_duplicates(texts, kept, progress=lambda done, of: told.append((done, of)))
+    assert told == [(done, 40) for done in range(1, 41)]
+
+    def end(done: int, _of: int) -> None:
+        told.append((done, 0))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        near_duplicates(texts, kept, progress=end)
+    assert told[40:] == [(1, 0)]
+
+
 def test_case_and_blanks_make_no_other_text() -> None:
     assert near_duplicates(["A  short\ntext", "b", ""], ["another", "a SHORT text", ""]) == {0: 1, 2: 2}
     assert near_duplicates([], ["a"]) == near_duplicates(["a"], []) == {}

@@ -185,7 +185,7 @@ def test_held_out_questions_that_are_learned_are_a_leak(
     base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, leaks: bool
 ) -> None:
     """By a model that remembers each question that it learned, and gives true answers to others."""
-    monkeypatch.setattr(split, "near_duplicates", lambda texts, others: {})
+    monkeypatch.setattr(split, "near_duplicates", lambda texts, others, progress: {})
     again = [
         {"messages": [{"role": role, "content": row[of]} for role, of in zip(("user", "assistant"), row, strict=True)]}
         for row in ROWS
@@ -210,7 +210,12 @@ def test_a_control_that_could_tell_nothing(
 
 
 def test_the_plan_says_what_it_takes(base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path]) -> None:
-    preview = plan_tuning(base, data([*ROWS, "{", {"prompt": "a", "completion": ""}]), **OPTIONS)
+    told: list[str] = []
+    rows = [*ROWS, "{", {"prompt": "a", "completion": ""}]
+    preview = plan_tuning(base, data(rows), progress=lambda _done, _of, what: told.append(what), **OPTIONS)
+    steps = [what.partition(":")[0] for what in told]
+    assert steps.index("reading the examples") < steps.index("looking for examples that are almost the same")
+    assert "turning the examples into tokens" in steps
 
     assert (preview.tuner, preview.name, preview.n_examples, preview.n_held_out) == ("toy", "mail", 36, 24)
     assert preview.choice.footprint.needed_bytes == 9 * 1024**2

@@ -30,7 +30,7 @@ _OF_VALIDATION = 0.5  # of what is held out
 _TURNING = 3
 _AT_ONCE = 256  # records that are begun before one that fails, or Ctrl-C, ends it
 
-TuneDataProgress = Callable[[int, int], None]  # examples turned into tokens, of how many
+TuneDataProgress = Callable[[int, int | None, str], None]  # how much is done, of how much (None = unknown), and what
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,15 @@ def prepare(path: Path, base: ServedBase, options: TuneOptions, progress: TuneDa
         UsageError: nothing in it can be learned. Others: as `adaptation.reading.read_records`.
     """
     findings = Findings()
+    progress(0, None, "reading the examples")
     records = read_records(path, findings)
     share = options.held_out if options.held_out < 1 else min(0.9, options.held_out / max(1, len(records)))
     validation, test = share * _OF_VALIDATION, share * (1 - _OF_VALIDATION)
-    parts = splitting.split(records, validation=validation, test=test, seed=options.seed)
+
+    def looking(n_done: int, n_all: int) -> None:
+        progress(n_done, n_all, "looking for examples that are almost the same")
+
+    parts = splitting.split(records, validation=validation, test=test, seed=options.seed, progress=looking)
     length = options.length or base.info.n_ctx
     prompts = base.prompts()
     renderer = Renderer(base.info, base.encode, prompts, length=length)
@@ -119,7 +124,7 @@ def prepare(path: Path, base: ServedBase, options: TuneOptions, progress: TuneDa
             examples += of_record
             into.add_all(its_findings)
             n_done += 1
-            progress(n_done, n_all)
+            progress(n_done, n_all, "turning the examples into tokens")
         rendered.append(tuple(examples))
     data = TuneData(
         TuneExamples(*rendered[:2]),

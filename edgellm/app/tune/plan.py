@@ -100,7 +100,7 @@ def planned_tuning(
     *,
     progress: Progress = silent,
     approve: Approve = approved,
-    reading: TuneDataProgress = lambda _done, _of: None,
+    reading: TuneDataProgress = lambda _done, _of, _what: None,
     to_run: bool = True,
 ) -> TunePlan:
     """What `edgellm tune MODEL DATA` does. Without `to_run`, the library that computes may be missing.
