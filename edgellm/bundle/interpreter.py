@@ -16,13 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgellm.bundle.papers import FOLDER, MAX_TEXT_BYTES, PackedPart
-from edgellm.bundle.tar_tree import ELF_MACHINES, PYTHON, TarTree, processor
+from edgellm.bundle.tar_tree import ELF_MACHINES, MAX_MEMBERS, PYTHON, TarTree, opened_tar, processor
 from edgellm.bundle.writer import Content
 from edgellm.errors import UsageError
 from edgellm.files import safe_name
 
 ARCHIVES = "python"  # folder in a bundle
-MAX_MEMBERS = 100_000
 MAX_BYTES = 2 * 1024**3  # unpacked
 _OLDEST = (3, 11)
 _PROGRAM = re.compile(r"(.*/)?bin/python3")
@@ -92,9 +91,9 @@ def _opened(path: Path) -> Iterator[tarfile.TarFile]:
         hint = f"pack it: tar -czf python.tar.gz -C {path} ."
         raise UsageError(f"{path} is a folder", hint=hint, param="with_python")
     try:
-        with tarfile.open(path, "r:gz" if path.name.endswith("gz") else "r:") as archive:
+        with opened_tar(path, MAX_BYTES) as archive:
             yield archive
-    except (OSError, EOFError, tarfile.TarError, ValueError) as error:
+    except (OSError, tarfile.TarError) as error:
         raise _refused(path, f"it is no sound tar or tar.gz ({error})") from None
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import os
 import platform
 import subprocess
 import sys
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from edgellm.app.bundle import install
 from edgellm.app.bundle.install import InstallOptions
 from edgellm.bundle.manifest import PackedPython
 from edgellm.bundle.slots import Slots
+from edgellm.bundle.tar_tree import unpack_tree
 from edgellm.cli.main import cli
 from edgellm.errors import (
     BadArtifact,
@@ -267,17 +270,50 @@ def test_the_slot_has_the_python_that_the_bundle_brings(path, root, tmp_path):
     assert (root / "A" / "venv" / "bin" / "python").exists()
 
 
-def test_a_python_that_leads_out_of_the_slot_is_refused(path, root, tmp_path):
-    archive = pythons.tar(tmp_path / "python.tar.gz", {"x": b""}, {"out": "../../../x"})
+def zeros_in_a_header(path):
+    """100 kB that are unpacked to 100 MB, which tarfile would hold."""
+    member = tarfile.TarInfo("x")
+    member.pax_headers = {"comment": "x" * 100_000_000}
+    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(member)
+    return path
+
+
+PYTHONS = {
+    "leads out": lambda path: pythons.tar(path, {"x": b""}, {"out": "../../../x"}),
+    "larger than told": lambda path: pythons.tar(path, {"python/bin/python3": bytes(1000), "b": bytes(1)}, {}),
+    "a header": zeros_in_a_header,
+    "no tar": lambda path: path.write_bytes(gzip.compress(b"x" * 5000)),
+    "cut": lambda path: path.write_bytes(pythons.tar(path, {"x": os.urandom(900)}, {}).read_bytes()[:-400]),
+    "broken": lambda path: path.write_bytes(gzip.compress(bytes(99), mtime=0)[:10] + b"\xff" * 90),
+}
+
+
+@pytest.mark.parametrize("what", PYTHONS)
+def test_a_python_that_leads_out_of_the_slot_or_is_not_what_is_told_is_refused(what, path, root, tmp_path):
+    archive = tmp_path / "python.tar.gz"
+    PYTHONS[what](archive)
     packed = bundles.Content.of("python/python.tar.gz", archive.read_bytes())
     core = bundles.Content.of("wheels/core-1.0-py3-none-any.whl", b"PK")
-    brought = PackedPython(archive=packed.path, program="python/bin/python3", bytes=1)
+    brought = PackedPython(archive=packed.path, program="python/bin/python3", bytes=1000)
     target = {"glibc": "2.17", "wheels": (core.path,), "interpreter": brought}
     bundles.make(path, [*bundles.contents(), packed, core], targets=(bundles.target(**HERE | target),))
 
     with refuses(UnsupportedArtifact):
         put(path, root)
     assert Slots(root).all()[0].record is None
+    assert sum(file.stat().st_size for file in (root / "A" / "python").rglob("*") if file.is_file()) <= 1000
+
+
+def test_nothing_of_a_python_is_written_through_a_link(tmp_path):
+    """Whether a link leads out, Pythons before 3.11.13 do not always see."""
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        for name, leads_to in (("folder/link", "."), ("folder/link/file", "")):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = (tarfile.SYMTYPE, leads_to) if leads_to else (tarfile.REGTYPE, "")
+            archive.addfile(member)
+    with pytest.raises(tarfile.TarError):
+        unpack_tree(tmp_path / "x.tar", tmp_path / "out", 1000)
 
 
 def test_each_step_is_a_command_with_json(path, root, tmp_path):

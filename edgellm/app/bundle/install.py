@@ -20,6 +20,7 @@ from edgellm.bundle import reader, slots
 from edgellm.bundle.manifest import Manifest, Target
 from edgellm.bundle.reader import Bundle
 from edgellm.bundle.slots import BundleSlot, SlotRecord, Slots
+from edgellm.bundle.tar_tree import unpack_tree
 from edgellm.bundle.unpack import unpack
 from edgellm.bundle.wheels import UNPACKED
 from edgellm.contract.source import Progress
@@ -287,15 +288,14 @@ def _python_of(slot: BundleSlot, target: Target) -> str:
     """The program that the slot's environment is made with: the bundle's own Python, where it brings one.
 
     Raises:
-        UnsupportedArtifact: that cannot be unpacked.
+        UnsupportedArtifact: that cannot be unpacked, or is larger than the manifest says.
     """
     if target.interpreter is None:
         return sys.executable
     folder = slot.folder / slots.PYTHON
     try:
-        with tarfile.open(slot.files / target.interpreter.archive) as archive:
-            archive.extractall(folder, filter="data")
-    except (tarfile.TarError, EOFError, ValueError) as error:
+        unpack_tree(slot.files / target.interpreter.archive, folder, target.interpreter.bytes)
+    except tarfile.TarError as error:
         hint = "make the bundle again, with another Python"
         raise UnsupportedArtifact(f"the bundle's Python cannot be unpacked: {error}", hint=hint) from None
     return str(folder / target.interpreter.program)
