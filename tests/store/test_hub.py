@@ -167,6 +167,36 @@ def test_a_wrong_file_is_refused_and_forgotten(hub, environment, model_bytes, ow
     assert blobs(tmp_path) == []
 
 
+@pytest.mark.parametrize("is_there", [False, True])
+@pytest.mark.parametrize("n_asked", [1, 2])
+def test_a_hub_that_names_a_path_as_an_etag_writes_and_deletes_nothing_there(
+    hub, environment, model_bytes, own_home, tmp_path, n_asked, is_there
+):
+    hub.files["o/r/m.gguf"] = model_bytes
+    victim = tmp_path / "victim" / "mine.txt"
+    victim.parent.mkdir()
+    if is_there:
+        victim.write_text("mine")
+    before = names_below(tmp_path / "victim")
+    hub.later_etags["o/r/m.gguf"] = (n_asked, "../" * 16 + str(victim).lstrip("/"))
+
+    kind = fetched(ModelFile("hf://o/r/m.gguf", "Q8_0"))[0][0]
+
+    assert kind == ("error" if n_asked == 1 else "artifact")
+    assert names_below(tmp_path / "victim") == before
+    assert not is_there or victim.read_text() == "mine"
+
+
+def test_a_hub_whose_commit_is_a_path_is_refused(hub, environment, model_bytes, own_home, tmp_path, monkeypatch):
+    hub.files["o/r/m.gguf"] = model_bytes
+    monkeypatch.setattr(hub, "commit", "../../../victim", raising=False)
+
+    (kind, code, _), _ = fetched(ModelFile("hf://o/r/m.gguf", "Q8_0"))
+
+    assert (kind, code) == ("error", "source_error")
+    assert not list(tmp_path.rglob("victim*"))
+
+
 def test_a_file_that_is_replaced_while_it_is_fetched_has_not_the_hash_of_the_old_one(
     hub, environment, model_bytes, own_home, tmp_path
 ):

@@ -145,7 +145,8 @@ class HubServer(Server):
         super().__init__()
         self.files: dict[str, bytes] = {}  # "owner/repo/path" -> content
         self.etags: dict[str, str] = {}  # a lie instead of the sha256
-        self.later: dict[str, bytes] = {}  # what is there from the second time on that it is asked about
+        self.later_etags: dict[str, tuple[int, str]] = {}  # from the n-th time on that it is asked about
+        self.later: dict[str, bytes] = {}  # what is there once it was asked about
         self.mode: str | float = "well"
 
     def answer(self, request, *, body):
@@ -171,10 +172,11 @@ class HubServer(Server):
         return self._file(request, name, body)
 
     def _file(self, request, name, body):
-        data = self.files[name]
-        if self.asked[f"HEAD {request.path.partition('?')[0]}"] > 1:
+        data, n_asked = self.files[name], self.asked[f"HEAD {request.path.partition('?')[0]}"]
+        if n_asked > 1 or (body and n_asked):
             data = self.later.get(name, data)
-        etag = f'"{self.etags.get(name, sha256(data))}"'
+        first, later_etag = self.later_etags.get(name, (n_asked + 1, ""))
+        etag = f'"{later_etag if n_asked >= first else self.etags.get(name, sha256(data))}"'
         headers = {"X-Repo-Commit": self.commit, "ETag": etag, "X-Linked-Etag": etag, "X-Linked-Size": str(len(data)),
                    "Accept-Ranges": "bytes"}  # fmt: skip
         asked = request.headers.get("Range")

@@ -17,7 +17,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgellm.files import expanded
+from edgellm.errors import SourceError
+from edgellm.files import expanded, write_atomic
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -37,6 +38,43 @@ def blob_of(root: Path, repo: str, etag: str) -> Path:
 def lock_of(root: Path, repo: str, etag: str) -> Path:
     """The lock file that is held while a blob is written."""
     return root / ".locks" / _folder(repo) / f"{etag}.lock"
+
+
+def link(root: Path, repo: str, etag: str, *, commit: str, name: str, revision: str) -> Path:
+    """Make a blob that is there the file `name` of a commit, and the commit what `revision` names; return its path.
+
+    huggingface_hub would ask the hub once more what to link, and believe another answer than the one that was checked.
+
+    Raises:
+        SourceError: the name leads out of the commit's folder.
+        OSError: the cache cannot be written.
+    """
+    if not all(part.strip(".") for part in name.split("/")):
+        raise SourceError(f"{repo} has a file {name!r}, which is no path within a folder")
+    blob, path = blob_of(root, repo, etag), root / _folder(repo) / "snapshots" / commit / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if blob.exists():  # not so where the disk has no links, and another process was faster
+        new = path.with_name(f".{path.name}.{os.getpid()}")
+        new.unlink(missing_ok=True)
+        try:
+            new.symlink_to(os.path.relpath(blob, path.parent))
+        except OSError:
+            blob.rename(new)
+        new.replace(path)
+    if revision != commit:
+        ref = root / _folder(repo) / "refs" / revision
+        ref.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(ref, commit.encode())
+    return path
+
+
+def remove(root: Path, path: Path) -> None:
+    """Remove the file of a snapshot, and the blob that it links to. Links that lead elsewhere are removed alone."""
+    target = path.parent / os.readlink(path) if path.is_symlink() else path
+    path.unlink(missing_ok=True)
+    repo = root / path.relative_to(root).parts[0]
+    if Path(os.path.normpath(target)).parent == repo / "blobs":
+        Path(os.path.normpath(target)).unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> str:

@@ -6,8 +6,9 @@
     hf://OWNER/REPO@REVISION...         of a branch, tag or commit instead of main
 
 huggingface_hub lists, describes and authorizes; the bytes come through `store.download`, because its own downloads
-start over after a kill and have no rate limit. A blob that is whole gets its name in the hub's cache, under the
-hub's own lock, and huggingface_hub makes the links to it: downloaded once for every tool on the machine.
+start over after a kill, have no rate limit, and believe any ETag to be the name of a file. A blob that is whole gets
+its name in the hub's cache, under the hub's own lock, and a link as `hf_cache` describes: downloaded once for every
+tool on the machine.
 """
 
 from __future__ import annotations
@@ -113,38 +114,40 @@ class Hub:
         Raises:
             UnknownModel, SourceError and its kinds.
         """
-        where = parse_hub_uri(uri)
+        return [file for file, _ in self._resolved(parse_hub_uri(uri), uri)]
+
+    def _resolved(self, where: HubUri, uri: str) -> list[tuple[RemoteFile, str]]:
+        """Files, each with its commit; "" of those that are taken from the cache without asking."""
         with _hub_errors(uri):
             offline = _is_offline()
             if where.file and not where.file.endswith(ONNX):
                 names = parts_of(where.file)
             else:
                 names = choose_files(_cached_names(where) if offline else [file.path for file in _tree(where)], where)
-            return [_cached(where, name) if offline else _described(where, name) for name in names]
+            return [(_cached(where, name), "") if offline else _described(where, name) for name in names]
 
     def fetch(self, uri: str, folder: Path, *, n_bytes: int | None, progress: Progress) -> list[FetchedFile]:
         """Paths in the hub's cache, in order. Without network, what the cache holds already."""
         where = parse_hub_uri(uri)
-        files = self.resolve(uri)
+        resolved = self._resolved(where, uri)
+        files = [file for file, _ in resolved]
         total = total_of(files, n_bytes)
         with _hub_errors(uri):
             _check_space(where, files)
             fetched, done = [], 0
-            for file in files:
+            for file, commit in resolved:
 
                 def report(here: int, before: int = done) -> None:
                     progress(before + here, total, where.repo)
 
-                fetched.append(_brought(where, file, report))
+                fetched.append(_brought(where, file, commit, report))
                 done += file.bytes or 0
             return fetched
 
     def discard(self, paths: Sequence[Path]) -> None:
         """Remove wrong files from the hub's cache: the link that names one, and the blob it points to."""
         for path in paths:
-            blob = path.resolve()
-            path.unlink(missing_ok=True)
-            blob.unlink(missing_ok=True)
+            hf_cache.remove(_root(), path)
 
 
 def _head(timeout_s: float) -> str:
@@ -208,24 +211,24 @@ def _headers() -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
-def _described(where: HubUri, name: str) -> RemoteFile:
-    """A file with its size and hash as the hub states them now, and its path if the cache has it."""
+def _described(where: HubUri, name: str) -> tuple[RemoteFile, str]:
+    """A file with its size and hash as the hub states them now, its path if the cache has it, and its commit."""
     from huggingface_hub import get_hf_file_metadata, try_to_load_from_cache
 
     file = _at(where, name)
     metadata = _patiently(lambda: get_hf_file_metadata(file.url))
-    etag = metadata.etag or ""
-    if not re.fullmatch(r"[0-9a-fA-F]{40}|[0-9a-fA-F]{64}", etag) or not metadata.commit_hash:
+    etag, commit = metadata.etag or "", metadata.commit_hash or ""  # both become names of files
+    if not (re.fullmatch(r"[0-9a-fA-F]{40}|[0-9a-fA-F]{64}", etag) and re.fullmatch(r"[0-9a-f]{40}", commit)):
         raise SourceError(
             f"{http.redacted(file.url)} is not described as the hub describes files", hint="is HF_ENDPOINT right?"
         )
-    path = try_to_load_from_cache(where.repo, name, revision=metadata.commit_hash)
+    path = try_to_load_from_cache(where.repo, name, revision=commit)
     # The ETag of a large file is its sha256; of a small one a git hash, which says nothing of the bytes.
     sha256 = etag.lower() if len(etag) == 64 else ""
     cached = Path(path) if isinstance(path, str) else None
     if cached is not None and metadata.size is not None and cached.stat().st_size != metadata.size:
         cached = None
-    return replace(file, bytes=metadata.size, sha256=sha256, etag=etag, path=cached)
+    return replace(file, bytes=metadata.size, sha256=sha256, etag=etag, path=cached), commit
 
 
 def _cached(where: HubUri, name: str) -> RemoteFile:
@@ -242,35 +245,21 @@ def _root() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
-def _brought(where: HubUri, file: RemoteFile, report: Callable[[int], None]) -> FetchedFile:
-    """A file, which is downloaded where the hub's cache has it not."""
-    if file.path is not None:
-        return FetchedFile(file.path, file.sha256)
-    written_sha256, path = _download(where, file, report), _linked(where, file)
-    # For the link the hub is asked once more. What was hashed is another file where it answers otherwise than before.
-    is_it = path.resolve() == hf_cache.blob_of(_root(), where.repo, file.etag).resolve()
-    return FetchedFile(path, file.sha256, written_sha256 if is_it else "")
-
-
-def _download(where: HubUri, file: RemoteFile, report: Callable[[int], None]) -> str:
-    """Put the blob into the hub's cache; return its hash. Waits where another process, of any tool, is at it."""
+def _brought(where: HubUri, file: RemoteFile, commit: str, report: Callable[[int], None]) -> FetchedFile:
+    """A file, downloaded where the hub's cache has it not; waits where another process, of any tool, is at it."""
     from filelock import FileLock
 
+    if file.path is not None:
+        return FetchedFile(file.path, file.sha256)
     blob = hf_cache.blob_of(_root(), where.repo, file.etag)
     lock = hf_cache.lock_of(_root(), where.repo, file.etag)
     for folder in (blob.parent, lock.parent):
         folder.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):
-        if blob.exists():
-            return ""
-        return download(file, blob, report)
-
-
-def _linked(where: HubUri, file: RemoteFile) -> Path:
-    """The path in the hub's cache of a file whose blob is there: huggingface_hub makes the links to it."""
-    from huggingface_hub import hf_hub_download
-
-    return Path(hf_hub_download(where.repo, file.name, revision=where.revision))
+        written_sha256 = "" if blob.exists() else download(file, blob, report)
+        revision = where.revision or "main"
+        path = hf_cache.link(_root(), where.repo, file.etag, commit=commit, name=file.name, revision=revision)
+    return FetchedFile(path, file.sha256, written_sha256)
 
 
 def _check_space(where: HubUri, files: Sequence[RemoteFile]) -> None:

@@ -14,7 +14,7 @@ from edgellm.errors import SourceError, UnknownModel
 from edgellm.store.names import can_be, first_of, parts_of, stem_of
 
 _URI = re.compile(
-    r"hf://(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*?)(?:@(?P<revision>[\w.-]+))?(?::(?P<quant>[\w-]+)|/(?P<file>[^:#?\\]+))?"
+    r"hf://(?P<repo>[\w-][\w.-]*/[\w-][\w.-]*?)(?:@(?P<revision>\w[\w.-]*))?(?::(?P<quant>[\w-]+)|/(?P<file>[^:#?\\]+))?"
 )
 _NOT_MODELS = re.compile(r"(^|[-._/])(mmproj|imatrix|mtp|draft)([-._]|$)", re.IGNORECASE)
 ONNX = ".onnx"
@@ -42,7 +42,7 @@ def parse_hub_uri(uri: str) -> HubUri:
         SourceError: not a `hf://` URI of a file or a quantization.
     """
     match = _URI.fullmatch(uri)
-    if match is None or ".." in (match["file"] or "").split("/"):
+    if match is None or not all(part.strip(".") for part in (match["file"] or "_").split("/")):
         raise SourceError(
             f"{uri!r} is not a hub source", hint="write hf://OWNER/REPO/FILE.gguf or hf://OWNER/REPO:QUANT"
         )
