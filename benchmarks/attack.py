@@ -2,10 +2,10 @@
 
     python benchmarks/attack.py [--model echo] [--json FILE] [--grammars]
 
-For each attack: the longest wait for `/health`, the longest pause of the stream, what an honest request waits, and how
-much more memory server and worker hold afterwards, all beside a control run in which nothing is sent. `--grammars`: the
-longest pause under schemas, grammars and tools that are made to be slow, beside plain requests. It judges nothing: the
-tests in tests/server assert states, and these are figures.
+For each attack: the longest wait for `/health`, the longest pause of the stream, what an honest request waits, how much
+data the server takes meanwhile, and how much more memory server and worker hold afterwards, all beside a control run in
+which nothing is sent. `--grammars`: the longest pause under schemas, grammars and tools that are made to be slow,
+beside plain requests. It judges nothing: the tests in tests/server assert states, and these are figures.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ REQUESTS_A_ROUND = 4
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 ONE_BYTE = (b"Content-Length: 9000000\r\n\r\n", b" ")  # at a time
 HUNDRED = b"64\r\n" + b" " * 100 + b"\r\n"
+COMBINING = "e\u0301".encode() * 173_300  # 519,900 bytes
 CHAT = b'{"messages":[{"role":"user","content":"x"}],'
 
 
@@ -53,6 +54,7 @@ class Row:
     pause_s: float  # of the stream, the longest
     honest_s: float  # a request for one token right after the attack was sent
     server_s: float  # of processor time during the attack
+    peak_bytes: int  # of the server's own data meanwhile, more than before
     server_bytes: int  # more than before
     worker_bytes: int
 
@@ -84,6 +86,12 @@ class Server:
     def processor_s(self) -> float:
         times = psutil.Process(self.process.pid).cpu_times()
         return times.user + times.system
+
+    def data_bytes(self) -> int:
+        """What the kernel counts against the server's limit; 0 where it does not tell."""
+        with contextlib.suppress(OSError), Path(f"/proc/{self.process.pid}/status").open() as lines:
+            return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData:")), 0)
+        return 0
 
     def memory(self) -> tuple[int, int]:
         """Resident bytes of the server and of its workers."""
@@ -126,17 +134,24 @@ class Watch:
         self._tokens = tokens
         self._done = threading.Event()
         self.reset()
-        self._threads = [threading.Thread(target=watch, daemon=True) for watch in (self._health, self._stream)]
+        self._threads = [
+            threading.Thread(target=watch, daemon=True) for watch in (self._health, self._stream, self._data)
+        ]
         for thread in self._threads:
             thread.start()
 
     def reset(self) -> None:
         self.health_s = self.pause_s = 0.0
+        self.data_bytes = 0  # the most
 
     def stop(self) -> None:
         self._done.set()
         for thread in self._threads:
             thread.join()
+
+    def _data(self) -> None:
+        while not self._done.wait(PROBE_EVERY_S):
+            self.data_bytes = max(self.data_bytes, self._server.data_bytes())
 
     def _health(self) -> None:
         while not self._done.wait(PROBE_EVERY_S):
@@ -245,6 +260,7 @@ def attacks(server: Server) -> dict[str, Callable[[], None]]:
         "600,000 wrong biases": (chat, names(CHAT + b'"logit_bias":{', b'"x"', 600_000, b"}}")),
         "1,000,000 wrong documents": ("/v1/rerank", many(b'{"query":"a","documents":[', b"1", 1_000_000, b"]}")),
         "3,000,000 lists in user": (chat, many(CHAT + b'"user":[', b"[]", 3_000_000, b"]}")),
+        "520,000 combining characters": ("/tokenize", b'{"content":"%s","with_pieces":true}' % COMBINING),
         "4,096 long messages": (
             chat,
             many(b'{"messages":[', b'{"role":"user","content":"%s"}' % (b"a" * 2000), 4096, b"]}"),
@@ -259,6 +275,9 @@ def attacks(server: Server) -> dict[str, Callable[[], None]]:
         "16 clients, one byte at a time": lambda: dripped(server.port, *ONE_BYTE),
         "16 clients, one byte of headers": lambda: dripped(server.port, b"X: ", b"x"),
         **{name: lambda path=path, body=body: answered(server, path, body) for name, (path, body) in bodies.items()},  # type: ignore[misc]
+        "4 clients, 520,000 combining characters": lambda: answered(
+            server, *bodies["520,000 combining characters"], clients=4
+        ),
         "4 clients, 1,000,000 wrong messages": lambda: answered(server, *bodies["1,000,000 wrong messages"], clients=4),
     }
 
@@ -289,20 +308,21 @@ def grammars(server: Server, watch: Watch, only: str) -> None:
 
 
 def measure(server: Server, watch: Watch, name: str, attack: Callable[[], None]) -> Row:
-    before = server.memory()
+    before, data_before = server.memory(), server.data_bytes()
     used_s = server.processor_s()
     watch.reset()
     began = time.monotonic()
     attack()
     seconds = time.monotonic() - began
     used_s = server.processor_s() - used_s
+    peak_bytes = watch.data_bytes - data_before
     asked = time.monotonic()
     server.post("/v1/completions", b'{"prompt":"hello","max_tokens":1}')
     honest_s = time.monotonic() - asked
     time.sleep(SETTLE_S)
     after = server.memory()
     more = (after[0] - before[0], after[1] - before[1])
-    return Row(name, seconds, watch.health_s, watch.pause_s, honest_s, used_s, *more)
+    return Row(name, seconds, watch.health_s, watch.pause_s, honest_s, used_s, peak_bytes, *more)
 
 
 def main() -> None:
@@ -326,7 +346,7 @@ def main() -> None:
         return
     rows = []
     head = f"{'attack':40}{'s':>7}{'health s':>10}{'pause s':>9}{'honest s':>10}{'server s':>10}"
-    print(f"{head}{'server MiB':>12}{'worker MiB':>12}")
+    print(f"{head}{'peak MiB':>10}{'server MiB':>12}{'worker MiB':>12}")
     with serving(arguments.model, *(("--threads", str(arguments.threads)) if arguments.threads else ())) as server:
         watch = Watch(server, arguments.tokens)
         control = {"none (control)": lambda: time.sleep(CONTROL_S)}
@@ -338,7 +358,8 @@ def main() -> None:
             figures = (
                 f"{row.seconds:7.2f}{row.health_s:10.3f}{row.pause_s:9.3f}{row.honest_s:10.3f}{row.server_s:10.2f}"
             )
-            print(f"{name:40}{figures}{row.server_bytes / MIB:12.1f}{row.worker_bytes / MIB:12.1f}", flush=True)
+            memory = f"{row.peak_bytes / MIB:10.1f}{row.server_bytes / MIB:12.1f}{row.worker_bytes / MIB:12.1f}"
+            print(f"{name:40}{figures}{memory}", flush=True)
         watch.stop()
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=2))
