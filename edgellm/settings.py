@@ -13,6 +13,7 @@ EDGELLM_HUNG_AFTER seconds of silence after which a worker counts as hung, 0 = n
 EDGELLM_LOG_FORMAT how log lines look: text, json
 EDGELLM_HOST       address and
 EDGELLM_PORT       port that `edgellm serve` listens on
+EDGELLM_SERVER_MEMORY  most that the process of `edgellm serve` takes beyond its start, as 512MiB; 0 = no limit
 EDGELLM_OLLAMA_PORT  a second port, where clients of Ollama look
 EDGELLM_DEVICE     GPUs to use, by the names that `edgellm doctor` shows, separated by commas; unset = all
 EDGELLM_LLAMA_BUILD  what set-up builds of llama.cpp: native, variants
@@ -43,11 +44,12 @@ import platformdirs
 
 from edgellm.errors import UsageError
 from edgellm.files import expanded, nearest_existing
-from edgellm.units import parse_rate
+from edgellm.units import MIB, parse_bytes, parse_rate, show_memory
 
 _OFF, _ON = ("", "0", "false", "no", "off"), ("1", "true", "yes", "on")
 LOG_FORMATS = ("text", "json")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+LEAST_SERVER_BYTES = 32 * MIB  # one body at its bound, and what is made of it
 LEAST_SECONDS, MOST_SECONDS = 1, 86400  # a healthy worker may be silent for half a second
 # Of names of variables. What a process does not get, native code that reads a hostile file in it cannot pass on.
 _SECRET = re.compile(
@@ -56,7 +58,7 @@ _SECRET = re.compile(
 PREFIX = "EDGELLM_"
 _NAMES = (
     "HOME", "PLUGINS", "OFFLINE", "MODELS", "MODELS_DIR", "MAX_RATE", "ALLOW_HTTP", "API_KEY", "LOG", "LOG_FORMAT",
-    "HUNG_AFTER", "HOST", "PORT", "OLLAMA_PORT", "LLAMA_BUILD", "DEVICE",
+    "HUNG_AFTER", "SERVER_MEMORY", "HOST", "PORT", "OLLAMA_PORT", "LLAMA_BUILD", "DEVICE",
 )  # fmt: skip
 NAMES = frozenset(PREFIX + name for name in _NAMES)
 
@@ -75,6 +77,7 @@ class Environment:
     api_key: str | None = None
     log: str = "ERROR"  # as the user wrote it
     hung_after: str = ""  # as the user wrote it; "" = by the predicted speed
+    server_memory: str = ""  # as the user wrote it; "" = by the machine's memory
     log_format: str = "text"  # as the user wrote it
     devices: tuple[str, ...] = ()  # GPUs to use, as backends name them; empty = all
 
@@ -95,6 +98,7 @@ class Environment:
             api_key=values.get("EDGELLM_API_KEY") or None,
             log=values.get("EDGELLM_LOG") or "ERROR",
             hung_after=values.get("EDGELLM_HUNG_AFTER", ""),
+            server_memory=values.get("EDGELLM_SERVER_MEMORY", ""),
             log_format=values.get("EDGELLM_LOG_FORMAT") or "text",
             devices=tuple(name.strip() for name in values.get("EDGELLM_DEVICE", "").split(",") if name.strip()),
         )
@@ -170,6 +174,24 @@ class Environment:
         return seconds
 
     @property
+    def server_memory_bytes(self) -> int | None:
+        """0 = no limit, None = by the machine's memory.
+
+        Raises:
+            UsageError: EDGELLM_SERVER_MEMORY is no size, or too little for a server.
+        """
+        if not self.server_memory:
+            return None
+        try:
+            n_bytes = parse_bytes(self.server_memory)
+        except UsageError as error:
+            raise UsageError(f"EDGELLM_SERVER_MEMORY={error.message}", hint=f"{error.hint}, or unset it") from None
+        if 0 < n_bytes < LEAST_SERVER_BYTES:
+            few = f"EDGELLM_SERVER_MEMORY={self.server_memory!r} is less than {show_memory(LEAST_SERVER_BYTES)}"
+            raise UsageError(few, hint="0 = no limit; unset it to go by the machine's memory")
+        return n_bytes
+
+    @property
     def download_rate(self) -> int | None:
         """Most bytes a second; None = no limit.
 
@@ -204,6 +226,7 @@ def check(values: Mapping[str, str]) -> None:
     """
     environment = Environment.of(values)
     _ = environment.log_level, environment.line_format, environment.hung_after_s, environment.download_rate
+    _ = environment.server_memory_bytes
     _ = environment.data_dir
     for name in ("EDGELLM_OFFLINE", "EDGELLM_ALLOW_HTTP"):
         if (value := values.get(name, "").lower()) not in (*_OFF, *_ON):

@@ -59,6 +59,19 @@ def test_a_time_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, written
         _ = settings.current().hung_after_s
 
 
+@pytest.mark.parametrize(("written", "n_bytes"), [("", None), ("0", 0), ("64MiB", 64 << 20), ("1GB", 10**9)])
+def test_how_much_a_server_may_take(monkeypatch: pytest.MonkeyPatch, written: str, n_bytes: int | None) -> None:
+    monkeypatch.setenv("EDGELLM_SERVER_MEMORY", written)
+    assert settings.current().server_memory_bytes == n_bytes
+
+
+@pytest.mark.parametrize("written", ["much", "-1", "31MiB", "512"])
+def test_a_size_that_is_none_or_too_small_is_refused(monkeypatch: pytest.MonkeyPatch, written: str) -> None:
+    monkeypatch.setenv("EDGELLM_SERVER_MEMORY", written)
+    with refuses(UsageError):
+        _ = settings.current().server_memory_bytes
+
+
 SECRETS = "HF_TOKEN HUGGING_FACE_HUB_TOKEN EDGELLM_API_KEY AWS_SECRET_ACCESS_KEY AWS_ACCESS_KEY_ID PGPASSWORD my_passwd"
 HARMLESS = "PATH HTTPS_PROXY TOKENIZERS_PARALLELISM KEYBOARD MONKEY OMP_NUM_THREADS PIP_INDEX_URL EDGELLM_LOG"
 
@@ -120,7 +133,7 @@ def test_flags_hold_while_the_command_runs_and_reach_its_children(
 @pytest.mark.parametrize(
     "written",
     ["EDGELLM_MAX_RATE=fast", "EDGELLM_OFFLINE=maybe", "EDGELLM_ALLOW_HTTP=2", "EDGELLM_LOG=loud",
-     "EDGELLM_LOG_FORMAT=xml", "EDGELLM_HUNG_AFTER=soon"],
+     "EDGELLM_LOG_FORMAT=xml", "EDGELLM_HUNG_AFTER=soon", "EDGELLM_SERVER_MEMORY=much"],
 )  # fmt: skip
 def test_a_value_that_means_nothing_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, written: str) -> None:
     name, _, value = written.partition("=")

@@ -204,6 +204,7 @@ def _serve(
             warn(text)
         from edgellm.sdk.client import EdgeLLM
         from edgellm.server.app import create_app
+        from edgellm.server.memory import limit_server
         from edgellm.server.names import ModelNames
 
         names = ModelNames.of(aliases, any_name=any_model, model=plan.artifact.name)
@@ -227,6 +228,8 @@ def _serve(
             stop_on_hangup(server)
             if ending.number:
                 server.stop()
+            if isolate:  # otherwise the model is in this process
+                limit_server(settings.current().server_memory_bytes)
             server.run(sockets=[bound, *for_ollama])
         finally:
             llm.close()

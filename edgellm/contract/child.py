@@ -26,6 +26,7 @@ from types import FrameType, TracebackType
 from typing import Self
 
 from edgellm import settings
+from edgellm.contract.data_limit import lifted
 
 KILL: int = getattr(signal, "SIGKILL", signal.SIGTERM)
 _GRACE_S = 1.0
@@ -90,7 +91,7 @@ class Child:
         talks = question is not None
         ending = _ending  # of the block that it starts in, which may be over when it has started
         try:
-            with _held_back():
+            with lifted(), _held_back():
                 # A session of its own, so that the whole group can be killed, and Ctrl-C reaches only us.
                 self._process = subprocess.Popen(
                     command,
@@ -140,7 +141,8 @@ class Child:
         """The child is killed where the block takes longer; None = it may."""
         timer = threading.Timer(threading.TIMEOUT_MAX if timeout_s is None else timeout_s, self._time_out)
         timer.daemon = True
-        timer.start()
+        with lifted():
+            timer.start()
         try:
             yield
         finally:

@@ -17,6 +17,7 @@ from typing import IO
 
 from edgellm.contract.child import Child, End
 from edgellm.contract.confine import confine
+from edgellm.contract.data_limit import lifted
 from edgellm.contract.parent import pipes
 
 
@@ -42,8 +43,9 @@ class Helper(Child):
         # A file of the reader's own: closing one waits for the thread that reads it.
         answers = os.fdopen(os.dup(self._process.stdout.fileno()), "rb")
         try:
-            threading.Thread(target=self._write, name="edgellm-asker", daemon=True).start()
-            threading.Thread(target=self._read, args=(answers,), name="edgellm-helper", daemon=True).start()
+            with lifted():
+                threading.Thread(target=self._write, name="edgellm-asker", daemon=True).start()
+                threading.Thread(target=self._read, args=(answers,), name="edgellm-helper", daemon=True).start()
         except RuntimeError:
             answers.close()
             self._asked.put(None)
@@ -54,13 +56,18 @@ class Helper(Child):
     def _write(self) -> None:
         """Whoever asks has a patience, and a child that does not read blocks its writer."""
         assert self._process.stdin is not None
-        with contextlib.suppress(OSError, ValueError):  # it ended, which the reader tells
+        try:
             while (question := self._asked.get()) is not None:
                 self._process.stdin.write(question + b"\n")
                 self._process.stdin.flush()
+        except MemoryError:
+            self.kill()  # who asked need not wait in vain
+        except (OSError, ValueError):
+            pass  # it ended, which the reader tells
 
     def _read(self, answers: IO[bytes]) -> None:
-        with answers:
+        # For want of memory the answer ends here; who asked then ends the child.
+        with answers, contextlib.suppress(MemoryError):
             for line in answers:
                 self._lines.put(line)
         self.has_ended = True

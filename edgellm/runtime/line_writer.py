@@ -74,8 +74,8 @@ class LineWriter:
                 entry.set()
                 continue
             text, n_lines = entry
-            line = f"{text}\n".encode(self._encoding, errors="backslashreplace")
             try:
+                line = f"{text}\n".encode(self._encoding, errors="backslashreplace")
                 while line:
                     line = line[os.write(self._descriptor, line) :]
             except BrokenPipeError as error:
@@ -83,7 +83,7 @@ class LineWriter:
                 with open(os.devnull, "wb") as nothing:
                     os.dup2(nothing.fileno(), self._descriptor)
                 self.tells_gone(error)
-            except OSError:  # a full disk, which may be emptied
+            except (OSError, MemoryError):  # a full disk, which may be emptied
                 with self._lock:
                     self._lost += n_lines
             else:

@@ -25,6 +25,7 @@ from dataclasses import replace
 
 from edgellm import settings
 from edgellm.contract.backend import worker_environment
+from edgellm.contract.data_limit import lifted
 from edgellm.contract.engine import EngineInfo
 from edgellm.contract.manager import plugins
 from edgellm.errors import EdgeLLMError, RunawayModel, UsageError, WorkerCrashed, option, speaks_in_flags
@@ -159,8 +160,12 @@ class WorkerSession(Session):
 
     def _supervise(self) -> None:
         try:
-            while self._pause() and self._on_death(self._run_worker()):
-                continue
+            while self._pause():
+                error = self._run_worker()
+                with lifted():
+                    again = self._on_death(error)
+                if not again:
+                    break
         except BaseException as error:
             # Not foreseen, or memory is short. Without this thread nothing would ever come: whoever waits must know.
             log.error("the thread that watches a worker failed", exc_info=error)
@@ -194,11 +199,15 @@ class WorkerSession(Session):
         """From its start to its end. Returns why it ended."""
         again = self._info is not None
         plan = replace(self._plan, adapters=self.adapters) if again else self._plan
-        launch = _launch(plan, again=again)
         try:
-            process = WorkerProcess(
-                worker_process.COMMAND, self._environment, launch, self._outbox, self._dispatcher.deliver
-            )
+            with lifted():
+                process = WorkerProcess(
+                    worker_process.COMMAND,
+                    self._environment,
+                    _launch(plan, again=again),
+                    self._outbox,
+                    self._dispatcher.deliver,
+                )
         except OSError as error:
             hint = f"see that {error.filename} may be executed" if isinstance(error, PermissionError) else ""
             return WorkerCrashed(f"no worker can be started: {error}", reason=str(error), hint=hint)
@@ -213,7 +222,8 @@ class WorkerSession(Session):
         watchdog = Watchdog(self._limits, self._is_awaited, process.computed_s, on_hang, Teller(self._plan))
         told: EdgeLLMError | None = None
         try:
-            watchdog.start()
+            with lifted():
+                watchdog.start()
             told = self._listen(process, watchdog)
         except wire.BadFrame as broken:
             process.kill()
@@ -233,15 +243,16 @@ class WorkerSession(Session):
         error: EdgeLLMError | None = None
         while (body := wire.read_frame(process.up)) is not None:
             watchdog.heard = True
-            messages = wire.decode_up(body)
-            match messages:
-                case [wire.Ready() as ready]:
-                    watchdog.loaded()
-                    self._on_ready(process, ready)
-                case [wire.Failed() as failed]:
-                    error = failed.error()
-                case _:
-                    self._dispatcher.deliver(messages)
+            with lifted():  # a worker that could not be listened to would be ended, with all its answers
+                messages = wire.decode_up(body)
+                match messages:
+                    case [wire.Ready() as ready]:
+                        watchdog.loaded()
+                        self._on_ready(process, ready)
+                    case [wire.Failed() as failed]:
+                        error = failed.error()
+                    case _:
+                        self._dispatcher.deliver(messages)
         return error
 
     def _on_ready(self, process: WorkerProcess, ready: wire.Ready) -> None:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
+from edgellm.contract.data_limit import lifted
 from edgellm.runtime.silence import Awaited, Silence, Teller
 from edgellm.types.plan import LaunchPlan
 
@@ -105,7 +106,9 @@ class Watchdog:
     def _watch(self) -> None:
         tick_s = min(self._limits.usual_s / TICKS or TICK_S, TICK_S)
         while not self._ended.wait(tick_s):
-            if self.hangs_after(tick_s):
+            with lifted():
+                hangs = self.hangs_after(tick_s)
+            if hangs:
                 self._on_hang(self._silent_s)
                 return
 

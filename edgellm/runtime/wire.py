@@ -12,6 +12,7 @@ from typing import IO
 import msgspec
 
 from edgellm import errors
+from edgellm.contract.data_limit import lifted
 from edgellm.contract.engine import EngineInfo
 from edgellm.contract.failed import Failed as Failed  # noqa: PLC0414 - a message of this module, too
 from edgellm.types.adapter import AdapterFile
@@ -111,7 +112,11 @@ def _read_exactly(stream: IO[bytes], length: int) -> bytes | None:
     """An unbuffered stream may return fewer bytes than requested."""
     parts: list[bytes] = []
     while length > 0:
-        part = stream.read(length)
+        try:
+            part = stream.read(length)
+        except MemoryError:  # before anything was read; the rest of a message would be taken for the next one
+            with lifted():
+                part = stream.read(length)
         if not part:
             return None
         parts.append(part)

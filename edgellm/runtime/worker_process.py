@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
 from edgellm.contract.child import KILL, End, python, reap, signal_group
-from edgellm.errors import UsageError
+from edgellm.contract.data_limit import lifted
+from edgellm.errors import EdgeLLMError, Overloaded, UsageError
 from edgellm.runtime import wire
 from edgellm.runtime.mailbox import Mailbox
 from edgellm.types.checks import CANNOT_BE_SENT
@@ -122,9 +123,17 @@ class WorkerProcess:
         except Exception as error:
             if not isinstance(message, wire.Submit):
                 raise
-            refused = UsageError(f"{CANNOT_BE_SENT}: {error}", hint="send texts and numbers of an ordinary size")
+            refused = _refusal(error)
+        with lifted():
             self._answer([wire.Reply(message.id, wire.Failed.of(refused))])
-            return None
+        return None
+
+
+def _refusal(error: Exception) -> EdgeLLMError:
+    if isinstance(error, MemoryError):
+        no_room = "there is no memory left to hand the request to the model"
+        return Overloaded(no_room, hint="send less, or try again in a moment")
+    return UsageError(f"{CANNOT_BE_SENT}: {error}", hint="send texts and numbers of an ordinary size")
 
 
 def _write(pipe: int, frame: bytes) -> bool:

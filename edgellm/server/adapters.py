@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import msgspec
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from edgellm.app import adapters as app_adapters
 from edgellm.errors import UsageError
+from edgellm.server.beside import beside
 from edgellm.server.managing import check_may_manage
 from edgellm.server.openapi import REFUSALS, Operation
 from edgellm.server.responses import NO_STORE, JSONResponse
@@ -54,7 +53,7 @@ def operations(served: ServedModel, *, allow_manage: bool) -> list[Operation]:
         check_may_manage(request, allowed=allow_manage, what=WHAT, instead=INSTEAD)
         body = LoadAdapterBody.read(await request.body(), served.unknown_fields(request))
         served.require(body.model)
-        stored = await asyncio.to_thread(app_adapters.stored, body.name, served.llm.plan.artifact)
+        stored = await beside(app_adapters.stored, body.name, served.llm.plan.artifact)
         await served.llm.aadd_adapter(stored.path, body.name)
         return JSONResponse(_described(served), headers=NO_STORE)
 

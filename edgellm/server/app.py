@@ -19,6 +19,7 @@ from edgellm.errors import EdgeLLMError
 from edgellm.sdk.client import EdgeLLM
 from edgellm.server import adapters, openapi, state
 from edgellm.server.access import Access
+from edgellm.server.beside import beside
 from edgellm.server.dialects.anthropic import operations as anthropic
 from edgellm.server.dialects.llama_server import operations as llama_server
 from edgellm.server.dialects.ollama import operations as ollama
@@ -111,7 +112,7 @@ def _openapi(operations: list[Operation]) -> Route:
     async def document(_: Request) -> Response:
         # Made when it is first asked for, once and beside the event loop: most servers are never asked.
         async with making:
-            return Response(await asyncio.to_thread(encoded), media_type="application/json")
+            return Response(await beside(encoded), media_type="application/json")
 
     return Route("/openapi.json", document)
 

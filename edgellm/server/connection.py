@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import h11
 from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
+from edgellm.contract.data_limit import lifted
 from edgellm.server import clients, errors, request_log, send_buffer
 from edgellm.server.crowd import Crowd
 from edgellm.server.error_form import OPENAI
@@ -42,6 +45,10 @@ class Connection(H11Protocol):
         self._goes_on = False  # reading, when it is its turn
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        with lifted():
+            self._enter(transport)
+
+    def _enter(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         self.flow = ReadFlow(transport)
         transport.set_write_buffer_limits(high=0)  # what a client does not take has a deadline, however little it is
@@ -61,8 +68,20 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.server_state.receives(len(data))
-        super().data_received(data)
-        self._look(began=True)
+        with self._ended_without_memory():
+            super().data_received(data)
+            self._look(began=True)
+
+    @contextlib.contextmanager
+    def _ended_without_memory(self) -> Iterator[None]:
+        """What was not read to its end cannot be read on."""
+        try:
+            yield
+            return
+        except MemoryError:
+            pass
+        with lifted():
+            self._refuse_unread(errors.out_of_memory())
 
     def handle_events(self) -> None:
         """A part of what has come; the rest when others had their turn."""
@@ -114,8 +133,9 @@ class Connection(H11Protocol):
         if self._reads_slowly and has_hung_up(self.transport.get_extra_info("socket").fileno()):
             self.transport.abort()  # whoever closes one side is taken for gone in any case
             return
-        self._read_turn()
-        self._look(began=bool(self.conn.trailing_data[0]))
+        with self._ended_without_memory():
+            self._read_turn()
+            self._look(began=bool(self.conn.trailing_data[0]))
 
     def shutdown(self) -> None:
         """The server ends. Nobody waits for the rest of a body."""

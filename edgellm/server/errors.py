@@ -20,6 +20,7 @@ OPENAI_CODES: dict[type[EdgeLLMError], str] = {
 # A request that was answered with one of these may be sent again after so many seconds; the official clients do.
 BUSY = (429, 503, 529)
 RETRY_AFTER_S = 1
+OUT_OF_MEMORY = "out_of_memory"
 
 
 class HttpError(Exception):
@@ -36,8 +37,15 @@ class HttpError(Exception):
         self.code = code
 
 
+def out_of_memory() -> HttpError:
+    """For a request whose work met the end of the memory that this process may take."""
+    full = "the server has no memory left for this request"
+    return HttpError(503, full, code=OUT_OF_MEMORY, hint="send less, or try again in a moment")
+
+
 def status_of(error: Exception) -> int:
     """HTTP status of any exception; 500 for an unexpected one."""
+    error = _typed(error)
     if isinstance(error, HttpError):
         return error.status
     return error.http_status if isinstance(error, EdgeLLMError) else 500
@@ -52,6 +60,7 @@ def describe(error: Exception) -> dict[str, Any]:
 
 def message_of(error: Exception) -> str:
     """What went wrong and what to do; of an unexpected error nothing that is private."""
+    error = _typed(error)
     if isinstance(error, HttpError):
         return error.message
     return str(error) if isinstance(error, EdgeLLMError) else "internal error; the server's log has the details"
@@ -59,9 +68,14 @@ def message_of(error: Exception) -> str:
 
 def code_of(error: Exception) -> str:
     """The stable name of an error, as clients of OpenAI's API expect it."""
+    error = _typed(error)
     if isinstance(error, HttpError):
         return error.code
     return OPENAI_CODES.get(type(error), error.code) if isinstance(error, EdgeLLMError) else "internal_error"
+
+
+def _typed(error: Exception) -> Exception:
+    return out_of_memory() if isinstance(error, MemoryError) else error
 
 
 def headers_of(status: int) -> list[tuple[bytes, bytes]]:

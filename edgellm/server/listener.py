@@ -14,6 +14,7 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp
 
+from edgellm.contract.data_limit import end_own_limit
 from edgellm.errors import UsageError
 from edgellm.server import send_buffer
 from edgellm.server.connection import Connection
@@ -165,9 +166,18 @@ class Listener(uvicorn.Server):
         await super().startup(sockets)
         self._on_started()
 
+    async def main_loop(self) -> None:
+        ends = False
+        while not ends:
+            with suppress(MemoryError):  # of one round, which may be the time that a response tells
+                await super().main_loop()
+                ends = True
+            await asyncio.sleep(0)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self.server_state.tasks:
             self._on_draining(len(self.server_state.tasks))
+        end_own_limit()  # the end needs threads, and nothing must keep it
         cutting = asyncio.create_task(self._cut())
         try:
             await super().shutdown(sockets)

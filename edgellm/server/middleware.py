@@ -55,20 +55,34 @@ class Guard:
         form = form_for(scope)
         secured = _Secured(send, scope["path"], record, body, form)
         try:
-            self._access.check(scope)
-            await self._app(scope, body, secured)
-        except Exception as error:
-            record.error = errors.code_of(error)
-            if secured.started:
-                raise  # the server drops the connection, so that a client cannot take half an answer for a whole one
-            if not isinstance(error, (HttpError, EdgeLLMError)):
-                _log.error("%s %s failed (%s)", record.method, record.path, record.id, exc_info=error)
-            await respond(secured, error, form, record.id)
+            error = await self._answer(scope, body, secured, record)
+            if error is not None:
+                await respond(secured, error, form, record.id)
         finally:
             body.release()
             record.end()
             if scope["path"] != HEALTH:  # a probe's, every few seconds, would hide what was asked
                 self._totals.add(record.status, record.error, record.seconds)
+
+    async def _answer(self, scope: Scope, body: Incoming, secured: _Secured, record: RequestRecord) -> Exception | None:
+        """What the response has to say, where there is none."""
+        try:
+            self._access.check(scope)
+            await self._app(scope, body, secured)
+        except Exception as error:
+            record.error = errors.code_of(error)
+            if record.error == errors.OUT_OF_MEMORY:
+                told = "no memory was left for %s %s (%s); EDGELLM_SERVER_MEMORY says how much the server may take"
+                _log.warning(told, record.method, record.path, record.id)
+            elif not secured.started and not isinstance(error, (HttpError, EdgeLLMError)):
+                _log.error("%s %s failed (%s)", record.method, record.path, record.id, exc_info=error)
+            if secured.started:
+                raise  # the server drops the connection, so that a client cannot take half an answer for a whole one
+            if not isinstance(error, MemoryError):
+                return error
+        else:
+            return None
+        return errors.out_of_memory()  # behind the block what the request has made is gone
 
 
 class _Secured:

@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Protocol
 
+from edgellm.contract.data_limit import lifted
+
 SHARE = 0.1  # of the time of the event loop, for all that comes in small pieces together
 REST_S = 0.002  # at least, after each turn of those: meanwhile the system joins what comes, which is read in one go
 MOST_SLOW = 32  # of those at a time: each holds up to 256 KiB that it has not looked at
@@ -44,9 +46,10 @@ class Pace:
 
     def take_turn(self, reader: TurnTaker) -> None:
         """Let it read on later: of all that wait for it, one does in each round of the event loop."""
-        self._next.append(reader)
-        if len(self._next) == 1:
-            asyncio.get_running_loop().call_soon(self._turn)
+        with lifted():  # who is not called then never is
+            self._next.append(reader)
+            if len(self._next) == 1:
+                asyncio.get_running_loop().call_soon(self._turn)
 
     def take_slow_turn(self, reader: TurnTaker) -> None:
         """Let it read on when all such turns together have had no more than their share of the time.
@@ -69,11 +72,13 @@ class Pace:
 
     def _turn(self) -> None:
         if len(self._next) > 1:
-            asyncio.get_running_loop().call_soon(self._turn)
+            with lifted():
+                asyncio.get_running_loop().call_soon(self._turn)
         self._next.popleft().read_on()
 
     def _rest(self, seconds: float) -> None:
-        asyncio.get_running_loop().call_later(seconds, self._slow_turn)
+        with lifted():
+            asyncio.get_running_loop().call_later(seconds, self._slow_turn)
 
     def _slow_turn(self) -> None:
         if not self._slow:

@@ -19,6 +19,7 @@ from edgellm.sdk.client import EdgeLLM
 from edgellm.server import continued, request_log
 from edgellm.server.activity import Activity, ActivityReport
 from edgellm.server.answers import EventLists, together
+from edgellm.server.beside import beside
 from edgellm.server.errors import HttpError
 from edgellm.server.intake import LARGE_BYTES
 from edgellm.server.names import ALWAYS, TAG, ModelNames
@@ -109,11 +110,11 @@ class ServedModel:
                 if await request.is_disconnected():
                     raise ClientDisconnect
                 if len(raw) <= LARGE_BYTES:
-                    return await asyncio.to_thread(read_and_make)
+                    return await beside(read_and_make)
                 async with self._reading_large:
-                    body = await asyncio.to_thread(read)
+                    body = await beside(read)
                 # What is made of it may take half a minute, most of which waits for tokens: others read theirs.
-                return body, await asyncio.to_thread(make, body)
+                return body, await beside(make, body)
         finally:
             self.n_ignored += unknown.n
             record.ignored = unknown.text

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edgellm.server import continued, errors, request_log
 from edgellm.server.answers import EventLists
+from edgellm.server.beside import beside
 from edgellm.server.error_form import OPENAI
 from edgellm.server.request_log import RequestRecord
 from edgellm.server.responses import client_closed
@@ -141,7 +142,7 @@ class EventStream:
 
     async def _written(self, events: list[Event]) -> bytes:
         if self._chunks.are_long(events):
-            return await asyncio.to_thread(self._encode, events)  # not in the event loop that all streams share
+            return await beside(self._encode, events)  # not in the event loop that all streams share
         return self._encode(events)
 
     def _encode(self, events: list[Event]) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
 from http import HTTPStatus
@@ -15,6 +14,7 @@ from starlette.types import ASGIApp
 from edgellm import __version__
 from edgellm.server import sse
 from edgellm.server.answers import EventLists
+from edgellm.server.beside import beside
 from edgellm.server.dialects.llama_server.bodies import (
     DetokenizeBody,
     InfillBody,
@@ -75,7 +75,7 @@ def operations(served: ServedModel) -> list[Operation]:
 
     async def props(_: Request) -> ASGIApp:
         """What is served, and how answers are drawn. Nothing can be changed."""
-        return JSONResponse(await asyncio.to_thread(_props, served), headers=NO_STORE)
+        return JSONResponse(await beside(_props, served), headers=NO_STORE)
 
     async def slots(_: Request) -> ASGIApp:
         """Which slots answer now. Prompts are not told."""
@@ -142,7 +142,7 @@ async def _whole(request: Request, chunks: LlamaChunks, event_lists: EventLists)
     if events is None:
         return client_closed(request)
     # Probabilities of thousands of tokens take a while to write: not in the event loop that all streams share.
-    return await asyncio.to_thread(_answers, chunks, events)
+    return await beside(_answers, chunks, events)
 
 
 def _answers(chunks: LlamaChunks, events: Sequence[Event]) -> JSONResponse:
@@ -179,7 +179,7 @@ async def _tokens(served: ServedModel, request: Request, body: TokenizeBody) -> 
         special = body.parse_special is not False
         tokens = await served.llm.atokenize(body.content, special=special, add_bos=bool(body.add_special))
         pieces = await served.llm.apieces(tokens) if body.with_pieces else []
-        return await asyncio.to_thread(_told, tokens, pieces)
+        return await beside(_told, tokens, pieces)
 
 
 async def _text(served: ServedModel, request: Request, body: DetokenizeBody) -> JSONResponse:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar, cast
 
@@ -14,6 +13,7 @@ from starlette.types import ASGIApp
 from edgellm.sdk.client import EdgeLLM
 from edgellm.sdk.embeddings import rows
 from edgellm.server import sse
+from edgellm.server.beside import beside
 from edgellm.server.dialects.ollama.answers import nanoseconds
 from edgellm.server.dialects.ollama.body import OllamaBody
 from edgellm.server.dialects.ollama.refusals import REFUSALS, TAG
@@ -117,7 +117,7 @@ async def _answer(
             return JSONResponse(answer_of(name, None))
         vectors = await sse.unless_gone(request.receive, served.vectors(request, to_compute))
     # Thousands of numbers take a while to write: not in the event loop that all streams share.
-    return client_closed(request) if vectors is None else await asyncio.to_thread(_written, answer_of, name, vectors)
+    return client_closed(request) if vectors is None else await beside(_written, answer_of, name, vectors)
 
 
 def _written(answer_of: Callable[[str, Vectors], OllamaVectors | OllamaVector], name: str, vectors: Vectors) -> ASGIApp:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import TypeVar
@@ -13,6 +12,7 @@ from starlette.types import ASGIApp
 from edgellm.sdk.answer import whole
 from edgellm.server import sse
 from edgellm.server.answers import EventLists
+from edgellm.server.beside import beside
 from edgellm.server.dialects.ollama.answers import OllamaChatAnswer, OllamaGenerateAnswer
 from edgellm.server.dialects.ollama.chat_body import OllamaChatBody
 from edgellm.server.dialects.ollama.chunks import OllamaChatChunks, OllamaChunks, OllamaGenerateChunks
@@ -75,4 +75,4 @@ async def _whole(request: Request, chunks: OllamaChunks, event_lists: EventLists
     if events is None:
         return client_closed(request)
     # Logprobs of thousands of tokens take a while to write: not in the event loop that all streams share.
-    return await asyncio.to_thread(lambda: JSONResponse(chunks.whole(whole(events))))
+    return await beside(lambda: JSONResponse(chunks.whole(whole(events))))

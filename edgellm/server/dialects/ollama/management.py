@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, nullcontext
 from pathlib import Path
@@ -16,6 +15,7 @@ from edgellm.app import context, removal
 from edgellm.app.resolve import ReferenceKind, refer
 from edgellm.errors import SourceError, TooManyRequests, UnknownModel, UsageError
 from edgellm.server import errors, request_log
+from edgellm.server.beside import beside
 from edgellm.server.dialects.ollama.models import OllamaNameBody
 from edgellm.server.dialects.ollama.pulling import BEGUN, DONE, OllamaProgress, Pull
 from edgellm.server.dialects.ollama.refusals import REFUSALS, TAG
@@ -80,7 +80,7 @@ class Management:
             UsageError: it is neither an id of the catalog nor a repository of the hub.
             TooManyRequests: it is being fetched already, or MOST_DOWNLOADS others are.
         """
-        model = await asyncio.to_thread(_published, name)
+        model = await beside(_published, name)
         if model in self._fetching:
             raise TooManyRequests(f"{name[:80]} is being fetched already", hint="try again when it has been")
         if len(self._fetching) >= MOST_DOWNLOADS:
@@ -141,7 +141,7 @@ def operations(served: ServedModel, *, allowed: bool) -> list[Operation]:
         """Delete a model from the store, or a name that `/api/copy` gave. The one that is served stays."""
         management.check(request)
         body = OllamaNameBody.read(await request.body(), served.unknown_fields(request))
-        await asyncio.to_thread(management.remove, _required(body.model))
+        await beside(management.remove, _required(body.model))
         return Response()
 
     return [

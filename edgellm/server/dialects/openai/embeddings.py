@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from collections.abc import Callable
 from typing import Any, cast
@@ -11,6 +10,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp
 
 from edgellm.server import sse
+from edgellm.server.beside import beside
 from edgellm.server.json_list import json_list
 from edgellm.server.openapi import REFUSALS, Operation
 from edgellm.server.responses import JSONResponse, client_closed
@@ -33,7 +33,7 @@ def operations(model: ServedModel) -> list[Operation]:
         if vectors is None:
             return client_closed(request)
         # Thousands of numbers take a while to write: not in the event loop that all streams share.
-        return await asyncio.to_thread(_embedding_list, model, body, vectors)
+        return await beside(_embedding_list, model, body, vectors)
 
     return [
         Operation("POST", "/v1/embeddings", embeddings, TAG, response.EmbeddingList, EmbeddingBody, REFUSALS),

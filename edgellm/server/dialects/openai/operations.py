@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import TypeVar
@@ -14,6 +13,7 @@ from starlette.types import ASGIApp
 from edgellm.sdk.answer import whole
 from edgellm.server import request_log, sse
 from edgellm.server.answers import EventLists
+from edgellm.server.beside import beside
 from edgellm.server.dialects.anthropic.models import anthropic_model, anthropic_models
 from edgellm.server.dialects.openai.chat_chunks import ChatChunks
 from edgellm.server.dialects.openai.chunks import OpenAIChunks
@@ -98,7 +98,7 @@ async def _whole(request: Request, chunks: OpenAIChunks, event_lists: EventLists
     if events is None:
         return client_closed(request)
     # Prompts that come back with their logprobs take a while to write: not in the event loop that all streams share.
-    return await asyncio.to_thread(_written, chunks, events)
+    return await beside(_written, chunks, events)
 
 
 def _written(chunks: OpenAIChunks, events: Sequence[Event]) -> JSONResponse:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TypeVar
 
 from starlette.requests import Request
@@ -13,6 +12,7 @@ from edgellm.errors import UsageError
 from edgellm.sdk.answer import whole
 from edgellm.server import request_log, sse
 from edgellm.server.answers import EventLists
+from edgellm.server.beside import beside
 from edgellm.server.dialects.responses import answer, listing
 from edgellm.server.dialects.responses.answer import ResponsesAnswer
 from edgellm.server.dialects.responses.body import ResponsesBody, ResponsesCountBody
@@ -75,7 +75,7 @@ def operations(served: ServedModel) -> list[Operation]:
             events = await sse.unless_gone(request.receive, sse.gathered(served.events(request, [generation])))
         if events is None:
             return client_closed(request)
-        return await asyncio.to_thread(lambda: JSONResponse(compacted(body, earlier.items, whole(events))))
+        return await beside(lambda: JSONResponse(compacted(body, earlier.items, whole(events))))
 
     async def retrieve(request: Request) -> ASGIApp:
         """A response that was stored."""
@@ -101,7 +101,7 @@ def operations(served: ServedModel) -> list[Operation]:
         kept = stored.require(owner_of(request), request.path_params["response_id"])
         # Python's lock is shared: of threads that write pages, several would keep the event loop from it.
         async with listing_turns.turn(request_log.of_scope(request.scope).counts_as):
-            return await asyncio.to_thread(lambda: JSONResponse(listing.page(kept.input, request.query_params)))
+            return await beside(lambda: JSONResponse(listing.page(kept.input, request.query_params)))
 
     return [
         Operation(
@@ -136,4 +136,4 @@ async def _whole(request: Request, chunks: ResponsesChunks, event_lists: EventLi
     if events is None:
         return client_closed(request)
     # A long conversation takes a while to keep: not in the event loop that all streams share.
-    return await asyncio.to_thread(lambda: JSONResponse(chunks.whole(events)))
+    return await beside(lambda: JSONResponse(chunks.whole(events)))
