@@ -47,7 +47,7 @@ def test_no_more_than_a_slice_is_made_at_a_time(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("module_of", "path", "body", "part"),
     [
-        (operations, "/tokenize", {"content": "hé" * 5000, "with_pieces": True}, "tokens"),
+        (operations, "/tokenize", {"content": "hé" * 5000}, "tokens"),
         (openai, "/v1/embeddings", {"input": ["a"] * 40}, "data"),
         (openai, "/v1/embeddings", {"input": ["a"] * 40, "encoding_format": "base64"}, "data"),
         (ollama, "/api/embed", {"input": ["a"] * 40}, "embeddings"),

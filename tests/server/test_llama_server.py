@@ -220,6 +220,19 @@ def test_text_to_tokens_and_back(live: Live) -> None:
     assert [piece["piece"] for piece in pieces] == ["h", [0xC3], [0xA9]]
 
 
+def test_of_tokens_that_come_again_one_piece_is_asked_for(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A million tokens of three kinds kept a processor busy for seconds."""
+    asked: list[int] = []
+    apieces = live.llm.apieces
+    monkeypatch.setattr(live.llm, "apieces", lambda ids: asked.extend(ids) or apieces(ids))
+    told = live.post("/tokenize", {"content": "hé" * 3000, "with_pieces": True}).json()["tokens"]
+
+    three = [{"id": ord("h"), "piece": "h"}, {"id": 0xC3, "piece": [0xC3]}, {"id": 0xA9, "piece": [0xA9]}]
+    assert told == three * 3000
+    assert asked == [one["id"] for one in three]
+    assert live.post("/tokenize", {"content": "", "with_pieces": True}).json() == {"tokens": []}
+
+
 def test_tokens_that_are_none_are_refused(live: Live) -> None:
     assert live.post("/detokenize", {"tokens": [10**9]}).status_code == 400
     assert live.post("/detokenize", {"tokens": ["a"]}).status_code == 400

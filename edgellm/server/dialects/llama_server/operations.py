@@ -8,6 +8,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 from starlette.requests import Request
 from starlette.types import ASGIApp
 
@@ -34,6 +35,8 @@ from edgellm.types.request import GenerationRequest
 
 LlamaT = TypeVar("LlamaT", LlamaCompletionBody, InfillBody)
 TAG = "llama-server"
+# Tokens, of which there may be a million, that are written at a time: about a millisecond, or less.
+PORTION = 4096
 
 
 def operations(served: ServedModel) -> list[Operation]:
@@ -178,8 +181,10 @@ async def _tokens(served: ServedModel, request: Request, body: TokenizeBody) -> 
     async with served.token_turn(request):
         special = body.parse_special is not False
         tokens = await served.llm.atokenize(body.content, special=special, add_bos=bool(body.add_special))
-        pieces = await served.llm.apieces(tokens) if body.with_pieces else []
-        return await beside(_told, tokens, pieces)
+        if not body.with_pieces:
+            return await beside(lambda: JSONResponse({"tokens": json_list(tokens, PORTION)}))
+        distinct = await beside(lambda: list(dict.fromkeys(tokens)))
+        return await beside(_with_pieces, tokens, distinct, await served.llm.apieces(distinct))
 
 
 async def _text(served: ServedModel, request: Request, body: DetokenizeBody) -> JSONResponse:
@@ -187,10 +192,13 @@ async def _text(served: ServedModel, request: Request, body: DetokenizeBody) -> 
         return JSONResponse({"content": await served.llm.adetokenize(body.tokens)})
 
 
-def _told(tokens: Sequence[int], pieces: Sequence[bytes]) -> JSONResponse:
-    """There may be a million of them. `pieces`: of each; empty = they are not told."""
-    told = ({"id": token, "piece": _piece(piece)} for token, piece in zip(tokens, pieces, strict=True))
-    return JSONResponse({"tokens": json_list(told if pieces else tokens, 4096)})
+def _with_pieces(tokens: Sequence[int], distinct: Sequence[int], pieces: Sequence[bytes]) -> JSONResponse:
+    """`pieces`: of the distinct ones among them, each of which is written once. In portions, as `json_list`."""
+    told = ({"id": token, "piece": _piece(piece)} for token, piece in zip(distinct, pieces, strict=True))
+    written = dict(zip(distinct, map(msgspec.json.encode, told), strict=True))
+    portions = (tokens[at : at + PORTION] for at in range(0, len(tokens), PORTION))
+    parts = (b",".join(map(written.__getitem__, portion)) for portion in portions)
+    return JSONResponse({"tokens": msgspec.Raw(b"[%b]" % b",".join(parts))})
 
 
 def _piece(piece: bytes) -> str | list[int]:
