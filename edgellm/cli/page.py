@@ -1,7 +1,9 @@
 """Text for a person: wrapped at words on a terminal, in whole lines elsewhere, where programs read lines.
 
 What is shown may come from a file, a name or a model of somebody else's making. It must not move the cursor, retitle
-the terminal or answer for its user, so control characters are left out before styles are added.
+the terminal, answer for its user or stand in another place than it was written, so characters that nobody sees are
+left out before styles are added, and letters that are written from right to left take nothing else along. An answer of
+a model keeps what honest Arabic and Hebrew need: its lines hold nothing but itself.
 """
 
 from __future__ import annotations
@@ -17,11 +19,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from edgellm.types.controls import MARK, ORDERING, STEERING, UNSEEN
+
 if TYPE_CHECKING:
     from edgellm.errors import EdgeLLMError
 
 NARROWEST = 20  # columns; a terminal that says less does not know
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # other than tab and newline
+_LEFTWARD = r"[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]"
+_LEFTWARD_WORDS = re.compile(rf"{MARK}?({_LEFTWARD}+(?:[^\w{MARK}]+{_LEFTWARD}+)*){MARK}?")
+_IN_LINES = re.compile(f"[{STEERING}{ORDERING}{UNSEEN}]|(?<!{_LEFTWARD}){MARK}(?!{_LEFTWARD})")  # those of ours stay
+_IN_ANSWERS = re.compile(f"[{STEERING}{ORDERING}]")
 _BESIDE = 24  # columns that text needs beside its lead; with fewer it goes on below
 
 
@@ -34,8 +41,23 @@ def columns(*, err: bool = False) -> int | None:
 
 
 def cleaned(text: str) -> str:
-    """Without control characters. Whatever is printed past `say`, `say_lines`, `entry` and `table` goes through it."""
-    return _CONTROLS.sub("", text)
+    """Without characters that nobody sees. What is printed past `say`, `say_lines`, `entry` and `table` goes through
+    it, or through `in_place` where it is for a terminal only."""
+    return _IN_LINES.sub("", text)
+
+
+def cleaned_answer(text: str) -> str:
+    """What a model wrote, in lines of its own."""
+    return _IN_ANSWERS.sub("", text)
+
+
+def in_place(text: str) -> str:
+    """Cleaned, for a terminal: what stands beside a Hebrew or Arabic name stays there, numbers too."""
+    return _LEFTWARD_WORDS.sub(rf"{MARK}\1{MARK}", cleaned(text))
+
+
+def _shown(text: str, width: int | None) -> str:
+    return cleaned(text) if width is None else in_place(text)
 
 
 def say(text: str = "", *, lead: str = "", err: bool = False, **style: Any) -> None:
@@ -61,7 +83,7 @@ def wrapped_lines(text: str, *, err: bool = False) -> str:
 
 def entry(label: str, text: str, width: int = 12) -> None:
     """Print `text` beside its label, which takes `width` columns, in bold."""
-    label = cleaned(label)
+    label = _shown(label, columns())
     lines = wrapped(text, columns(), f"{label:<{width}} ")
     click.echo(styled(lines[: len(label)], bold=True) + lines[len(label) :])
 
@@ -81,7 +103,7 @@ def table(
 
     `styles`: those of the rows.
     """
-    rows = [[cleaned(cell) for cell in row] for row in rows]
+    rows = [[_shown(cell, columns()) for cell in row] for row in rows]
     widths = [max(map(_cells, (column.head, *(row[i] for row in rows)))) for i, column in enumerate(heads)]
     shown, is_narrow = _shown_columns(heads, widths, gap)
     head_row = [column.head for column in heads]
@@ -129,7 +151,7 @@ def say_error(error: EdgeLLMError) -> None:
 def wrapped(text: str, width: int | None, lead: str = "") -> str:
     """`lead` and `text`, cleaned, in lines of at most `width` columns; a longer word stays whole. Further lines stand
     below the beginning of the text, or four columns in where the lead leaves no room."""
-    text, lead = cleaned(text), cleaned(lead)
+    text, lead = _shown(text, width), _shown(lead, width)
     if width is None:
         return (lead + text).rstrip()
     taken = _cells(lead)

@@ -11,7 +11,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from edgellm.cli.page import cleaned, say_lines
+from edgellm.cli.page import in_place, say_lines
 from edgellm.units import show_size
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def waiting(what: str) -> Iterator[None]:
     from rich.console import Console
     from rich.text import Text
 
-    with Console(stderr=True, highlight=False).status(Text(cleaned(what))):
+    with Console(stderr=True, highlight=False).status(Text(in_place(what))):
         yield
 
 
@@ -72,7 +72,7 @@ def progress_line(what: str, line_every_s: float = PLAIN_INTERVAL_S) -> Iterator
     columns = (BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), TextColumn("{task.description}", markup=False))
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(what, total=1.0)
-        yield lambda share, now: bar.update(task, completed=share, description=cleaned(now))
+        yield lambda share, now: bar.update(task, completed=share, description=in_place(now))
 
 
 def has_pace(seconds: float, n_bytes: float) -> bool:
@@ -138,14 +138,14 @@ class _Bar:
         self._bar = bar
         self._what = what
         self._counts = True
-        self._task = bar.add_task(cleaned(what), total=None)
+        self._task = bar.add_task(in_place(what), total=None)
 
     def __call__(self, done: int, total: int | None, what: str) -> None:
         if self._what != what:
             # What begins with nothing left to count, such as checking what has come, has no bar.
             self._counts = done != total
             self._bar.remove_task(self._task)
-            self._what, self._task = what, self._bar.add_task(cleaned(what), total=None)
+            self._what, self._task = what, self._bar.add_task(in_place(what), total=None)
         if self._counts:
             self._bar.update(self._task, completed=done, total=total)
 

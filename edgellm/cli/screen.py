@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgellm.cli.page import Wrapping, cleaned, columns, say, styled
+from edgellm.cli.page import Wrapping, cleaned_answer, columns, say, styled
 
 if TYPE_CHECKING:
     from edgellm.types.event import Delta
@@ -25,7 +25,7 @@ class Screen:
 
     def show(self, delta: Delta) -> None:
         is_text = delta.kind == "text"
-        text = delta.text if is_text and self._is_plain else cleaned(delta.text)
+        text = delta.text if is_text and self._is_plain else cleaned_answer(delta.text)
         if self._on_err is is_text or delta.kind == "call_name":
             self.end()
         if delta.kind == "call_name":

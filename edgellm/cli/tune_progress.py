@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from edgellm.cli.page import cleaned, say
+from edgellm.cli.page import in_place, say
 from edgellm.cli.progress import on_terminal
 from edgellm.types.tuning import TuneEvaluation, TuneEvent, TuneFinished, TuneProgress, TuneSample, TuneStarted
 
@@ -77,15 +77,15 @@ class _Bar:
 
     def __call__(self, event: TuneEvent) -> None:
         if note := self._words.note(event):
-            self._bar.console.print(cleaned(note), markup=False)
+            self._bar.console.print(in_place(note), markup=False)
         if isinstance(event, TuneStarted):
             self._bar.update(self._task, completed=event.first_step, total=event.n_steps, description=_FIRST_STEP)
         if isinstance(event, TuneProgress):
             text = self._words.of(event)
-            self._bar.update(self._task, completed=event.step, total=event.n_steps, description=cleaned(text))
+            self._bar.update(self._task, completed=event.step, total=event.n_steps, description=in_place(text))
 
     def waiting(self, done: int, total: int | None, what: str) -> None:
-        self._bar.update(self._task, completed=done, total=total, description=cleaned(what))
+        self._bar.update(self._task, completed=done, total=total, description=in_place(what))
 
 
 class _Lines:

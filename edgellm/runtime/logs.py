@@ -13,9 +13,11 @@ from typing import Any
 
 from edgellm.contract.streams import STDERR
 from edgellm.runtime.line_writer import LineWriter, missing_lines, writer
+from edgellm.types.controls import MARK, ORDERING, STEERING, UNSEEN
 
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_NOT_A_WORD = re.compile(r'[\s"=\x00-\x1f\x7f-\x9f]')
+_NOT_SEEN = rf"{STEERING}\t\n{ORDERING}{UNSEEN}{MARK}"
+_CONTROLS = re.compile(f"[{_NOT_SEEN}]")
+_NOT_A_WORD = re.compile(rf'[\s"={_NOT_SEEN}]')
 
 
 class TextFormatter(logging.Formatter):
@@ -42,7 +44,8 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        text = json.dumps(line, ensure_ascii=False, default=str)
+        return _CONTROLS.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 class LineHandler(logging.Handler):

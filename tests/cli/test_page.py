@@ -11,6 +11,7 @@ import pytest
 from edgellm.cli import page
 from edgellm.cli.page import Column, Wrapping, wrapped
 from edgellm.errors import EdgeLLMError
+from edgellm.types.controls import MARK
 
 WORDS = "The quick brown fox, which was as brown as any, jumped over the dog's lazy back; nobody knows why. "
 WIDTHS = (40, 80, 200)
@@ -163,6 +164,41 @@ def test_what_a_file_says_does_not_steer_the_terminal(
     assert "a]0;titlebcd" in shown
     assert not set(re.sub(r"\x1b\[[01]m", "", shown)) & set("\x1b\x07\x9b\x7f\r")
     assert ("\x1b[1m" in shown) == (face in ("text", "label", "value", "table"))
+
+
+UNSEEN = "a\u202eb\u2066c\u200ed\u200fe\u200bf\u061cg\ufeffh\u2029i\U000e0041j"
+
+
+@pytest.mark.parametrize("columns", [None, 40])
+def test_a_name_does_not_stand_elsewhere_than_it_was_written(
+    columns: int | None, width: Callable[[int | None], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    width(columns)
+    page.say(UNSEEN, lead=UNSEEN[:4])
+    page.table([Column("name"), Column("GB"), Column("x")], [(UNSEEN, "4", "y")])
+    page.say_error(EdgeLLMError(UNSEEN, hint="no"))
+    shown = "".join(capsys.readouterr())
+    assert shown.replace("\n", "").isprintable()
+    assert shown.count("abcdefghij") == 3
+
+
+def test_what_is_written_from_right_to_left_takes_nothing_along(
+    width: Callable[[int | None], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Between two marks it is shown as it is read, and a number behind it stays behind it."""
+    heads, name, other = [Column("name"), Column("GB"), Column("x")], "דגם גדול", "نموذج"
+    width(40)
+    page.table(heads, [(name, "4", other), (other, "12", "y")])
+    page.say(f"{name} has 7, {UNSEEN}")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:3] == [f"{MARK}{name}{MARK}  4   {MARK}{other}{MARK}", f"{MARK}{other}{MARK}     12  y"]
+    assert lines[3] == f"{MARK}{name}{MARK} has 7, abcdefghij"
+    page.table(heads, [(name, other, "y")])
+    assert capsys.readouterr().out.splitlines()[1] == f"{MARK}{name}{MARK}  {MARK}{other}{MARK}  y"
+
+    width(None)  # a program reads the name as it is
+    page.table(heads, [(name, "4", "y")])
+    assert capsys.readouterr().out.splitlines()[1] == f"{name}  4   y"
 
 
 def test_columns_are_counted_without_what_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:

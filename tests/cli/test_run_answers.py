@@ -12,6 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 from support.refusals import check_refusal, refuses
 
+from edgellm.cli import page
+from edgellm.cli import screen as screen_module
 from edgellm.cli.run import command
 from edgellm.cli.screen import Screen
 from edgellm.cli.talk import Talk
@@ -139,6 +141,18 @@ def test_thoughts_and_calls_stay_out_of_what_is_piped(capsys: pytest.CaptureFixt
     shown = capsys.readouterr()
     assert shown.out == "Four.\nDone\n"
     assert shown.err == '2 + 2 is\n4[2J\nadd {"a": 1}\nadd {}\nadd -> 3\n'
+
+
+def test_an_answer_in_hebrew_is_whole_and_stands_in_the_order_of_its_letters(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(page, "columns", lambda **_: 40)
+    monkeypatch.setattr(screen_module, "columns", lambda **_: 40)
+    screen = Screen()
+    for text in ("שלום\u200f! ", "می\u200cخواهم ", "rm \u202e\u2066-rf\u2069 x\u202c\n"):
+        screen.show(Delta(text, kind="text"))
+    screen.end()
+    assert capsys.readouterr().out == "שלום\u200f! می\u200cخواهم rm -rf x\n"
 
 
 class Scripted:

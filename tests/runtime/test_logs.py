@@ -32,6 +32,15 @@ def test_nothing_in_a_message_or_a_fact_begins_a_line_or_another_fact() -> None:
     assert len(line.splitlines()) == 1
 
 
+@pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])
+def test_nothing_in_a_line_changes_its_order_or_is_unseen(formatter: logging.Formatter) -> None:
+    line = formatter.format(record("GET /a\u202eb\u200e", model="x\u2066y", path="\U000e0041"))
+
+    assert line.isprintable()
+    assert r"GET /a\u202eb\u200e" in line
+    assert r"x\u2066y" in line
+
+
 def test_a_line_of_json_has_the_facts_beside_the_message() -> None:
     line = JsonFormatter().format(record("wait\nfor it", id="7", ms=1.5))
 
