@@ -300,6 +300,22 @@ def test_what_pip_cannot_write_is_the_store_s_error(library, published, monkeypa
     assert names_below(library.root) == []
 
 
+SAYS_IN_ITS_LANGUAGE = """
+import os
+raise SystemExit("ERROR: " + ("No space left on device" if os.environ["LC_ALL"] == "C" else "Kein Speicherplatz"))
+"""
+
+
+@pytest.mark.parametrize(
+    "says", [SAYS_IN_ITS_LANGUAGE, "raise SystemExit('ERROR: [Errno 28] Kein Speicherplatz')"], ids=["asked", "number"]
+)
+def test_a_full_disk_is_understood_whatever_the_language(library, published, monkeypatch, says):
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
+    monkeypatch.setattr(pip, "command", lambda _: [sys.executable, "-c", says])
+    with refuses(DiskFull, varies=r"/\S+"):
+        library.fetch(*published)
+
+
 def test_a_split_model_is_stored_whole(library, monkeypatch):
     parts = []
     for no in range(2):

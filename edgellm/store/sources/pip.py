@@ -34,7 +34,8 @@ def command(arguments: list[str]) -> list[str]:
 
 def environment(scratch: Path | None = None) -> dict[str, str]:
     """As other children get it, with pip's temporary files in `scratch`, on the disk that was checked for space."""
-    changed = {"PIP_REQUIRE_VIRTUALENV": "false", "PYTHONUTF8": "1"}
+    # pip sets the user's locale, in whose language the system then says what failed.
+    changed = {"PIP_REQUIRE_VIRTUALENV": "false", "PYTHONUTF8": "1", "LC_ALL": "C"}
     if scratch is not None:
         changed |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch))
     return settings.variables() | changed
@@ -47,7 +48,7 @@ def download_failure(what: str, sha256: str, output: str) -> SourceError | OSErr
     if "DO NOT MATCH THE HASHES" in output or "Hashes are required" in output:
         return IntegrityError(f"the index offers another {what} than the catalog promises (sha256 {sha256})")
     for code in (*FULL, errno.EFBIG):
-        if os.strerror(code) in output:
+        if f"[Errno {code}]" in output or os.strerror(code) in output:
             return OSError(code, os.strerror(code))
     lines = [line for line in output.splitlines() if line.startswith(("ERROR:", "WARNING:", "pip._vendor"))]
     last = lines[-1][:300] if lines else f"pip said: {output[-300:].strip()!r}"
