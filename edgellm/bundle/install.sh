@@ -1,11 +1,12 @@
 #!/bin/sh
-# Installs a bundle on a machine that has no EdgeLLM yet, in one command:
+# Installs a bundle on a machine that has no EdgeLLM yet. This script is signed on its own, so that it is checked first:
 #
-#     tar -xOf FILE install | sh -s -- FILE --key FILE.pub
+#     tar -xOf FILE install >install && tar -xOf FILE install.minisig >install.minisig
+#     minisign -Vm install -p KEY.pub && sh install FILE --key KEY.pub
 #
 # Further flags are those of `edgellm bundle install`; the folder is /opt/edgellm unless --root names another. Nothing is
-# written before processor, system, Python, memory and disk were found to do. EdgeLLM itself is taken from the bundle, so
-# its word on the signature is worth as much as the medium: check that with minisign first, where it matters.
+# written before processor, system, Python, memory and disk were found to do. What runs of the bundle is compared with
+# the hashes below first; then EdgeLLM, which is a part of that, compares all of the bundle with its signature.
 set -eu
 
 refuse() {
@@ -13,7 +14,7 @@ refuse() {
     exit "${2:-4}"
 }
 
-[ $# -ge 1 ] || refuse "usage: tar -xOf FILE install | sh -s -- FILE --key KEY|--unsigned [--root DIR] [--target NAME]" 2
+[ $# -ge 1 ] || refuse "usage: sh install FILE --key KEY|--unsigned [--root DIR] [--target NAME]" 2
 bundle=$1
 shift
 [ -f "$bundle" ] || refuse "$bundle is no file" 2
@@ -75,14 +76,26 @@ printf '#!/bin/sh\n' >"$stage/try"
 chmod +x "$stage/try"
 "$stage/try" 2>/dev/null || refuse "$root is mounted noexec: choose a folder on another file system with --root" 2
 
+# Takes a file of so many bytes out of the bundle. Not by `tar -x`, which makes links and folders as it is told.
+take() {
+    mkdir -p "$stage/${3%/*}"
+    tar -xOf - "$3" <"$bundle" | head -c "$2" >"$stage/$3"
+    [ "$(sha256sum <"$stage/$3")" = "$1  -" ] ||
+        refuse "$3 is another file than this script was made for: get the bundle again, and use none of this one"
+}
+
+while read -r sha256 bytes path; do
+    case $path in wheels/* | "$archive") take "$sha256" "$bytes" "$path" ;; esac
+done <<'FILES'
+@FILES@
+FILES
+
 python3=python3
 if [ "$archive" != - ]; then
-    tar -xf "$bundle" -C "$stage" "$archive"
     mkdir "$stage/own"
     tar -xf "$stage/$archive" -C "$stage/own" || refuse "its Python cannot be unpacked"
     python3=$stage/own/$program
 fi
-tar -xf "$bundle" -C "$stage" wheels
 "$python3" -I -m venv "$stage/venv" || refuse "no virtual environment can be made with $python3"
 # What is used once is not compiled first.
 PIP_CONFIG_FILE=/dev/null "$stage/venv/bin/python" -I -m pip install --no-compile --no-index --no-cache-dir --disable-pip-version-check \

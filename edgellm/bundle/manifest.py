@@ -20,6 +20,8 @@ from edgellm.errors import BadArtifact, UnsupportedArtifact, UsageError
 NAME = "manifest.json"
 DIGEST = "manifest.json.sha256"  # as `sha256sum -c` takes it
 SIGNATURE = "manifest.json.minisig"
+INSTALL = "install"  # where it has wheels: a script for machines without EdgeLLM
+INSTALL_SIGNATURE = "install.minisig"
 SCHEMA = 1
 PIECE = 1024**2  # bytes of a file that have a hash of their own
 MAX_BYTES = 16 * 1024**2  # of the manifest: hashes of some 250 GB

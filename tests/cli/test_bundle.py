@@ -18,7 +18,7 @@ from support.refusals import check_refusal
 from support.tiny_models import MODELS
 
 from edgellm.adaptation import adapter_file
-from edgellm.bundle import reader
+from edgellm.bundle import reader, signature
 from edgellm.bundle.layout import unpacked_at
 from edgellm.cli.main import cli
 from edgellm.errors import NothingFits, SourceUnreachable, UnknownAdapter, UnknownProfile, UsageError
@@ -217,6 +217,17 @@ def test_a_python_goes_along_for_machines_without_one(toy, wheels, tmp_path):
     assert b" python/cpython.tar.gz python/bin/python3\n" in files["install"]
     (row,) = (row for row in json.loads(files["sbom.cdx.json"])["components"] if row["name"] == "cpython")
     assert (row["licenses"], row["purl"]) == ([{"license": {"id": "PSF-2.0"}}], "pkg:generic/cpython@3.13")
+
+
+def test_the_script_is_signed_where_the_bundle_is(toy, wheels, key, tmp_path):
+    given = ("--for", PI, "--model", toy, "--wheels", wheels, "--release", "7")
+    answer("create", *given, "--key", key, "-o", tmp_path / "x")
+    answer("create", *given, "-o", tmp_path / "y")
+    files = files_of(tmp_path / "x")
+
+    signature.check(files["install"], files["install.minisig"], signature.public_key(f"{key}.pub"))
+    assert f"install of edgellm bundle {PI} release 7".encode() in files["install.minisig"]
+    assert "install.minisig" not in files_of(tmp_path / "y")
 
 
 def test_a_python_that_does_not_fit_is_refused(toy, wheels, tmp_path):

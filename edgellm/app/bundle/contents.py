@@ -7,14 +7,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from edgellm.app import adapters as app_adapters
+from edgellm.bundle import manifest as manifests
 from edgellm.bundle import papers, wheels
+from edgellm.bundle.interpreter import ARCHIVES
 from edgellm.bundle.layout import unpacked_at
 from edgellm.bundle.manifest import Target, TargetModel
 from edgellm.bundle.papers import PackedPart
+from edgellm.bundle.signature import sign
 from edgellm.bundle.wheels import UNPACKED, Platform, Wheel
 from edgellm.bundle.writer import Content
 from edgellm.contract.manager import plugins
@@ -32,7 +36,11 @@ from edgellm.text import grammar_library
 from edgellm.types.model import ModelCard, ModelFile
 from edgellm.types.plan import Candidate
 
+if TYPE_CHECKING:
+    from minisign import SecretKey
+
 OWN_LICENCE = "Apache-2.0"
+_RUN = (manifests.WHEELS, f"{ARCHIVES}/")  # what the script runs of a bundle
 
 
 def model(card: ModelCard, file: ModelFile, progress: Progress) -> tuple[TargetModel, PackedPart]:
@@ -140,8 +148,11 @@ def wheel_parts(chosen: Iterable[Wheel]) -> list[PackedPart]:
     return parts
 
 
-def install_script(targets: Sequence[Target], chosen: Sequence[Sequence[Wheel]], n_bytes: int) -> Content | None:
-    """What installs the bundle where there is no EdgeLLM; None where it brings none. `n_bytes`: of models."""
+def install_script(
+    targets: Sequence[Target], chosen: Sequence[Sequence[Wheel]], parts: Iterable[PackedPart], n_bytes: int
+) -> Content | None:
+    """What installs the bundle where there is no EdgeLLM; None where it brings none. It has the hashes of what it runs,
+    which are among the files of `parts`. `n_bytes`: of models."""
     lines = []
     for target, of_target in zip(targets, chosen, strict=True):
         wheel_bytes = sum(wheel.path.stat().st_size for wheel in of_target)
@@ -158,8 +169,18 @@ def install_script(targets: Sequence[Target], chosen: Sequence[Sequence[Wheel]],
             lines.append(" ".join(map(str, words)))
     if not lines:
         return None
+    files = sorted((one for part in parts for one in part.files if one.path.startswith(_RUN)), key=lambda f: f.path)
+    rows = [f"{file.sha256} {file.n_bytes} {file.path}" for file in files]
     text = resources.files("edgellm.bundle").joinpath("install.sh").read_text("utf-8")
-    return Content.of("install", text.replace("@TARGETS@", "\n".join(lines)).encode(), executable=True)
+    text = text.replace("@TARGETS@", "\n".join(lines)).replace("@FILES@", "\n".join(rows))
+    return Content.of(manifests.INSTALL, text.encode(), executable=True)
+
+
+def signature_of(script: Content, key: SecretKey, name: str, release: int) -> Content:
+    """So that the script is checked where no EdgeLLM is, before it runs."""
+    assert isinstance(script.data, bytes)
+    signed = sign(script.data, key, f"install of edgellm bundle {name} release {release}")
+    return Content.of(manifests.INSTALL_SIGNATURE, signed)
 
 
 def own(contents: Iterable[Content]) -> list[PackedPart]:

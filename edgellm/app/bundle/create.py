@@ -106,16 +106,15 @@ def create(
         targets.append(target)
     parts = {part.files[0].path: part for part in (*(part for _, part in models), *itertools.chain(*beside))}
     n_bytes = sum(content.n_bytes for part in parts.values() for content in part.files)
-    if script := packed.install_script(targets, wheels, n_bytes):
-        own[script.path] = script
     brought_parts = [part for python in pythons.values() for part in python.parts()]
-    every = [
-        *parts.values(),
-        *brought_parts,
-        *packed.wheel_parts(w for chosen in wheels for w in chosen),
-        *packed.own(own.values()),
-    ]
+    brought_parts += packed.wheel_parts(w for chosen in wheels for w in chosen)
     name = options.name or safe_name(fleet.name)
+    if script := packed.install_script(targets, wheels, brought_parts, n_bytes):
+        own[script.path] = script
+        if key is not None:
+            signed = packed.signature_of(script, key, name, options.release)
+            own[signed.path] = signed
+    every = [*parts.values(), *brought_parts, *packed.own(own.values())]
     about = Manifest(
         name=name, release=options.release, edgellm=__version__, targets=tuple(targets), files=(),
         expires=options.expires,
