@@ -18,6 +18,7 @@ from edgellm.files import expanded
 from edgellm.formats.encoder_length import encoder_length
 from edgellm.formats.gguf import reader
 from edgellm.formats.hf_config import config_of, shape_of
+from edgellm.formats.safetensors.reader import read_safetensors
 from edgellm.formats.sniff import sniff
 from edgellm.types.model import Artifact, ModelFacts, Shape
 
@@ -46,7 +47,7 @@ def identify(path: str, *, model_id: str | None = None) -> Artifact:
     if kind == "gguf":
         return _gguf(where, model_id)
     if kind == "safetensors":
-        return Artifact("safetensors", (str(where),), model_id or where.stem, bytes=where.stat().st_size)
+        return Artifact("safetensors", (str(where),), model_id or where.stem, bytes=_safetensors_bytes(where))
     if where.suffix == ".onnx":
         return _inspected(where, "onnx", model_id or where.stem)
     raise BadArtifact(f"{path} is not a model: it is {words}", hint="give a .gguf file, or the folder of an ONNX model")
@@ -112,13 +113,21 @@ def _folder(where: Path, model_id: str | None) -> Artifact:
     if by_suffix.get(".onnx") or any((where / "onnx").glob("*.onnx")):
         return _inspected(where, "onnx", model_id or where.name)
     if by_suffix.get(".safetensors"):
-        n_bytes = sum(file.stat().st_size for file in where.iterdir() if file.is_file())
         config = _config(where)
         name, shape = model_id or where.name, _encoder_shape(config, where)
         ctx_train = config.get("max_position_embeddings", 0) if shape is None else _encoder_length(config, where)
         ctx_train = ctx_train if isinstance(ctx_train, int) and 0 < ctx_train < 2**31 else 0
+        n_bytes = _safetensors_bytes(where)
         return Artifact("safetensors", (str(where),), name, bytes=n_bytes, shape=shape, ctx_train=ctx_train)
     raise UnknownModel(f"{where} holds no model", hint="a model folder has .gguf, .onnx or .safetensors files in it")
+
+
+def _safetensors_bytes(where: Path) -> int:
+    """Of the files that hold the model; beside them may lie anything. 0 where they cannot be read."""
+    try:
+        return read_safetensors(where).file_bytes
+    except ArtifactError:
+        return 0  # whoever loads it says what is wrong
 
 
 def _encoder_shape(config: dict[str, Any], where: Path) -> Shape | None:

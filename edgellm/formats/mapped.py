@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import os
 import stat
@@ -9,6 +10,7 @@ import stat
 from edgellm.errors import BadArtifact
 
 Buffer = bytes | mmap.mmap  # a file, read or mapped
+_PIECE = 1024**2  # hashed at once: no signal is handled meanwhile
 
 
 def map_file(path: str, suffix: str) -> mmap.mmap:
@@ -28,3 +30,11 @@ def map_file(path: str, suffix: str) -> mmap.mmap:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as error:
         raise BadArtifact(f"{path} cannot be read: {error}", hint="check the path and its permissions") from error
+
+
+def sha256_of(view: mmap.mmap) -> str:
+    """Of the whole file, in hex."""
+    whole = hashlib.sha256()
+    for start in range(0, len(view), _PIECE):
+        whole.update(view[start : start + _PIECE])
+    return whole.hexdigest()

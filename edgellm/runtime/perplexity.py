@@ -26,6 +26,7 @@ from edgellm.errors import EdgeLLMError, UsageError, WorkerCrashed
 from edgellm.runtime.engine_check import open_engine
 from edgellm.runtime.memory_limit import limit_memory
 from edgellm.runtime.processor_time import WorkTime
+from edgellm.runtime.work_bytes import work_bytes
 from edgellm.types.plan import LaunchPlan
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def _scored(job: Job, tell: Callable[[ScoringProgress], None]) -> Score:
     work_time = WorkTime(job.plan, ends=True)
     try:
         for plan in plans:
-            work_time.load(plan.artifact.bytes)
+            work_time.load(work_bytes(plan))
             engines.append(open_engine(plugins().backend(plan.backend), plan))
         work_time.rest()
         return compare(engines, job, tell)

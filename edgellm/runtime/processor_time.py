@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgellm.runtime.memory_limit import on_device
+from edgellm.runtime.work_bytes import work_bytes
 from edgellm.runtime.worker_end import COMPUTES, READS_GRAMMAR, READS_TEXT
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class WorkTime:
         self._ends = ends
         self._threads = threading.local()
         self._turn_s = TURN_S
+        self._unpredicted_bytes = 0 if plan is None or plan.step_s else work_bytes(plan)
         if plan is not None:
             self._turn_s += STEPS * (plan.step_s or 0.0)
             self._turn_s *= DEVICE_TIMES if on_device(plan.settings) else 1
@@ -125,8 +127,7 @@ class WorkTime:
 
     def batch(self, n_tokens: int, longest: int) -> None:
         """Texts become vectors: so many tokens, the padding counted, and the length of the longest."""
-        n_bytes = 0 if self._plan is None or self._plan.step_s else self._plan.artifact.bytes
-        self._allow(COMPUTES, self._turn_s + n_tokens * n_bytes / BYTES_S * (1 + longest / ATTENDED))
+        self._allow(COMPUTES, self._turn_s + n_tokens * self._unpredicted_bytes / BYTES_S * (1 + longest / ATTENDED))
 
     def rest(self) -> None:
         """As long as it takes, until the next call."""

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from edgellm.contract.data_limit import lifted
 from edgellm.runtime.silence import Awaited, Silence, Teller
+from edgellm.runtime.work_bytes import work_bytes
 from edgellm.types.plan import LaunchPlan
 
 BEAT_S = 0.5
@@ -45,11 +46,11 @@ class SilenceLimits(NamedTuple):
 
 def limits(plan: LaunchPlan, hung_after_s: float | None) -> SilenceLimits:
     """Of a worker of this plan. `hung_after_s` is what the user set, None = nothing; for a load, only 0 counts."""
-    load_s = LOAD_LIMIT_S + plan.artifact.bytes / LOAD_DISK
+    load_s = LOAD_LIMIT_S + work_bytes(plan) / LOAD_DISK
     if hung_after_s is not None:
         return SilenceLimits(load_s if hung_after_s else 0.0, hung_after_s, hung_after_s)
     usual_s = UNPREDICTED_LIMIT_S if plan.step_s is None else max(LEAST_LIMIT_S, STEPS * plan.step_s)
-    return SilenceLimits(load_s, usual_s + plan.artifact.bytes / SLOWEST_DISK, usual_s)
+    return SilenceLimits(load_s, usual_s + work_bytes(plan) / SLOWEST_DISK, usual_s)
 
 
 class Watchdog:

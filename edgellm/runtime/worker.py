@@ -29,6 +29,7 @@ from edgellm.runtime.loop import Loop
 from edgellm.runtime.mailbox import Mailbox
 from edgellm.runtime.memory_limit import limit_memory
 from edgellm.runtime.processor_time import WorkTime
+from edgellm.runtime.work_bytes import work_bytes
 from edgellm.store.holders import hold
 
 # When memory runs out, the kernel should kill the worker: the parent is small, and can restart it.
@@ -69,7 +70,7 @@ def _serve(launch: wire.Launch, up: IO[bytes], down: IO[bytes]) -> None:
     started = time.perf_counter()
     work_time = WorkTime(launch.plan, ends=True)
     limit_memory(launch.plan)
-    work_time.load(launch.plan.artifact.bytes + sum(file.bytes for file in launch.plan.adapters))
+    work_time.load(work_bytes(launch.plan) + sum(file.bytes for file in launch.plan.adapters))
     try:
         backend = plugins().backend(launch.plan.backend)
         engine, adapters = open_with_adapters(backend, launch.plan, again=launch.again)

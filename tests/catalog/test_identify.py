@@ -1,7 +1,9 @@
 """What lies on the disk is named for what it is."""
 
 import json
+import os
 
+import numpy as np
 import pytest
 from support import gguf_writer as w
 from support import onnx_models
@@ -11,6 +13,7 @@ from edgellm.catalog import identify as identify_module
 from edgellm.catalog.identify import identify
 from edgellm.contract.manager import Plugins
 from edgellm.errors import BadArtifact, UnknownModel, UnsupportedArtifact
+from edgellm.formats.safetensors.writer import write_safetensors
 
 
 def test_a_gguf_file(tmp_path):
@@ -35,6 +38,17 @@ def test_a_folder_with_two_models_asks_which(tmp_path):
         w.model().write(tmp_path / name)
     with refuses(UnknownModel):
         identify(str(tmp_path))
+
+
+def test_what_lies_beside_safetensors_is_no_part_of_the_model(tmp_path):
+    write_safetensors(tmp_path / "model.safetensors", {"weight": np.zeros(4, np.float32)})
+    (tmp_path / "beside").touch()
+    os.truncate(tmp_path / "beside", 4 * 10**12)
+
+    for path in (tmp_path, tmp_path / "model.safetensors"):
+        assert identify(str(path)).bytes == (tmp_path / "model.safetensors").stat().st_size
+    os.truncate(tmp_path / "model.safetensors", 4 * 10**12)
+    assert identify(str(tmp_path)).bytes == 0, "whoever loads it refuses it"
 
 
 def test_a_model_folder_of_another_format(tmp_path):

@@ -7,6 +7,7 @@ import onnx
 import pytest
 from edgellm_onnx.reader.folder import data_files, open_folder
 from edgellm_onnx.reader.graph import read_graph
+from edgellm_onnx.reader.summary import facts_of
 from support import onnx_models
 from support.onnx_models import Tiny
 from support.refusals import refuses
@@ -115,6 +116,30 @@ def test_data_that_is_missing_cut_or_no_file(external):
     data.mkdir()
     with refuses(BadArtifact):
         data_files(graph)
+
+
+def test_data_with_a_hole_behind_its_tensors_is_refused(external):
+    os.truncate(external / "model.onnx.data", 4 * 10**12)
+    with refuses(BadArtifact):
+        data_files(read_graph(external / "model.onnx"))
+
+
+def test_data_that_was_appended_to_what_was_there_counts_once(external):
+    data, graph = external / "model.onnx.data", read_graph(external / "model.onnx")
+    used = data_files(graph)[data]
+    data.write_bytes(2 * data.read_bytes())
+
+    assert data_files(graph)[data] == used
+    assert facts_of(external).file_bytes == used + (external / "model.onnx").stat().st_size
+
+
+def test_graphs_that_share_their_data_explain_it_together(external):
+    first, later = read_graph(external / "model.onnx"), read_graph(external / "model.onnx")
+    held = first.external
+    first.tensors, later.tensors = held[:1], held[1:]
+    both = data_files(first, later)
+
+    assert both == data_files(read_graph(external / "model.onnx"))
 
 
 def test_a_tensor_s_length_must_be_its_dimensions(external):

@@ -11,11 +11,10 @@ another type, matrices that cannot be multiplied. Of the rest it takes no notice
 
 from __future__ import annotations
 
-import hashlib
 import math
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,7 +22,7 @@ from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm.formats.gguf.cursor import LongArray, short
 from edgellm.formats.gguf.header import GgufHeader, GgufTensor, key_bytes, parse_gguf
 from edgellm.formats.gguf.reader import GgufModel
-from edgellm.formats.mapped import map_file
+from edgellm.formats.mapped import map_file, sha256_of
 
 ARCHITECTURE, ALPHA, TOKENS = "general.architecture", "adapter.lora.alpha", "adapter.alora.invocation_tokens"
 KINDS = {"general.type": "adapter", "adapter.type": "lora"}
@@ -97,11 +96,11 @@ def read(path: str | Path, *, hashed: bool = True) -> Adapter:
     where = str(path)
     with map_file(where, ".gguf") as view:
         header = parse_gguf(view, file_bytes=len(view), where=where)
-        sha256 = hashlib.sha256(view).hexdigest() if hashed else ""
-        return of_header(header, key_bytes(view, where=where), sha256)
+        adapter = of_header(header, key_bytes(view, where=where))
+        return replace(adapter, sha256=sha256_of(view)) if hashed else adapter
 
 
-def of_header(header: GgufHeader, spelled: Mapping[str, bytes], sha256: str = "") -> Adapter:
+def of_header(header: GgufHeader, spelled: Mapping[str, bytes]) -> Adapter:
     """The adapter that a header describes. `spelled`: its keys as the file has them (`header.key_bytes`).
 
     Raises:
@@ -115,7 +114,7 @@ def of_header(header: GgufHeader, spelled: Mapping[str, bytes], sha256: str = ""
         raise UnsupportedArtifact(f"{header.where} is big-endian", hint="export it on a little-endian machine")
     if not header.architecture or not isinstance(header.metadata.get(ARCHITECTURE), str):
         _refuse_key(header, ARCHITECTURE, "the name of the model's architecture is needed")
-    return Adapter(header, _pairs(header), _alpha(header, spelled), sha256, _tokens(header, spelled))
+    return Adapter(header, _pairs(header), _alpha(header, spelled), "", _tokens(header, spelled))
 
 
 def check(adapter: Adapter, model: GgufModel) -> None:

@@ -21,6 +21,7 @@ from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm.formats.gguf.cursor import Cursor, MetadataValue
 from edgellm.formats.gguf.ggml_types import REMOVED, TYPES, GgmlType
 from edgellm.formats.mapped import Buffer
+from edgellm.formats.slack import check_slack
 
 # Above any real model (2,000 tensors in the largest, as experts of a layer are one), and low enough that a hostile
 # header costs under 64 MiB, and native code two seconds: it compares each name with all before it.
@@ -43,7 +44,7 @@ class GgufTensor:
 
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
-    """A checked header. Every tensor lies inside `file_bytes`, none overlaps another."""
+    """A checked header. Every tensor lies inside `file_bytes`, none overlaps another, and there is no more."""
 
     where: str  # path, for messages
     version: int
@@ -96,6 +97,8 @@ def parse_gguf(buffer: Buffer, *, file_bytes: int, where: str) -> GgufHeader:
     cursor.require(cursor.pos, "the last array")  # it is skipped, not read
     data_offset = -(-cursor.pos // alignment) * alignment
     tensors = _place(cursor, raw, data_offset, alignment, file_bytes)
+    # Native code maps the whole file, and reads all of it.
+    check_slack(where, file_bytes, data_offset + sum(tensor.n_bytes for tensor in tensors), len(tensors))
     big = cursor.order == ">"
     return GgufHeader(where, version, big, alignment, metadata, tensors, data_offset, file_bytes)
 

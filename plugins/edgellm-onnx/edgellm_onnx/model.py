@@ -39,8 +39,7 @@ def read_model(path: str | Path) -> OnnxModel:
     folder = open_folder(path)
     stamps = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in folder.graphs)
     graphs = [_graph(*stamp) for stamp in stamps]
-    for graph in graphs:
-        data_files(graph)  # refuses what is missing, cut, or elsewhere
+    data_files(*graphs)  # refuses what is missing, cut, too long, or elsewhere
     signature = None if is_encoder(graphs[-1]) else read_signature(graphs[-1], folder)
     if len(graphs) == 1:
         return OnnxModel(folder, graphs[-1], signature)

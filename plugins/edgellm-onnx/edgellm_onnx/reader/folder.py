@@ -16,7 +16,9 @@ from typing import Any
 
 from edgellm.errors import BadArtifact, UnknownModel
 from edgellm.formats.json_file import read_object
+from edgellm.formats.slack import check_slack, covered
 from edgellm_onnx.reader.graph import OnnxGraph
+from edgellm_onnx.reader.tensor import Tensor
 
 MERGED, FIRST, LATER = "decoder_model_merged.onnx", "decoder_model.onnx", "decoder_with_past_model.onnx"
 CONFIGS = ("config.json", "genai_config.json", "tokenizer.json")
@@ -89,30 +91,40 @@ def _folder(where: Path) -> OnnxFolder:
     return OnnxFolder(where, next(iter(files.values())), None, config, genai)
 
 
-def data_files(graph: OnnxGraph) -> dict[Path, int]:
-    """The files that hold the graph's external tensors, and the bytes of them that are needed.
+def data_files(*graphs: OnnxGraph) -> dict[Path, int]:
+    """The files that hold the external tensors of one folder's graphs, and how many bytes of them are tensors.
 
     Raises:
-        BadArtifact: a path that leaves the graph's folder, a file that is missing, or shorter than its tensors need.
+        BadArtifact: a path that leaves the graphs' folder, or a file that is missing, shorter than its tensors need, or
+            longer than they explain.
     """
-    folder = Path(graph.where).parent
-    needed: dict[str, tuple[int, str]] = {}
-    for tensor in graph.external:
-        end = tensor.offset + tensor.n_bytes
-        if end > needed.get(tensor.location, (-1, ""))[0]:
-            needed[tensor.location] = (end, tensor.name)
-    ends = {}
-    for location, (end, name) in needed.items():
-        place = folder / _contained(graph.where, location)
-        check_place(place, folder, graph.where)
-        n_bytes = place.stat().st_size
-        if n_bytes < end:
-            raise BadArtifact(
-                f"{place} has {n_bytes} bytes; tensor {name!r} of {graph.where} ends at byte {end}",
-                hint="the file is cut; fetch it again",
-            )
-        ends[place] = end
-    return ends
+    tensors: dict[Path, list[tuple[Tensor, OnnxGraph]]] = {}
+    for graph in graphs:
+        folder = Path(graph.where).parent
+        for tensor in graph.external:
+            tensors.setdefault(folder / _contained(graph.where, tensor.location), []).append((tensor, graph))
+    return {place: _used(place, held) for place, held in tensors.items()}
+
+
+def _used(place: Path, held: list[tuple[Tensor, OnnxGraph]]) -> int:
+    """Bytes of tensors in a data file. Raises: BadArtifact."""
+    last, graph = max(held, key=lambda one: _end(one[0]))
+    check_place(place, Path(graph.where).parent, graph.where)
+    n_bytes = place.stat().st_size
+    if n_bytes < _end(last):
+        raise BadArtifact(
+            f"{place} has {n_bytes} bytes; tensor {last.name!r} of {graph.where} ends at byte {_end(last)}",
+            hint="the file is cut; fetch it again",
+        )
+    spans = {(tensor.offset, _end(tensor)) for tensor, _ in held}
+    used = covered(spans)
+    # onnx appends to a data file that is there, so a model that was saved again over its own may be half unused.
+    check_slack(str(place), n_bytes, used, len(spans), unused_bytes=used)
+    return used
+
+
+def _end(tensor: Tensor) -> int:
+    return tensor.offset + tensor.n_bytes
 
 
 def _contained(where: object, location: object) -> str:

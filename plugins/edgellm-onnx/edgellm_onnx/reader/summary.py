@@ -35,11 +35,10 @@ def facts_of(path: str | Path) -> ModelFacts:
     """
     folder = open_folder(path)
     graphs = [read_graph(file) for file in folder.graphs]
-    places = {place for graph in graphs for place in data_files(graph)}
     generates = any("present" in name for name in graphs[-1].outputs)
     return ModelFacts(
         quant=_quant(graphs[-1]),
-        file_bytes=sum(graph.file_bytes for graph in graphs) + sum(place.stat().st_size for place in places),
+        file_bytes=sum(graph.file_bytes for graph in graphs) + sum(data_files(*graphs).values()),
         tensor_bytes=graphs[-1].tensor_bytes,
         params=_params(graphs[-1]),
         shape=_shape(folder, graphs[-1]),
