@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+from edgellm.contract.waiter import told_of_leaving, unwanted
 from edgellm.errors import EdgeLLMError
 from edgellm.runtime.session import AsyncSink, Delivery, QueueSink, Session, Sink
 from edgellm.sdk.deadline import Deadline
@@ -29,9 +30,15 @@ def ask_all(session: Session, batch: Sequence[Request], read: Read[T], deadline:
     """The answers, in order, once all are there. Raises what the first one that fails raises."""
     sinks = [QueueSink() for _ in batch]
     ids: list[int] = []
+
+    def leave() -> None:
+        for sink in sinks:
+            sink.put(unwanted())
+
     try:
         ids.extend(submit(session, request, sink) for request, sink in zip(batch, sinks, strict=True))
-        return [read(deadline.next_of(sink), number) for number, sink in enumerate(sinks)]
+        with told_of_leaving(leave):
+            return [read(deadline.next_of(sink), number) for number, sink in enumerate(sinks)]
     finally:
         for request_id in ids:
             session.cancel(request_id)

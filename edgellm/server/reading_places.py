@@ -23,4 +23,9 @@ class ReadingPlaces:
     def turn(self, client: str, n_bytes: int, *, has_more: bool) -> AbstractAsyncContextManager[None]:
         """A place to read a body of so many bytes. `has_more`: what it goes on from is read, too. TooManyRequests, as
         `Turns.turn`."""
-        return (self._short if n_bytes <= SHORT_BYTES and not has_more else self._long).turn(client)
+        return (self._short if is_short(n_bytes, has_more=has_more) else self._long).turn(client)
+
+
+def is_short(n_bytes: int, *, has_more: bool) -> bool:
+    """Whether a body is read so soon that nobody waits for it."""
+    return n_bytes <= SHORT_BYTES and not has_more

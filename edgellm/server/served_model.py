@@ -16,14 +16,14 @@ from starlette.requests import ClientDisconnect, Request
 from edgellm import __version__
 from edgellm.errors import ContextOverflow, UnknownModel
 from edgellm.sdk.client import EdgeLLM
-from edgellm.server import continued, request_log
+from edgellm.server import continued, request_log, sse
 from edgellm.server.activity import Activity, ActivityReport
 from edgellm.server.answers import EventLists, together
 from edgellm.server.beside import beside
 from edgellm.server.errors import HttpError
 from edgellm.server.intake import LARGE_BYTES
 from edgellm.server.names import ALWAYS, TAG, ModelNames
-from edgellm.server.reading_places import ReadingPlaces
+from edgellm.server.reading_places import ReadingPlaces, is_short
 from edgellm.server.schemas.fields import Body
 from edgellm.server.schemas.unknown import STRICT_HEADER, UnknownFields
 from edgellm.server.turns import Turns
@@ -103,18 +103,26 @@ class ServedModel:
             body = read()
             return body, make(body)
 
+        async def read_long() -> tuple[Body, MadeT]:
+            if len(raw) <= LARGE_BYTES:
+                return await beside(read_and_make)
+            async with self._reading_large:
+                body = await beside(read)
+            # What is made of it may take half a minute, most of which waits for tokens: others read theirs.
+            return body, await beside(make, body)
+
         try:
             # A model's own template takes time: not in the event loop that all streams share. Threads share one lock
             # of the interpreter, and many of them would keep the event loop from it in turn.
             async with self._reading.turn(record.counts_as, len(raw), has_more=has_more):
                 if await request.is_disconnected():
                     raise ClientDisconnect
-                if len(raw) <= LARGE_BYTES:
+                if is_short(len(raw), has_more=has_more):
                     return await beside(read_and_make)
-                async with self._reading_large:
-                    body = await beside(read)
-                # What is made of it may take half a minute, most of which waits for tokens: others read theirs.
-                return body, await beside(make, body)
+                made = await sse.unless_gone(request.receive, read_long())
+                if made is None:
+                    raise ClientDisconnect
+                return made
         finally:
             self.n_ignored += unknown.n
             record.ignored = unknown.text

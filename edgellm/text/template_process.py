@@ -19,6 +19,7 @@ import msgspec
 
 from edgellm.contract.child import End, python
 from edgellm.contract.helper import Helper, took_too_long
+from edgellm.contract.waiter import told_of_leaving
 from edgellm.errors import BadTemplate, Closed, EdgeLLMError, Overloaded, UsageError, WorkerCrashed
 from edgellm.text.chat import HINT
 from edgellm.text.template_jobs import SECONDS, JobResult, TemplateJob
@@ -70,7 +71,8 @@ class TemplateProcess:
             BadTemplate: as there, or the job took more than SECONDS, or ended its process; Overloaded: it took more
             than PATIENCE_S; UsageError: what cannot be sent; WorkerCrashed: no process can be started; Closed.
         """
-        result = msgspec.json.decode(self.ask(job).result(), type=JobResult)
+        with told_of_leaving(lambda: None):  # what has begun ends soon
+            result = msgspec.json.decode(self.ask(job).result(), type=JobResult)
         if result.failure:
             raise BadTemplate(result.failure, hint=result.hint)
         return result

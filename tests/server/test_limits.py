@@ -233,16 +233,25 @@ async def test_a_large_body_that_nobody_waits_for_is_not_read(live: Live) -> Non
         await ServedModel(live.llm).receive(Request(scope, receive), ChatBody, lambda body: body)
 
 
+def request_of(client: str, body: bytes) -> Request:
+    """One that is there, of a client that waits for its answer."""
+    messages: Iterator[Message] = iter([{"type": "http.request", "body": body}])
+
+    async def receive() -> Message:
+        if (message := next(messages, None)) is not None:
+            return message
+        return await asyncio.Event().wait() and {}
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [], "client": (client, 1)}
+    RequestRecord.begin(scope)
+    return Request(scope, receive)
+
+
 async def test_two_requests_of_one_client_are_read_at_a_time(live: Live) -> None:
     served, go_on, begun = ServedModel(live.llm), threading.Event(), list[str]()
 
     def asked(client: str) -> Request:
-        async def receive() -> Message:
-            return {"type": "http.request", "body": b'{"messages": [{"role": "user", "content": "Hi"}]}'}
-
-        scope = {"type": "http", "method": "POST", "path": "/", "headers": [], "client": (client, 1)}
-        RequestRecord.begin(scope)
-        return Request(scope, receive)
+        return request_of(client, b'{"messages": [{"role": "user", "content": "Hi"}]}')
 
     def make(client: str, _: ChatBody) -> str:
         begun.append(client)
@@ -265,13 +274,7 @@ async def test_what_is_made_of_a_large_body_keeps_no_other_from_being_read(live:
     served, go_on, begun = ServedModel(live.llm), threading.Event(), list[str]()
 
     def asked(client: str) -> Request:
-        async def receive() -> Message:
-            body = b'{"messages": [{"role": "user", "content": "%s"}]}' % (b"a" * LARGE_BYTES)
-            return {"type": "http.request", "body": body}
-
-        scope = {"type": "http", "method": "POST", "path": "/", "headers": [], "client": (client, 1)}
-        RequestRecord.begin(scope)
-        return Request(scope, receive)
+        return request_of(client, b'{"messages": [{"role": "user", "content": "%s"}]}' % (b"a" * LARGE_BYTES))
 
     def make(client: str, _: ChatBody) -> None:
         begun.append(client)
@@ -291,13 +294,7 @@ async def test_however_many_long_bodies_are_read_a_short_one_is_read_too(live: L
     served, go_on, begun = ServedModel(live.llm), threading.Event(), list[str]()
 
     def asked(client: str) -> Request:
-        async def receive() -> Message:
-            length = 1 if client == "short" else SHORT_BYTES
-            return {"type": "http.request", "body": b'{"prompt": "%s"}' % (b"a" * length)}
-
-        scope = {"type": "http", "method": "POST", "path": "/", "headers": [], "client": (client, 1)}
-        RequestRecord.begin(scope)
-        return Request(scope, receive)
+        return request_of(client, b'{"prompt": "%s"}' % (b"a" * (1 if client == "short" else SHORT_BYTES)))
 
     def make(client: str, _: CompletionBody) -> None:
         begun.append(client)
@@ -315,6 +312,50 @@ async def test_however_many_long_bodies_are_read_a_short_one_is_read_too(live: L
     finally:
         go_on.set()
         await asyncio.gather(*long_ones)
+
+
+def test_a_client_that_left_gives_up_its_place_while_its_body_waits_for_the_model(serve: Servers) -> None:
+    """As many long conversations as are read at a time wait for their tokens to be counted; then another comes."""
+    live = serve(slots=2)
+    long = {"messages": [{"role": "user", "content": "a" * 2 * SHORT_BYTES}]}
+    counted = json.dumps({**long, "truncate_prompt": True}).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(counted)}\r\n".encode()
+    live.hold()
+    try:
+        leaving = [live.connection(f"127.0.0.{2 + at}") for at in range(LONG_PLACES)]
+        for connection in leaving:
+            connection.sendall(head + b"Content-Type: application/json\r\n\r\n" + counted)
+        wait_until(lambda: len(live.llm._session._dispatcher) == LONG_PLACES)
+        for connection in leaving:
+            connection.close()
+        assert live.post("/apply-template", long).status_code == 200
+        assert live.llm._session.idle  # the model is not asked any more
+    finally:
+        live.release()
+
+
+async def test_a_place_is_held_until_the_thread_is_free(live: Live) -> None:
+    """Otherwise clients that come and leave would take all threads."""
+    served, go_on, begun = ServedModel(live.llm), threading.Event(), list[str]()
+
+    def make(client: str, _: CompletionBody) -> None:
+        begun.append(client)
+        go_on.wait(PATIENCE_S)
+
+    def reading(client: str) -> asyncio.Task[object]:
+        body = b'{"prompt": "%s"}' % (b"a" * SHORT_BYTES)
+        return asyncio.create_task(served.receive(request_of(client, body), CompletionBody, partial(make, client)))
+
+    first, second = reading("a"), reading("b")
+    await asyncio.to_thread(wait_until, lambda: len(begun) == LONG_PLACES)
+    third = reading("c")
+    first.cancel()
+    await asyncio.sleep(0.1)
+    assert sorted(begun) == ["a", "b"]
+    go_on.set()
+    await asyncio.gather(second, third)
+    with pytest.raises(asyncio.CancelledError):
+        await first
 
 
 def test_a_body_of_a_client_that_hung_up_is_let_go(serve: Servers) -> None:
