@@ -132,10 +132,11 @@ def test_the_step_after_a_drop_is_the_base_s_and_the_name_is_free(tiny: Path, fo
     engine.close()
 
 
-def test_nan_of_an_adapter_reaches_no_other_answer(tiny: Path, tmp_path: Path) -> None:
-    """Cells that are free are read, too, times zero."""
+def test_nan_of_an_adapter_reaches_no_other_answer(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells that are free are read, too, times zero. The other slots keep what they hold, and it is not copied out."""
     engine = open_engine(tiny)
     assert isinstance(engine, AdapterLoader)
+    monkeypatch.setattr(engine, "_state", None)
     base, huge = rows(engine), random_factors(tiny, size=1e30)
     engine.load_adapter("huge", str(write_lora(tmp_path / "huge.gguf", tiny, huge)))
     engine.step([SlotInput(1, 0, TOKENS[:-1], 0, ())])
@@ -148,6 +149,29 @@ def test_nan_of_an_adapter_reaches_no_other_answer(tiny: Path, tmp_path: Path) -
     assert engine.fork(1, 0, 9) == 9
     last = engine.step([SlotInput(1, len(TOKENS) - 1, TOKENS[-1:], 1, ())])[0]
     check_close(last, base[-1:])
+    engine.close()
+
+
+@pytest.mark.parametrize("n_slots", [1, 5])
+def test_a_long_prompt_reads_no_nan_of_an_adapter(
+    n_slots: int, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From 64 tokens on, attention computes free cells beside the others. In all slots, or in one beside others."""
+    engine, long = open_engine(tiny), TOKENS * 2 + TOKENS[:10]
+
+    def last() -> npt.NDArray[np.float32]:
+        engine.truncate(0, 0)
+        return engine.step([SlotInput(0, 0, long, 1, ())])[0].copy()
+
+    assert isinstance(engine, AdapterLoader)
+    base, huge = last(), random_factors(tiny, size=1e30)
+    engine.load_adapter("huge", str(write_lora(tmp_path / "huge.gguf", tiny, huge)))
+    for slot in range(n_slots):
+        engine.truncate(slot, 0)
+        engine.step([SlotInput(slot, 0, TOKENS * 4, 0, (("huge", 1.0),))])
+    if n_slots == 1:
+        monkeypatch.setattr(engine, "_state", None)  # what the others hold is not copied
+    assert (last() == base).all()
     engine.close()
 
 

@@ -93,14 +93,29 @@ class LlamaEngine(LoadedModel):
         self._n_past[target] = self._n_past[source]
         return self.truncate(target, n_tokens)
 
+    @property
+    def _is_recurrent(self) -> bool:
+        """Whether it has states of its own beside what attention reads, or in its place."""
+        model = self._model
+        return bool(llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(model))
+
     def _clean(self, slot: int) -> None:
         """Empty a slot whose cells may hold NaN, which its next tokens would read: attention reads cells that are free,
-        too, and NaN times a weight of zero stays NaN. The library clears all slots or none: the others get theirs back.
+        too, and NaN times a weight of zero stays NaN. So all cells of another slot are put in their place.
+
+        Where none is without NaN, or the model has states, which are not copied, the library clears all slots, and the
+        others get theirs back.
 
         Raises:
             StepFailed: it did not take back what it had given.
         """
         self._n_past[slot] = 0
+        other = next((one for one in range(len(self._n_past)) if one not in self._suspect), None)
+        if other is not None and not self._is_recurrent:
+            llama_cpp.llama_memory_seq_cp(self._memory, other, slot, -1, -1)
+            llama_cpp.llama_memory_seq_rm(self._memory, slot, -1, -1)
+            self._suspect.discard(slot)
+            return
         states = {other: self._state(other) for other, n_past in enumerate(self._n_past) if n_past}
         llama_cpp.llama_memory_clear(self._memory, True)
         self._suspect &= states.keys()
@@ -151,9 +166,8 @@ class LlamaEngine(LoadedModel):
         vocab = self._vocab
         n_vocab = int(llama_cpp.llama_vocab_n_tokens(vocab))
         eos = frozenset(t for t in range(n_vocab) if llama_cpp.llama_vocab_is_eog(vocab, t))
-        recurrent = llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model)
         special, added = self.tokenizer.special_texts(token_kinds(header), eos)
-        rewind = 0 if recurrent else (settings.n_batch if self._n_swa else None)
+        rewind = 0 if self._is_recurrent else (settings.n_batch if self._n_swa else None)
         return EngineInfo(
             n_slots=settings.n_slots,
             n_ctx=int(llama_cpp.llama_n_ctx_seq(self._ctx)),
