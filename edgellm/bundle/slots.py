@@ -8,6 +8,7 @@
         venv/         EdgeLLM from the bundle's wheels, where it has any
         run           serves the slot; flags may follow
         slot.json     what it is; written last, so that a slot without it is not whole
+        unproven      until the service was seen well with it: the sha256 of what was served before, or nothing
       current -> A    changed by one rename
       cache/          measurements of this machine
 
@@ -32,7 +33,7 @@ from edgellm.files import locked, read_regular, write_atomic
 
 SLOTS = ("A", "B")
 CURRENT, CACHE, RECORD, FILES, HOME, VENV, RUN = "current", "cache", "slot.json", "bundle", "home", "venv", "run"
-PYTHON = "python"
+PYTHON, UNPROVEN = "python", "unproven"
 SCHEMA = 1
 _MAX_BYTES = 64 * 1024
 
@@ -133,8 +134,9 @@ class Slots:
         sync_folder(self.root)
         return BundleSlot(slot.name, slot.folder, record)
 
-    def activate(self, slot: BundleSlot) -> None:
-        """Serve this one.
+    def activate(self, slot: BundleSlot, *, instead_of: str | None = None) -> None:
+        """Serve this one. `instead_of`: until it is `proven`, the sha256 of what was served before; "" = nothing was;
+        None = it needs no proof.
 
         Raises:
             UnsupportedArtifact: it is not whole.
@@ -142,10 +144,33 @@ class Slots:
         if slot.record is None:
             hint = "install a bundle first: edgellm bundle install FILE"
             raise UnsupportedArtifact(f"slot {slot.name} in {self.root} holds nothing that is whole", hint=hint)
+        if instead_of is None:
+            self.proven(slot)
+        else:
+            write_atomic(slot.folder / UNPROVEN, instead_of.encode(), sync=True)
+            sync_folder(slot.folder)
         link = self.root / f".{CURRENT}.{uuid.uuid4().hex[:8]}"
         os.symlink(slot.name, link)
         os.replace(link, self.root / CURRENT)
         sync_folder(self.root)
+
+    def proven(self, slot: BundleSlot) -> None:
+        """The service was seen well with it, or nobody asks for that."""
+        with contextlib.suppress(FileNotFoundError):
+            (slot.folder / UNPROVEN).unlink()
+            sync_folder(slot.folder)
+
+    def is_unproven(self, slot: BundleSlot) -> bool:
+        return (slot.folder / UNPROVEN).exists()
+
+    def before(self, slot: BundleSlot) -> BundleSlot | None:
+        """What was served before an unproven slot; None where nothing was, or where it was replaced since."""
+        try:
+            sha256 = read_regular(slot.folder / UNPROVEN, _MAX_BYTES).decode()
+        except (OSError, UnicodeDecodeError):
+            return None
+        others = (one for one in self.all() if one.name != slot.name and one.record is not None)
+        return next((one for one in others if one.record is not None and one.record.sha256 == sha256), None)
 
 
 def sync_folder(folder: Path) -> None:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import platform
+import signal
+import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +18,7 @@ import pytest
 from click.testing import CliRunner
 from support import bundles
 from support.refusals import check_refusal, refuses
+from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.app.bundle import activate, install
 from edgellm.app.bundle.activate import Service
@@ -102,6 +109,110 @@ def test_the_old_one_is_served_again_where_the_service_fails(served, tmp_path):
         activate.activate(served.root, name, UNASKED, Service(f"sh {script}"))
     assert log.read_text().split() == ["B", "A"]
     assert served.current().name == "A"
+
+
+class Health(http.server.BaseHTTPRequestHandler):
+    """A service that is always well."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+RESTART = """
+readlink {root}/current >>{log}
+[ "$(readlink {root}/current)" = A ] || while [ ! -e {folder}/goes-on ]; do sleep 0.1; done
+exit "$(cat {folder}/status)"
+"""
+
+
+@dataclass
+class Restarts:
+    """A service that does not come back from starting anew with slot B, until it is let; the slots that it saw."""
+
+    folder: Path
+    log: Path
+    service: Service
+
+    def seen(self) -> list[str]:
+        return self.log.read_text().split() if self.log.exists() else []
+
+    def let_go(self, status: int = 0) -> None:
+        (self.folder / "status").write_text(str(status))
+        (self.folder / "goes-on").touch()
+
+
+@pytest.fixture
+def restarts(served: Slots, tmp_path: Path) -> Iterator[Restarts]:
+    script, log = tmp_path / "restart", tmp_path / "log"
+    script.write_text(RESTART.format(root=served.root, log=log, folder=tmp_path))
+    (tmp_path / "status").write_text("0")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Health) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        one = Restarts(tmp_path, log, Service(f"sh {script}", url, deadline_s=PATIENCE_S, watch_s=0.0))
+        yield one
+        one.let_go()  # what a killed process left behind
+        server.shutdown()
+
+
+def ended(name: str, root: Path, restarts: Restarts, number: int) -> int:
+    """The exit code of an `activate` that got a signal while the service was started anew."""
+    command = [sys.executable, "-P", "-m", "edgellm", "bundle", "activate", name, "--root", root, "--skip", "start"]
+    command += ["--restart", restarts.service.restart, "--url", restarts.service.url, "--watch", "0"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        wait_until(lambda: restarts.seen() == [name])
+        process.send_signal(number)
+        return process.wait()
+
+
+def test_an_activation_that_was_killed_is_not_told_as_done(served, restarts, tmp_path):
+    name = put(tmp_path, 2)
+    assert ended(name, served.root, restarts, signal.SIGKILL) == -signal.SIGKILL
+    assert served.current().name == "B"
+
+    restarts.let_go()
+    for _ in range(2):
+        assert activate.activate(served.root, name, UNASKED, restarts.service).checks == ()
+    assert restarts.seen() == ["B", "B"]
+    assert served.current().name == "B"
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_one_that_was_killed_goes_back_when_it_is_repeated(replaced, served, restarts, tmp_path):
+    """To what was served before, and to nothing that was installed in its place since."""
+    name = put(tmp_path, 2)
+    ended(name, served.root, restarts, signal.SIGKILL)
+    if replaced:
+        assert put(tmp_path, 3) == "A"
+    restarts.let_go(1)
+
+    with refuses(UnfitSlot, failed=("service",)):
+        activate.activate(served.root, name, UNASKED, restarts.service)
+    assert restarts.seen() == (["B", "B"] if replaced else ["B", "B", "A"])
+    assert served.current().name == ("B" if replaced else "A")
+
+
+def test_one_that_is_told_to_end_goes_back_first(served, restarts, tmp_path):
+    assert ended(put(tmp_path, 2), served.root, restarts, signal.SIGTERM) == 128 + signal.SIGTERM
+
+    assert (restarts.seen(), served.current().name) == (["B", "A"], "A")
+    assert activate.activate(served.root, "A", UNASKED, restarts.service).checks == ()
+    assert restarts.seen() == ["B", "A"]
+
+
+def test_what_was_rolled_back_by_hand_is_not_taken_over_again(served, restarts, tmp_path):
+    name = put(tmp_path, 2)
+    ended(name, served.root, restarts, signal.SIGKILL)
+    for _ in range(2):
+        install.roll_back(served.root)
+    restarts.let_go()
+
+    activate.activate(served.root, name, UNASKED, restarts.service)
+    assert restarts.seen() == ["B"]
 
 
 @pytest.mark.parametrize("url", ["here", "ftp://127.0.0.1", "http://", "http://[", "http://x:y"])

@@ -48,6 +48,9 @@ def activate(
 ) -> Activated:
     """Serve the slot of that name, once it passed the gate; "" = the one that is not served.
 
+    Where an earlier call was ended before it saw the service well, the service is started anew and watched again. Where
+    this one is told to end (SystemExit, Ctrl-C), what was served before is served again first.
+
     Raises:
         UnfitSlot: it failed at the gate, and what was served is; or the service failed with it, and was brought back.
         UnsupportedArtifact: it is not whole. UsageError: the slots are being changed, or cannot be written.
@@ -56,30 +59,50 @@ def activate(
         _address(service)
     with changing(root) as two:
         slot, before = two.slot(name) if name else two.spare(), two.current()
+        checks: tuple[GateCheck, ...] = ()
         if before is not None and before.name == slot.name and slot.record is not None:
-            return Activated(slot, ())
-        checks = gate.examined(slot, options or GateOptions(), progress)
-        two.activate(slot)
-        if service is not None:
+            if service is None or not two.is_unproven(slot):
+                return Activated(slot, ())
+            before = two.before(slot)
+        else:
+            checks = gate.examined(slot, options or GateOptions(), progress)
+        if service is None:
+            two.activate(slot)
+        else:
             progress(0, None, "starting the service with it")
-            _take_over(two, before, service)
+            _take_over(two, slot, before, service)
     return Activated(slot, checks)
 
 
-def _take_over(two: Slots, before: BundleSlot | None, service: Service) -> None:
+def _take_over(two: Slots, slot: BundleSlot, before: BundleSlot | None, service: Service) -> None:
     """
     Raises:
         UnfitSlot: the service does not become healthy, or does not stay so; what was served before is again.
     """
-    if not (problem := _failing(service)):
-        return
-    back = "nothing was served before"
-    if before is not None and before.record is not None:
-        two.activate(before)
-        worse = _failing(service)
-        back = f"slot {before.name} is served again" if not worse else f"nor does slot {before.name} now: {worse}"
+    sha256 = before.record.sha256 if before is not None and before.record is not None else ""
+    try:
+        two.activate(slot, instead_of=sha256)
+        problem = _failing(service)
+        if not problem:
+            two.proven(slot)
+            return
+    except (SystemExit, KeyboardInterrupt):
+        _go_back(two, before, service)
+        raise
+    back = _go_back(two, before, service)
     row = {"name": "service", "state": "failed", "value": None, "bound": service.deadline_s, "problem": problem}
     raise UnfitSlot(f"the service does not answer: {problem}; {back}", hint="see what it logs", checks=(row,))
+
+
+def _go_back(two: Slots, before: BundleSlot | None, service: Service) -> str:
+    """What is served now, in words."""
+    if before is None or before.record is None:
+        return "there is nothing to go back to"
+    two.activate(before, instead_of="")
+    if worse := _failing(service):
+        return f"nor does slot {before.name} now: {worse}"
+    two.proven(before)
+    return f"slot {before.name} is served again"
 
 
 def _failing(service: Service) -> str:
