@@ -28,6 +28,8 @@ MAX_BYTES = 16 * 1024**2  # of the manifest: hashes of some 250 GB
 MAX_FILES = 10_000
 MAX_TARGETS = 1000
 _MAX_PATH = 240
+_MAX_FOLDERS = 8  # above a file; a model's files have three
+_BLOCK = 4096  # what a file or folder takes of most disks beside its bytes
 # Of one part of a path: what wheels, models and adapters are called. Nothing that a shell or another system reads
 # differently, no name that is hidden, and none that is taken for a flag.
 _PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+=!~-]*")
@@ -108,6 +110,11 @@ class Manifest(Struct, frozen=True, kw_only=True):
         """Of the files, unpacked."""
         return sum(entry.bytes for entry in self.files)
 
+    @property
+    def room(self) -> int:
+        """Bytes that the unpacked files take of a disk, at most."""
+        return self.bytes + _BLOCK * (len(self.files) + len(_folders(entry.path for entry in self.files)))
+
     def entry(self, path: str) -> FileEntry:
         """
         Raises:
@@ -158,7 +165,7 @@ def n_pieces(n_bytes: int) -> int:
 def check_path(path: str) -> str:
     """What is wrong with a path in a bundle; "" = nothing."""
     parts = path.split("/")
-    if len(path) > _MAX_PATH or not all(map(_PART.fullmatch, parts)):
+    if len(path) > _MAX_PATH or len(parts) > _MAX_FOLDERS + 1 or not all(map(_PART.fullmatch, parts)):
         return f"{path[:120]!r} is no path that a bundle may hold"
     return f"{path!r} is a name of the bundle's own" if path in (NAME, DIGEST, SIGNATURE) else ""
 
@@ -178,7 +185,7 @@ def _problems(manifest: Manifest) -> Iterable[str]:
     # On some file systems these are one name.
     if len({path.lower() for path in paths}) < len(paths):
         yield "two paths differ in capitals only"
-    folders = {path[:at].lower() for path in paths for at, char in enumerate(path) if char == "/"}
+    folders = _folders(path.lower() for path in paths)
     if clash := folders & {path.lower() for path in paths}:
         yield f"{min(clash)!r} is a file and a folder"
     for entry in manifest.files:
@@ -195,6 +202,10 @@ def _problems(manifest: Manifest) -> Iterable[str]:
     there = set(paths)
     for target in manifest.targets:
         yield from _problems_of(target, there, folders)
+
+
+def _folders(paths: Iterable[str]) -> set[str]:
+    return {path[:at] for path in paths for at, char in enumerate(path) if char == "/"}
 
 
 def _problems_of(target: Target, paths: set[str], folders: set[str]) -> Iterable[str]:

@@ -38,6 +38,7 @@ from edgellm.errors import (
     UntrustedBundle,
     UsageError,
 )
+from edgellm.files import SPARE_BYTES
 from edgellm.hardware.probe import probe
 from edgellm.history import calibrations
 from edgellm.types.calibration import Calibration
@@ -205,6 +206,18 @@ def test_too_little_room_is_noticed_before_anything_is_written(path, root, monke
 
     with refuses(DiskFull, varies=r"[\d.]+ [kM]B"):
         put(make(path), root)
+    assert not root.exists()
+
+
+def test_files_and_folders_take_room_beside_their_bytes(path, root, monkeypatch):
+    """8 folders and a file of one byte, a hundred times."""
+    deep = [bundles.Content.of(f"d{no}/b/c/d/e/f/g/h/x", b"x") for no in range(100)]
+    bundles.make(path, [*bundles.contents(10), *deep], targets=(bundles.target(**HERE),))
+    usage = type("Usage", (), {"free": SPARE_BYTES + 3_000_000})
+    monkeypatch.setattr("shutil.disk_usage", lambda place: usage)
+
+    with refuses(DiskFull, varies=r"[\d.]+ [kM]B"):
+        put(path, root)
     assert not root.exists()
 
 

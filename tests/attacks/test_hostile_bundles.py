@@ -161,6 +161,7 @@ HOSTILE = {
     "flag": changed(files=files(entry("-rf"))),
     "not-ascii": changed(files=files(entry("ä"))),
     "long": changed(files=files(entry("x" * 241))),
+    "many-folders": changed(files=files(entry("a/" * 9 + "x"))),
     "own-name": changed(files=files(entry(NAME))),
     "twice": changed(files=files(entry("run"))),
     "capitals": changed(files=files(entry("RUN"))),

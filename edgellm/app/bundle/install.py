@@ -93,7 +93,7 @@ def install(path: Path, options: InstallOptions, progress: Progress = silent) ->
         target = _target(bundle.manifest, options.target, probe())
         _require_executables(root, bundle.manifest)
         python_bytes = target.interpreter.bytes if target.interpreter else 0
-        needed = bundle.manifest.bytes + UNPACKED * _wheel_bytes(bundle.manifest, target) + python_bytes
+        needed = bundle.manifest.room + UNPACKED * _wheel_bytes(bundle.manifest, target) + python_bytes
         with writing(root, param="root"):
             require_room(root, needed, "the bundle", hint="free space, or choose another folder with --root")
             root.mkdir(parents=True, exist_ok=True)
