@@ -11,6 +11,7 @@
         unproven      until the service was seen well with it: the sha256 of what was served before, or nothing
       current -> A    changed by one rename
       cache/          measurements of this machine
+      releases.json   the highest release of each name that was served
 
 A process may be killed at any byte: `current` leads to a whole slot before and after.
 """
@@ -33,9 +34,10 @@ from edgellm.files import locked, read_regular, write_atomic
 
 SLOTS = ("A", "B")
 CURRENT, CACHE, RECORD, FILES, HOME, VENV, RUN = "current", "cache", "slot.json", "bundle", "home", "venv", "run"
-PYTHON, UNPROVEN = "python", "unproven"
+PYTHON, UNPROVEN, RELEASES = "python", "unproven", "releases.json"
 SCHEMA = 1
 _MAX_BYTES = 64 * 1024
+_MAX_RELEASES_BYTES = 16 * 1024**2
 
 
 class SlotRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,9 +158,35 @@ class Slots:
 
     def proven(self, slot: BundleSlot) -> None:
         """The service was seen well with it, or nobody asks for that."""
+        if slot.record is not None:
+            self._keep_release(slot.record)
         with contextlib.suppress(FileNotFoundError):
             (slot.folder / UNPROVEN).unlink()
             sync_folder(slot.folder)
+
+    def releases(self) -> dict[str, int]:
+        """Name -> the highest release that was served here.
+
+        Raises:
+            UsageError: nobody knows any more.
+        """
+        path = self.root / RELEASES
+        try:
+            return msgspec.json.decode(read_regular(path, _MAX_RELEASES_BYTES), type=dict[str, int])
+        except FileNotFoundError:
+            return {}
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+            hint = "remove it; then a release is compared with the one that is served now"
+            raise UsageError(f"{path} cannot be read: {error}", hint=hint, param="root") from None
+
+    def _keep_release(self, record: SlotRecord) -> None:
+        try:
+            releases = self.releases()
+        except UsageError:  # `install` tells it; what is served can be changed all the same
+            return
+        if record.release > releases.get(record.name, 0):
+            releases[record.name] = record.release
+            write_atomic(self.root / RELEASES, msgspec.json.encode(releases) + b"\n", sync=True)
 
     def is_unproven(self, slot: BundleSlot) -> bool:
         return (slot.folder / UNPROVEN).exists()

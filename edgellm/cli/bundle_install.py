@@ -21,7 +21,7 @@ from edgellm.cli.page import examples, say, say_json
 @click.option("--key", default="", metavar="FILE|KEY", help="Public key that it must be signed by.")
 @click.option("--unsigned", is_flag=True, help="Install it whoever made it.")
 @click.option("--target", default="", metavar="NAME", help="Which of its machines this is, where several fit.")
-@click.option("--allow-older", is_flag=True, help="Also a smaller release than the one that is served.")
+@click.option("--allow-older", is_flag=True, help="Also a smaller release than was served here.")
 @click.option("--activate", "is_activated", is_flag=True, help="Serve it from the next start on.")
 @gated
 @as_json_flag

@@ -148,6 +148,34 @@ def test_an_older_release_is_installed_on_purpose_only(path, root):
     assert put(path, root, allow_older=True).is_new
 
 
+def test_no_other_name_brings_an_older_release_back(path, root):
+    flip(root, put(make(path, release=3), root).slot.name)
+    flip(root, put(make(path, release=1, name="other"), root).slot.name)
+
+    with refuses(OlderBundle, release=2, installed=3):
+        put(make(path, release=2), root)
+    assert put(path, root, allow_older=True).is_new
+
+
+def test_what_is_served_is_installed_again_whatever_was_served_before(path, root):
+    """An update service may ask for it again after it went back."""
+    for release in (1, 2):
+        flip(root, put(make(path, release=release), root).slot.name)
+    install.roll_back(root)
+
+    assert not put(make(path, release=1), root).is_new
+
+
+def test_what_was_served_and_cannot_be_read_is_named(path, root):
+    flip(root, put(make(path), root).slot.name)
+    (root / "releases.json").write_text("{")
+
+    with refuses(UsageError, param="root", varies=r"read: [^\n]*"):
+        put(make(path, release=2), root)
+    assert Slots(root).all()[1].record is None
+    flip(root, "A")
+
+
 @pytest.mark.parametrize("signed", [True, False])
 def test_nobody_is_trusted_unasked(signed, path, root):
     make(path, signed=signed)

@@ -200,4 +200,4 @@ def test_old_or_new_is_served_wherever_it_is_killed(first, tmp_path, this_machin
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= 50
     names = {entry.name for entry in root.iterdir()}
-    assert names == {"A", "B", "current", "cache", ".lock"}
+    assert names == {"A", "B", "current", "cache", "releases.json", ".lock"}

@@ -168,11 +168,14 @@ def changing(root: Path) -> Iterator[Slots]:
 
 def _require_newer(bundle: Bundle, two: Slots, *, allow_older: bool) -> None:
     current, manifest = two.current(), bundle.manifest
-    if allow_older or current is None or current.record is None or current.record.name != manifest.name:
+    served = current.record if current is not None else None
+    if allow_older or (served is not None and served.sha256 == bundle.sha256):
         return
-    installed = current.record.release
+    installed = two.releases().get(manifest.name, 0)
+    if served is not None and served.name == manifest.name:
+        installed = max(installed, served.release)
     if manifest.release < installed:
-        message = f"{manifest.name} release {manifest.release} is older than release {installed}, which is served"
+        message = f"{manifest.name} release {manifest.release} is older than release {installed}, which was served here"
         hint = "install a newer one, or go back on purpose with --allow-older"
         raise OlderBundle(message, hint=hint, release=manifest.release, installed=installed)
 
