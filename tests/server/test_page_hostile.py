@@ -71,6 +71,7 @@ def inert(page: Page, live: Live):
 
     def check() -> None:
         page.wait_for_function("() => document.readyState === 'complete'")
+        expect(page.locator(".turn [aria-busy]")).to_have_count(0)
         assert page.title() == title
         assert moves == []
         kinds = "script, iframe, object, embed, img, video, audio, link, style, meta, base, form[action], template"

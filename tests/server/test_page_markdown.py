@@ -98,3 +98,115 @@ def test_what_is_deep_or_long_in_a_list_or_a_quotation_is_text(
 
     expect(last_answer(page).locator("strong")).to_have_text("all")
     assert 0 < last_answer(page).locator(shown).count() <= most
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("see https://a.example/c.", ["https://a.example/c"]),
+        ("(https://a.example/x_(y)), www.b.example/?!", ["https://a.example/x_(y)", "www.b.example/"]),
+        (
+            "**HTTP://a.example/?q=1&r=2** &lt;https://b.example/c&gt;",
+            ["HTTP://a.example/?q=1&r=2", "https://b.example/c"],
+        ),
+        ("https://a.example/c...).'; me@a.example, xwww.a.example", ["https://a.example/c"]),
+        ("wo https://a.example/" + "x" * 3000 + " so", ["https://a.example/" + "x" * 3000]),
+    ],
+)
+def test_addresses_are_links_and_mail_addresses_are_text(page: Page, live: Live, text: str, shown: list[str]) -> None:
+    script(page, {"content": f"{text}\n\nme@a.example"})
+    ready(page, live)
+    answered(page, "go")
+
+    expect(last_answer(page).locator("a")).to_have_text(shown)
+    expect(last_answer(page).locator("p").last).to_have_text("me@a.example")
+
+
+# Each took the parser 2 to 5 s.
+TIMES = """async ([control, hostile]) => {
+    const { renderWhole } = await import("/web/page/markdown_stream.js");
+    const took = async (text) => {
+        const box = document.body.appendChild(document.createElement("div"));
+        const began = performance.now();
+        await renderWhole(box, text, () => {});
+        const ms = performance.now() - began;
+        box.remove();
+        return ms;
+    };
+    await took(control);
+    const least = await took(control);
+    const times = {};
+    for (const [name, text] of Object.entries(hostile)) times[name] = (await took(text)) / least;
+    return times;
+}"""
+N = 32_000
+HOSTILE = {
+    "mail": "a-" * (N // 2 - 1) + "@",
+    "mail without an end": "a." * (N // 2 - 4) + "@b.c",
+    "brackets": "http://a" + ")." * (N // 2 - 4),
+    "entities": "http://a" + "&a;" * (N // 3 - 8),
+    "dots": "http://a" + "." * (N - 8),
+    "addresses": "www.a(" * (N // 6),
+    "headings": "a\n-\n" * (N // 4),
+    "tables of other widths": "a|b\n-|\n" * (N // 7),
+    "rules": "- " * (N // 2 - 10) + "***\na@b.c",
+}
+
+
+def test_no_text_takes_longer_than_as_many_paragraphs(page: Page, live: Live) -> None:
+    """Against 10,000 paragraphs of a letter each, which are work for the browser, not for the parser."""
+    ready(page, live)
+    times = page.evaluate(TIMES, ["\n\na" * (N // 3), HOSTILE])
+
+    assert {name: ratio for name, ratio in times.items() if ratio > 1} == {}
+
+
+def test_a_long_text_gives_the_thread_back(page: Page, live: Live) -> None:
+    ready(page, live)
+    seen = page.evaluate(
+        """async (text) => {
+            const { MarkdownStream, renderWhole } = await import("/web/page/markdown_stream.js");
+            const box = document.body.appendChild(document.createElement("div"));
+            let now = 0;
+            performance.now = () => (now += 200);
+            const shown = [];
+            const look = () => shown.push(box.textContent.length);
+            const whole = renderWhole(box, text, look);
+            look();
+            await whole;
+            look();
+            const isBusy = box.ariaBusy;
+            // An answer goes on in the box, and another box is gone.
+            await renderWhole(box, text, () => new MarkdownStream(box));
+            const taken = box.textContent.length;
+            const other = renderWhole(box, text, () => {});
+            box.remove();
+            await other;
+            return { shown, isBusy, taken, gone: box.textContent.length };
+        }""",
+        "word " * 20_000,
+    )
+    shown = seen["shown"]
+
+    assert len(shown) >= 4
+    assert shown == sorted(shown)
+    assert shown[0] < 40_000
+    assert shown[-1] >= 99_999
+    assert seen["isBusy"] is None
+    assert seen["taken"] < 70_000
+    assert seen["gone"] < 40_000
+
+
+def test_a_long_answer_that_was_kept_is_shown_from_its_end(page: Page, live: Live) -> None:
+    page.add_init_script("{ let now = 0; performance.now = () => (now += 200); }")
+    script(page, {"content": "line\n\n" * 12_000})
+    ready(page, live)
+    answered(page, "go")
+    page.locator("#conversations .title").click()
+    expect(page.locator(".turn")).to_have_count(2)
+    expect(page.locator(".turn [aria-busy]")).to_have_count(0)
+
+    page.wait_for_function(
+        "() => { const l = document.querySelector('#log'); return l.scrollHeight - l.scrollTop - l.clientHeight < 80; }"
+    )
+    assert last_answer(page).locator("p").count() == 12_000

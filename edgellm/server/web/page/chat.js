@@ -137,6 +137,7 @@ export class Chat extends EventTarget {
       goOn: (message) => {
         if (!chat.answer) chat.#answer(undefined, message);
       },
+      grew: () => chat.thread.follow(),
       answerCall: (call, content) => chat.#answerCall(call, content),
     };
   }

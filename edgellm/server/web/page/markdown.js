@@ -37,6 +37,11 @@ function webAddress(href) {
 const ESCAPES = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" };
 const escape = (text) => text.replace(/[&<>"']/g, (character) => ESCAPES[character]);
 
+// What becomes a link by itself, and the text before it. marked's rules, also for mail addresses, take time with the
+// square of a run without blanks.
+const ADDRESS = /^(https?:\/\/|www\.)[a-z\d-](?:[^\s<]*(?:[^\s<?!.,:;*_'"~()&]|(?<=\([^\s<()]*)\))(?!(?<=&[a-z\d]{0,9})[a-z\d]{0,9};))?/i;
+const TEXT = /^(`+|~+|[^`~])(?:(?=[`~]| {2,}\n)|[^]*?(?:(?=[\\<!\[`*~_]|https?:\/\/|(?<![^\s*_~(])www\.|$)|[^ ](?= {2,}\n)))/i;
+
 // What is deeper or longer in a list or a quotation is text: the parser's time grows with the square of both.
 const MOST_LEVELS = 20;
 const MOST_LINES = 500;
@@ -58,12 +63,13 @@ class BoundedLexer extends Lexer {
   }
 }
 
-// The blocks of a text. `links` are reference links, which later blocks may use.
+// The blocks of a text. `links`, as theirs, are reference links, which later blocks may use.
 export function blocks(text, links = {}) {
   const lexer = new BoundedLexer(marked.defaults);
   Object.assign(lexer.tokens.links, links);
-  const tokens = lexer.lex(text);
-  return { tokens, links: tokens.links };
+  const { rules } = lexer.tokenizer;
+  rules.inline = { ...rules.inline, url: ADDRESS, text: TEXT, _backpedal: /.+/ };
+  return lexer.lex(text);
 }
 
 // The elements of some blocks.

@@ -9,14 +9,16 @@ const MAX_BLOCK = 4_096;
 const PAUSE = 4; // times as long as the last rendering took
 // A longer text is never rendered as a whole: a parser's time may grow faster than it.
 const MAX_WHOLE = 32_768;
-// Signs of emphasis, or of code, in a paragraph.
-const MOST_SIGNS = 2_000;
+const MOST_MS = 100;
+// In a paragraph: signs of emphasis, code and rules, and lines as below a table's head.
+const MOST_SIGNS = [[/[*_~]/, 2_000], [/`/, 2_000], [/-\s+-/, 500], [/^[:| ]*-[-:| ]*$/m, 50]];
 const OPEN_FENCE = /^ {0,3}(`{3,}|~{3,})[ \t]*([^\s`]*)[^`\n]*\n/;
 const MAY_CLOSE = /^ {0,3}[`~]*[ \t]*$/;
 
 export class MarkdownStream {
   constructor(box) {
     this.box = box;
+    box.stream = this;
     this.source = ""; // of the last block
     this.last = []; // its nodes
     this.links = {};
@@ -62,8 +64,8 @@ export class MarkdownStream {
   }
 
   #renderBlocks(complete) {
-    const { tokens, links } = blocks(this.source, this.links);
-    this.links = links;
+    const tokens = blocks(this.source, this.links);
+    this.links = tokens.links;
     const open = complete ? tokens.length : openBlock(tokens);
     if (open > 0) {
       const done = tokens.slice(0, open);
@@ -75,7 +77,7 @@ export class MarkdownStream {
       // The rest of a table is one only below its head.
       const [head] = tokens[open].type === "table" ? /^.*\n.*\n/.exec(this.source) : [""];
       this.cut = true;
-      this.#keep(end, rendered(blocks(this.source.slice(0, end), links).tokens));
+      this.#keep(end, rendered(blocks(this.source.slice(0, end), this.links)));
       this.source = head + this.source;
     } else {
       this.#replaceLast(rendered(tokens.slice(open), { complete: false }));
@@ -138,16 +140,28 @@ function openBlock(tokens) {
 }
 
 function isAllSigns(text) {
-  const many = (part) => [/[*_~]/, /`/].some((signs) => part.split(signs).length > MOST_SIGNS);
-  return text.length > MOST_SIGNS && text.split(/\n\s*\n/).some(many);
+  const many = (part) => MOST_SIGNS.some(([signs, most]) => part.split(signs).length > most);
+  return text.split(/\n\s*\n/).some(many);
 }
 
-export function renderWhole(box, text) {
-  box.replaceChildren();
+let spentMs = 0; // since the browser last had the thread
+
+// Gives the thread back where it takes long, and calls `grew`. Ends where the box is gone or taken.
+export async function renderWhole(box, text, grew) {
   const stream = new MarkdownStream(box);
-  for (let start = 0; start < text.length; start += MAX_WHOLE) {
+  box.ariaBusy = true;
+  for (let start = 0; start <= text.length; start += MAX_WHOLE) {
+    if (spentMs > MOST_MS) {
+      await new Promise((next) => setTimeout(next));
+      spentMs = 0;
+      if (!box.isConnected || box.stream !== stream) break;
+      grew?.();
+    }
+    const began = performance.now();
+    if (!start) box.replaceChildren();
     stream.source += text.slice(start, start + MAX_WHOLE).replaceAll("\r", "");
-    stream.render();
+    stream.render({ complete: start + MAX_WHOLE > text.length });
+    spentMs += performance.now() - began;
   }
-  stream.render({ complete: true });
+  box.ariaBusy = null;
 }

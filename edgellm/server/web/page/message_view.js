@@ -4,7 +4,6 @@ import { endOf } from "/web/page/answer.js";
 import { copied } from "/web/page/clipboard.js";
 import { element, icon, iconButton } from "/web/page/dom.js";
 import { count, plural, rate, seconds } from "/web/page/format.js";
-import { isEscape, sendsByEnter } from "/web/page/keys.js";
 import { MarkdownStream, renderWhole } from "/web/page/markdown_stream.js";
 
 // `actions`: what the thread does with a message: edit, regenerate, go on, select, answerCall.
@@ -26,7 +25,7 @@ export class MessageView {
     if (message.role === "assistant") {
       if (message.reasoning) this.#reasoning().append(message.reasoning);
       this.#nameReasoning();
-      renderWhole(this.text, message.content);
+      renderWhole(this.text, message.content, this.actions.grew);
     } else {
       this.text.textContent = message.content;
       this.text.dir = "auto";
@@ -111,7 +110,8 @@ export class MessageView {
   #buttons() {
     const { message, actions } = this;
     const copy = iconButton("copy", "Copy", () => copied(message.content, copy));
-    if (message.role === "user") return [copy, iconButton("edit", "Edit", () => this.#edit())];
+    const edit = async () => (await import("/web/page/edit_form.js")).default(this);
+    if (message.role === "user") return [copy, iconButton("edit", "Edit", edit)];
     if (message.role === "tool") return [copy];
     const again = iconButton("again", "Answer again", () => actions.regenerate(message));
     if (!actions.canGoOn(message)) return [copy, again];
@@ -127,40 +127,6 @@ export class MessageView {
       first ? `first after ${seconds(first)}` : "",
     ].filter(Boolean);
     return told.length ? [element("span", { className: "speed" }, told.join(" · "))] : [];
-  }
-
-  #edit() {
-    const { message, actions } = this;
-    const area = element("textarea", { value: message.content, rows: 3, dir: "auto", "aria-label": "Your message" });
-    const close = () => {
-      form.replaceWith(this.text);
-      this.foot.hidden = false;
-      this.foot.querySelector("button[aria-label=Edit]")?.focus();
-    };
-    const form = element(
-      "form",
-      { className: "edit" },
-      area,
-      element(
-        "div",
-        { className: "row" },
-        element("button", { type: "button", onclick: close }, "Cancel"),
-        element("button", { type: "submit", className: "primary" }, "Send"),
-      ),
-    );
-    form.onsubmit = (event) => {
-      event.preventDefault();
-      if (area.value.trim()) actions.edit(message, area.value);
-    };
-    sendsByEnter(area);
-    form.onkeydown = (event) => {
-      if (!isEscape(event)) return;
-      event.stopPropagation();
-      close();
-    };
-    this.text.replaceWith(form);
-    this.foot.hidden = true;
-    area.focus();
   }
 }
 

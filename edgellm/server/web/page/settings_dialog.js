@@ -36,7 +36,8 @@ export class SettingsDialog {
     if (!this.dialog.open) this.dialog.showModal();
     at(field).focus();
     const { usage } = (await navigator.storage?.estimate?.()) ?? {};
-    at("storage").textContent = usage ? `Conversations and settings stay in this browser: ${mebibytes(usage)}.` : "Conversations and settings stay in this browser.";
+    const size = usage ? `: ${mebibytes(usage)}` : "";
+    at("storage").textContent = `Conversations and settings stay in this browser${size}.`;
   }
 
   // The model's own values, which count where nothing is set.
