@@ -275,6 +275,107 @@ def test_an_interrupt_while_loading_is_not_swallowed(folder: Path) -> None:
         Plugins()
 
 
+SOUND_METADATA = b"Metadata-Version: 2.1\nName: evil\nVersion: 1\n"
+
+
+@pytest.mark.parametrize(
+    ("entry_points", "metadata", "reason"),
+    [
+        (b"\xff\xfe[edgellm.v1]\n", SOUND_METADATA, "entry_points.txt cannot be read: UnicodeDecodeError"),
+        (b"[edgellm.v1]\nevil\n", SOUND_METADATA, "entry_points.txt cannot be read: "),
+        (b"[edgellm.v1]\nevil = fake_evil\n", b"Name: \xff\xfe\n", "METADATA cannot be read: UnicodeDecodeError"),
+        (b"[edgellm.v1]\nevil = fake_evil\n", b"Summary: nothing\n", "METADATA has no name or no version"),
+        (b"[edgellm.v1]\nevil = fake_evil\n", None, "METADATA "),
+    ],
+)
+def test_a_damaged_distribution_is_left_out_and_named(
+    folder: Path, entry_points: bytes, metadata: bytes | None, reason: str
+) -> None:
+    """Also of a package that has nothing to do with EdgeLLM."""
+    fake_plugins.install(folder, "good", fake_plugins.COMMAND)
+    (folder / "fake_evil.py").write_text(fake_plugins.COMMAND)
+    info = folder / "evil-1.dist-info"
+    info.mkdir()
+    (info / "entry_points.txt").write_bytes(entry_points)
+    if metadata is not None:
+        (info / "METADATA").write_bytes(metadata)
+    plugins = Plugins()
+
+    assert (row(plugins, "evil").distribution, row(plugins, "evil").module) == ("evil 1", "")
+    assert row(plugins, "evil").error.startswith(f"{info}/")
+    assert reason in row(plugins, "evil").error
+    assert "fake_evil" not in sys.modules
+    assert row(plugins, "good").error == ""
+    assert "hello" in plugins.commands()
+
+
+def test_of_two_versions_the_first_on_the_path_counts_beside_a_damaged_one(folder: Path) -> None:
+    fake_plugins.install(folder, "good", fake_plugins.COMMAND)
+    later = folder / "later"
+    later.mkdir()
+    fake_plugins.declare(later, "good", "no_such_module", "edgellm-good", "0.9")
+    sys.path.append(str(later))
+    info = folder / "evil-1.dist-info"
+    info.mkdir()
+    (info / "entry_points.txt").write_bytes(b"\xff")
+    try:
+        rows = [row for row in Plugins().rows() if "good" in row.name]
+    finally:
+        sys.path.remove(str(later))
+
+    assert rows == [PluginRow("good", "edgellm-good 1.0", "fake_good")]
+
+
+UNSAYABLE = """
+class Wrong(Exception):
+    def __str__(self):
+        raise SystemExit(5)
+
+raise Wrong
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (UNSAYABLE, "Wrong: what it says cannot be told: SystemExit ("),
+        ("raise RuntimeError('x' * 50_000_000)", "xxx... (50,000,000 characters) ("),
+    ],
+)
+def test_what_an_error_says_is_told_whatever_it_is(folder: Path, source: str, said: str) -> None:
+    fake_plugins.install(folder, "bad", source)
+    error = row(Plugins(), "bad").error
+
+    assert said in error
+    assert len(error) < 3_000
+
+
+EXITS_IN_ATTRIBUTE = """
+from edgellm.builtin.echo import EchoBackend
+from edgellm.contract.hookspecs import hookimpl
+
+class Half(EchoBackend):
+    name = "half"
+    @property
+    def {member}(self):
+        raise SystemExit(3)
+
+@hookimpl
+def register_backends(register):
+    register(Half())
+"""
+
+
+@pytest.mark.parametrize("member", ["formats", "check", "kv_types", "priors", "advise"])
+def test_an_attribute_that_exits_ends_only_its_plugin(folder: Path, member: str) -> None:
+    """Also an optional one, which is only asked for later, in many places."""
+    fake_plugins.install(folder, "half", EXITS_IN_ATTRIBUTE.format(member=member))
+    plugins = Plugins()
+
+    assert "half" not in plugins.backends()
+    assert row(plugins, "half").error.startswith("register_backends: SystemExit: 3 (")
+
+
 def test_two_distributions_of_one_name_are_both_shown(folder: Path) -> None:
     fake_plugins.install(folder, "twin", fake_plugins.COMMAND, distribution="edgellm-first", module="fake_first")
     fake_plugins.install(folder, "twin", fake_plugins.RAISES, distribution="edgellm-second", module="fake_second")

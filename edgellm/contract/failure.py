@@ -15,12 +15,26 @@ _STDLIB = str(Path(str(importlib.__file__)).parents[1])
 _BUILT_IN = str(_CORE / "builtin")
 
 
+MOST_TOLD = 2_000  # characters of what an error says
+
+
 def told(error: BaseException) -> str:
     """`"NameError: name 'Backnd' is not defined (/home/me/mine/plugin.py, line 12)"`."""
     if isinstance(error, SyntaxError):
-        return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"
+        return f"{type(error).__name__}: {_said(error.msg)} ({error.filename}, line {error.lineno})"
     place = _place(error.__traceback__)
-    return f"{type(error).__name__}: {error}" + (f" ({place})" if place else "")
+    return f"{type(error).__name__}: {_said(error)}" + (f" ({place})" if place else "")
+
+
+def _said(what: object) -> str:
+    """Its text, which a class of the plugin's may make in ways of its own."""
+    try:
+        text = str(what)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # or sys.exit() in there would end every command
+        return f"what it says cannot be told: {type(error).__name__}"
+    return text if len(text) <= MOST_TOLD else f"{text[:MOST_TOLD]}... ({len(text):,} characters)"
 
 
 def _place(trace: TracebackType | None) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
-import importlib.metadata
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from edgellm import settings
-from edgellm.contract import hookspecs
+from edgellm.contract import hookspecs, installed
 from edgellm.contract.failure import told
 from edgellm.contract.registration import checked
 from edgellm.errors import BackendUnavailable, UsageError
@@ -62,8 +61,13 @@ class Plugins:
         self._owners: dict[str, str] = {}  # backend -> plugin
         for name, module in BUILTIN.items():
             self._load(name, "built in", module, functools.partial(importlib.import_module, module))
-        for entry in sorted(importlib.metadata.entry_points(group=hookspecs.GROUP), key=lambda e: e.name):
-            dist = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown"
+        entries, damaged = installed.entries_of(hookspecs.GROUP)
+        for entry in entries:
+            try:
+                dist = installed.distribution(entry)
+            except ValueError as error:
+                damaged[installed.distribution_by_folder(entry)] = str(error)
+                continue
             if allow is not None and entry.name not in allow:
                 self._rows[entry.name] = PluginRow(entry.name, dist, entry.value, "not in EDGELLM_PLUGINS", False)
             elif entry.name in self._rows:
@@ -72,6 +76,10 @@ class Plugins:
                 self._rows[key] = PluginRow(key, dist, entry.value, f"name {entry.name!r} is already taken")
             else:
                 self._load(entry.name, dist, entry.value, entry.load)
+        for dist, reason in damaged.items():  # whose plugins, if they have any, are not known
+            name = dist.partition(" ")[0]
+            key = dist if name in self._rows else name
+            self._rows[key] = PluginRow(key, dist, "", reason)
 
     def _load(self, name: str, dist: str, module: str, load: Callable[[], object]) -> None:
         try:

@@ -6,7 +6,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Set
-from typing import Any
+from typing import Any, Protocol
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
@@ -30,8 +30,15 @@ def _count(check: Callable[..., str]) -> int:
 
 
 def _backend(backend: Any) -> str:
+    from edgellm.contract import backend as contract
     from edgellm.contract.backend import Backend
 
+    # Whether it has what is optional is asked all over the core: what raises there raises here first.
+    for kind in vars(contract).values():
+        if inspect.isclass(kind) and Protocol in kind.__bases__:
+            for member in (*vars(kind), *kind.__annotations__):
+                if not member.startswith("_"):
+                    getattr(backend, member, None)
     if problem := unlike(Backend, backend):
         return f"{backend!r} is not a backend: {problem}"
     if not isinstance(backend.name, str) or not _NAME.fullmatch(backend.name):

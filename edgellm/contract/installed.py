@@ -1,0 +1,66 @@
+"""Entry points among all that is installed. A damaged record is told, and keeps no other from being found."""
+
+from __future__ import annotations
+
+from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
+from pathlib import Path
+
+from edgellm.contract.failure import told
+
+
+def entries_of(group: str) -> tuple[list[EntryPoint], dict[str, str]]:
+    """The entry points of a group by name; and of distributions ("name version") with damaged records, why."""
+    try:
+        return sorted(entry_points(group=group), key=lambda entry: entry.name), {}
+    except Exception:  # it ends at the first that is damaged, and does not say which
+        return _one_by_one(group)
+
+
+def _one_by_one(group: str) -> tuple[list[EntryPoint], dict[str, str]]:
+    entries: list[EntryPoint] = []
+    damaged: dict[str, str] = {}
+    seen: set[str] = set()
+    for dist in distributions():
+        folder = _folder(dist)
+        name = folder.name.partition("-")[0].lower()
+        if name in seen:  # of two versions on the path, the first counts
+            continue
+        seen.add(name)
+        try:
+            entries += dist.entry_points.select(group=group)
+        except Exception as error:
+            damaged[_name_of(folder)] = f"{folder / 'entry_points.txt'} cannot be read: {told(error)}"
+    return sorted(entries, key=lambda entry: entry.name), damaged
+
+
+def distribution(entry: EntryPoint) -> str:
+    """ "name version" of the package that it is of.
+
+    Raises:
+        ValueError: its metadata cannot be read, which says why.
+    """
+    if entry.dist is None:
+        return "unknown"
+    metadata = _folder(entry.dist) / "METADATA"
+    try:
+        name, version = entry.dist.metadata["Name"], entry.dist.metadata["Version"]
+    except Exception as error:
+        raise ValueError(f"{metadata} cannot be read: {told(error)}") from error
+    if not name or not version:
+        raise ValueError(f"{metadata} has no name or no version")
+    return f"{name} {version}"
+
+
+def distribution_by_folder(entry: EntryPoint) -> str:
+    """The same, where its metadata cannot be read."""
+    return _name_of(_folder(entry.dist)) if entry.dist else "unknown"
+
+
+def _folder(dist: Distribution) -> Path:
+    """Its `.dist-info`. No public name tells it where the metadata cannot be read."""
+    return Path(str(getattr(dist, "_path", "unknown")))
+
+
+def _name_of(folder: Path) -> str:
+    name, _, version = folder.stem.partition("-")
+    return f"{name} {version}".strip()
