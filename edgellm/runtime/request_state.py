@@ -62,6 +62,7 @@ class RequestState:
     # Where it stands in its slot.
     slot: int = -1
     n_cached: int = 0  # of the prompt, reused from the slot
+    n_told_cached: int = 0  # of these, as its client is told: what another's prompt left there tells what that said
     n_prefilled: int = 0  # of the prompt, in the cache
     n_told: int = -1  # of these, as the last `Prefill` has it
     n_begun: int = 0  # tokens at the prompt's end that the answer begins with (`Continuation`)
@@ -128,7 +129,7 @@ class RequestState:
 
     @property
     def usage(self) -> Usage:
-        return Usage(self.n_prompt, self.n_generated, min(self.n_cached, self.n_prompt), self.n_reasoning)
+        return Usage(self.n_prompt, self.n_generated, min(self.n_told_cached, self.n_prompt), self.n_reasoning)
 
     @property
     def n_prompt(self) -> int:
@@ -137,9 +138,15 @@ class RequestState:
 
     @property
     def steps(self) -> Steps | None:
-        """For the metrics; None where the prompt was read a second time, with logits for all of it, or with more."""
-        reread = self.choice > 0 and self.n_cached < len(self.prompt)
+        """For the metrics; None where the prompt was read a second time, with logits for all of it, with more, or in
+        less than is told."""
+        reread = (self.choice > 0 and self.n_cached < len(self.prompt)) or self.n_told_cached != self.n_cached
         return None if reread or self.tells_prompt or self.n_begun else Steps(self.width, self.n_decoded)
+
+    @property
+    def n_left(self) -> int:
+        """Tokens of its prompt that have to be read."""
+        return len(self.prompt) - self.n_prefilled
 
     def begin(self, now: float) -> None:
         """It has a slot."""
@@ -153,8 +160,10 @@ class RequestState:
         if not self.generation.progress or self.choice or self.n_told >= self.n_prefilled:
             return []
         self.n_told = self.n_prefilled
-        cached, read = (min(n, self.n_prompt) for n in (self.n_cached, self.n_prefilled))
-        return [Prefill(self.n_prompt, cached, read, now - self.started)]
+        cached, told, read = (min(n, self.n_prompt) for n in (self.n_cached, self.n_told_cached, self.n_prefilled))
+        if told < cached:
+            read = self.n_prompt - (self.n_prompt - read) * (self.n_prompt - told) // max(1, self.n_prompt - cached)
+        return [Prefill(self.n_prompt, told, read, now - self.started)]
 
     @property
     def next_chunk(self) -> int:
@@ -170,7 +179,7 @@ class RequestState:
     def follow(self, first: RequestState, now: float) -> None:
         """The first choice has read the prompt."""
         self.arrived, self.started, self.first = first.arrived, first.started, now
-        self.n_cached = len(self.prompt)
+        self.n_cached = self.n_told_cached = len(self.prompt)
 
     def count_step(self, n_beside: int) -> None:
         """A step was computed with `n_beside` other requests in it."""

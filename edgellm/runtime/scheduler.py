@@ -1,19 +1,20 @@
 """Continuous batching as pure state: who runs, in which slot, and what the next step computes.
 
 Decoding requests go first, each with the token drawn last and those that its grammar forces. The rest of the step's
-token budget goes to prompts, oldest first, in chunks. Requests with different LoRA adapters take turns, where an engine
-computes with one set of them at a time, and share no cache. This module knows no engine, text or clock:
-`runtime/loop.py` carries out its plans.
+token budget goes to prompts, in chunks, by client (`runtime/fair_share.py`). Requests with different LoRA adapters take
+turns, where an engine computes with one set of them at a time, and share no cache. This module knows no engine, text or
+clock: `runtime/loop.py` carries out its plans.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from edgellm.contract.engine import EngineInfo, SlotInput
 from edgellm.errors import Overloaded
+from edgellm.runtime.fair_share import Prompt, portions
 from edgellm.runtime.request_state import RequestState
 from edgellm.types.adapter import AdapterSet
 
@@ -36,6 +37,7 @@ class Slot:
 
     tokens: list[int] = field(default_factory=list)
     adapters: AdapterSet = ()  # that these were computed with
+    client: str = ""  # who knows all of these tokens
     request: RequestState | None = None
     used: int = 0  # step number of the last use, for choosing the one to give up
 
@@ -69,6 +71,7 @@ class Admission:
     slot: int
     source: int
     n_keep: int
+    n_own: int  # tokens of the prefix that the same client has in a slot
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +148,7 @@ class Scheduler:
         # No more run than a step has tokens, so that each answer gets on in every step.
         if not self.waiting or not free or len(self.running) >= self._info.max_batch_tokens:
             return None
-        request = next((request for request in self.waiting if request.ready), None)
+        request = self._next_waiting(len(free))
         if request is None:
             return None
         self.waiting.remove(request)
@@ -170,7 +173,22 @@ class Scheduler:
         else:
             # The copy overwrites its target: take the slot that loses least, not the one with the best prefix.
             best = spare
-        return Admission(request, best, source, common[source])
+        own = [n for n, slot in zip(common, self.slots, strict=True) if slot.client == request.generation.client]
+        return Admission(request, best, source, common[source], max(own, default=0))
+
+    def _next_waiting(self, n_free: int) -> RequestState | None:
+        """Of the client that has the fewest slots, the first that came."""
+        held = Counter(request.generation.client for request in self.running)
+        ready = [request for request in self.waiting if request.ready and (n_free > 1 or not self._can_wait(request))]
+        return min(ready, key=lambda request: held[request.generation.client], default=None)
+
+    def _can_wait(self, request: RequestState) -> bool:
+        """Whether its prompt is long, and would be read no sooner for a slot: others of its client fill the steps."""
+        own = [other for other in self.running if other.generation.client == request.generation.client]
+        if request.next_tokens or sum(other.n_left for other in own) < self._info.max_batch_tokens:
+            return False
+        held = max(common_prefix(slot.tokens, request.prompt) for slot in self.slots)
+        return len(request.prompt) - held > BUSY_CHUNK
 
     def _passes_with(self, index: int) -> int:
         """Unbroken rows of slots in use if `index` were too.
@@ -184,10 +202,12 @@ class Scheduler:
     def admitted(self, admission: Admission, n_kept: int) -> None:
         """Record that the slot holds `n_kept` tokens of the prefix: an engine may be unable to rewind to all of it."""
         request, slot = admission.request, self.slots[admission.slot]
+        slot.client = request.generation.client
         slot.tokens, slot.adapters = request.prompt[:n_kept], request.adapters
         slot.request = request
         request.slot = admission.slot
         request.n_cached = request.n_prefilled = n_kept
+        request.n_told_cached = min(n_kept, admission.n_own)
         self.running.append(request)
         self._served.setdefault(request.adapters, self._clock)
 
@@ -208,7 +228,7 @@ class Scheduler:
         owners: list[RequestState] = []
         running = self._next()
         decoding = [request for request in running if request.decoding]
-        if len(self.running) > 1 and any(request.decoding for request in self.running):
+        if len(self.running) > 1 and (any(request.decoding for request in self.running) or self._draws_soon(running)):
             budget = min(budget, len(decoding) + self._chunk)
         for n_others, request in zip(reversed(range(len(decoding))), decoding, strict=True):
             # One token at least is left for each of the others.
@@ -218,23 +238,37 @@ class Scheduler:
             batch.append(SlotInput(request.slot, n_past, tokens, n_logits, request.adapters))
             owners.append(request)
             budget -= len(tokens)
-        spare_rows = self._info.max_logits - len(running)
-        for request in running:
-            if not request.decoding and budget > 0:
+        reading = [request for request in running if not request.decoding]
+        for request, size in zip(reading, self._portions(reading, budget, len(running)), strict=True):
+            if size > 0:
                 start = request.n_prefilled
-                size = min(budget, 1 + spare_rows) if request.tells_prompt else budget
-                size = min(size, request.next_chunk)
                 chunk = tuple(request.prompt[start : start + size])
                 # A choice that has its first token already, and whose slot was lost, has no use for logits.
                 draws = start + len(chunk) == len(request.prompt) and not request.next_tokens
                 n_logits = len(chunk) if request.tells_prompt else int(draws)
-                spare_rows -= max(0, n_logits - 1)
                 batch.append(SlotInput(request.slot, start, chunk, n_logits, request.adapters))
                 owners.append(request)
-                budget -= len(chunk)
         # In order of slots: neighbours can be computed in one pass (see _passes_with).
         order = sorted(range(len(batch)), key=lambda at: batch[at].slot)
         return Step(tuple(batch[at] for at in order), tuple(owners[at] for at in order))
+
+    def _draws_soon(self, running: Sequence[RequestState]) -> bool:
+        """Whether a client begins to be answered while another's prompt is read."""
+        left: dict[str, int] = {}
+        for request in running:
+            left[request.generation.client] = left.get(request.generation.client, 0) + request.n_left
+        return len(left) > 1 and min(left.values()) * len(left) <= BUSY_CHUNK
+
+    def _portions(self, reading: Sequence[RequestState], budget: int, n_running: int) -> list[int]:
+        """Tokens of each prompt in the next step, which has `budget` for them."""
+        tells = [at for at, request in enumerate(reading) if request.tells_prompt]
+        # Each has a row at least; the others are shared as tokens are.
+        spare_rows = self._info.max_logits - n_running
+        prompts = [Prompt(request.generation.client, request.n_left, request.next_chunk) for request in reading]
+        rows = portions([prompts[at] for at in tells], spare_rows)
+        for at, n_rows in zip(tells, rows, strict=True):
+            prompts[at] = prompts[at]._replace(most=min(prompts[at].most, 1 + n_rows))
+        return portions(prompts, budget)
 
     def advance(self, step: Step, seconds: float = 0.0) -> list[RequestState]:
         """Record what the caches hold after the step, which took `seconds`.

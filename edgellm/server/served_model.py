@@ -63,7 +63,7 @@ class ServedModel:
         self.created = int(time.time())
         self._reading_large = asyncio.Lock()
         self._reading = ReadingPlaces()
-        self._turns = Turns(llm.plan.settings.n_slots)
+        self._turns = Turns(2 * llm.plan.settings.n_slots, keeps_room=True)  # one client alone has one for each slot
         self._grammar_turns = Turns(1)  # a worker reads one at a time, and each may take seconds
         self._embedding_turns = Turns(EMBEDDING_PLACES, keeps_room=True)
         self._token_turns = Turns(TOKEN_PLACES)
@@ -135,6 +135,7 @@ class ServedModel:
         """The answers to `request`: `n` to each prompt, numbered through. All have the same `n`."""
         record, places = request_log.of_scope(request.scope), self.llm.plan.settings.n_slots
         generations = [with_adapters(one, request.state.adapters) for one in generations]
+        generations = [msgspec.structs.replace(one, client=record.counts_as) for one in generations]
         generations = continued.applied(request.scope, generations)
         run, n = functools.partial(self._in_turn, record.counts_as), generations[0].n
         alone = len(generations) == 1 and n <= places

@@ -171,6 +171,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, tag=True):
     # That the prompt and its answers are computed with: () = the model as it is, None = those that it is served with.
     adapters: AdapterSet | None = None
     continuation: Continuation | None = None  # it may go on elsewhere, or began elsewhere; None = neither
+    client: str = ""  # who asks, where several share the model: each has its part of it, and sees none of others' cache
 
     def __post_init__(self) -> None:
         check_types(self)

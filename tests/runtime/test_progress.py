@@ -55,6 +55,13 @@ def test_each_part_is_told_and_then_what_the_cache_held() -> None:
     assert told(second) == [(125, 85, 85), (125, 85, 117), (125, 85, 125)]
 
 
+def test_what_another_client_had_read_is_told_as_read_now() -> None:
+    """From nothing to all in as many parts, so that no number says what was there."""
+    theirs, ours = structs.replace(ASK, client="a"), structs.replace(ASK, prompt=PROMPT + "x" * 40, client="b")
+    _, second = events(ToyEngine(n_slots=1, n_batch=32), theirs, ours).values()
+    assert told(second) == [(125, 0, 0), (125, 0, 100), (125, 0, 125)]
+
+
 def test_the_first_is_told_before_anything_is_computed() -> None:
     """A prompt takes long: who waits sees at once how long it is."""
     sent: list[wire.Up] = []

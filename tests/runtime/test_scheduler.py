@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -43,12 +44,12 @@ class Table:
         self.choices: dict[int, list[RequestState]] = {}  # by request
         self.seconds: Callable[[Step], float] = lambda step: 0.0  # that a step takes
 
-    def submit(self, prompt: Sequence[int], n: int = 1) -> RequestState:
+    def submit(self, prompt: Sequence[int], n: int = 1, client: str = "", **asked: Any) -> RequestState:
         """The first of `n` choices."""
         self.n_submitted += 1
+        generation = GenerationRequest("", client=client, **asked)
         choices = [
-            RequestState(self.n_submitted, GenerationRequest(""), list(prompt), limit=1000, choice=choice)
-            for choice in range(n)
+            RequestState(self.n_submitted, generation, list(prompt), limit=1000, choice=choice) for choice in range(n)
         ]
         self.scheduler.submit(*choices)
         self.choices[self.n_submitted] = choices
@@ -178,6 +179,136 @@ def test_what_a_grammar_forces_comes_in_short_parts_beside_others() -> None:
     table.scheduler.release(second)
     first.next_tokens = tuple(range(600))
     assert [len(entry.tokens) for entry in table.step().batch] == [512]
+
+
+FOUR = replace(INFO, n_slots=4, max_logits=4 + 31)
+
+
+def read_in(step: Step) -> dict[int, int]:
+    """Tokens by request."""
+    return {request.id: len(entry.tokens) for request, entry in zip(step.requests, step.batch, strict=True)}
+
+
+def test_prompts_are_read_in_equal_parts_by_client() -> None:
+    """However many one of them sends; what one does not need the other has, and each reads its own in order."""
+    table = Table(FOUR)
+    long = [table.submit(prompt(3000, kind), client="a") for kind in (1, 2)]
+    other = table.submit(prompt(1000, 3), client="b")
+    table.admit()
+    assert read_in(table.step()) == {long[0].id: 256, other.id: 256}
+    while other.n_left > 232:
+        table.step()
+    assert read_in(table.step()) == {long[0].id: 280, other.id: 232}
+
+
+def test_a_short_prompt_is_read_in_its_first_step_beside_long_ones_of_another_client() -> None:
+    """In a short one, as it begins to be answered then."""
+    table = Table(FOUR)
+    long = [table.submit(prompt(3000, kind), client="a") for kind in (1, 2, 3)]
+    table.admit()
+    assert read_in(table.step()) == {long[0].id: 512}
+    short = table.submit(prompt(40, 4), client="b")
+    table.admit()
+    assert read_in(table.step()) == {long[0].id: BUSY_CHUNK - 40, short.id: 40}
+    assert short.decoding
+    assert read_in(table.step()) == {long[0].id: BUSY_CHUNK, short.id: 1}
+
+
+def test_a_much_shorter_prompt_of_the_same_client_passes() -> None:
+    """The long one has half meanwhile, and those that are nearly as long wait."""
+    table = Table(FOUR)
+    long, alike, short = table.submit(prompt(2000, 1)), table.submit(prompt(800, 2)), table.submit(prompt(400, 3))
+    table.admit()
+    assert read_in(table.step()) == {long.id: 256, short.id: 256}
+    assert read_in(table.step()) == {long.id: 368, short.id: 144}
+    table.scheduler.release(short)
+    assert read_in(table.step()) == {long.id: 512}
+    assert alike.n_prefilled == 0
+
+
+def test_a_client_alone_fills_every_step() -> None:
+    table = Table(FOUR)
+    for kind, n in enumerate((700, 30, 3000, 50, 900, 20)):
+        table.submit(prompt(n, kind), client="a")
+    sizes: list[int] = []
+    while not table.scheduler.idle:
+        table.admit()
+        sizes.append(sum(read_in(table.step()).values()))
+        for request in [request for request in table.scheduler.running if request.decoding]:
+            table.scheduler.release(request)
+    assert sizes == [512] * (4700 // 512) + [4700 % 512]
+
+
+def test_the_last_slot_is_kept_from_a_client_whose_prompts_fill_the_steps() -> None:
+    """Its next long prompt would be read no sooner. A short one has it, and others' have."""
+    table = Table(FOUR)
+    first, *_ = [table.submit(prompt(1000, kind), client="a") for kind in range(4)]
+    assert len(table.admit()) == 3
+    short = table.submit(prompt(200, 5), client="a")
+    assert [admission.request for admission in table.admit()] == [short]
+    table.scheduler.release(short)
+    other = table.submit(prompt(1000, 6), client="b")
+    assert [admission.request for admission in table.admit()] == [other]
+    table.scheduler.release(other)
+    assert table.admit() == []
+    table.scheduler.release(first)
+    assert len(table.admit()) == 1, "two are free then"
+
+
+def test_what_the_cache_has_of_a_prompt_is_not_long() -> None:
+    table = Table(FOUR)
+    table.run(table.submit(prompt(1000, 9), client="a"))
+    for kind in range(3):
+        table.submit(prompt(1000, kind), client="a")
+    assert len(table.admit()) == 3
+    again = table.submit([*prompt(1000, 9), *prompt(100, 8)], client="a")
+    assert [admission.request for admission in table.admit()] == [again]
+
+
+def test_free_slots_go_to_the_client_that_has_fewest() -> None:
+    table = Table(FOUR)
+    first = [table.submit(prompt(20, kind), client="a") for kind in range(6)]
+    table.admit()
+    others = [table.submit(prompt(20, 7), client="b"), table.submit(prompt(20, 8), client="c")]
+    for request in first[:3]:
+        table.scheduler.release(request)
+    assert [admission.request for admission in table.admit()] == [*others, first[4]]
+
+
+def test_rows_of_logits_are_shared_by_client() -> None:
+    table = Table(FOUR)
+    told = [table.submit(prompt(1000, kind), client="a", echo=True, top_logprobs=1) for kind in range(2)]
+    other = table.submit(prompt(1000, 3), client="b", echo=True, top_logprobs=1)
+    table.admit()
+    step = table.step()
+    assert read_in(step) == {told[0].id: 1 + 16, told[1].id: 1, other.id: 1 + 16}
+    assert sum(entry.n_logits for entry in step.batch) == FOUR.max_logits
+
+
+def test_tokens_that_another_client_had_read_are_not_told() -> None:
+    table = Table(replace(INFO, n_slots=1))
+    table.run(table.submit(prompt(100), client="a"))
+    guess = table.submit([*prompt(90), 7], client="b")
+    table.admit()
+    assert (guess.n_prefilled, guess.usage.cached_tokens, guess.steps) == (90, 0, None)
+    table.run(guess)
+    again = table.submit([*prompt(90), 7, 8], client="b")
+    table.admit()
+    assert (again.n_prefilled, again.usage.cached_tokens) == (91, 91)
+    assert again.steps is not None
+
+
+def test_what_a_client_had_read_itself_is_told_wherever_it_is_copied_from() -> None:
+    table = Table(replace(INFO, n_slots=2, fork_copies=False))
+    table.run(table.submit(prompt(50), client="a"))
+    table.submit(prompt(100), client="b")
+    table.admit()
+    assert table.scheduler.slots[0].client == "b"
+    table.run(table.submit([*prompt(40), 7], client="a"))
+    request = table.submit(prompt(60), client="a")
+    (admission,) = table.admit()
+    assert (admission.slot, admission.source, admission.n_keep) == (1, 0, 59)
+    assert (request.n_prefilled, request.usage.cached_tokens) == (59, 40)
 
 
 def test_planning_changes_nothing() -> None:
@@ -371,17 +502,18 @@ class Machine(RuleBasedStateMachine):
                        fork_copies=copies)  # fmt: skip
         self.table = Table(info, rewinds=rewinds, max_waiting=8)
         self.open: list[RequestState] = []
-        self.order: list[int] = []
+        self.order: dict[str, list[int]] = {client: [] for client in "abc"}
 
     @rule(
-        n=st.integers(1, 50), kind=st.integers(0, 2), tail=st.integers(0, 5), choices=st.sampled_from((1, 1, 1, 2, 5))
-    )
-    def submit(self, n: int, kind: int, tail: int, choices: int) -> None:
+        n=st.integers(1, 50), kind=st.integers(0, 2), tail=st.integers(0, 5), choices=st.sampled_from((1, 1, 1, 2, 5)),
+        client=st.sampled_from("abc"),
+    )  # fmt: skip
+    def submit(self, n: int, kind: int, tail: int, choices: int, client: str) -> None:
         if len(self.table.scheduler.waiting) + choices > 8:
             with pytest.raises(Overloaded):
                 self.table.submit([0], choices)
         else:
-            first = self.table.submit(prompt(n, kind) + prompt(tail, 5), choices)
+            first = self.table.submit(prompt(n, kind) + prompt(tail, 5), choices, client)
             self.open += self.table.choices[first.id]
 
     @rule()
@@ -394,9 +526,9 @@ class Machine(RuleBasedStateMachine):
                 assert admission.n_keep >= at_hand, "a choice reads again what is in a slot"
             else:
                 assert admission.n_keep < len(request.prompt)
-                self.order.append(request.id)
+                self.order[request.generation.client].append(request.id)
             held = [list(tokens) for tokens in self.table.cache]
-        assert self.order == sorted(self.order), "first come, first served"
+        assert all(order == sorted(order) for order in self.order.values()), "first come, first served"
 
     @rule()
     def step(self) -> None:

@@ -235,6 +235,59 @@ def test_another_address_waits_for_few_requests_of_one_that_sends_many(
     assert served.index("127.0.0.2") < 20
 
 
+def test_a_short_prompt_of_another_address_passes_long_ones(serve: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the model has it although as many requests as it has slots came before."""
+    served: list[str] = []
+    ended: list[tuple[str, int]] = []
+
+    class Watched(Turns):
+        @asynccontextmanager
+        async def turn(self, client: str, n_places: int = 1) -> AsyncIterator[None]:
+            async with super().turn(client, n_places):
+                served.append(client)
+                yield
+
+    monkeypatch.setattr(served_model, "Turns", Watched)
+    live = serve(slots=2, step_s=0.01)
+
+    def ask(source: str, prompt: list[int]) -> None:
+        transport = httpx.HTTPTransport(local_address=source)
+        with httpx.Client(base_url=live.url, timeout=PATIENCE_S, transport=transport) as http:
+            said = http.post("/v1/completions", json={"prompt": prompt, "max_tokens": 1}).json()
+        ended.append((source, said["usage"]["prompt_tokens"]))
+
+    long = [("127.0.0.2", [first + 65] * 3900) for first in range(2)]
+    asking = [threading.Thread(target=ask, args=asked) for asked in (*long, ("127.0.0.3", [64] * 20))]
+    live.hold()
+    n_before = len(served)
+    try:
+        for n_asked, thread in enumerate(asking, start=1):
+            thread.start()
+            wait_until(lambda n_asked=n_asked: len(served) == n_before + n_asked)
+    finally:
+        live.release()
+    for thread in asking:
+        thread.join()
+
+    assert ended == [("127.0.0.3", 20), ("127.0.0.2", 3900), ("127.0.0.2", 3900)]
+
+
+def test_another_address_is_not_told_what_was_read_before(serve: Servers) -> None:
+    live = serve()
+
+    def cached(source: str, prompt: list[int]) -> int:
+        transport = httpx.HTTPTransport(local_address=source)
+        with httpx.Client(base_url=live.url, timeout=PATIENCE_S, transport=transport) as http:
+            said = http.post("/v1/completions", json={"prompt": prompt, "max_tokens": 1}).json()
+        count: int = said["usage"]["prompt_tokens_details"]["cached_tokens"]
+        return count
+
+    secret = [64 + n % 26 for n in range(100)]
+    assert cached("127.0.0.2", secret) == 0
+    assert cached("127.0.0.3", [*secret[:60], 64, 64]) == 0
+    assert cached("127.0.0.3", [*secret[:60], 64, 64, 64]) == 62
+
+
 async def test_of_requests_with_grammars_the_worker_has_one_at_a_time(serve: Servers) -> None:
     live = serve(slots=3)
     served = ServedModel(live.llm)
@@ -254,7 +307,7 @@ async def test_of_requests_with_grammars_the_worker_has_one_at_a_time(serve: Ser
         await settle()
         tasks.append(asyncio.create_task(answered("b", None)))
         await settle()
-        assert (served._grammar_turns.n_waiting, served._turns.n_waiting, served._turns._free) == (2, 0, 1)
+        assert (served._grammar_turns.n_waiting, served._turns.n_waiting, served._turns._free) == (2, 0, 4)
     finally:
         live.release()
     await asyncio.gather(*tasks)
