@@ -14,17 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.made_wheels import PYTHON, ROOT, made, script
-from support.native_driver import GROUP, Driver, Machine, driver
+from support.native_driver import GROUP, Driver, Machine, code, driver
 from support.tiny_models import Tiny, with_weights
 
 pytestmark = [pytest.mark.timeout(3600), pytest.mark.by_hand]
 
 HERE = Machine("x86_64")
-WINDOWS = Machine("x86_64-windows", ("wine",), "wine wine64")
 MACHINES = {
     machine.target: machine
     for machine in (
-        WINDOWS,
+        Machine("x86_64-windows", ("wine",), "wine wine64"),
         Machine("x86_64-musl", ("/lib/ld-musl-x86_64.so.1",), "musl"),
         Machine("armv7", ("qemu-arm", "-L", "/usr/arm-linux-gnueabihf"), "qemu-user libc6-armhf-cross"),
     )
@@ -79,22 +78,22 @@ def test_the_ternary_engine_computes_elsewhere(here: Driver, elsewhere: Driver, 
 
 
 @pytest.mark.slow(60)
-def test_each_code_for_windows_that_runs_here_computes(
-    here: Driver, models: dict[str, str], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+def test_each_code_that_runs_here_computes(
+    here: Driver, elsewhere: Driver, models: dict[str, str], tmp_path: Path
 ) -> None:
-    windows = driver(WINDOWS, tmp_path_factory.mktemp("windows"))
-    best, _ = windows.llama_logits(models["Q4_0"], tmp_path / "windows")
-    assert best == here.llama_logits(models["Q4_0"], tmp_path / "here")[0]
-
-    for library in sorted(windows.llama.glob("ggml-cpu-*.dll")):
-        name, alone = library.stem.removeprefix("ggml-cpu-"), tmp_path / library.stem
-        shutil.copytree(windows.llama, alone, ignore=lambda _, names: [n for n in names if "ggml-cpu-" in n])
+    _, expected = here.llama_logits(models["Q4_0"], tmp_path / "here")
+    libraries = {code(file.name): file for file in elsewhere.llama.glob("*ggml-cpu*")}
+    computed = set()
+    for name, library in libraries.items():
+        alone = tmp_path / f"alone-{name}"
+        shutil.copytree(elsewhere.llama, alone, ignore=lambda _, names: [n for n in names if "ggml-cpu" in n])
         shutil.copy(library, alone)
-        if name in scores(here):
-            chosen, logits = windows.llama_logits(models["Q4_0"], tmp_path / "windows", alone)
-            expected = here.llama_logits(models["Q4_0"], tmp_path / "here")[1]
+        chosen, logits = elsewhere.llama_logits(models["Q4_0"], tmp_path / "logits", alone)
+        if logits.size:
             assert chosen == name
             assert float(np.abs(logits - expected).mean()) < TOLERANCE, name
+            computed.add(name)
+    assert computed == (scores(here) & set(libraries) if elsewhere.machine.is_here else set(libraries))
 
 
 def scores(here: Driver) -> set[str]:
@@ -102,7 +101,7 @@ def scores(here: Driver) -> set[str]:
     question = "import ctypes, sys; [print(p) for p in sys.argv[1:] if ctypes.CDLL(p).ggml_backend_score() > 0]"
     files = sorted(map(str, here.llama.glob("libggml-cpu-*.so")))
     done = subprocess.run([sys.executable, "-c", question, *files], capture_output=True, text=True, check=True)
-    return {Path(line).stem.removeprefix("libggml-cpu-") for line in done.stdout.splitlines()}
+    return {code(Path(line).name) for line in done.stdout.splitlines()}
 
 
 def faults(wheel: Path) -> list[str]:

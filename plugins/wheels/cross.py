@@ -37,10 +37,13 @@ set(CMAKE_C_FLAGS_INIT "{flags}")
 set(CMAKE_CXX_FLAGS_INIT "{flags}")
 set(CMAKE_SHARED_LINKER_FLAGS_INIT "-s")
 set(CMAKE_MODULE_LINKER_FLAGS_INIT "-s")
+# zig compiles its C++ library once with symbols and once without: what CMake tries the compiler with takes the same.
+set(CMAKE_EXE_LINKER_FLAGS_INIT "-s")
 """
 OF_SYSTEM = {
     "Linux": "",
-    "Windows": 'set(CMAKE_RC_COMPILER "{folder}/rc")\n',
+    "Windows": 'set(CMAKE_RC_COMPILER "{folder}/rc")\n'
+    'string(APPEND CMAKE_SHARED_LINKER_FLAGS_INIT " \\"{exports}\\"")\n',
     "Darwin": 'set(CMAKE_INSTALL_NAME_TOOL "{folder}/install_name_tool" CACHE FILEPATH "")\n'
     'set(CMAKE_OSX_ARCHITECTURES {processor} CACHE STRING "")\n',
 }
@@ -63,7 +66,8 @@ def write_toolchain(target: Target, folder: Path, sources: dict[Path, str]) -> P
     )
     file = folder / "toolchain.cmake"
     text = TOOLCHAIN + OF_SYSTEM[target.system]
-    file.write_text(text.format(system=target.system, processor=target.processor, folder=folder, flags=flags), "utf-8")
+    told = {"system": target.system, "processor": target.processor, "folder": folder, "flags": flags}
+    file.write_text(text.format(**told, exports=Path(__file__).with_name("windows.c")), "utf-8")
     return file
 
 

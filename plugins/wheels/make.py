@@ -88,7 +88,7 @@ class Maker:
             f"cmake.define.CMAKE_TOOLCHAIN_FILE={toolchain}",
             f"build-dir={folder / 'llama'}",
             f"wheel.tags={target.tag}",
-            f"wheel.exclude={';'.join(EXCLUDED)}",
+            f"wheel.exclude={';'.join((*EXCLUDED, *target.left_out))}",
             *([f"wheel.build-tag={build}"] if build else []),
             *SAME,
             *([f"cmake.define.CMAKE_PROJECT_INCLUDE={HERE / 'apple.cmake'}"] if target.system == "Darwin" else []),
@@ -107,7 +107,7 @@ class Maker:
         """Text of the files that decide what is compiled, llama.cpp's own but for their hash."""
         named = [text.partition("{here}/")[2] for text in settings if "{here}/" in text]
         files = [self.native.folder / name for name in {*self.native.inputs, *named, self.native.requirement}]
-        files += [HERE / "requirements.txt", HERE / "cross.py", HERE / "apple.cmake", HERE / "make.py"]
+        files += [HERE / name for name in ("requirements.txt", "cross.py", "apple.cmake", "windows.c", "make.py")]
         return [file.read_text("utf-8") for file in sorted(files)]
 
     def ternary(self, target: Target) -> Path:
@@ -134,7 +134,7 @@ def require_wheels(targets: Sequence[Target]) -> None:
     Raises:
         Refused: what an installation needs on some of these machines cannot be fetched here.
     """
-    if names := [target.name for target in targets if target.libc != "glibc" or not target.has_llama_cpp]:
+    if names := [target.name for target in targets if target.libc != "glibc" or not target.older]:
         raise Refused(
             f"--python fetches nothing for {', '.join(names)}: pip tells what packages need on Linux alone, "
             "onnxruntime has no wheels for musl, and numpy none for 32-bit Arm; make these without it"

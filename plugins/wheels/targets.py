@@ -7,6 +7,9 @@ from dataclasses import dataclass
 _MACOS = (11, 0)  # the first for Apple's own processors
 _OF_GLIBC = ("libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "librt.so.1")
 _ONE_CODE = "cmake.define.GGML_CPU_ALL_VARIANTS=OFF"
+# ggml takes AMX where the processor has it, and asks no system but Linux: one that keeps no tiles, as Windows 10, ends
+# the program at the first product. Code for Zen 4 takes its place.
+_NO_AMX = ("ggml-cpu-sapphirerapids.dll",)
 _NO_METAL = (
     "it computes on the CPU only: Metal needs Apple's SDK, which no package index has; `make setup` on a Mac builds "
     "llama.cpp with Metal"
@@ -54,7 +57,8 @@ class Target:
     library_mib: int  # at most, of the wheel with llama.cpp
     older: tuple[str, ...] = ()  # platforms of other wheels that run there, too, the newest first
     settings: tuple[str, ...] = ()  # of llama.cpp's build, where they differ
-    has_llama_cpp: bool = False  # it was seen to compile and compute; False = the ternary engine alone is made
+    left_out: tuple[str, ...] = ()  # files of that build
+    has_llama_cpp: bool = True  # it was seen to compile and compute; False = the ternary engine alone is made
     is_usual: bool = False  # made where no target is named
     remark: str = ""  # what the wheels cannot do
 
@@ -74,7 +78,7 @@ def _glibc(name: str, machine: str, loader: str, library_mib: int) -> Target:
              *(f"manylinux{old}_{name}" for old in ("2014", "2010", "1")))  # fmt: skip
     return Target(
         name, f"{name}-linux-gnu.2.28", "Linux", name, f"manylinux_2_28_{name}",
-        Elf(machine, (*_OF_GLIBC, loader), (2, 28)), library_mib, older, has_llama_cpp=True, is_usual=True,
+        Elf(machine, (*_OF_GLIBC, loader), (2, 28)), library_mib, older, is_usual=True,
     )  # fmt: skip
 
 
@@ -84,7 +88,6 @@ def _musl(processor: str, machine: str, library_mib: int) -> Target:
         f"{processor}-musl", f"{processor}-linux-musl", "Linux", processor, f"musllinux_1_2_{processor}",
         Elf(machine, ("libc.so",)), library_mib,
         tuple(f"musllinux_1_{minor}_{processor}" for minor in (2, 1, 0)),
-        has_llama_cpp=True,
     )  # fmt: skip
 
 
@@ -92,6 +95,7 @@ def _macos(processor: str, called: str, machine: str, library_mib: int) -> Targe
     return Target(
         f"{processor}-macos", f"{processor}-macos.{_MACOS[0]}.{_MACOS[1]}", "Darwin", called,
         f"macosx_{_MACOS[0]}_{_MACOS[1]}_{called}", MachO(machine, _MACOS), library_mib, remark=_NO_METAL,
+        has_llama_cpp=False,
     )  # fmt: skip
 
 
@@ -99,12 +103,14 @@ _ALL = (
     _glibc("x86_64", "EM_X86_64", "ld-linux-x86-64.so.2", 10),
     _glibc("aarch64", "EM_AARCH64", "ld-linux-aarch64.so.1", 6),
     _musl("x86_64", "EM_X86_64", 10),
-    Target("x86_64-windows", "x86_64-windows-gnu", "Windows", "AMD64", "win_amd64", Pe("AMD64"), 10),
+    Target(
+        "x86_64-windows", "x86_64-windows-gnu", "Windows", "AMD64", "win_amd64", Pe("AMD64"), 10, left_out=_NO_AMX,
+    ),
     _macos("x86_64", "x86_64", "X86_64", 10),
     _macos("aarch64", "arm64", "ARM64", 6),
     Target(
         "armv7", "arm-linux-gnueabihf.2.28", "Linux", "armv7l", "manylinux_2_28_armv7l",
-        Elf("EM_ARM", (*_OF_GLIBC, "ld-linux-armhf.so.3"), (2, 28)), 6, remark=_NO_WHEELS,
+        Elf("EM_ARM", (*_OF_GLIBC, "ld-linux-armhf.so.3"), (2, 28)), 6, remark=_NO_WHEELS, has_llama_cpp=False,
         # Its fast products of matrices ask for half precision, which the oldest processors lack.
         settings=(_ONE_CODE, "cmake.define.GGML_LLAMAFILE=OFF"),
     ),

@@ -1,7 +1,7 @@
 /* Computes with the native libraries of a wheel where there is no Python for the machine: under wine, under musl's loader,
 under qemu. It opens them as Python does, and writes float32 logits.
 
-    driver llama FOLDER MODEL.gguf FILE     200 tokens; says which library computed
+    driver llama FOLDER MODEL.gguf FILE     200 tokens; says which library computed, or ends with 3: none has code for this processor
     driver ternary LIBRARY FILE             a small model of its own, on each instruction set that runs here; says which
 
 Compiled by native_driver.py for each target, against the headers of llama.cpp and of the ternary engine. */
@@ -19,7 +19,11 @@ Compiled by native_driver.py for each target, against the headers of llama.cpp a
 #if defined(_WIN32)
 #include <windows.h>
 #define FILE_NAME(base) base ".dll"
-static void *load(const char *path) { return (void *)LoadLibraryExA(path, NULL, LOAD_WITH_ALTERED_SEARCH_PATH); }
+static void *load(const char *path) {
+  char full[4096]; /* with a drive and backslashes: else nothing is looked for beside it */
+  if (!GetFullPathNameA(path, sizeof full, full, NULL)) return NULL;
+  return (void *)LoadLibraryExA(full, NULL, LOAD_LIBRARY_SEARCH_DEFAULT_DIRS | LOAD_LIBRARY_SEARCH_DLL_LOAD_DIR);
+}
 static void *find(void *library, const char *name) { return (void *)GetProcAddress((HMODULE)library, name); }
 static const char *file_of(void *address) {
   static char name[4096];
@@ -42,7 +46,7 @@ static const char *file_of(void *address) {
 }
 #endif
 
-enum { PARTS = 14, ROOM = 256 };
+enum { PARTS = 14, ROOM = 256, NOTHING_COMPUTES = 3 };
 static const int parts[PARTS] = {32, 32, 32, 32, 32, 32, 1, 1, 1, 1, 1, 1, 1, 1}; /* as a prompt comes, then an answer */
 
 static void fail(const char *what) {
@@ -91,7 +95,7 @@ static void llama(const char *folder, const char *model_path, const char *target
   OF(llama_backend_init)();
   OF(ggml_backend_load_all_from_path)(folder);
   ggml_backend_dev_t cpu = OF(ggml_backend_dev_by_type)(GGML_BACKEND_DEVICE_TYPE_CPU);
-  if (!cpu) fail("no library computes on this processor");
+  if (!cpu) exit(NOTHING_COMPUTES);
   void *of_cpu = OF(ggml_backend_reg_get_proc_address)(OF(ggml_backend_dev_backend_reg)(cpu), "ggml_backend_get_features");
   struct llama_model_params model_params = OF(llama_model_default_params)();
   struct llama_model *model = OF(llama_model_load_from_file)(model_path, model_params);
