@@ -5,6 +5,7 @@ It is a plain ASGI wrapper, so a streamed chunk passes through one function only
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -13,6 +14,7 @@ from edgellm.errors import EdgeLLMError
 from edgellm.server import errors, request_log
 from edgellm.server.access import HEALTH, Access
 from edgellm.server.activity import RequestTotals
+from edgellm.server.beginnings import Beginnings
 from edgellm.server.error_form import ANTHROPIC, ErrorForm, form_for
 from edgellm.server.errors import HttpError
 from edgellm.server.intake import Incoming, Intake
@@ -45,13 +47,14 @@ class Guard:
         self._intake = intake
         self._access = access
         self._totals = totals
+        self._beginnings = Beginnings()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         record = RequestRecord.begin(scope)
-        body = Incoming(receive, self._intake)
+        body = Incoming(scope, receive, self._intake)
         form = form_for(scope)
         secured = _Secured(send, scope["path"], record, body, form)
         try:
@@ -67,8 +70,15 @@ class Guard:
     async def _answer(self, scope: Scope, body: Incoming, secured: _Secured, record: RequestRecord) -> Exception | None:
         """What the response has to say, where there is none."""
         try:
+            await self._beginnings.turn(record.counts_as)
             self._access.check(scope)
             await self._app(scope, body, secured)
+        except asyncio.CancelledError:
+            refusal = body.refusal()
+            if refusal is None:
+                raise
+            record.error = refusal.code
+            return refusal
         except Exception as error:
             record.error = errors.code_of(error)
             if record.error == errors.OUT_OF_MEMORY:

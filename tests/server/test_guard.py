@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
@@ -9,13 +10,17 @@ from dataclasses import replace
 
 import httpx
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 from support.live_server import Live, Servers, echo_plan
 from support.refusals import refuses
 from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.errors import UsageError
 from edgellm.server import access
+from edgellm.server.access import Access
+from edgellm.server.activity import RequestTotals
 from edgellm.server.intake import MAX_BODY_BYTES, Intake
+from edgellm.server.middleware import Guard
 
 ISOLATE = False  # a process for a model costs more than most of these tests, and changes none of their answers
 
@@ -349,3 +354,27 @@ def test_behind_a_proxy_the_page_is_recognized_by_the_host_of_the_request(locked
 @pytest.mark.parametrize("method", ["TRACE", "OPTIONS"])
 def test_methods_that_change_nothing_need_no_media_type(live: Live, method: str) -> None:
     assert live.http.request(method, "/v1/models").status_code == 405
+
+
+async def test_a_request_goes_on_beside_hundreds_of_another_client() -> None:
+    ended: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for _ in range(4):
+            await asyncio.sleep(0)
+        ended.append(scope["client"][0])
+
+    async def unused() -> Message:
+        raise AssertionError
+
+    guard = Guard(app, intake=Intake(), access=Access(Intake()), totals=RequestTotals())
+    scope = {
+        "type": "http", "method": "GET", "path": "/health", "raw_path": b"/health",
+        "headers": [(b"host", b"127.0.0.1")], "http_version": "1.1", "server": ("127.0.0.1", 1),
+    }  # fmt: skip
+    await asyncio.gather(
+        *(guard({**scope, "client": (client, 2)}, unused, unused) for client in (*["127.0.0.3"] * 300, "127.0.0.4"))
+    )
+
+    assert len(ended) == 301
+    assert ended.index("127.0.0.4") < 10

@@ -220,6 +220,31 @@ def test_what_all_requests_hold_is_bounded(serve: Servers) -> None:
     assert live.chat("x" * 2000).status_code == 200
 
 
+def completion(n_bytes: int, n_sent: int) -> bytes:
+    head = "POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    body = json.dumps({"prompt": "x"}).ljust(n_bytes)[:n_sent]
+    return f"{head}Content-Length: {n_bytes}\r\n\r\n{body}".encode()
+
+
+@pytest.mark.parametrize("n_sent", [89_999, 90_000])
+def test_who_holds_most_of_what_requests_may_gives_way_to_others(serve: Servers, n_sent: int) -> None:
+    intake = Intake(max_bodies=100_000)
+    live = serve(intake=intake)
+    live.hold()
+    with live.connection("127.0.0.3") as greedy, live.connection("127.0.0.4") as modest:
+        greedy.sendall(completion(90_000, n_sent))
+        wait_until(lambda: intake.held > 70_000)
+        modest.sendall(completion(50_000, 50_000))
+        refused = greedy.recv(100)
+        wait_until(lambda: 0 < intake.held < 40_000)
+        live.release()
+        answered = modest.recv(100)
+
+    assert refused.startswith(b"HTTP/1.1 503")
+    assert answered.startswith(b"HTTP/1.1 200")
+    wait_until(lambda: intake.held == 0)
+
+
 async def test_a_large_body_that_nobody_waits_for_is_not_read(live: Live) -> None:
     """Its client hung up while it waited for another one to be read."""
     messages = iter([{"type": "http.request", "body": b"[" * 100_000}, {"type": "http.disconnect"}])
@@ -375,7 +400,7 @@ async def test_what_comes_after_the_end_of_a_request_is_not_held() -> None:
         return {"type": "http.request", "body": b"x" * 20_000, "more_body": True}
 
     intake = Intake()
-    body = Incoming(receive, intake)
+    body = Incoming({"type": "http"}, receive, intake)
     await body()
     assert intake.held > 0
     body.release()

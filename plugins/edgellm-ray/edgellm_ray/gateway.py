@@ -17,6 +17,7 @@ import msgspec
 import yarl
 
 from edgellm.errors import EdgeLLMError, RuntimeFailure, TooManyRequests, UnknownModel
+from edgellm.server.beginnings import Beginnings
 from edgellm.server.error_form import form_for
 from edgellm.server.errors import HttpError
 from edgellm.server.intake import LARGE_BYTES, Incoming
@@ -68,6 +69,7 @@ class Gateway:
         self._app = app
         self._intake = intake
         self._access = access
+        self._beginnings = Beginnings()
         self._reading_large = asyncio.Lock()
         self._responses = Responses()
         self._client: aiohttp.ClientSession | None = None
@@ -75,14 +77,20 @@ class Gateway:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        incoming = Incoming(receive, self._intake)
+        incoming = Incoming(scope, receive, self._intake)
         try:
+            await self._beginnings.turn(incoming.counts_as)
             self._access.check(scope)
             if not target(scope).startswith("/"):  # behind our address it would name another host
                 raise HttpError(400, "the path of a request begins with /", code="bad_request", closes=True)
             asked = await self._received(scope, incoming)
             if asked is not None:
                 await unless_gone(receive, self._forward(asked, incoming, send))
+        except asyncio.CancelledError:
+            refusal = incoming.refusal()
+            if refusal is None:
+                raise
+            await respond(send, refusal, form_for(scope), "")
         except (HttpError, EdgeLLMError) as error:
             await respond(send, error, form_for(scope), "")
         finally:
@@ -113,6 +121,7 @@ class Gateway:
                         if not asked.is_repeatable:
                             asked.let_go()
                             incoming.release()
+                        incoming.answered()
                         await _begin(send, response)
                         await self._stream(asked, wish, response, media_type, send)
                         return
