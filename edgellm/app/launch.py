@@ -15,7 +15,15 @@ from edgellm.app.unavailable import missed, unavailable
 from edgellm.contract import answers
 from edgellm.contract.manager import plugins
 from edgellm.contract.source import Progress, Resolver, scheme_of
-from edgellm.errors import ArtifactError, DiskFull, SourceError, SourceUnreachable, UnknownModel, UnsupportedArtifact
+from edgellm.errors import (
+    ArtifactError,
+    DiskFull,
+    SourceError,
+    SourceUnreachable,
+    StoreUnwritable,
+    UnknownModel,
+    UnsupportedArtifact,
+)
 from edgellm.selection.context import SelectionContext
 from edgellm.selection.decide import decide, usable_backends
 from edgellm.store.card import undescribed, verified
@@ -276,6 +284,8 @@ class _Search:
             self.context = _without_source(self.context, file)
             self.unanswered[scheme_of(file.source)] = error.message
             self.failures.append(error)
+        except StoreUnwritable:  # no other model can be stored either
+            raise
         except (SourceError, UnknownModel, ArtifactError) as error:
             # A gated or missing repository, a file that is not what it should be: take the next best model, and say so.
             if len(self.skipped) == self.spare_models:

@@ -33,6 +33,7 @@ from edgellm.errors import (
     EdgeLLMError,
     IntegrityError,
     SourceUnreachable,
+    StoreUnwritable,
     UnknownModel,
     UnsupportedArtifact,
     UsageError,
@@ -337,4 +338,7 @@ def _disk_error(error: OSError, folder: Path) -> EdgeLLMError:
             f"{folder} cannot be written: this shell or this file system allows no file of that size",
             hint="raise `ulimit -f`, or set EDGELLM_HOME to a folder on another disk",
         )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        hint = "become who may write there, or set EDGELLM_HOME to a folder of your own"
+        return StoreUnwritable(f"no model can be stored: {folder} cannot be written: {error.strerror}", hint=hint)
     return UsageError(f"{folder} cannot be written: {error}", hint="check its permissions, or set EDGELLM_HOME")

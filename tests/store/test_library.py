@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from support import gguf_writer
+from support.read_only import run_read_only
 from support.refusals import refuses
 from support.store_server import card_of, names_below, sha256, start_fetch
 from support.waiting import PATIENCE_S, wait_until
@@ -275,6 +276,25 @@ def test_a_store_that_cannot_be_written_is_a_usage_error(library, quick):
     library.root.write_text("in the way")
     with refuses(UsageError):
         library.fetch(*quick)
+
+
+FETCHES = """
+import sys
+from pathlib import Path
+from edgellm.catalog.lookup import catalog
+from edgellm.errors import EdgeLLMError
+from edgellm.store.library import Library
+card = catalog()["smollm2-135m-instruct"]
+try:
+    Library(Path(sys.argv[1])).fetch(card, card.files[0])
+except EdgeLLMError as error:
+    print(error.code, error.exit_code)
+"""
+
+
+def test_in_a_store_that_is_read_only_no_model_can_be_fetched(tmp_path):
+    ended = run_read_only(tmp_path, sys.executable, "-c", FETCHES, str(tmp_path / "models"))
+    assert ended.stdout.split() == ["store_unwritable", "5"], ended.stderr
 
 
 def test_a_file_larger_than_the_shell_allows_is_told(library, quick):
