@@ -146,7 +146,8 @@ def _show_choice(c: Candidate, machine: Machine, *, reads_only: bool) -> None:
         f"{show_memory(c.counted_bytes)} of memory",
         f"{show_params(c.params)} parameters, {show_size(c.tensor_bytes)} of weights, for {machine.name}",
         f"{c.ctx:,} tokens of context in {c.kv_type}, slots: {c.slots}, threads: {threads}, backend: {c.backend}",
-        f"expected quality {c.quality:.0f} of 100 ({c.quality_low:.0f} to {c.quality_high:.0f})",
+        f"quality {c.quality:.0f} of 100 "
+        f"({c.quality_low:.0f} to {c.quality_high:.0f}): what {c.quant} leaves of its ability",
         f"licence {c.license}, from {c.source.split()[0]}",
     ):
         say(line, lead="  ")

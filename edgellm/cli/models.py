@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 SCHEMA = 1
 KINDS = ("chat", "embedding", "reranker", "base")  # in the order of the list
 CATALOG = (
-    Column("model"), Column("params", right=True), Column("score", right=True), Column("context", right=True, spare=3),
-    Column("here", spare=1), Column("kind", spare=2), Column("licence", spare=4), Column("on disk"),
+    Column("model"), Column("params", right=True), Column("ability", right=True),
+    Column("context", right=True, spare=3), Column("here", spare=1), Column("kind", spare=2),
+    Column("licence", spare=4), Column("on disk"),
 )  # fmt: skip
 FITTING = (
-    Column("model"), Column("quant"), Column("score", right=True), Column("weights", right=True, spare=2),
+    Column("model"), Column("quant"), Column("quality", right=True), Column("weights", right=True, spare=2),
     Column("context", right=True, spare=3), Column("tok/s", right=True), Column("memory", right=True, spare=1),
 )  # fmt: skip
 
@@ -187,7 +188,7 @@ def _print_rows(listed: Sequence[dict[str, Any]], here: Mapping[str, Here]) -> N
         word = "" if one is None else one.word
         rows.append((row["id"] + _mark(row), *numbers, word, kind, row["license"], " ".join(row["installed"])))
     table(CATALOG, rows)
-    say(f"\n{len(listed)} models, the best first; score: ability before quantization, of 100.")
+    say(f"\n{len(listed)} models, the best first; ability: before quantization, of 100.")
     say("here: `edgellm models --fits` says how those that fit would run; chosen: by `edgellm auto-select`.")
     _print_licence_note(listed)
 
@@ -206,6 +207,7 @@ def _print_fitting(listed: Sequence[dict[str, Any]], task: Task, slow: int) -> N
     floor = show_rate(TASK_NEEDS[task].floor_tps)
     more = f"; {slow} more fit but stay below {floor} tok/s" if slow else ""
     say(f"\n{len(listed)} models for {task}, the best first{more}.")
+    say("quality: the ability that the quantization leaves, of 100.")
     _print_placed([row["here"]["placement"] for row in listed])
     say("> is chosen by `edgellm auto-select`. `edgellm estimate MODEL` tells more of one.")
     _print_licence_note(listed)

@@ -22,8 +22,8 @@ def model(fact: model_reason.ModelReason) -> str:
             return f"{fact.model} {fact.quant} cannot be had: {fact.error}."
         case model_reason.BestModel():
             kept = f"{fact.quant} keeps {fact.kept:.1%} of it"
-            ability = f"ability {fact.ability:.0f}, {basis(fact.ability_basis)}"
-            score = f"{fact.score:.1f} of 100 ({ability}; {kept})"
+            ability = f"ability {fact.ability:.0f} of 100, {basis(fact.ability_basis)}"
+            score = f"{fact.score:.1f} ({ability}; {kept}; weighed by how sure that is, and by speed)"
             return f"Model: {fact.model} ({show_params(fact.params)}) scores best: {score}."
         case model_reason.ChosenQuant():
             size = f"{fact.bits:.2f} bits a weight, {show_size(fact.tensor_bytes)}"
@@ -89,6 +89,8 @@ def quant_criterion(why: criterion.QuantCriterion) -> str:
             return f"with a {why.kv_type} cache it keeps more than {why.quant} with {why.quant_kv_type}"
         case criterion.SmallModelQuant():
             return f"a small model takes {why.quant} or higher where it fits and keeps the floor"
+        case criterion.OnlyQuant():
+            return "there is no other file of this model"
         case criterion.BestThatFits():
             return "the best that fits and keeps the floor"
         case criterion.Comfortable():

@@ -52,7 +52,9 @@ def quant_for_size(options: Sequence[Option], scenario: Scenario) -> RuleResult:
     ladder = sorted(packed, key=lambda o: (-o.kept.mid, o.tensor_bytes, _preference(o)))
     small = packed[0].card.params < SMALL_PARAMS
     why: criterion.QuantCriterion
-    if any(o.is_native for o in packed):
+    if len(packed[0].card.files) == 1:
+        chosen, why = ladder[0], criterion.OnlyQuant()
+    elif any(o.is_native for o in packed):
         chosen, why = min((o for o in packed if o.is_native), key=_preference), criterion.NativeQuant()
     elif small:
         chosen, why = _small_quant(ladder, scenario)

@@ -100,6 +100,10 @@ class SmallModelQuant(Fact, frozen=True):
     quant: str
 
 
+class OnlyQuant(Fact, frozen=True):
+    """There is no other file of the model."""
+
+
 class BestThatFits(Fact, frozen=True):
     """No other rule applies."""
 
@@ -127,6 +131,7 @@ QuantCriterion = (
     | SurelyKeepsFloor
     | KeepsMoreThan
     | SmallModelQuant
+    | OnlyQuant
     | BestThatFits
     | Comfortable
     | FourBitsSuffice
