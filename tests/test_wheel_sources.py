@@ -55,6 +55,39 @@ def test_a_fix_that_does_not_fit_is_refused_and_changes_nothing(fix: Path, sourc
     assert source.read_text("utf-8") == "one\ntwo\nthree\n"
 
 
+def test_other_fixes_take_the_place_of_those_that_are_there(fix: Path, source: Path) -> None:
+    sources = script("sources")
+    more = fix.with_name("more.patch")
+    more.write_text(FIX.replace("-two\n+2", "-2\n+zwei"), "utf-8")
+    for patches, second in (([fix, more], "zwei"), ([fix], "2"), ([], "two"), ([fix], "2")):
+        sources.fix(source.parents[1], patches)
+        assert source.read_text("utf-8") == f"one\n{second}\nthree\n"
+
+    as_it_was = source.stat().st_mtime_ns
+    sources.fix(source.parents[1], [fix])
+    assert source.stat().st_mtime_ns == as_it_was  # nothing is compiled again
+    with pytest.raises(sources.Refused):
+        sources.fix(source.parents[1], [fix, fix])
+    sources.fix(source.parents[1], [])
+    assert source.read_text("utf-8") == "one\ntwo\nthree\n"
+
+
+def test_sources_whose_change_was_cut_off_are_refused(fix: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = script("sources")
+
+    def cut(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sources, "apply", cut)
+        with pytest.raises(KeyboardInterrupt):
+            sources.fix(source.parents[1], [fix])
+
+    for patches in ([], [fix]):
+        with pytest.raises(sources.Refused):
+            sources.fix(source.parents[1], patches)
+
+
 def test_a_wheel_with_one_more_fix_is_the_newer_one(fix: Path, tmp_path: Path) -> None:
     sources, native = script("sources"), SimpleNamespace()
     builds = [sources.Sources(native, tmp_path, [fix] * n_fixes).build for n_fixes in range(12)]

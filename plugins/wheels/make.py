@@ -75,7 +75,7 @@ class Maker:
     def library(self, target: Target) -> Path:
         """The binding with llama.cpp for all processors of a kind."""
         source, build = self.sources.folder(PIP, self.environment), self.sources.build
-        folder = self.work / "-".join(filter(None, (target.name, build)))
+        folder = self.work / target.name
         toolchain = write_toolchain(target, folder / "toolchain", {ROOT: ".", folder: "build", source: "source"})
         # It installs among its own sources, too, from where files of another kind of machine would get into the wheel.
         shutil.rmtree(source / "llama_cpp" / "lib", ignore_errors=True)
@@ -96,7 +96,7 @@ class Maker:
         packed = self.native.packed.replace("-", "_").replace("==", "-")
         name = "-".join(filter(None, (packed, build, target.tag))) + ".whl"
         kept = folder / name
-        stamp = folder / "key"
+        stamp = folder / f"{name}.key"
         if not kept.exists() or not stamp.exists() or stamp.read_text("utf-8") != key:
             shutil.copy2(self.pip_wheel(source, *settings), kept)
             stamp.write_text(key, "utf-8")

@@ -24,7 +24,11 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What is fetched and changed, below a folder that keeps it."""
+    """What is fetched and changed, below a folder that keeps it.
+
+    Fixes are applied where the sources lie, and taken back where others are asked for: what was compiled of all other
+    files stays good.
+    """
 
     native: Native
     work: Path
@@ -45,9 +49,13 @@ class Sources:
         Raises:
             Refused: a fix does not fit.
         """
-        folder = self.work / "-".join(filter(None, (self.native.packed.replace("==", "-"), self.build)))
-        if folder.exists():
-            return folder
+        folder = self.work / self.native.packed.replace("==", "-")
+        if not folder.exists():
+            self._fetch(folder, pip, environment)
+        fix(folder / LLAMA_CPP, self.patches)
+        return folder
+
+    def _fetch(self, folder: Path, pip: Sequence[str], environment: Mapping[str, str]) -> None:
         scratch = self.work / "sources.part"
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
@@ -63,14 +71,39 @@ class Sources:
         version = source / "llama_cpp" / "__init__.py"
         own = self.native.packed.partition("==")[2]
         version.write_text(version.read_text("utf-8").replace(f'"{release}"', f'"{own}"'), "utf-8")
-        for patch in self.patches:
-            apply(patch, source / LLAMA_CPP)
         source.rename(folder)
         scratch.rmdir()
-        return folder
 
 
-def apply(patch: Path, folder: Path) -> None:
+def fix(folder: Path, patches: Sequence[Path]) -> None:
+    """Have the sources in the folder these fixes, and no others.
+
+    Raises:
+        Refused: one does not fit, or an earlier change of them was cut off.
+    """
+    applied = folder / ".fixes"
+    applied.mkdir(exist_ok=True)
+    changing = applied / "changing"
+    if changing.exists():
+        raise Refused(f"{folder} was left in the middle of a change: remove {folder.parents[1]}")
+    there = sorted(applied.glob("*.patch"))
+    if [patch.read_bytes() for patch in there] == [patch.read_bytes() for patch in patches]:
+        return
+    changing.touch()
+    try:
+        for patch in reversed(there):
+            apply(patch, folder, "--reverse")
+            patch.unlink()
+        for number, patch in enumerate(patches):
+            apply(patch, folder)
+            shutil.copyfile(patch, applied / f"{number:03}.patch")
+    except Refused:  # the one that does not fit changed nothing, and the others are noted
+        changing.unlink()
+        raise
+    changing.unlink()
+
+
+def apply(patch: Path, folder: Path, *options: str) -> None:
     """As `git apply` does, which changes nothing where a part does not fit; no repository above has a say.
 
     Raises:
@@ -79,8 +112,9 @@ def apply(patch: Path, folder: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment["GIT_CEILING_DIRECTORIES"] = str(folder.parent)
     done = subprocess.run(
-        ["git", "apply", str(patch.resolve())], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+        ["git", "apply", *options, str(patch.resolve())],
+        cwd=folder, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
     if done.returncode:
         raise Refused(
             f"{patch} does not fit: {done.stderr.strip()}\n"
