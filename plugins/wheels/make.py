@@ -174,14 +174,15 @@ def main() -> int:
     try:
         if options.python:
             require_wheels(targets)
-        wheels = [maker.pip_wheel(folder) for folder in PURE]
+        pure = [maker.pip_wheel(folder) for folder in PURE]
         maker.pip_wheel(CLUSTER)
+        wheels = [*pure]
         for target in targets:
             made = [*([maker.library(target)] if target.has_llama_cpp else []), maker.ternary(target)]
             for wheel in made:
                 maker.check(wheel, target)
             for python in options.python:
-                fetch_dependencies(maker.out, target, [*wheels, *made], python)
+                fetch_dependencies(maker.out, target, [*pure, *made], python)
             wheels += made
     except Refused as refused:
         print(refused, file=sys.stderr)
