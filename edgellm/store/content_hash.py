@@ -1,6 +1,6 @@
 """The hash of a model's bytes, which an adapter is pinned to. Gigabytes are hashed once, and again when they change.
 
-cache_dir()/hashes/<hash of the paths>.json    valid while all files have the same size and time
+cache_dir()/hashes/<hash of the paths>.json    valid while all files have the same size and times
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def content_hash(artifact: Artifact) -> str:
     if artifact.sha256 and len(artifact.paths) == 1:
         return artifact.sha256
     try:
-        stamp = " ".join(f"{status.st_size}-{status.st_mtime_ns}" for status in map(os.stat, artifact.paths))
+        stamp = " ".join(map(_stamp, artifact.paths))
         name = hashlib.sha256("\0".join(map(os.path.abspath, artifact.paths)).encode(errors="surrogateescape"))
         place = settings.current().cache_dir / "hashes" / f"{name.hexdigest()[:32]}.json"
         with contextlib.suppress(OSError, msgspec.MsgspecError, ValueError):
@@ -49,6 +49,13 @@ def content_hash(artifact: Artifact) -> str:
         place.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(place, msgspec.json.encode(_Kept(stamp, sha256)))
     return sha256
+
+
+def _stamp(path: str) -> str:
+    """The second time, of the last change of a file's bytes or names, is the system's: `touch` cannot set it. Not the
+    inode, which is another one at each mount of some file systems."""
+    status = os.stat(path)
+    return f"{status.st_size}-{status.st_mtime_ns}-{status.st_ctime_ns}"
 
 
 def file_hash(path: str) -> str:

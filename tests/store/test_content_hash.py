@@ -2,8 +2,11 @@
 
 import hashlib
 import os
+import sys
 
+import pytest
 from support.refusals import refuses
+from support.waiting import wait_until
 
 from edgellm.errors import BadArtifact
 from edgellm.store import content_hash as module
@@ -39,6 +42,26 @@ def test_a_file_is_hashed_once_and_again_when_it_changes(tmp_path, monkeypatch):
     assert first == second
     assert content_hash(artifact) == hashlib.sha256(b"b").hexdigest()
     assert len(hashed) == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there it is the time at which a file was made")
+@pytest.mark.parametrize("replaced", [False, True])
+def test_another_content_with_the_old_size_and_time_is_hashed(replaced, tmp_path):
+    artifact = files(tmp_path, b"a")
+    path, before = tmp_path / "0.gguf", (tmp_path / "0.gguf").stat()
+    content_hash(artifact)
+
+    def change() -> bool:
+        """The clock of a file system ticks some hundred times a second."""
+        target = tmp_path / "new" if replaced else path
+        target.write_bytes(b"b")
+        os.utime(target, ns=(before.st_atime_ns, before.st_mtime_ns))
+        target.replace(path)
+        return path.stat().st_ctime_ns != before.st_ctime_ns
+
+    wait_until(change)
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert content_hash(artifact) == hashlib.sha256(b"b").hexdigest()
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path):
