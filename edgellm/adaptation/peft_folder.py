@@ -7,9 +7,11 @@ where an adapter is needed.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -42,12 +44,29 @@ _AGAIN = "export the adapter again"
 MOST_FOLDED_BYTES = 512 * 1024**2  # or as many as the model has
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """A tensor of the file: its shape may lie, so its values are read where the model has a place for them."""
+
+    tensors: SafetensorsModel
+    name: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.tensors.tensors[self.name].shape
+
+    @cached_property
+    def values(self) -> Floats:
+        tensor = self.tensors.tensors[self.name]
+        return floats_of(np.frombuffer(self.tensors.raw(self.name), np.uint8), tensor.dtype).reshape(tensor.shape)
+
+
 @dataclass(frozen=True, slots=True)
 class _Folder:
     where: Path
     config: PeftConfig
-    modules: dict[str, dict[str, Floats]] = field(default_factory=dict)  # module -> part -> values
-    shared: dict[str, Floats] = field(default_factory=dict)  # of VeRA
+    modules: dict[str, dict[str, _Stored]] = field(default_factory=dict)  # module -> part
+    shared: dict[str, _Stored] = field(default_factory=dict)  # of VeRA
     types: set[str] = field(default_factory=set)
 
 
@@ -81,17 +100,16 @@ def load(folder: Path, model: GgufModel) -> Lora:
         # Of an embedding that has factors, peft writes the base's matrix along.
         if set(parts) == {"whole"}:
             _check_shape(content, module, parts["whole"].shape, dims[name])
-            whole[name] = parts["whole"] if order is None else parts["whole"][order.to_file]
+            values = parts["whole"].values
+            whole[name] = values if order is None else values[order.to_file]
             continue
-        pair = _pair(content, module, parts, dims[name][0], is_table=name == EMBEDDING)
-        _check_shape(content, module, (*pair.b.shape[:-1], *pair.a.shape[1:]), dims[name])
-        if not pair.rank:
-            raise BadArtifact(f"{folder}: the factors of {module} have rank 0", hint=_AGAIN)
+        pair = _pair(content, module, parts, dims[name], is_table=name == EMBEDDING)
         scales[name] = 1.0 if content.shared else content.config.scale(module, pair.rank)
         factors[name] = pair if order is None else LoraFactors(pair.a, pair.b[order.to_file])
         if content.config.use_dora:
-            length = _part(content, module, parts, "length").reshape(-1)
-            _check_shape(content, module, (*length.shape, dims[name][0]), dims[name])
+            stored = _part(content, module, parts, "length")
+            _check_shape(content, module, (math.prod(stored.shape), dims[name][0]), dims[name])
+            length = stored.values.reshape(-1)
             lengths[name] = length if order is None else length[order.to_file]
     ordered = {name: factors[name] for name in dims if name in factors}
     alpha, ordered, is_changed = folds.one_alpha(ordered, scales)
@@ -108,7 +126,7 @@ def _read(folder: Path) -> _Folder:
     tensors = read_safetensors(folder / WEIGHTS)
     for name in tensors.tensors:
         if name in _SHARED:
-            content.shared[_SHARED[name]] = _values(tensors, name)
+            content.shared[_SHARED[name]] = _stored(tensors, name)
             continue
         # Of an embedding that has factors, peft writes the base's matrix along.
         if name.endswith(".base_layer.weight"):
@@ -117,7 +135,7 @@ def _read(folder: Path) -> _Folder:
         if match is None or not name.startswith(_PREFIX):
             message = f"{folder}: what {name[:200]} does is not known"
             raise UnsupportedArtifact(message, hint="merge it with peft")
-        content.modules.setdefault(match[1], {})[_PARTS[match[2]]] = _values(tensors, name)
+        content.modules.setdefault(match[1], {})[_PARTS[match[2]]] = _stored(tensors, name)
         content.types.add(tensors.tensors[name].dtype)
     if content.config.peft_type == "VERA" and len(content.shared) < len(_SHARED):
         message = f"{folder} lacks vera_A and vera_B, which torch draws from a seed"
@@ -127,7 +145,9 @@ def _read(folder: Path) -> _Folder:
 
 def _check_folded(content: _Folder, sizes: Sequence[tuple[int, ...]], model: GgufModel) -> None:
     """Before shared matrices are multiplied out. `sizes`: of the model's matrices that are changed."""
-    rank, n_bytes = len(content.shared["A"]), 4 * len(content.shared["A"]) * sum(map(sum, sizes))
+    rank = content.shared["A"].shape[0]
+    held = sum(math.prod(stored.shape) for stored in content.shared.values())
+    n_bytes = 4 * max(held, rank * sum(map(sum, sizes)))
     most = max(MOST_FOLDED_BYTES, model.tensor_bytes)
     if rank > MOST_RANK or n_bytes > most:
         factors = f"whose factors of {len(sizes)} matrices are {show_size(n_bytes)}"
@@ -136,35 +156,57 @@ def _check_folded(content: _Folder, sizes: Sequence[tuple[int, ...]], model: Ggu
         raise UnsupportedArtifact(f"{message}; at most {limits} are taken", hint="merge it with peft")
 
 
-def _values(tensors: SafetensorsModel, name: str) -> Floats:
+def _stored(tensors: SafetensorsModel, name: str) -> _Stored:
     tensor = tensors.tensors[name]
     if tensor.dtype not in _TYPES or not 1 <= len(tensor.shape) <= 2:
         message = f"{tensors.paths[0]}: {name[:200]} is {tensor.dtype} {list(tensor.shape)}"
         raise UnsupportedArtifact(message, hint=f"matrices and vectors of {', '.join(_TYPES)} are read")
-    return floats_of(np.frombuffer(tensors.raw(name), np.uint8), tensor.dtype).reshape(tensor.shape)
+    return _Stored(tensors, name)
 
 
-def _pair(content: _Folder, module: str, parts: Mapping[str, Floats], n_in: int, *, is_table: bool) -> LoraFactors:
-    """As factors of the module's matrix, in Hugging Face's order of rows."""
+def _pair(
+    content: _Folder, module: str, parts: Mapping[str, _Stored], dims: tuple[int, ...], *, is_table: bool
+) -> LoraFactors:
+    """As factors of the module's matrix, in Hugging Face's order of rows. `dims`: of the model's matrix."""
     if content.shared:
-        d, b = _part(content, module, parts, "d"), _part(content, module, parts, "b_row")
-        a, shared_b = content.shared["A"], content.shared["B"]
-        are_matrices = a.ndim == shared_b.ndim == 2 and d.ndim == b.ndim == 1
-        # Of the shared matrices, which are as large as the largest module, this one uses a part.
-        if not are_matrices or not len(a) == len(d) == shared_b.shape[1] or a.shape[1] < n_in or len(shared_b) < len(b):
-            shapes = f"vera_A {a.shape}, vera_B {shared_b.shape}, vera_lambda_d {d.shape}, vera_lambda_b {b.shape}"
-            raise BadArtifact(f"{content.where}: {module}: {shapes} do not multiply", hint=_AGAIN)
-        return folds.vera(a, shared_b, d, b, n_in)
+        return _vera(content, module, parts, dims)
     if is_table:
         if content.config.use_dora:
             message = f"{content.where} has DoRA for {module}, whose rows it does not scale"
             raise UnsupportedArtifact(message, hint="merge it with peft")
         a, b = (_part(content, module, parts, f"embedding_{end}") for end in ("a", "b"))
-        return LoraFactors(b.T, a.T)
-    return LoraFactors(_part(content, module, parts, "a"), _part(content, module, parts, "b"))
+        _check_factors(content, module, b.shape[::-1], a.shape[::-1], dims)
+        return LoraFactors(b.values.T, a.values.T)
+    a, b = _part(content, module, parts, "a"), _part(content, module, parts, "b")
+    _check_factors(content, module, a.shape, b.shape, dims)
+    return LoraFactors(a.values, b.values)
 
 
-def _part(content: _Folder, module: str, parts: Mapping[str, Floats], part: str) -> Floats:
+def _check_factors(
+    content: _Folder, module: str, a: tuple[int, ...], b: tuple[int, ...], dims: tuple[int, ...]
+) -> None:
+    _check_shape(content, module, (*b[:-1], *a[1:]), dims)
+    if not a[0]:
+        raise BadArtifact(f"{content.where}: the factors of {module} have rank 0", hint=_AGAIN)
+    if a[0] != b[-1] or a[0] > MOST_RANK:
+        message = f"{content.where}: the factors of {module} have ranks {a[0]} and {b[-1]}"
+        raise BadArtifact(message, hint=f"they are the same, and at most {MOST_RANK}; export the adapter again")
+
+
+def _vera(content: _Folder, module: str, parts: Mapping[str, _Stored], dims: tuple[int, ...]) -> LoraFactors:
+    d, b = _part(content, module, parts, "d").shape, _part(content, module, parts, "b_row").shape
+    a, shared_b = content.shared["A"].shape, content.shared["B"].shape
+    are_matrices = len(a) == len(shared_b) == 2 and len(d) == len(b) == 1
+    # Of the shared matrices, which are as large as the largest module, this one uses a part.
+    if not are_matrices or not a[0] == d[0] == shared_b[1] or a[1] < dims[0] or shared_b[0] < b[0]:
+        shapes = f"vera_A {a}, vera_B {shared_b}, vera_lambda_d {d}, vera_lambda_b {b}"
+        raise BadArtifact(f"{content.where}: {module}: {shapes} do not multiply", hint=_AGAIN)
+    _check_factors(content, module, (a[0], dims[0]), (b[0], a[0]), dims)
+    values = (content.shared["A"], content.shared["B"], parts["d"], parts["b_row"])
+    return folds.vera(*(stored.values for stored in values), dims[0])
+
+
+def _part(content: _Folder, module: str, parts: Mapping[str, _Stored], part: str) -> _Stored:
     if part not in parts:
         name = next(name for name, other in _PARTS.items() if other == part)
         raise BadArtifact(f"{content.where}: {module}.{name} is missing", hint=_AGAIN)

@@ -14,7 +14,7 @@ from edgellm.app.adapters import check_no_quant, name_of
 from edgellm.app.quantize.source import QuantizeSource, find
 from edgellm.contract.source import Progress
 from edgellm.errors import BadArtifact, UnknownAdapter, UnknownModel, UsageError
-from edgellm.files import expanded
+from edgellm.files import expanded, require_room
 from edgellm.formats.gguf import adapter as gguf_adapter
 from edgellm.selection.context import SelectionContext
 from edgellm.store.adapters import AdapterOrigin, AdapterStore, StoredAdapter
@@ -69,13 +69,14 @@ def bring(path: Path, model: str, name: str = "", *, force: bool = False, progre
         lora = peft_folder.load(path, base.content)
         lora.require_adapter(str(path))
     else:
-        gguf_adapter.check(gguf_adapter.read(path), base.content)
+        gguf_adapter.check(gguf_adapter.read(path, hashed=False), base.content)
         lora = adapter_file.load(path)  # values that are no numbers are refused now, not in an answer
 
     def write(target: Path) -> None:
         if path.is_dir():
             adapter_file.write(target, lora)
         else:
+            require_room(target.parent, path.stat().st_size, path.name, hint="make room in EDGELLM_HOME")
             shutil.copyfile(path, target)
 
     artifact = base.artifact

@@ -1,6 +1,8 @@
 """peft folders, in and out: bits that come back, scales by numpy, and what is refused by its name."""
 
 import json
+import math
+import os
 import re
 
 import numpy as np
@@ -243,6 +245,29 @@ def test_the_bases_own_table_that_peft_writes_along_changes_nothing(name, models
 
     assert same_bits(lora, read)
     assert read.replaced == {}
+
+
+@pytest.mark.parametrize("name", ["self_attn.q_proj.lora_A.weight", "self_attn.q_proj.weight", "vera_A"])
+def test_shapes_are_compared_before_values_are_read(name, models, tmp_path):
+    """A hole of two terabytes, which memory has no room for."""
+    is_vera, n = name == "vera_A", 10**12
+    shapes = {"base_model.vera_A" if is_vera else f"base_model.model.model.layers.0.{name}": [1, n]}
+    if is_vera:
+        shapes |= {"base_model.vera_B": [256, 1], f"{PREFIX}q_proj.vera_lambda_d": [1]}
+        shapes |= {f"{PREFIX}q_proj.vera_lambda_b": [256]}
+    elif name.endswith("lora_A.weight"):
+        shapes[f"{PREFIX}q_proj.lora_B.weight"] = [256, 1]
+    header, end = {}, 0
+    for one, shape in shapes.items():
+        begin, end = end, end + 2 * math.prod(shape)
+        header[one] = {"dtype": "F16", "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    (tmp_path / CONFIG).write_text(json.dumps({"peft_type": "VERA" if is_vera else "LORA", "r": 1}))
+    (tmp_path / peft_folder.WEIGHTS).write_bytes(len(text).to_bytes(8, "little") + text)
+    os.truncate(tmp_path / peft_folder.WEIGHTS, 8 + len(text) + end)
+
+    with refuses(UnsupportedArtifact if is_vera else BadArtifact):
+        peft_folder.load(tmp_path, models["llama-grouped"])
 
 
 def test_a_pickle_is_not_opened(models, tmp_path):
