@@ -45,6 +45,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Convert a model file or folder to another format."""
+    from edgellm.app.convert import convert
     from edgellm.catalog.identify import identify
     from edgellm.cli.progress import progress
     from edgellm.contract.converter import Conversion
@@ -56,7 +57,7 @@ def command(
         source, Path(out), to_format.lower(), embedding.lower(), i2s_layout or "", force, int(bits or 0)
     )
     with progress() as report:
-        result = converter(conversion, report)
+        result = convert(converter, conversion, report)
     if as_json:
         answer = {"schema": SCHEMA, "path": str(result.path), "bytes": result.bytes, "notes": result.notes}
         say_json(answer)

@@ -10,6 +10,7 @@ import msgspec
 
 from edgellm.contract.backend import worker_environment
 from edgellm.contract.child import Child, End, python
+from edgellm.contract.data_limit import limit_data
 from edgellm.contract.failed import Failed
 from edgellm.contract.manager import plugins
 from edgellm.contract.parent import connect
@@ -68,7 +69,10 @@ def _crashed(end: End) -> EdgeLLMError:
 
 def main() -> None:
     """Run one job and say what came of it."""
+    import psutil
+
     line, tell = connect()
+    limit_data(psutil.virtual_memory().available)  # it holds a tensor in full, of whatever size the file claims
     order = msgspec.json.decode(line, type=_Order)
     try:
         backend = plugins().backend(order.backend)

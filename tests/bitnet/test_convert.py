@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from bitnet import folders, ggml
 from click.testing import CliRunner
-from edgellm_bitnet import i2s_layout
+from edgellm_bitnet import convert_gguf, i2s_layout
 from edgellm_bitnet.codecs import floats, i2_s, master, q1_0, q2_0, q8_0, tq1_0, tq2_0
 from edgellm_bitnet.convert_folder import rope_factors
 from edgellm_bitnet.ternary import Ternary
+from support import gguf_writer
 from support.refusals import refuses
 
 from edgellm.catalog.identify import identify
 from edgellm.cli.convert import command
 from edgellm.contract.converter import Conversion
 from edgellm.contract.manager import Plugins
-from edgellm.errors import BadArtifact, UnsupportedArtifact, UsageError
+from edgellm.errors import BadArtifact, DiskFull, UnsupportedArtifact, UsageError
 from edgellm.formats import sampling_keys
 from edgellm.formats.gguf.ggml_types import BY_NAME
 from edgellm.formats.gguf.reader import chat_template, quant_name, read_array, read_header, read_model, shape
@@ -348,6 +352,55 @@ def test_what_does_not_fit_is_refused_and_nothing_is_left(tmp_path, name):
 
     assert str(source) in caught.value.message
     assert caught.value.hint
+    assert [path.name for path in tmp_path.iterdir()] == ["a.gguf"]
+
+
+@pytest.mark.parametrize("start", ["I2_S", "TQ1_0", "TQ2_0", "Q2_0"])
+@pytest.mark.parametrize("to", TARGETS)
+@pytest.mark.parametrize(("rows", "cols", "most"), [(100, 256, 32 * 256), (3, 2560, 1024)], ids=["rows", "parts"])
+def test_a_matrix_in_pieces_becomes_the_same_bytes(start, to, rows, cols, most, tmp_path, monkeypatch):
+    ternary = one(rows, cols, zeros=to != "q1_0", scales=0.1)
+    if start != "I2_S":
+        group = CODECS[start].BLOCK
+        ternary = replace(ternary, scales=np.full((rows, cols // group), np.float16(0.1), np.float32), group=group)
+    source = small_file(tmp_path / "a.gguf", {"blk.0.ffn_up.weight": ternary}, {i2s_layout.KEY: "x86"}, to=start)
+    whole = convert(source, to, tmp_path / "whole.gguf")
+    monkeypatch.setattr(convert_gguf, "PIECE_WEIGHTS", most)
+    assert len(list(convert_gguf.pieces_of(rows, cols))) > 3
+
+    assert convert(source, to, tmp_path / "pieces.gguf").notes == whole.notes
+    assert (tmp_path / "pieces.gguf").read_bytes() == (tmp_path / "whole.gguf").read_bytes()
+
+
+def test_scales_that_differ_between_pieces_do_not_become_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(convert_gguf, "PIECE_WEIGHTS", 32 * 256)
+    scales = np.repeat(np.float32([[0.5], [0.25]]), 32, axis=0)
+    source = small_file(tmp_path / "a.gguf", {"blk.0.ffn_up.weight": one(64, scales=scales, group=256)}, to="TQ2_0")
+    with refuses(UnsupportedArtifact):
+        convert(source, "i2_s", tmp_path / "b.gguf")
+
+
+def test_memory_does_not_grow_with_a_tensor(tmp_path):
+    """A hole of 48 million weights, all -1 times 0."""
+    rows, kind = 3 * 2**16, BY_NAME["TQ2_0"]
+    tensor = gguf_writer.Tensor("blk.0.ffn_up.weight", (256, rows), kind.id, kind.size_bytes(256 * rows))
+    header = gguf_writer.Gguf(gguf_writer.model_keys(), [tensor]).header()
+    source = tmp_path / "a.gguf"
+    source.write_bytes(header)
+    os.truncate(source, -(-len(header) // 32) * 32 + tensor.n_bytes)
+    tracemalloc.start()
+    try:
+        convert(source, "tq1_0", tmp_path / "b.gguf")
+        assert tracemalloc.get_traced_memory()[1] < 64 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_the_disk_has_no_room_for_is_refused_before_the_first_byte(tmp_path, monkeypatch):
+    source = small_file(tmp_path / "a.gguf", {"blk.0.ffn_up.weight": one()}, to="TQ2_0")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 2**20})())
+    with refuses(DiskFull, varies=r"[0-9.]+ [kM]B"):
+        convert(source, "tq1_0", tmp_path / "b.gguf")
     assert [path.name for path in tmp_path.iterdir()] == ["a.gguf"]
 
 

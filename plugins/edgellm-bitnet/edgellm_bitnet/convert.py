@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from edgellm.contract.converter import Conversion, Converted
 from edgellm.contract.source import Progress
 from edgellm.errors import UsageError
+from edgellm.files import require_room
 from edgellm.formats.gguf.writer import GgufWriter, TensorInfo, Value
 from edgellm_bitnet import i2s_layout
 from edgellm_bitnet.targets import TARGETS, Changes, Table, Target, table_type, write_table
@@ -63,7 +64,10 @@ def write(
 ) -> Converted:
     """Raises: UsageError: the target cannot be written. DiskFull. ArtifactError: a tensor does not convert."""
     infos = [piece.info for piece in pieces]
-    with GgufWriter(conversion.target, keys, infos, replace=conversion.replace) as writer:
+    writer = GgufWriter(conversion.target, keys, infos, replace=conversion.replace)
+    folder, hint = conversion.target.absolute().parent, "free space, or choose another place with --out"
+    require_room(folder, writer.size_bytes, conversion.target.name, hint=hint)
+    with writer:
         done = 0
         for piece in pieces:
             progress(done, writer.size_bytes, f"writing {conversion.target.name}")

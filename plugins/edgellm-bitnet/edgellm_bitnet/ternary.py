@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,15 +54,7 @@ class Ternary:
         Raises:
             UnsupportedArtifact: there are several, which `target` has no room for.
         """
-        if not self.group:
-            return np.float32(self.scales)
-        used = np.unique(self.scales[self._any_weight(self.group)])
-        if len(used) > 1:
-            raise UnsupportedArtifact(
-                f"{where} has {len(used)} scales from {used[0]:g} to {used[-1]:g}, {target} holds one a tensor",
-                hint="choose a type with a scale for each block, as q2_0 or tq2_0",
-            )
-        return np.float32(used[0] if len(used) else self.scales.max(initial=0))
+        return one_scale([self], where, target=target)
 
     def grouped(self, group: int, where: str, *, target: str) -> Floats:
         """Scales for groups of `group` columns, (rows, cols // group). The scale of zeros alone may be any.
@@ -92,6 +85,29 @@ class Ternary:
             )
         return np.asarray(most, np.float32)
 
+    @property
+    def used_scales(self) -> Floats:
+        """Those of weights that are not 0, each once, in order."""
+        return np.unique(self.scales[self._any_weight(self.group)] if self.group else self.scales)
+
     def _any_weight(self, group: int) -> npt.NDArray[np.bool_]:
         """Whether a group holds anything but zeros, (rows, cols // group)."""
         return np.asarray((self.codes != 1).reshape(self.rows, -1, group).any(axis=2))
+
+
+def one_scale(pieces: Iterable[Ternary], where: str, *, target: str) -> np.float32:
+    """The scale of all weights of a matrix that are not 0; it comes in pieces.
+
+    Raises:
+        UnsupportedArtifact: there are several, which `target` has no room for.
+    """
+    used, largest = np.empty(0, np.float32), np.float32(0)
+    for piece in pieces:
+        used = np.union1d(used, piece.used_scales)
+        largest = max(largest, piece.scales.max(initial=0))
+    if len(used) > 1:
+        raise UnsupportedArtifact(
+            f"{where} has {len(used)} scales from {used[0]:g} to {used[-1]:g}, {target} holds one a tensor",
+            hint="choose a type with a scale for each block, as q2_0 or tq2_0",
+        )
+    return np.float32(used[0] if len(used) else largest)

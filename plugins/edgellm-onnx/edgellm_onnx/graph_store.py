@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto, numpy_helper
 
-from edgellm.files import reserve
+from edgellm.files import require_room, reserve
 
 DATA = "model.onnx.data"
 _PAGE, _LARGE_PAGE, _LARGE = 4096, 65_536, 1 << 20
@@ -76,7 +76,7 @@ class DataFile:
         self._store = store
         self._file = (folder / DATA).open("wb")
         try:
-            self._reserve()
+            self._reserve(folder)
         except BaseException:
             self.close()
             raise
@@ -84,8 +84,10 @@ class DataFile:
     def close(self) -> None:
         self._file.close()
 
-    def _reserve(self) -> None:
+    def _reserve(self, folder: Path) -> None:
         """A disk that is too full is found before the work is done."""
+        hint = "free space, or choose another place with --out"
+        require_room(folder, self._store.n_bytes, "the ONNX model", hint=hint)
         self._file.truncate(self._store.n_bytes)
         reserve(self._file, self._store.n_bytes)
 
