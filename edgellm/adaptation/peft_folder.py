@@ -202,8 +202,8 @@ def _vera(content: _Folder, module: str, parts: Mapping[str, _Stored], dims: tup
         shapes = f"vera_A {a}, vera_B {shared_b}, vera_lambda_d {d}, vera_lambda_b {b}"
         raise BadArtifact(f"{content.where}: {module}: {shapes} do not multiply", hint=_AGAIN)
     _check_factors(content, module, (a[0], dims[0]), (b[0], a[0]), dims)
-    values = (content.shared["A"], content.shared["B"], parts["d"], parts["b_row"])
-    return folds.vera(*(stored.values for stored in values), dims[0])
+    shared = content.shared
+    return folds.vera(shared["A"].values, shared["B"].values, parts["d"].values, parts["b_row"].values, dims[0])
 
 
 def _part(content: _Folder, module: str, parts: Mapping[str, _Stored], part: str) -> _Stored:
