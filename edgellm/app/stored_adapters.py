@@ -13,14 +13,13 @@ from edgellm.app import context as app_context
 from edgellm.app.adapters import check_no_quant, name_of
 from edgellm.app.quantize.source import QuantizeSource, find
 from edgellm.contract.source import Progress
-from edgellm.errors import BadArtifact, UnknownAdapter, UnknownModel, UsageError
+from edgellm.errors import ArtifactError, UnknownAdapter, UnknownModel, UsageError
 from edgellm.files import expanded, require_room
 from edgellm.formats.gguf import adapter as gguf_adapter
 from edgellm.selection.context import SelectionContext
 from edgellm.store.adapters import AdapterOrigin, AdapterStore, StoredAdapter
 from edgellm.store.content_hash import content_hash
 from edgellm.store.library import silent
-from edgellm.types.model import Artifact
 
 GGUF, PEFT = "gguf", "peft"
 FORMS = (GGUF, PEFT)
@@ -119,9 +118,10 @@ def _base_of(stored: StoredAdapter, context: SelectionContext, progress: Progres
     """The file that it was made for: where it lay, while it has those bytes, else that of the model's name."""
     record = stored.adapter()
     try:
-        if content_hash(Artifact("gguf", (record.base_path,), record.base_id)) == record.base_sha256:
-            return find(record.base_path, context, progress)
-    except BadArtifact:
+        base = find(record.base_path, context, progress)  # looked at before it is hashed: it may be any file by now
+        if content_hash(base.artifact) == record.base_sha256:
+            return base
+    except (UnknownModel, ArtifactError):
         pass  # it went; the store may have the file elsewhere
     try:
         return find(f"{record.base_id}:{record.base_quant}", context, progress)

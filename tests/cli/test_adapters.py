@@ -7,6 +7,7 @@ import hashlib
 import itertools
 import json
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from edgellm.adaptation.peft_config import CONFIG
 from edgellm.adaptation.peft_folder import WEIGHTS
 from edgellm.cli.adapters import command as adapters_command
 from edgellm.cli.main import cli
-from edgellm.errors import BadArtifact, UnknownAdapter, UnknownModel, UnsupportedArtifact, UsageError
+from edgellm.errors import BadArtifact, DiskFull, UnknownAdapter, UnknownModel, UnsupportedArtifact, UsageError
 from edgellm.formats.gguf import reader
 from edgellm.formats.safetensors.writer import write_safetensors
 from edgellm.store.adapters import FILE, AdapterStore
@@ -175,6 +176,12 @@ def test_values_that_are_no_numbers_are_not_stored(base: Path, lora: Lora, tmp_p
     adapter_file.write(tmp_path / "x.gguf", lora)
 
     refused(BadArtifact, "import", tmp_path / "x.gguf", "--base", base)
+    assert AdapterStore().installed() == []
+
+
+def test_a_copy_asks_for_room_first(base: Path, mail: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("Usage", (), {"free": 2**20})())
+    refused(DiskFull, "import", mail, "--base", base, varies=r"[0-9.]+ [kM]B|in .*, of which")
     assert AdapterStore().installed() == []
 
 
