@@ -18,6 +18,7 @@ refuse() {
 bundle=$1
 shift
 [ -f "$bundle" ] || refuse "$bundle is no file" 2
+case $bundle in */*) ;; *) bundle=./$bundle ;; esac # a name with a colon is a machine's for tar
 root=/opt/edgellm
 before=
 for argument in "$@"; do
@@ -79,7 +80,7 @@ chmod +x "$stage/try"
 # Takes a file of so many bytes out of the bundle. Not by `tar -x`, which makes links and folders as it is told.
 take() {
     mkdir -p "$stage/${3%/*}"
-    tar -xOf - "$3" <"$bundle" | head -c "$2" >"$stage/$3"
+    tar -xOf "$bundle" "$3" | head -c "$2" >"$stage/$3"
     [ "$(sha256sum <"$stage/$3")" = "$1  -" ] ||
         refuse "$3 is another file than this script was made for: get the bundle again, and use none of this one"
 }
