@@ -37,8 +37,9 @@ TERNARY = PLUGINS / "edgellm-bitnet"
 PIP = (sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check")
 EPOCH = "1577836800"  # 2020-01-01: zip files have no dates before 1980
 # Who may read files where they were made, and when that was, is left out of wheels. Libraries are linked without what
-# debuggers need: no strip of the machine that compiles writes them anew.
-SAME = ("wheel.reproducible=true", "install.strip=false")
+# debuggers need: no strip of the machine that compiles writes them anew. They look for one another beside themselves
+# from the start: the path of a folder, overwritten when they are installed, would leave its length in them.
+SAME = ("wheel.reproducible=true", "install.strip=false", "cmake.define.CMAKE_BUILD_RPATH_USE_ORIGIN=ON")
 # Of what llama.cpp installs, what no program loads.
 EXCLUDED = ("/bin", "/include", "/lib", "/lib64", "/share", "*.dll.a")
 
