@@ -37,8 +37,6 @@ set(CMAKE_C_FLAGS_INIT "{flags}")
 set(CMAKE_CXX_FLAGS_INIT "{flags}")
 set(CMAKE_SHARED_LINKER_FLAGS_INIT "-s")
 set(CMAKE_MODULE_LINKER_FLAGS_INIT "-s")
-# zig compiles its C++ library once with symbols and once without: what CMake tries the compiler with takes the same.
-set(CMAKE_EXE_LINKER_FLAGS_INIT "-s")
 """
 OF_SYSTEM = {
     "Linux": "",
