@@ -229,13 +229,20 @@ class Loop:
             self._cancel(request_id)
 
     def _schedule(self) -> Step:
-        """Give free slots to waiting requests, and plan the next batch."""
+        """Give slots to waiting requests, and plan the next batch."""
+        self._admit()
+        while (answer := self._scheduler.gives_way()) is not None:
+            self._flush_one(answer)
+            self._scheduler.pause(answer, time.perf_counter())
+            self._admit()
+        return self._scheduler.plan()
+
+    def _admit(self) -> None:
         while (admission := self._scheduler.admit()) is not None:
             self._scheduler.admitted(admission, self._prepare(admission))
             now = time.perf_counter()
             admission.request.begin(now)
             self._replies += [wire.Reply(admission.request.id, told) for told in admission.request.progress(now)]
-        return self._scheduler.plan()
 
     def _prepare(self, admission: Admission) -> int:
         """Make the slot hold the prefix; how many tokens of it the engine really kept."""

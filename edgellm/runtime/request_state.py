@@ -65,7 +65,10 @@ class RequestState:
     n_told_cached: int = 0  # of these, as its client is told: what another's prompt left there tells what that said
     n_prefilled: int = 0  # of the prompt, in the cache
     n_told: int = -1  # of these, as the last `Prefill` has it
-    n_begun: int = 0  # tokens at the prompt's end that the answer begins with (`Continuation`)
+    n_begun: int = 0  # tokens behind what was asked that the answer begins with (`Continuation`)
+    paused: bool = False  # it lost its slot once at least
+    n_again: int = 0  # and behind these, tokens of the answer that are read again for that
+    n_before: int = 0  # of what it has generated, tokens that were there when it got its slot
     next_tokens: tuple[int, ...] = ()  # of the answer, not yet in the cache
     # What it has generated.
     n_generated: int = 0
@@ -81,7 +84,8 @@ class RequestState:
     arrived: float = field(default_factory=time.perf_counter)
     started: float = 0.0
     first: float = 0.0  # when the first token was there
-    waited_s: float = 0.0  # of a further choice: from its first token until it had a slot
+    waited_s: float = 0.0  # for a slot, after the first token
+    waits_since: float = 0.0  # of one that has its first token and no slot
     n_steps: int = 0
     n_decoded: int = 0  # steps after the one that brought the first token
     n_beside: int = 0  # other requests in its steps, added up
@@ -110,7 +114,8 @@ class RequestState:
     @property
     def tells_prompt(self) -> bool:
         """Whether each token of its prompt needs logits."""
-        return self.generation.echo and self.generation.top_logprobs is not None and not self.choice
+        asks = self.generation.echo and self.generation.top_logprobs is not None
+        return asks and not self.choice and not self.next_tokens
 
     @property
     def computes_prompt(self) -> bool:
@@ -134,14 +139,14 @@ class RequestState:
     @property
     def n_prompt(self) -> int:
         """Tokens of what was asked."""
-        return len(self.prompt) - self.n_begun
+        return len(self.prompt) - self.n_begun - self.n_again
 
     @property
     def steps(self) -> Steps | None:
         """For the metrics; None where the prompt was read a second time, with logits for all of it, with more, or in
         less than is told."""
         reread = (self.choice > 0 and self.n_cached < len(self.prompt)) or self.n_told_cached != self.n_cached
-        return None if reread or self.tells_prompt or self.n_begun else Steps(self.width, self.n_decoded)
+        return None if reread or self.tells_prompt or self.n_begun or self.paused else Steps(self.width, self.n_decoded)
 
     @property
     def n_left(self) -> int:
@@ -151,13 +156,13 @@ class RequestState:
     def begin(self, now: float) -> None:
         """It has a slot."""
         if self.first:
-            self.waited_s = now - self.first
+            self.waited_s += now - self.waits_since
         else:
             self.started = now
 
     def progress(self, now: float) -> list[Prefill]:
         """What was read of the prompt since it was last told, where the request wants to know."""
-        if not self.generation.progress or self.choice or self.n_told >= self.n_prefilled:
+        if not self.generation.progress or self.choice or self.first or self.n_told >= self.n_prefilled:
             return []
         self.n_told = self.n_prefilled
         cached, told, read = (min(n, self.n_prompt) for n in (self.n_cached, self.n_told_cached, self.n_prefilled))
@@ -176,9 +181,17 @@ class RequestState:
         """The answer begins with these, which were taken: they are read with the prompt."""
         self.prompt, self.n_begun = [*self.prompt, *tokens], len(tokens)
 
+    def pause(self, tokens: list[int], now: float) -> None:
+        """It loses its slot, which held `tokens`: they are its prompt when it has one again."""
+        self.paused = True
+        self.n_again += len(tokens) - len(self.prompt)
+        self.prompt, self.n_prefilled, self.slot = list(tokens), 0, -1
+        self.waits_since = now
+
     def follow(self, first: RequestState, now: float) -> None:
         """The first choice has read the prompt."""
         self.arrived, self.started, self.first = first.arrived, first.started, now
+        self.waits_since = now
         self.n_cached = self.n_told_cached = len(self.prompt)
 
     def count_step(self, n_beside: int) -> None:
@@ -244,7 +257,7 @@ class RequestState:
 
     def timings(self, now: float) -> Timings:
         started, first = self.started or now, self.first or now
-        waited_s = now - first if self.slot < 0 else self.waited_s
+        waited_s = self.waited_s + (now - self.waits_since if self.first and self.slot < 0 else 0.0)
         parts = self.defaults.under(self.generation.sampling)
         return Timings(started - self.arrived + waited_s, first - started, now - first - waited_s, parts, self.n_begun)
 

@@ -26,6 +26,9 @@ BUSY_S = 0.25
 # change of adapters costs llama.cpp a third of a step of a small model, as it plans its buffers anew.
 TURN_STEPS = 32
 TURN_S, SHORT_TURN_STEPS = 0.5, 8
+# Tokens that an answer has in a slot before it gives that to another client; or as many as it had before, so
+# that less is read again than is drawn. One of a client that has more slots than the other does so after an eighth.
+QUANTUM, EXCESS_PART = 256, 8
 # A prefix in a slot that is in use is copied only where it saves more prefill than the copy costs.
 MIN_FORK_TOKENS = 128
 MIN_FORK_TOKENS_SHARED = 16
@@ -190,6 +193,39 @@ class Scheduler:
         held = max(common_prefix(slot.tokens, request.prompt) for slot in self.slots)
         return len(request.prompt) - held > BUSY_CHUNK
 
+    def gives_way(self) -> RequestState | None:
+        """The answer whose slot another client should have; None where none is due, or a slot is free.
+
+        It must be paused, and then `admit` gives the slot to who waits.
+        """
+        has_free = any(slot.request is None for slot in self.slots)
+        if not self.waiting or (has_free and len(self.running) < self._info.max_batch_tokens):
+            return None
+        request = self._next_waiting(1)
+        if request is None:
+            return None
+        held = Counter(other.generation.client for other in self.running)
+        of_client = held[request.generation.client]
+
+        def is_due(other: RequestState) -> bool:
+            n_more, n_since = held[other.generation.client] - of_client, other.n_generated - other.n_before
+            quantum = max(QUANTUM, other.n_before)
+            return n_more > 0 and n_since >= (quantum if n_more == 1 else quantum // EXCESS_PART)
+
+        due = filter(is_due, self.running)
+        return max(due, key=lambda o: (held[o.generation.client], o.n_generated - o.n_before), default=None)
+
+    def pause(self, request: RequestState, now: float = 0.0) -> None:
+        """Take its slot from an answer, which waits then as one that comes now. `now`: as in `RequestState`."""
+        slot, heir = self.slots[request.slot], self._next_waiting(1)
+        if heir is not None:  # its client has no more slots than any other now, but others may have come before it
+            self.waiting.remove(heir)
+            self.waiting.appendleft(heir)
+        self.running.remove(request)
+        slot.request = None
+        request.pause(slot.tokens, now)
+        self.waiting.append(request)
+
     def _passes_with(self, index: int) -> int:
         """Unbroken rows of slots in use if `index` were too.
 
@@ -206,8 +242,9 @@ class Scheduler:
         slot.tokens, slot.adapters = request.prompt[:n_kept], request.adapters
         slot.request = request
         request.slot = admission.slot
-        request.n_cached = request.n_prefilled = n_kept
-        request.n_told_cached = min(n_kept, admission.n_own)
+        request.n_prefilled, request.n_before = n_kept, request.n_generated
+        if not request.paused:
+            request.n_cached, request.n_told_cached = n_kept, min(n_kept, admission.n_own)
         self.running.append(request)
         self._served.setdefault(request.adapters, self._clock)
 

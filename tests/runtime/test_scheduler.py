@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,12 +15,14 @@ from support.refusals import refuses
 
 from edgellm.contract.engine import EngineInfo
 from edgellm.errors import Overloaded
-from edgellm.runtime.request_state import RequestState
+from edgellm.runtime.request_state import CONTINUED_CHUNK, RequestState
 from edgellm.runtime.scheduler import (
     BUSY_CHUNK,
+    EXCESS_PART,
     LEAST_CHUNK,
     MIN_FORK_TOKENS,
     MIN_FORK_TOKENS_SHARED,
+    QUANTUM,
     Admission,
     Scheduler,
     Step,
@@ -72,7 +75,8 @@ class Table:
             assert entry.n_past == len(self.cache[entry.slot])
             self.cache[entry.slot].extend(entry.tokens)
         for request in self.scheduler.advance(step, self.seconds(step)):
-            if not request.n_generated:
+            request.n_generated += 1
+            if request.n_generated == 1:
                 for choice in self.choices[request.id]:
                     choice.n_generated, choice.next_tokens = 1, (999,)
             if self.scheduler.room(request) > 0:
@@ -273,6 +277,99 @@ def test_free_slots_go_to_the_client_that_has_fewest() -> None:
     for request in first[:3]:
         table.scheduler.release(request)
     assert [admission.request for admission in table.admit()] == [*others, first[4]]
+
+
+def paused(table: Table) -> list[RequestState]:
+    """The answers that give way now, once others have their slots."""
+    found = []
+    table.admit()
+    while (answer := table.scheduler.gives_way()) is not None:
+        table.scheduler.pause(answer)
+        table.admit()
+        found.append(answer)
+    return found
+
+
+def test_who_holds_all_slots_gives_one_to_another_client() -> None:
+    """Soon, as it has others; and then not again."""
+    table = Table()
+    held = [table.submit(prompt(20, kind), client="a") for kind in range(4)]
+    table.admit()
+    other = table.submit(prompt(20, 5), client="b")
+    for n in range(QUANTUM // EXCESS_PART - 1):
+        table.step()
+        assert paused(table) == [], n
+    table.step()
+    table.step()
+    assert paused(table) == held[:1]
+    assert other.slot == 0
+    for _ in range(QUANTUM * 2):
+        table.step()
+        assert paused(table) == []
+    table.scheduler.release(other)
+    table.admit()
+    assert (held[3].slot, held[0].slot) == (0, -1), "who came first is first"
+
+
+def test_clients_take_turns_in_the_only_slot() -> None:
+    """An answer that was paused goes on behind its own tokens, and has its slot for as many as it had before."""
+    table = Table(replace(INFO, n_slots=1))
+    first, other = (table.submit(prompt(20, kind), client=str(kind)) for kind in range(2))
+    turns = []
+    for _ in range(5000):
+        table.admit()
+        if answer := table.scheduler.gives_way():
+            turns.append((answer.id, answer.n_generated - answer.n_before))
+            table.scheduler.pause(answer)
+            table.admit()
+        table.step()
+        assert table.scheduler.violations() == []
+    assert turns[:6] == [(1, 256), (2, 256), (1, 256), (2, 256), (1, 512), (2, 512)]
+    assert first.n_prompt == other.n_prompt == 20
+    assert other.steps is None
+
+
+def test_a_slot_is_given_to_the_other_client_and_not_to_who_came_first() -> None:
+    table = Table(replace(INFO, n_slots=1))
+    answer, *_ = [table.submit(prompt(20, kind), client="a") for kind in range(3)]
+    other = table.submit(prompt(20, 3), client="b")
+    while not (found := paused(table)):
+        table.step()
+    assert found == [answer]
+    assert other.slot == 0
+
+
+def test_answers_of_one_client_wait_for_each_other() -> None:
+    table = Table()
+    for kind in range(5):
+        table.submit(prompt(20, kind))
+    table.admit()
+    for _ in range(3 * QUANTUM):
+        table.step()
+        assert paused(table) == []
+
+
+def test_a_prompt_that_is_read_keeps_its_slot() -> None:
+    table = Table(replace(INFO, n_slots=1))
+    table.submit(prompt(4000, 1), client="a")
+    table.admit()
+    table.submit(prompt(20, 2), client="b")
+    while not table.step().batch[0].n_logits:
+        assert paused(table) == []
+
+
+def test_what_was_answered_is_read_again_in_small_parts() -> None:
+    table = Table(replace(INFO, n_slots=1, n_ctx=8192))
+    answer = table.submit(prompt(700, 1), client="a")
+    other = table.submit(prompt(20, 2), client="b")
+    while answer not in paused(table):
+        table.step()
+    table.run(other)
+    table.admit()
+    sizes = []
+    while not answer.decoding:
+        sizes.append(len(table.step().batch[0].tokens))
+    assert sizes == [512, 188, *[CONTINUED_CHUNK] * 7, 31]
 
 
 def test_rows_of_logits_are_shared_by_client() -> None:
@@ -524,7 +621,7 @@ class Machine(RuleBasedStateMachine):
             if request.choice:
                 at_hand = max(common_prefix(tokens, request.prompt) for tokens in held)
                 assert admission.n_keep >= at_hand, "a choice reads again what is in a slot"
-            else:
+            elif not request.paused:
                 assert admission.n_keep < len(request.prompt)
                 self.order[request.generation.client].append(request.id)
             held = [list(tokens) for tokens in self.table.cache]
@@ -545,6 +642,23 @@ class Machine(RuleBasedStateMachine):
         if any(decoding):
             assert sum(size for size, is_decoding in zip(sizes, decoding, strict=True) if not is_decoding) <= BUSY_CHUNK
         self.open = [request for request in self.open if self.is_open(request)]
+
+    @rule(quantum=st.integers(EXCESS_PART, 16))
+    def share(self, quantum: int) -> None:
+        """Each that gives way had its quantum, and more slots than the client that gets one."""
+        scheduler, n_paused = self.table.scheduler, 0
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("edgellm.runtime.scheduler.QUANTUM", quantum)
+            self.admit()
+            while (answer := scheduler.gives_way()) is not None:
+                held = Counter(request.generation.client for request in scheduler.running)
+                n_paused += 1
+                scheduler.pause(answer)
+                (admission, *_) = [*self.table.admit(), None]
+                assert admission is not None
+                assert held[admission.request.generation.client] < held[answer.generation.client]
+                assert answer.slot < 0
+        assert n_paused <= 4
 
     @precondition(lambda self: self.open)
     @rule(data=st.data(), keep=st.booleans())

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from starlette.requests import Request
-from support.live_server import Servers
+from support.live_server import Live, Servers
 from support.refusals import refuses
 from support.waiting import PATIENCE_S, wait_until
 
@@ -235,41 +235,71 @@ def test_another_address_waits_for_few_requests_of_one_that_sends_many(
     assert served.index("127.0.0.2") < 20
 
 
-def test_a_short_prompt_of_another_address_passes_long_ones(serve: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the model has it although as many requests as it has slots came before."""
-    served: list[str] = []
-    ended: list[tuple[str, int]] = []
+class Asked(threading.Thread):
+    """A request from an address, in a thread of its own. `ended`: those that have their answers, in order."""
+
+    def __init__(self, live: Live, ended: list[Asked], source: str, **body: Any) -> None:
+        super().__init__()
+        self.live, self.ended, self.source, self.body = live, ended, source, body
+        self.text, self.n_tokens = "", 0
+
+    def run(self) -> None:
+        transport = httpx.HTTPTransport(local_address=self.source)
+        with httpx.Client(base_url=self.live.url, timeout=PATIENCE_S, transport=transport) as http:
+            said = http.post("/v1/completions", json=self.body).json()
+        self.text, self.n_tokens = said["choices"][0]["text"], said["usage"]["completion_tokens"]
+        self.ended.append(self)
+
+
+@pytest.fixture
+def handed_over(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Clients whose requests the model got, in order."""
+    clients: list[str] = []
 
     class Watched(Turns):
         @asynccontextmanager
         async def turn(self, client: str, n_places: int = 1) -> AsyncIterator[None]:
             async with super().turn(client, n_places):
-                served.append(client)
+                clients.append(client)
                 yield
 
     monkeypatch.setattr(served_model, "Turns", Watched)
-    live = serve(slots=2, step_s=0.01)
+    return clients
 
-    def ask(source: str, prompt: list[int]) -> None:
-        transport = httpx.HTTPTransport(local_address=source)
-        with httpx.Client(base_url=live.url, timeout=PATIENCE_S, transport=transport) as http:
-            said = http.post("/v1/completions", json={"prompt": prompt, "max_tokens": 1}).json()
-        ended.append((source, said["usage"]["prompt_tokens"]))
 
-    long = [("127.0.0.2", [first + 65] * 3900) for first in range(2)]
-    asking = [threading.Thread(target=ask, args=asked) for asked in (*long, ("127.0.0.3", [64] * 20))]
+def answer_together(live: Live, handed_over: list[str], requests: list[Asked]) -> None:
+    """The model has all of them, one after the other, before it computes anything."""
     live.hold()
-    n_before = len(served)
+    n_before = len(handed_over)
     try:
-        for n_asked, thread in enumerate(asking, start=1):
-            thread.start()
-            wait_until(lambda n_asked=n_asked: len(served) == n_before + n_asked)
+        for n_asked, request in enumerate(requests, start=1):
+            request.start()
+            wait_until(lambda n_asked=n_asked: len(handed_over) == n_before + n_asked)
     finally:
         live.release()
-    for thread in asking:
-        thread.join()
+    for request in requests:
+        request.join()
 
-    assert ended == [("127.0.0.3", 20), ("127.0.0.2", 3900), ("127.0.0.2", 3900)]
+
+def test_a_short_prompt_of_another_address_passes_long_ones(serve: Servers, handed_over: list[str]) -> None:
+    """And the model has it although as many requests as it has slots came before."""
+    live, ended = serve(slots=2, step_s=0.01), list[Asked]()
+    long = [Asked(live, ended, "127.0.0.2", prompt=[first + 65] * 3900, max_tokens=1) for first in range(2)]
+    short = Asked(live, ended, "127.0.0.3", prompt=[64] * 20, max_tokens=1)
+    answer_together(live, handed_over, [*long, short])
+    assert ended == [short, *long]
+
+
+def test_an_endless_answer_gives_the_only_slot_to_another_address(serve: Servers, handed_over: list[str]) -> None:
+    """And goes on to its end, as if it had kept it."""
+    live, ended = serve(), list[Asked]()
+    endless = Asked(live, ended, "127.0.0.2", prompt="a cat " * 9, max_tokens=1500, ignore_eos=True)
+    other = Asked(live, ended, "127.0.0.3", prompt="a dog", max_tokens=4)
+    answer_together(live, handed_over, [endless, other])
+    assert ended == [other, endless]
+    alone = Asked(live, ended, "127.0.0.2", **endless.body)
+    alone.run()
+    assert (endless.text, endless.n_tokens) == (alone.text, 1500)
 
 
 def test_another_address_is_not_told_what_was_read_before(serve: Servers) -> None:
