@@ -66,6 +66,11 @@ def test_code_for_arm_is_named_to_clang(given: str, features: list[str]) -> None
     assert set(taken[0::2]) == {"-Xclang"}
 
 
+@pytest.mark.parametrize(("given", "taken"), [(["-c", "main.o"], []), (["id.cpp"], ["-s"]), (["-shared"], ["-s"])])
+def test_whatever_is_linked_has_no_symbols(given: list[str], taken: list[str]) -> None:
+    assert script("cross").for_linking(given) == taken
+
+
 def test_a_module_for_macos_is_linked_as_a_library() -> None:
     given = ["-O3", "-arch", "arm64", "-bundle", "-o", "libggml-cpu.so", "main.o"]
     assert script("cross").for_zig(given) == ["-O3", "-dynamiclib", "-o", "libggml-cpu.so", "main.o"]

@@ -35,8 +35,6 @@ endforeach()
 set(CMAKE_FIND_ROOT_PATH "{folder}")
 set(CMAKE_C_FLAGS_INIT "{flags}")
 set(CMAKE_CXX_FLAGS_INIT "{flags}")
-set(CMAKE_SHARED_LINKER_FLAGS_INIT "-s")
-set(CMAKE_MODULE_LINKER_FLAGS_INIT "-s")
 """
 OF_SYSTEM = {
     "Linux": "",
@@ -90,6 +88,14 @@ def for_zig(arguments: list[str]) -> list[str]:
     return taken
 
 
+def for_linking(arguments: list[str]) -> list[str]:
+    """What is left out of whatever is linked, programs that CMake tries included.
+
+    zig compiles its C++ library once for what has symbols, and once more for what has none.
+    """
+    return [] if {"-c", "-E", "-S"} & set(arguments) else ["-s"]
+
+
 def _features(match: re.Match[str]) -> list[str]:
     version = f"v{match[1]}.{match[2]}a" if match[2] else f"v{match[1]}a"
     names = [version, *(_FEATURES.get(name, name) for name in match[3].split("+")[1:])]
@@ -105,7 +111,7 @@ def main(arguments: list[str]) -> None:
     tool, *rest = arguments
     if tool in COMPILERS:
         triple, *rest = rest
-        rest = ["-target", triple, *for_zig(rest)]
+        rest = ["-target", triple, *for_zig(rest), *for_linking(rest)]
     os.execv(zig, [zig, tool, *rest])
 
 

@@ -103,6 +103,7 @@ _ALL = (
     _glibc("x86_64", "EM_X86_64", "ld-linux-x86-64.so.2", 10),
     _glibc("aarch64", "EM_AARCH64", "ld-linux-aarch64.so.1", 6),
     _musl("x86_64", "EM_X86_64", 10),
+    _musl("aarch64", "EM_AARCH64", 6),
     Target(
         "x86_64-windows", "x86_64-windows-gnu", "Windows", "AMD64", "win_amd64", Pe("AMD64"), 10, left_out=_NO_AMX,
     ),

@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import platformdirs
 import pytest
+from filelock import FileLock
 
+from support.bare_root import mirror
 from support.made_wheels import PYTHON, ROOT, script, unpacked
 
 SOURCE = ROOT / "tests" / "support" / "native_driver.c"
@@ -26,17 +29,19 @@ class Machine:
     target: str
     command: tuple[str, ...] = ()
     package: str = ""  # of Debian, that has it
+    root: tuple[str, str] | None = None  # of another processor, that the command finds a C library in: Debian's names
 
     @property
     def is_here(self) -> bool:
         """Its programs run on this processor."""
         return not self.command or not self.command[0].startswith("qemu")
 
-    def require(self) -> None:
-        """Skips, as group "elsewhere", where there is nothing to run its programs."""
-        for program in self.command[:1]:
+    def runner(self) -> list[str]:
+        """What a program is started with; skips, as group "elsewhere", where there is nothing to run it."""
+        for program in (*self.command[:1], *(["mmdebstrap", "unshare"] if self.root else [])):
             if shutil.which(program) is None:
                 pytest.skip(f"{GROUP}: no {program}: apt-get install {self.package}")
+        return [*self.command, *(["-L", str(_root(*self.root))] if self.root else [])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,7 @@ class Driver:
     """The program for a machine; the libraries of its wheels are unpacked beside it, and a test without them skips."""
 
     machine: Machine
+    runner: list[str]
     program: Path
 
     @property
@@ -74,7 +80,7 @@ class Driver:
 
     def _run(self, target: Path, *arguments: str) -> tuple[str, np.ndarray]:
         done = subprocess.run(
-            [*self.machine.command, self.program, *arguments, target],
+            [*self.runner, self.program, *arguments, target],
             env={**os.environ, "WINEDEBUG": "-all"}, capture_output=True, text=True, check=False,
         )  # fmt: skip
         if done.returncode == NOTHING_COMPUTES:
@@ -93,9 +99,27 @@ def _seen(path: Path) -> str:
     return path.as_posix()
 
 
+def _root(processor: str, package: str) -> Path:
+    """A Debian's package for another processor, unpacked once into the user's cache; nothing of it is run."""
+    root = Path(platformdirs.user_cache_dir("edgellm")) / "roots" / f"{package}-{processor}"
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{root}.lock"):
+        if not root.exists():
+            part = root.with_name(f"{root.name}.part")
+            shutil.rmtree(part, ignore_errors=True)
+            make = ["unshare", "--user", "--map-root-user", "--mount", "mmdebstrap", "--quiet", "--mode=root"]
+            make += ["--skip=check/qemu,chroot/mount", "--variant=extract", f"--architectures={processor}"]
+            make += [f"--include={package}", "trixie", str(part), *filter(None, [mirror()])]
+            subprocess.run(make, check=True)
+            if not (part / "lib").exists():  # other packages link it
+                (part / "lib").symlink_to("usr/lib")
+            part.rename(root)
+    return root
+
+
 def driver(machine: Machine, folder: Path) -> Driver:
     """Compiled into the folder; skips where there is nothing to compile or to run it."""
-    machine.require()
+    runner = machine.runner()
     target = script("targets").TARGETS[machine.target]
     sources = next((ROOT / "build" / "wheels").glob("llama-cpp-python-*+edgellm"), None)
     if sources is None or not PYTHON.exists():
@@ -108,4 +132,4 @@ def driver(machine: Machine, folder: Path) -> Driver:
     # Without it a program for musl is linked statically, and opens no library.
     command += ["-dynamic"] if target.libc == "musl" else []
     subprocess.run(command, check=True)
-    return Driver(machine, program)
+    return Driver(machine, runner, program)
