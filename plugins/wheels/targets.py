@@ -111,7 +111,7 @@ _ALL = (
     _macos("aarch64", "arm64", "ARM64", 6),
     Target(
         "armv7", "arm-linux-gnueabihf.2.28", "Linux", "armv7l", "manylinux_2_28_armv7l",
-        Elf("EM_ARM", (*_OF_GLIBC, "ld-linux-armhf.so.3"), (2, 28)), 6, remark=_NO_WHEELS, has_llama_cpp=False,
+        Elf("EM_ARM", (*_OF_GLIBC, "ld-linux-armhf.so.3"), (2, 28)), 6, remark=_NO_WHEELS,
         # Its fast products of matrices ask for half precision, which the oldest processors lack.
         settings=(_ONE_CODE, "cmake.define.GGML_LLAMAFILE=OFF"),
     ),
