@@ -32,7 +32,7 @@ from edgellm.runtime.scheduler import Admission, Scheduler, Step
 from edgellm.runtime.watchdog import BEAT_S
 from edgellm.text.readers import Part
 from edgellm.types.adapter import DropAdapter, LoadAdapter
-from edgellm.types.event import Done, FinishReason
+from edgellm.types.event import Done, FinishReason, GrammarRead
 from edgellm.types.request import DetokenizeRequest, EmbeddingRequest, GenerationRequest, RerankRequest, TokenizeRequest
 from edgellm.types.sampling_defaults import NEUTRAL, SamplingDefaults
 
@@ -203,6 +203,8 @@ class Loop:
         if generation.echo:
             choices[0].say([Part("prompt", self._prompts.text(generation))])
         ended = self._drawing.repeat(choices[0]) if generation.continuation else None
+        if generation.grammar is not None:
+            self._replies.append(wire.Reply(request_id, GrammarRead()))
         self._scheduler.submit(*choices)
         self._choices[request_id] = choices
         if ended is not None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,22 @@ def process_usage(pid: int) -> ProcessUsage | None:
     except psutil.Error:
         return None
     return ProcessUsage(info.rss, getattr(info, "peak_wset", None))
+
+
+def wanted_s(pid: int) -> float:
+    """Processor time of all threads of a process so far, and of those that run the time in which others had the
+    processors, where the system tells (Linux); 0 where it is gone."""
+    import psutil
+
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.Error:
+        return 0.0
+    waited_ns = 0
+    for thread in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):  # it has just ended
+            waited_ns += int(thread.read_text().split()[1])
+    return times.user + times.system + waited_ns / 1e9
 
 
 def waited_share(before: ProcessUsage | None, after: ProcessUsage | None) -> float | None:

@@ -20,11 +20,11 @@ from edgellm.runtime import wire
 from edgellm.runtime.metrics import Meter
 from edgellm.runtime.process_usage import ProcessUsage
 from edgellm.types.adapter import AdapterFile
-from edgellm.types.event import Adapters, Delta, Done, Event, Pieces, Prefill, Tokens, Vectors
+from edgellm.types.event import Adapters, Delta, Done, Event, GrammarRead, Pieces, Prefill, Tokens, Vectors
 from edgellm.types.request import Request
 
 CLOSE_TIMEOUT_S = 5.0  # how long closing waits for the step at hand
-Delivery = Event | Vectors | Tokens | Pieces | Adapters | EdgeLLMError
+Delivery = Event | GrammarRead | Vectors | Tokens | Pieces | Adapters | EdgeLLMError
 
 
 class Sink(Protocol):
@@ -115,7 +115,8 @@ class Dispatcher:
             if isinstance(event, Adapters):
                 self.has(event.loaded)
             delivery: Delivery = event.error() if isinstance(event, wire.Failed) else event
-            last = not isinstance(delivery, (Delta, Prefill)) and not (isinstance(delivery, Done) and delivery.n_open)
+            goes_on = isinstance(delivery, Delta | GrammarRead | Prefill)
+            last = not goes_on and not (isinstance(delivery, Done) and delivery.n_open)
             sink = self._sinks.pop(message.id, None) if last else self._sinks.get(message.id)
             if isinstance(sink, AsyncSink):
                 by_loop.setdefault(sink.loop, []).append((sink.queue, delivery))

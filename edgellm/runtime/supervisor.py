@@ -219,7 +219,7 @@ class WorkerSession(Session):
             if self._state == "closed":
                 process.kill()
         on_hang = functools.partial(self._on_hang, process)
-        watchdog = Watchdog(self._limits, self._is_awaited, process.computed_s, on_hang, Teller(self._plan))
+        watchdog = Watchdog(self._limits, self._is_awaited, process.wanted_s, on_hang, Teller(self._plan))
         told: EdgeLLMError | None = None
         try:
             with lifted():

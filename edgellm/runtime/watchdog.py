@@ -71,7 +71,7 @@ class Watchdog:
         """
         Args:
             awaited: whether anybody waits for the worker now.
-            computed_s: processor time of the worker so far.
+            computed_s: processor time of the worker so far, with that which others had meanwhile.
             on_hang: gets the seconds of silence.
             teller: gets silence that lasts, and gets it again each time that it has lasted twice as long.
         """

@@ -17,7 +17,7 @@ from edgellm.contract.engine import EngineInfo
 from edgellm.contract.failed import Failed as Failed  # noqa: PLC0414 - a message of this module, too
 from edgellm.types.adapter import AdapterFile
 from edgellm.types.checks import of_plain_type
-from edgellm.types.event import Adapters, Delta, Done, Pieces, Prefill, Tokens, Vectors
+from edgellm.types.event import Adapters, Delta, Done, GrammarRead, Pieces, Prefill, Tokens, Vectors
 from edgellm.types.plan import LaunchPlan
 from edgellm.types.request import Request
 
@@ -72,10 +72,10 @@ class Steps(msgspec.Struct, frozen=True):
 
 
 class Reply(msgspec.Struct, tag=True, frozen=True):
-    """Worker: an event of the request with this id. Only `Delta` and `Prefill` are followed by others."""
+    """Worker: an event of the request with this id. `Delta`, `GrammarRead` and `Prefill` are followed by others."""
 
     id: int
-    event: Delta | Prefill | Done | Vectors | Tokens | Pieces | Adapters | Failed
+    event: Delta | GrammarRead | Prefill | Done | Vectors | Tokens | Pieces | Adapters | Failed
     steps: Steps | None = None  # with `Done`
 
 

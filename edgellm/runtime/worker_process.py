@@ -18,6 +18,7 @@ from edgellm.contract.data_limit import lifted
 from edgellm.errors import EdgeLLMError, Overloaded, UsageError
 from edgellm.runtime import wire
 from edgellm.runtime.mailbox import Mailbox
+from edgellm.runtime.process_usage import wanted_s
 from edgellm.types.checks import CANNOT_BE_SENT
 
 COMMAND = python("edgellm.runtime.worker")
@@ -74,15 +75,9 @@ class WorkerProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    def computed_s(self) -> float:
-        """Processor time of all its threads so far, 0 where it is gone."""
-        import psutil
-
-        try:
-            times = psutil.Process(self.pid).cpu_times()
-        except psutil.Error:
-            return 0.0
-        return times.user + times.system
+    def wanted_s(self) -> float:
+        """Of a processor, so far: what it had, and what others had that it waited for."""
+        return wanted_s(self.pid)
 
     def take_requests(self) -> None:
         """It is loaded. Before, requests stay where the next worker finds them if this one dies."""

@@ -12,7 +12,7 @@ from edgellm.runtime.session import AsyncSink, QueueSink, Session
 from edgellm.sdk.asking import submit
 from edgellm.sdk.deadline import Deadline
 from edgellm.sdk.event_iterator import EventIterator
-from edgellm.types.event import Delta, Done, Event, Prefill
+from edgellm.types.event import Delta, Done, Event, GrammarRead, Prefill
 from edgellm.types.request import GenerationRequest
 
 
@@ -43,6 +43,8 @@ class GenerationMethods:
                 outcome = deadline.next_of(sink, is_queued)
                 if isinstance(outcome, EdgeLLMError):
                     raise outcome
+                if isinstance(outcome, GrammarRead):
+                    continue
                 assert isinstance(outcome, (Delta, Prefill, Done))
                 yield outcome
                 if isinstance(outcome, Done) and not outcome.n_open:
@@ -62,7 +64,10 @@ class GenerationMethods:
     async def aevents(
         self, request: GenerationRequest, *, timeout: float | None = None
     ) -> AsyncGenerator[list[Event], None]:
-        """As `agenerate`, with the events that are there at the same time in one list, for code that forwards them."""
+        """As `agenerate`, with the events that are there at the same time in one list, for code that forwards them.
+
+        Of a request with a grammar, one list before the first event may be empty: the model has read the grammar.
+        """
         async with contextlib.aclosing(self._event_lists_by(request, Deadline(timeout))) as event_lists:
             async for events in event_lists:
                 yield events
@@ -78,7 +83,7 @@ class GenerationMethods:
             while True:
                 outcomes = await deadline.keep(sink.get_all(), is_queued)
                 events = [outcome for outcome in outcomes if isinstance(outcome, (Delta, Prefill, Done))]
-                if events:
+                if events or GrammarRead() in outcomes:
                     yield events
                 last = outcomes[-1]
                 if isinstance(last, EdgeLLMError):

@@ -145,12 +145,19 @@ class ServedModel:
                 yield events
 
     async def _in_turn(self, client: str, generation: GenerationRequest) -> EventLists:
-        async with aclosing(self.llm.aevents(generation)) as event_lists, AsyncExitStack() as turn:
-            if generation.grammar is not None:
-                await turn.enter_async_context(self._grammar_turns.turn(client))
+        async with (
+            aclosing(self.llm.aevents(generation)) as event_lists,
+            AsyncExitStack() as turn,
+            AsyncExitStack() as grammar_turn,
+        ):
             await turn.enter_async_context(self._turns.turn(client, generation.n))
+            if generation.grammar is not None:
+                await grammar_turn.enter_async_context(self._grammar_turns.turn(client))
             with self.activity.generation(generation.n):
                 async for events in event_lists:
+                    await grammar_turn.aclose()
+                    if not events:
+                        continue  # the grammar was read
                     await turn.aclose()  # the place is for requests whose answer has not begun
                     self.activity.sees(events)
                     yield events

@@ -15,7 +15,7 @@ from edgellm.runtime.loop import Loop
 from edgellm.runtime.session import Delivery, QueueSink
 from edgellm.runtime.supervisor import WorkerSession
 from edgellm.testing.limit import Hangs, within
-from edgellm.types.event import Delta, Done
+from edgellm.types.event import Delta, Done, GrammarRead
 from edgellm.types.request import EmbeddingRequest, GenerationRequest, Request
 from edgellm.types.sampling import Sampling
 
@@ -174,7 +174,7 @@ def _answered(session: WorkerSession, request: Request) -> None:
     sink = QueueSink()
     session.submit(request, sink)
     outcome: Delivery = sink.get()
-    while isinstance(outcome, Delta):
+    while isinstance(outcome, Delta | GrammarRead):
         outcome = sink.get()
     if isinstance(outcome, EdgeLLMError):
         raise outcome

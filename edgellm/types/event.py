@@ -1,6 +1,7 @@
 """Events of a running request, in order: any number of `Delta`, then one `Done` for each choice; errors are raised.
 
-Where the request wants to know how its prompt is read, each `Prefill` comes before the first `Delta`. A request to
+Where the request wants to know how its prompt is read, each `Prefill` comes before the first `Delta`. Before both,
+those who forward events hear of a request with a grammar that this was read (`GrammarRead`). A request to
 embed or to rerank has one event, `Vectors`; one for tokens or for their texts has `Tokens` or `Pieces`, one to load or
 to drop an adapter has `Adapters`. The same structs cross the wire between worker and parent.
 """
@@ -90,6 +91,13 @@ class Prefill(msgspec.Struct, frozen=True, tag=True):
     processed: int
     seconds: float  # since it has a place
     choice: int = 0  # the first of those that share the prompt
+
+
+class GrammarRead(msgspec.Struct, frozen=True, tag=True):
+    """The model has read a request's text and grammar, which one request after the other is: now it waits for a slot.
+
+    For servers, which let the next grammar come then. Nobody else is told.
+    """
 
 
 Event = Delta | Done | Prefill

@@ -18,7 +18,7 @@ from edgellm.contract.manager import plugins
 from edgellm.runtime import wire
 from edgellm.runtime.loop import Loop
 from edgellm.runtime.metrics import KEPT, MIN_DECODED, MIN_PREFILLED, Meter
-from edgellm.runtime.process_usage import ProcessUsage, process_usage, waited_share
+from edgellm.runtime.process_usage import ProcessUsage, process_usage, waited_share, wanted_s
 from edgellm.runtime.session import QueueSink, Session
 from edgellm.runtime.supervisor import WorkerSession
 from edgellm.runtime.thread import ThreadSession
@@ -41,6 +41,21 @@ def warm() -> Meter:
 def heard(meter: Meter, *, decoded: int = 32, decode_s: float = 2.0, width: float = 1.0, **usage: int) -> None:
     counts = {"prompt_tokens": 100, "completion_tokens": decoded + 1, "cached_tokens": 0} | usage
     meter.record(Usage(**counts), Timings(0.1, 0.5, decode_s), width, decoded)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells how long threads waited")
+def test_a_process_wants_what_others_have_of_its_processor() -> None:
+    """So a worker that gets next to nothing is not taken for one that hangs."""
+    processor = min(os.sched_getaffinity(0))
+    spins = "import os, sys\nos.sched_setaffinity(0, {int(sys.argv[1])})\nos.nice(int(sys.argv[2]))\nwhile True: pass"
+    loud, starved = (subprocess.Popen([sys.executable, "-c", spins, str(processor), str(nice)]) for nice in (0, 19))
+    try:
+        wait_until(lambda: wanted_s(starved.pid) > 0.3 + 2 * sum(psutil.Process(starved.pid).cpu_times()[:2]))
+    finally:
+        for process in (loud, starved):
+            process.kill()
+            process.wait()
+    assert wanted_s(starved.pid) == 0
 
 
 def test_medians_over_requests() -> None:

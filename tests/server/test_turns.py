@@ -337,10 +337,39 @@ async def test_of_requests_with_grammars_the_worker_has_one_at_a_time(serve: Ser
         await settle()
         tasks.append(asyncio.create_task(answered("b", None)))
         await settle()
-        assert (served._grammar_turns.n_waiting, served._turns.n_waiting, served._turns._free) == (2, 0, 4)
+        assert (served._grammar_turns.n_waiting, served._turns.n_waiting, served._turns._free) == (2, 0, 2)
     finally:
         live.release()
     await asyncio.gather(*tasks)
+
+
+async def test_a_grammar_that_was_read_keeps_no_other_waiting(serve: Servers) -> None:
+    """However long its answer waits for a slot, or for its prompt to be read."""
+    live = serve(slots=1, step_s=0.02)
+    served = ServedModel(live.llm)
+    endless = GenerationRequest("a cat " * 9, max_tokens=3000, ignore_eos=True)
+    word = Grammar("lark", 'start: "hello"')
+    asked = {"a": endless, "b": GenerationRequest("one", grammar=word), "c": GenerationRequest("two", grammar=word)}
+    begun: list[str] = []
+
+    async def answered(client: str) -> None:
+        async with aclosing(served._in_turn(client, asked[client])) as event_lists:
+            async for events in event_lists:
+                assert events
+                begun.append(client)
+
+    tasks = [asyncio.create_task(answered("a"))]
+    while not begun:
+        await asyncio.sleep(0.01)
+    tasks += [asyncio.create_task(answered(client)) for client in "bc"]
+    while len(live.llm._session._dispatcher) < 3 and "b" not in begun:
+        await asyncio.sleep(0.01)
+    is_answered = "b" in begun
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+    assert not is_answered
 
 
 def test_a_request_for_several_answers_takes_a_place_for_each(serve: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
