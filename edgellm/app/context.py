@@ -117,7 +117,7 @@ def cards(models_file: Path | None = None, *, here: bool = True) -> list[ModelCa
     published = rows(models_file, here=here).values()
     if not here:
         return list(published)
-    on_disk = [card for card in local.cards() if not lookup.check(card)]
+    on_disk = [card for card in local.cards(but=Library().requantized_paths) if not lookup.check(card)]
     return with_stored(joined(published, on_disk))
 
 

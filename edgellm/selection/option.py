@@ -126,7 +126,17 @@ class Option:
             weights = quality.quant_loss(
                 self.quant, card.params, native=self.is_native, family=card.family, short=short
             )
-        return quality.kept(card.params, weights, quality.cache_loss(self.kv_type, card.params, card.family))
+        cache = quality.cache_loss(self.kv_type, card.params, card.family)
+        return quality.kept(card.params, *self._lost_before, weights, cache)
+
+    @property
+    def _lost_before(self) -> tuple[quality.Loss, ...]:
+        """What the quantization lost that this one was made from."""
+        before = quants.QUANTS.get(self.file.made_from)
+        if before is None:
+            return ()
+        short = small_row_mix.stored(self.shape, before.name) if before.predictable else None
+        return (quality.quant_loss(before.name, self.card.params, family=self.card.family, short=short),)
 
     @cached_property
     def threads(self) -> int:

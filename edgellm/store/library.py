@@ -129,8 +129,10 @@ class Library:
             artifact = self.locate(file, card.id)  # another process may have fetched it meanwhile
             return artifact or self._fetch(source, card, file, folder, progress)
 
-    def keep(self, card: ModelCard, file: ModelFile, path: Path) -> Artifact:
+    def keep(self, card: ModelCard, file: ModelFile, path: Path, *, elsewhere: bool = False) -> Artifact:
         """Store a file that was made here; `path` is moved, and lies below `root`. What `file` was before is replaced.
+
+        `elsewhere`: the file stays where it is, outside the store, and is recorded.
 
         Raises:
             BadArtifact, UnsupportedArtifact: it is not a sound GGUF file.
@@ -141,8 +143,10 @@ class Library:
             shutil.rmtree(partial, ignore_errors=True)
             try:
                 partial.mkdir(parents=True)
-                os.replace(path, partial / path.name)
-                stored = _checked_entry(card, file, partial, [FetchedFile(partial / path.name)])
+                place = path if elsewhere else partial / path.name
+                if not elsewhere:
+                    os.replace(path, place)
+                stored = _checked_entry(card, file, partial, [FetchedFile(place)])
                 manifest.write(stored)
                 shutil.rmtree(folder, ignore_errors=True)
                 os.replace(partial, folder)
@@ -156,9 +160,28 @@ class Library:
         for stored in self.installed():
             if not stored.problem and (twice or not stored.source.startswith(TWICE)):
                 sha256 = None if stored.source.startswith(MADE) else stored.sha256 or None
-                file = ModelFile(stored.source, stored.quant, stored.format, stored.bytes, sha256, trust="stored")
+                file = ModelFile(
+                    stored.source, stored.quant, stored.format, stored.bytes, sha256, trust="stored",
+                    made_from=_made_from(stored.source),
+                )  # fmt: skip
                 by_model[stored.model_id] = (*by_model.get(stored.model_id, ()), file)
         return by_model
+
+    def at(self, path: str | Path) -> list[StoredModel]:
+        """The entries of the file at `path`, however it is reached."""
+        real = os.path.realpath(path)
+        return [s for s in self.installed() if any(os.path.realpath(s.folder / f.path) == real for f in s.files)]
+
+    def requantized_paths(self) -> frozenset[str]:
+        """Real paths of what was quantized twice."""
+        twice = [stored for stored in self.installed() if stored.source.startswith(TWICE)]
+        return frozenset(os.path.realpath(s.folder / file.path) for s in twice for file in s.files)
+
+    def forget(self, path: Path) -> None:
+        """Remove the records of a file that lies outside the store: another one takes its place."""
+        for stored in self.at(path):
+            if all(os.path.isabs(file.path) for file in stored.files):
+                self.remove_entry(stored)
 
     def remove(self, model_id: str, quant: str = "") -> int:
         """Delete the stored files of a model (in one quantization); return the bytes freed.
@@ -261,6 +284,11 @@ def _require_readable(folder: Path) -> None:
             f"schema {problem.schema}, this version reads {problem.read_schema}",
             hint=f"update edgellm, or delete it and fetch it again: edgellm rm {stored.model_id}:{stored.quant}",
         )
+
+
+def _made_from(source: str) -> str:
+    """The quantization that was quantized again; "" where that was none. `source` is as the planner writes it."""
+    return source.removeprefix(TWICE).partition("#")[0].rpartition("-")[0] if source.startswith(TWICE) else ""
 
 
 def _by_name(progress: Progress, name: str) -> Progress:

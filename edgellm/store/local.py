@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,13 +50,15 @@ def models() -> list[LocalModel]:
     return sorted((item for item in by_path.values() if item.card or item.problem), key=lambda item: str(item.path))
 
 
-def cards() -> list[ModelCard]:
-    """The rows of what was found and is sound.
+def cards(*, but: Callable[[], Collection[str]] = tuple) -> list[ModelCard]:
+    """The rows of what was found and is sound, without the files at the real paths `but`, asked where any was found.
 
     Raises:
         UsageError: as `models`.
     """
-    return [item.card for item in models() if item.card is not None]
+    found = [(item.path, item.card) for item in models() if item.card is not None]
+    left_out = but() if found else ()
+    return [card for path, card in found if not (left_out and os.path.realpath(path) in left_out)]
 
 
 def _described(path: Path, origin: str, model_id: str, sha256: str) -> LocalModel:

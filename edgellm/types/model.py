@@ -58,6 +58,7 @@ class ModelFile:
     types: dict[str, str] = field(default_factory=dict)
     types_source: str = ""
     layers: Layers | None = field(default=None, repr=False)  # of its header; None = it was not read
+    made_from: str = ""  # the quantization that it was made from, whose loss it has too; "" = from the model as it was
 
 
 @dataclass(frozen=True, slots=True)

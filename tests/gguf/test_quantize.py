@@ -34,6 +34,7 @@ from edgellm.contract.quantizer import Quantization
 from edgellm.errors import BackendError, BadArtifact, DiskFull, UnsupportedArtifact, UsageError, WorkerCrashed
 from edgellm.estimate import file_recipe
 from edgellm.formats.gguf import reader
+from edgellm.store.card import HEADER
 from edgellm.store.library import TWICE, Library
 from edgellm.types.model import Artifact
 from edgellm.types.model_reason import ChosenQuant
@@ -288,6 +289,33 @@ def test_quantizing_twice_is_refused_with_its_cost(tiny: Path, tmp_path: Path) -
     assert make(wanted).tensor_bytes == wanted.file.tensor_bytes
 
 
+def test_a_file_of_ones_own_that_was_quantized_twice_is_never_chosen(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = make(planned(tiny, "Q4_0", output=tmp_path / "q4_0.gguf")).path
+    folder = tmp_path / "models"
+    folder.mkdir()
+    wanted = planned(first, "Q8_0", allow_requantize=True, output=folder / "twice.gguf")
+    listed = replace(wanted, source=replace(wanted.source, in_catalog=True))
+    name = wanted.source.card.id
+    monkeypatch.setenv("EDGELLM_MODELS_DIR", str(folder))
+
+    path = make(listed).path
+    assert Library().files() == {}
+    assert HEADER not in {card.trust for card in context.cards()}, "not found by looking through folders either"
+    (kept,) = Library().files(twice=True)[name]
+    assert (kept.quant, kept.made_from) == ("Q8_0", "Q4_0")
+    assert Library().fetch(wanted.source.card, kept).path == str(path), "where it is named it runs"
+    assert planned(path, "Q5_1", allow_requantize=True).source.lossy
+
+    make(replace(listed, source=replace(listed.source, lossy=False), file=planned(tiny, "Q8_0").file, replace=True))
+    assert [file.made_from for file in Library().files()[name]] == [""], "another file took its place"
+    assert len(Library().installed()) == 1
+    make(replace(listed, replace=True))
+    assert Library().remove(name) == 0
+    assert path.exists(), "it is the user's"
+
+
 @pytest.mark.slow(2)
 def test_what_is_nearly_lossless_may_be_quantized_again(tiny: Path, tmp_path: Path) -> None:
     first = make(planned(tiny, "Q8_0", output=tmp_path / "q8_0.gguf")).path
@@ -380,6 +408,7 @@ def test_auto_takes_what_selection_wants(tiny: Path, tmp_path: Path) -> None:
     made = make(planned(tiny, "Q5_1", output=tmp_path / "q5_1.gguf")).path
     with refuses(UsageError, param="allow-requantize"):
         plan(str(made), "auto")
+    assert isinstance(plan(str(made), "auto", allow_requantize=True), Decision), "what was lost stays lost"
 
 
 def test_a_file_that_is_not_quantized_is_run_with_the_way_to_quantize_it(tiny: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from edgellm.files import locked, rename_new, safe_name, sync
 from edgellm.formats.gguf import reader
 from edgellm.formats.gguf.reader import GgufModel
 from edgellm.runtime import quantize_worker
-from edgellm.store.library import Library
+from edgellm.store.library import TWICE, Library
 from edgellm.types.model import ModelFile
 
 WriteProgress = Callable[[float, str], None]  # share that is done, what is being written
@@ -124,7 +124,10 @@ def _keep(planned: Plan, library: Library, path: Path) -> Path:
             rename_new(path, planned.output)
         except FileExistsError:
             raise exists(planned.output) from None
-    if planned.source.in_catalog:
+    library.forget(planned.output)
+    if planned.source.in_catalog and planned.made_of.startswith(TWICE):
+        library.keep(planned.source.card, planned.model_file, planned.output, elsewhere=True)
+    elif planned.source.in_catalog:
         size = planned.output.stat().st_size
         library.fetch(planned.source.card, ModelFile(f"file:{quote(str(planned.output))}", planned.quant, bytes=size))
     return planned.output

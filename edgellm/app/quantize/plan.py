@@ -167,7 +167,7 @@ def _best_quant(
 
     content, has = source.content, source.artifact.quant
     offered = [ModelFile(_own(source), has, tensor_bytes=content.tensor_bytes, bytes=content.file_bytes)]
-    twice: FilePlan | None = None
+    refused = made_again = False
     for quant in quants.QUANTS.values():
         if quant.kind in _NO_CHOICE or not quant.predictable or not quant.mainline or quant.name == has:
             continue
@@ -175,11 +175,16 @@ def _best_quant(
         if file.impossible or (file.need_imatrix and matrix is None) or file.tensor_bytes >= content.tensor_bytes:
             continue
         if file.lossy and not allow_requantize:
-            twice = file
+            refused = True
             continue
-        offered.append(ModelFile(f"file:{quant.name}", quant.name, tensor_bytes=file.tensor_bytes))
-    if len(offered) == 1 and twice is not None:
-        preflight.to_content(source, twice, matrix, allow_requantize=False)
+        made_from = has if file.requantized else ""
+        made_again |= bool(made_from)
+        offered.append(ModelFile(f"file:{quant.name}", quant.name, tensor_bytes=file.tensor_bytes, made_from=made_from))
+    if len(offered) == 1 and refused:
+        raise preflight.only_twice(source)
     card = replace(source.card, kind="chat", files=tuple(offered))
     narrowed = replace(context.narrowed([card]), stored=frozenset(file.source for file in offered))
+    if made_again:
+        # What was measured of published files says nothing of files that are made from a quantized one.
+        narrowed = replace(narrowed, divergences={})
     return decide(narrowed, SelectionRequest())

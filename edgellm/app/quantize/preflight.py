@@ -8,11 +8,14 @@ from pathlib import Path
 from edgellm import explain
 from edgellm.app.quantize.source import QuantizeSource, same_file
 from edgellm.errors import BadArtifact, UsageError
-from edgellm.estimate import quality, quants
+from edgellm.estimate import quality, quants, small_row_mix
 from edgellm.estimate.file_recipe import FilePlan
 from edgellm.files import require_room
+from edgellm.formats.gguf import reader
 from edgellm.formats.gguf.imatrix import Imatrix
 from edgellm.types.quantize_note import LargerTypes, MatrixCovers, QuantizedTwice, QuantizeNote, SourceLostBefore
+
+_UNQUANTIZED = "start from an F16, BF16 or Q8_0 file, or accept the loss with --allow-requantize"
 
 
 def to_content(
@@ -31,20 +34,47 @@ def to_content(
         raise UsageError(f"{file.quant} cannot hold {row}", hint="choose another type with --to", param="to")
     notes: list[QuantizeNote] = _check_matrix(file, matrix)
     if file.requantized:
-        from_quant, kept = _most(file), quality.retention(file.quant, params).mid
-        before = quality.retention(from_quant, params).mid if from_quant in quants.QUANTS else 1.0
+        from_quant = _most(file)
+        known = source.artifact.quant if source.artifact.quant in quants.QUANTS else from_quant
+        before = (_loss(source, known),) if known in quants.QUANTS else ()
         twice = QuantizedTwice(
-            len(file.requantized), Path(path).name, from_quant, file.quant, kept_before=before, kept_after=before * kept
-        )
+            len(file.requantized), Path(path).name, from_quant, file.quant,
+            kept_before=quality.kept(params, *before).mid,
+            kept_after=quality.kept(params, *before, _loss(source, file.quant)).mid,
+        )  # fmt: skip
         if file.lossy and not allow_requantize:
-            hint = "start from an F16, BF16 or Q8_0 file, or accept the loss with --allow-requantize"
-            raise UsageError(explain.quantized_twice(twice), hint=hint, param="allow-requantize")
+            raise UsageError(explain.quantized_twice(twice), hint=_UNQUANTIZED, param="allow-requantize")
         notes.insert(0, twice)
     if fallback := [p for p in file.tensors if p.type != p.asked]:
         notes.append(LargerTypes(len(fallback)))
     if source.lossy:
         notes.append(SourceLostBefore(source.artifact.quant))
     return tuple(notes)
+
+
+def only_twice(source: QuantizeSource) -> UsageError:
+    """The error where nothing can be made for this machine but what would be quantized twice."""
+    name = Path(source.artifact.path).name
+    has = f", which is {source.artifact.quant} already," if source.artifact.quant else ""
+    return UsageError(
+        f"all that could be made of {name}{has} would be quantized twice, and lose more than it has lost: "
+        "what is here is best",
+        hint=_UNQUANTIZED,
+        param="allow-requantize",
+    )
+
+
+def _loss(source: QuantizeSource, quant: str) -> quality.Loss:
+    """What the model loses to `quant`, as selection counts it.
+
+    Raises:
+        UsageError: unknown quantization name.
+    """
+    card, recipe = source.card, quants.find(quant)
+    shape = card.shape or reader.shape(source.content.header, source.content.tensors)
+    short = small_row_mix.stored(shape, recipe.name) if recipe.predictable else None
+    native = recipe.name == card.native_quant
+    return quality.quant_loss(recipe.name, card.params, native=native, family=card.family, short=short)
 
 
 def _check_matrix(file: FilePlan, matrix: Imatrix | None) -> list[QuantizeNote]:

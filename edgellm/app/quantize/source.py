@@ -59,11 +59,11 @@ def find(model: str, context: SelectionContext, progress: Progress = silent) -> 
 def _of_file(path: str, cards: Sequence[ModelCard], listed: Sequence[ModelCard]) -> QuantizeSource:
     artifact = identify(path)
     content = _readable(artifact)
-    stored = next((s for s in Library().installed() if s.files and same_file(s.artifact().path, artifact.path)), None)
-    card = next((card for card in cards if stored is not None and card.id == stored.model_id), None)
+    stored = Library().at(artifact.path)
+    card = next((card for card in cards if stored and card.id == stored[0].model_id), None)
     if card is None:
         card = recognize(local_card(Path(artifact.path)), listed)
-    lossy = stored is not None and stored.source.startswith(TWICE)
+    lossy = any(entry.source.startswith(TWICE) for entry in stored)
     in_catalog = card.id in {other.id for other in listed}
     return QuantizeSource(replace(artifact, model_id=card.id), content, card, in_catalog, lossy)
 
