@@ -1,11 +1,12 @@
-"""Runs a converter within bounds: of a file's tensors nobody knows the size before it is read."""
+"""Runs a converter within bounds, and does not believe it: nobody knows a tensor's size before it is read."""
 
 from __future__ import annotations
 
+from edgellm.contract.answers import HINT, Fault, asked
 from edgellm.contract.converter import Conversion, Converted, Converter
 from edgellm.contract.data_limit import limited_data
 from edgellm.contract.source import Progress
-from edgellm.errors import UnsupportedArtifact
+from edgellm.errors import BackendError, UnsupportedArtifact, UsageError
 from edgellm.units import show_size
 
 # Converters hold some rows of a matrix; of a folder's master weights all of them, with 12 bytes for each.
@@ -18,15 +19,21 @@ def convert(converter: Converter, conversion: Conversion, progress: Progress) ->
     available.
 
     Raises:
-        UnsupportedArtifact: it takes more memory. Others: as `edgellm.contract.converter.Converter`.
+        UsageError: the target exists and is not to be replaced. UnsupportedArtifact: it takes more memory.
+        BackendError: the converter does not keep to its contract. Others: as `edgellm.contract.converter.Converter`.
     """
     import psutil
 
-    asked = LEAST_BYTES + TIMES_FILE * conversion.source.bytes
-    most = min(psutil.virtual_memory().available, asked)
+    if conversion.target.exists() and not conversion.replace:
+        raise UsageError(f"{conversion.target} exists already", hint="choose another name")
+    wanted = LEAST_BYTES + TIMES_FILE * conversion.source.bytes
+    most = min(psutil.virtual_memory().available, wanted)
+    expected = "a Converted whose path is there"
     try:
         with limited_data(most):
-            return converter(conversion, progress)
+            return asked("it", lambda: converter(conversion, progress), lambda done: done.path.exists(), expected)
+    except Fault as fault:
+        raise BackendError(f"the converter to {conversion.to}: {fault}", hint=HINT) from fault
     except MemoryError:
         message = f"converting {conversion.source.path} takes more memory than {show_size(most)}"
         raise UnsupportedArtifact(message, hint="convert it on a machine with more memory, if it is sound") from None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgellm.app import context as app_context
 from edgellm.app import file_plan
-from edgellm.catalog.identify import identify
+from edgellm.app.named_file import named_file
 from edgellm.contract import answers
 from edgellm.contract.manager import plugins
 from edgellm.errors import BackendUnavailable, BadArtifact, UnknownModel, option
@@ -50,10 +50,10 @@ def identified(path: str, backend: str | None) -> Artifact:
     """What lies at `path`; where the core knows no such format, as the backend that was asked for opens it.
 
     Raises:
-        UsageError, BackendUnavailable: there is no such backend. Others: as `catalog.identify.identify`.
+        UsageError, BackendUnavailable: there is no such backend. Others: as `named_file`.
     """
     try:
-        return identify(path)
+        return named_file(path)
     except (BadArtifact, UnknownModel) as error:
         if backend is None and isinstance(error, BadArtifact) and (others := _with_own_formats()):
             error.hint += f"; of another format, say which backend opens it ({option('backend')}: {', '.join(others)})"

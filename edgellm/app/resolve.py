@@ -18,9 +18,9 @@ from edgellm import settings
 from edgellm.app import context as app_context
 from edgellm.app import file_card, stored_cards
 from edgellm.app.file_card import with_known_quants
+from edgellm.app.named_file import named_file
 from edgellm.app.stored_cards import StoredCard
 from edgellm.catalog import lookup
-from edgellm.catalog.identify import identify
 from edgellm.catalog.recognize import recognize
 from edgellm.contract.manager import plugins
 from edgellm.contract.source import Resolver, scheme_of
@@ -28,7 +28,6 @@ from edgellm.errors import SourceError, SourceUnreachable, UnknownModel, Unsuppo
 from edgellm.estimate import quants
 from edgellm.files import expanded
 from edgellm.selection.context import SelectionContext
-from edgellm.store import modelpack
 from edgellm.store.adapters import AdapterStore
 from edgellm.store.card import card_of
 from edgellm.store.http import check_userinfo
@@ -63,10 +62,6 @@ class Reference:
     def taken_as(self, card: ModelCard) -> str:
         """What the user wrote, where it is not the card's id; "" where it is."""
         return "" if self.kind is not ReferenceKind.CARD or self.typed.lower() == card.id else self.typed
-
-    @property
-    def path(self) -> Path:
-        return Path(self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +152,7 @@ def resolve(
         if quant is not None:
             hint = "leave it out: a file is in one"
             raise UsageError(f"{option('quant')} has no meaning for {reference.name}", hint=hint, param="quant")
-        artifact = identify(str(modelpack.unpacked(reference.path) or reference.path))
+        artifact = named_file(reference.name)
         card, basis = file_card.of(artifact, context.cards)
         return ResolvedModel(card, basis, artifact=artifact)
     typed = ""

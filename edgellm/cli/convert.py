@@ -46,12 +46,12 @@ def command(
 ) -> None:
     """Convert a model file or folder to another format."""
     from edgellm.app.convert import convert
-    from edgellm.catalog.identify import identify
+    from edgellm.app.named_file import named_file
     from edgellm.cli.progress import progress
     from edgellm.contract.converter import Conversion
     from edgellm.contract.manager import plugins
 
-    source = identify(model)
+    source = named_file(model)
     converter = _choose(plugins().converters(), source.format, to_format.lower())
     conversion = Conversion(
         source, Path(out), to_format.lower(), embedding.lower(), i2s_layout or "", force, int(bits or 0)

@@ -92,6 +92,7 @@ def _show_shared(shared: Shared) -> None:
 
 
 def _show_box(box: Assigned, width: int) -> None:
+    from edgellm.estimate.footprint import counted_bytes
     from edgellm.selection.fleet import is_slow
 
     site, c = box.site, box.choice
@@ -104,10 +105,11 @@ def _show_box(box: Assigned, width: int) -> None:
     slow = ", below its floor" if is_slow(box) else ""
     cache = "" if c.kv_type == "f16" else f" in {c.kv_type}"
     slots = f", {c.slots} slots" if c.slots > 1 else ""
+    budget = box.decision.budget_bytes if box.decision else 0
     say(
         f"{c.model} {c.quant}: {show_size(c.tensor_bytes)}, {c.ctx:,} tokens{cache}{slots}, "
         f"{show_rate(rate.tok_s)} tok/s ({show_rate(rate.low)} to {show_rate(rate.high)}){slow}, "
-        f"{show_memory(c.footprint.resident_bytes)} of {show_memory(box.decision.budget_bytes if box.decision else 0)}",
+        f"{show_memory(counted_bytes(c.footprint, site.machine))} of {show_memory(budget)}",
         lead="  ",
     )
     for line in on_gpus(c):

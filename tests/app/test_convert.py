@@ -8,7 +8,7 @@ from support.refusals import refuses
 
 from edgellm.app import convert as app_convert
 from edgellm.contract.converter import Conversion, Converted
-from edgellm.errors import UnsupportedArtifact
+from edgellm.errors import BackendError, UnsupportedArtifact, UsageError
 from edgellm.types.model import Artifact
 
 MIB = 1024**2
@@ -20,8 +20,36 @@ def test_what_takes_far_more_memory_than_its_source_is_refused(tmp_path, monkeyp
     conversion = Conversion(Artifact("gguf", ("model.gguf",), "m", bytes=16 * MIB), tmp_path / "out", "x")
 
     def taking(n_bytes):
-        return lambda conversion, progress: Converted(conversion.target, np.zeros(n_bytes, np.uint8).nbytes)
+        return lambda conversion, progress: Converted(tmp_path, np.zeros(n_bytes, np.uint8).nbytes)
 
     with refuses(UnsupportedArtifact):
         app_convert.convert(taking(1024 * MIB), conversion, lambda *_: None)
     assert app_convert.convert(taking(64 * MIB), conversion, lambda *_: None).bytes == 64 * MIB
+
+
+def _raising(conversion, progress):
+    raise ZeroDivisionError("of its author")
+
+
+@pytest.mark.parametrize(
+    "converter",
+    [
+        pytest.param(_raising, id="raises"),
+        pytest.param(lambda conversion, progress: conversion.target, id="a path"),
+        pytest.param(lambda conversion, progress: Converted(conversion.target, 9), id="wrote nothing"),
+    ],
+)
+def test_a_converter_that_breaks_its_contract_is_named(converter, tmp_path):
+    with refuses(BackendError):
+        app_convert.convert(
+            converter, Conversion(Artifact("gguf", ("m",), "m"), tmp_path / "out", "x"), lambda *_: None
+        )
+
+
+def test_what_is_there_is_not_replaced_unasked(tmp_path):
+    target = tmp_path / "out"
+    target.write_text("mine")
+    conversion = Conversion(Artifact("gguf", ("m",), "m"), target, "x")
+    with refuses(UsageError):
+        app_convert.convert(lambda *_: target.write_text("other"), conversion, lambda *_: None)
+    assert target.read_text() == "mine"

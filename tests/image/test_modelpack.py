@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from support.refusals import check_refusal, refuses
 from support.tiny_models import MODELS
 
+from edgellm.app import launch
 from edgellm.catalog.identify import identify
 from edgellm.cli.main import cli
 from edgellm.errors import BadArtifact, DiskFull, UnsupportedArtifact, UsageError
@@ -23,6 +24,7 @@ from edgellm.formats.oci import layout, modelpack
 from edgellm.formats.oci.layout import Descriptor, ImageManifest, Layout
 from edgellm.image.writer import LayoutWriter, record_bytes, writing_layout
 from edgellm.store.modelpack import unpacked
+from edgellm.types.request import SelectionRequest
 
 
 @pytest.fixture(scope="module")
@@ -380,3 +382,12 @@ def test_equal_records_are_equal_bytes():
     assert (
         len({record_bytes(Descriptor(media_type="x", digest=digest, size=1, annotations=a)) for a in annotations}) == 1
     )
+
+
+@pytest.mark.parametrize("tag", ["", ":latest"])
+def test_a_model_in_a_layout_is_planned_for_as_the_file_is(toy: Path, tmp_path: Path, tag: str) -> None:
+    invoke("model", toy, "-o", tmp_path / "x")
+
+    plan = launch.model_plan(f"{tmp_path / 'x'}{tag}", SelectionRequest())
+
+    assert Path(plan.artifact.path).read_bytes() == toy.read_bytes()
