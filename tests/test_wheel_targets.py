@@ -72,5 +72,6 @@ def test_whatever_is_linked_has_no_symbols(given: list[str], taken: list[str]) -
 
 
 def test_a_module_for_macos_is_linked_as_a_library() -> None:
-    given = ["-O3", "-arch", "arm64", "-bundle", "-o", "libggml-cpu.so", "main.o"]
-    assert script("cross").for_zig(given) == ["-O3", "-dynamiclib", "-o", "libggml-cpu.so", "main.o"]
+    given = ["-O3", "-arch", "arm64", "-bundle", "-o", "bin/libggml-cpu.so", "main.o"]
+    named = ["-dynamiclib", "-install_name", "@rpath/libggml-cpu.so"]
+    assert script("cross").for_zig(given) == ["-O3", *named, "-o", "bin/libggml-cpu.so", "main.o"]

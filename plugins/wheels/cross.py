@@ -72,7 +72,8 @@ def for_zig(arguments: list[str]) -> list[str]:
 
     It refuses GCC's -march=armv8.2-a+fp16, and its own -mcpu=generic+v8_2a+fullfp16 would compile zig's C++ library
     anew for each kind of processor: features are named to clang itself. A module for macOS is linked as a library,
-    which programs load just as well; the triple names Apple's processor already.
+    which programs load just as well, under its own name: zig takes the path in the build's folder. The triple names
+    Apple's processor already.
     """
     taken: list[str] = []
     rest = iter(arguments)
@@ -80,7 +81,8 @@ def for_zig(arguments: list[str]) -> list[str]:
         if argument == "-arch":
             next(rest, None)
         elif argument == "-bundle":
-            taken.append("-dynamiclib")
+            file = Path(arguments[arguments.index("-o") + 1])
+            taken += ["-dynamiclib", "-install_name", f"@rpath/{file.name}"]
         elif match := _ARM.fullmatch(argument):
             taken += _features(match)
         else:

@@ -10,9 +10,10 @@ _ONE_CODE = "cmake.define.GGML_CPU_ALL_VARIANTS=OFF"
 # ggml takes AMX where the processor has it, and asks no system but Linux: one that keeps no tiles, as Windows 10, ends
 # the program at the first product. Code for Zen 4 takes its place.
 _NO_AMX = ("ggml-cpu-sapphirerapids.dll",)
+_READ = "nothing here runs its programs: its files were read"
 _NO_METAL = (
-    "it computes on the CPU only: Metal needs Apple's SDK, which no package index has; `make setup` on a Mac builds "
-    "llama.cpp with Metal"
+    f"{_READ}; it computes on the CPU only: Metal needs Apple's SDK, which no package index has; `make setup` on a Mac "
+    "builds llama.cpp with Metal"
 )
 _NO_WHEELS = (
     "EdgeLLM cannot be installed from wheels there: numpy, msgspec, psutil and PyYAML have none for it, so these are "
@@ -58,7 +59,7 @@ class Target:
     older: tuple[str, ...] = ()  # platforms of other wheels that run there, too, the newest first
     settings: tuple[str, ...] = ()  # of llama.cpp's build, where they differ
     left_out: tuple[str, ...] = ()  # files of that build
-    has_llama_cpp: bool = True  # it was seen to compile and compute; False = the ternary engine alone is made
+    has_llama_cpp: bool = True  # it was seen to compile; False = the ternary engine alone is made
     is_usual: bool = False  # made where no target is named
     remark: str = ""  # what the wheels cannot do
 
@@ -91,11 +92,11 @@ def _musl(processor: str, machine: str, library_mib: int) -> Target:
     )  # fmt: skip
 
 
-def _macos(processor: str, called: str, machine: str, library_mib: int) -> Target:
+def _macos(processor: str, called: str, machine: str, library_mib: int, has_llama_cpp: bool = True) -> Target:
     return Target(
         f"{processor}-macos", f"{processor}-macos.{_MACOS[0]}.{_MACOS[1]}", "Darwin", called,
         f"macosx_{_MACOS[0]}_{_MACOS[1]}_{called}", MachO(machine, _MACOS), library_mib, remark=_NO_METAL,
-        has_llama_cpp=False,
+        has_llama_cpp=has_llama_cpp,
     )  # fmt: skip
 
 
@@ -107,7 +108,7 @@ _ALL = (
     Target(
         "x86_64-windows", "x86_64-windows-gnu", "Windows", "AMD64", "win_amd64", Pe("AMD64"), 10, left_out=_NO_AMX,
     ),
-    _macos("x86_64", "x86_64", "X86_64", 10),
+    _macos("x86_64", "x86_64", "X86_64", 10, has_llama_cpp=False),
     _macos("aarch64", "arm64", "ARM64", 6),
     Target(
         "armv7", "arm-linux-gnueabihf.2.28", "Linux", "armv7l", "manylinux_2_28_armv7l",
