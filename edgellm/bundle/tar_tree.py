@@ -49,8 +49,11 @@ class TarTree:
         return path
 
     def read(self, path: str, n_bytes: int = _MAX_READ) -> bytes:
-        file = self._archive.extractfile(self.members[path])
-        return b"" if file is None else file.read(n_bytes)
+        file, pieces = self._archive.extractfile(self.members[path]), list[bytes]()
+        while file is not None and n_bytes and (piece := file.read(min(n_bytes, _MAX_HEADER))):  # as `_Bounded` allows
+            pieces.append(piece)
+            n_bytes -= len(piece)
+        return b"".join(pieces)
 
     def text(self, path: str) -> str:
         """Of a file, also behind links; "" where there is none."""

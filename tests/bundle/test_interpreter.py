@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from support import pythons
 from support.refusals import refuses
 
 from edgellm.bundle import interpreter
+from edgellm.bundle.tar_tree import TarTree, opened_tar
 from edgellm.errors import UsageError
 
 SSL = "python/lib/python3.13/lib-dynload/_ssl.cpython-313-aarch64-linux-gnu.so"
@@ -80,3 +83,15 @@ def test_more_than_a_python_has_is_refused(tmp_path: Path, monkeypatch: pytest.M
         with monkeypatch.context() as patch, refuses(UsageError, param="with_python"):
             patch.setattr(interpreter, name, 3)
             interpreter.read(path)
+
+
+def test_a_file_that_is_longer_than_a_header_may_be_is_read(tmp_path: Path) -> None:
+    content = os.urandom(3 * 1024**2)
+    (tmp_path / "python3").write_bytes(content)
+    with tarfile.open(tmp_path / "python.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "python3", "bin/python3")
+
+    with opened_tar(tmp_path / "python.tar.gz", 4 * 1024**2) as archive:
+        tree = TarTree(archive)
+        assert tree.read("bin/python3") == content
+        assert tree.read("bin/python3", 20) == content[:20]
