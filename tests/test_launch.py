@@ -26,6 +26,7 @@ from edgellm.contract.source import FetchedFile, Progress
 from edgellm.errors import (
     BadArtifact,
     DiskFull,
+    PluginFailed,
     SecondBest,
     SourceError,
     SourceUnreachable,
@@ -45,7 +46,7 @@ from edgellm.types.criterion import Stated
 from edgellm.types.machine import Cpu, Limits, Machine, Memory
 from edgellm.types.model import Artifact, ModelFile
 from edgellm.types.plan import Footprint, LaunchPlan, Settings
-from edgellm.types.reason import WeightsRead
+from edgellm.types.reason import RulesUnasked, WeightsRead
 from edgellm.types.request import SelectionRequest
 
 SMOLLM2 = "smollm2-135m-instruct"
@@ -128,6 +129,20 @@ def test_where_the_hub_is_dead_the_best_that_answers_is_served(smollm2: str, mon
         EdgeLLM.auto(isolate=False).close()
     assert [str(warning.message) for warning in told] == [second_best]
     assert told[0].filename == __file__
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_rules_that_were_not_asked_are_a_warning_of_the_sdk(monkeypatch: pytest.MonkeyPatch, *, named: bool) -> None:
+    unasked = RulesUnasked("licences", "edgellm-licences 1.0", "ImportError: no list")
+    echo = launch.model_plan("echo", SelectionRequest())
+    monkeypatch.setattr(launch, "plan", lambda *_, **__: (replace(echo, reasons=(unasked, *echo.reasons)), None))
+    with pytest.warns(PluginFailed) as told:
+        llm = EdgeLLM.load("echo", isolate=False) if named else EdgeLLM.auto(isolate=False)
+    llm.close()
+
+    assert [str(warning.message) for warning in told] == [explain.sentence(unasked)]
+    assert told[0].filename == __file__
+    assert llm.explain().startswith("Plugin licences failed: ")
 
 
 @pytest.mark.model

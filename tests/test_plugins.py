@@ -269,6 +269,53 @@ def test_each_hook_is_called_once(folder: Path) -> None:
     assert len(sys.modules["fake_counts"].calls) == 1
 
 
+UNMARKED = """
+def register_rules(register):
+    register(print)
+"""
+
+RULES_RAISE = """
+from edgellm.contract.hookspecs import hookimpl
+
+@hookimpl
+def register_rules(register):
+    register(lambda options, scenario: None)
+    raise LookupError("no list of licences")
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (UNMARKED, "TypeError: register_rules has no @hookimpl, so it is never called"),
+        ("def register_rule(register): ...", "TypeError: no function of it has @hookimpl, so it adds nothing"),
+        ("from edgellm.contract.hookspecs import *", "TypeError: no function of it has @hookimpl"),
+    ],
+)
+def test_a_plugin_whose_functions_are_never_called_says_so(folder: Path, source: str, reason: str) -> None:
+    fake_plugins.install(folder, "mute", source)
+
+    assert row(Plugins(), "mute").error.startswith(reason)
+
+
+def test_who_may_have_brought_what_is_not_there_is_named(folder: Path) -> None:
+    """A plugin that did not load might have used any hook, one that raised in a hook only that one."""
+    fake_plugins.install(folder, "bad", fake_plugins.RAISES)
+    fake_plugins.install(folder, "half", RULES_RAISE)
+    fake_plugins.install(folder, "off", fake_plugins.RAISES)
+    plugins = Plugins(frozenset({"bad", "half"}))
+    rules: list[object] = []
+    plugins.call("register_rules", register=rules.append)
+
+    unheard = {row.name: row.error for row in plugins.unheard("register_rules")}
+    assert sorted(unheard) == ["bad", "half"]
+    assert unheard["half"].startswith("register_rules: LookupError: no list of licences (")
+    assert len(rules) == 1
+    assert [row.name for row in plugins.unheard("register_commands")] == ["bad"]
+    assert plugins.suspects("register_commands") == "; plugin bad, which failed, may bring it (see `edgellm plugins`)"
+    assert Plugins(frozenset()).suspects("register_commands") == ""
+
+
 def test_an_interrupt_while_loading_is_not_swallowed(folder: Path) -> None:
     fake_plugins.install(folder, "bad", "raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):

@@ -27,6 +27,7 @@ from edgellm.types.calibration import Calibration
 from edgellm.types.machine import Machine
 from edgellm.types.model import ModelCard, ModelFile
 from edgellm.types.options import SelectionOptions
+from edgellm.types.reason import RulesUnasked
 from edgellm.types.request import SelectionRequest, Task
 
 UNQUANTIZED = ("F32", "BF16", "F16", "Q8_0")  # references of a quality check that show the loss of quantization
@@ -55,6 +56,7 @@ def here(models_file: Path | None = None) -> SelectionContext:
         vetoes=run_log.vetoes(machine),
         divergences=divergences(machine),
         rules=rules(),
+        unasked=rules_unasked(),
         gpus=gpus_of(machine),
         load=busy_load(machine),
         load_lasts=busy_load(machine, minutes=5) is not None,
@@ -67,7 +69,9 @@ def of_machine(
     """Another machine, which a profile describes: installed backends are assumed to run there, built for its GPUs, and
     nothing is stored. `measured`: rates of its backends that the profile states."""
     backends = assumed_facts(plugins().backends().values(), machine, measured)
-    return SelectionContext(machine, backends, tuple(cards), rules=rules(), gpus=gpus_of(machine), is_here=False)
+    return SelectionContext(
+        machine, backends, tuple(cards), rules=rules(), unasked=rules_unasked(), gpus=gpus_of(machine), is_here=False
+    )
 
 
 def of(profile: str | None, *, models_file: Path | None = None) -> SelectionContext:
@@ -161,6 +165,11 @@ def rules() -> tuple[Rule, ...]:
     added: list[Rule] = []
     plugins().call("register_rules", register=added.append)
     return tuple(added)
+
+
+def rules_unasked() -> tuple[RulesUnasked, ...]:
+    """Of each plugin that failed before `rules` had all of its rules, why: a plan without them must say so."""
+    return tuple(RulesUnasked(row.name, row.distribution, row.error) for row in plugins().unheard("register_rules"))
 
 
 def corrections(machine: Machine, backends: Iterable[BackendFacts]) -> Corrections:

@@ -57,6 +57,8 @@ def identified(path: str, backend: str | None) -> Artifact:
     except (BadArtifact, UnknownModel) as error:
         if backend is None and isinstance(error, BadArtifact) and (others := _with_own_formats()):
             error.hint += f"; of another format, say which backend opens it ({option('backend')}: {', '.join(others)})"
+        if backend is None and isinstance(error, BadArtifact):
+            error.hint += plugins().suspects("register_backends")
         if backend is not None:
             plugins().backend(backend)  # one that is not there is what is wrong, and not the file
         own = artifact(backend, path)

@@ -185,7 +185,8 @@ def named_model(name: str, context: SelectionContext) -> StoredCard:
     try:
         card = lookup.find(name, cards)
         return StoredCard(card.id, card)
-    except UnknownModel:
+    except UnknownModel as error:
+        error.hint += plugins().suspects("register_models")
         if any(row.name == name and row.error for row in plugins().rows()):
             plugins().backend(name)  # tells what is wrong with the plugin
         if name not in plugins().backends():

@@ -82,7 +82,8 @@ def inspect(path: str, file_format: str) -> ModelFacts:
             return facts
     raise UnsupportedArtifact(
         f"{path} is a model in {file_format}, and no installed backend reads its header",
-        hint=f"install edgellm-{file_format} to read it; `edgellm plugins` lists what is installed",
+        hint=f"install edgellm-{file_format} to read it; `edgellm plugins` lists what is installed"
+        + plugins().suspects("register_backends"),
     )
 
 

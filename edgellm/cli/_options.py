@@ -265,21 +265,32 @@ def _pairs(options: Sequence[str]) -> dict[str, str]:
 
 
 def say_taken(plan: LaunchPlan, decision: Decision | None = None, *, to_run: bool = True) -> None:
-    """Tell that a model was taken for a name that none has, or for a better one that cannot be had now, and, where it
-    runs, that other programs slow it down, and that a GPU is left unused."""
+    """Tell that rules were not asked, that a model was taken for a name that none has, or for a better one that cannot
+    be had now, and, where it runs, that other programs slow it down, and that a GPU is left unused."""
     from edgellm import explain
     from edgellm.types.backend_reason import GpuWouldGive
     from edgellm.types.model_reason import NameTaken
-    from edgellm.types.reason import ProcessorsBusy
+    from edgellm.types.reason import ProcessorsBusy, RulesUnasked
 
     for reason in plan.reasons:
-        if isinstance(reason, NameTaken) or (to_run and isinstance(reason, ProcessorsBusy | GpuWouldGive)):
+        if isinstance(reason, NameTaken | RulesUnasked) or (
+            to_run and isinstance(reason, ProcessorsBusy | GpuWouldGive)
+        ):
             say(explain.sentence(reason), err=True)
     if to_run and decision is None:
         for text in short_contexts(plan):
             say(text, err=True)
     if decision is not None and (why := explain.second_best(decision)):
         say(why, err=True)
+
+
+def say_unasked() -> None:
+    """Tell of plugins whose rules were not asked, once all were, where no plan is shown that does."""
+    from edgellm import explain
+    from edgellm.app.context import rules_unasked
+
+    for reason in rules_unasked():
+        say(explain.sentence(reason), err=True)
 
 
 def short_contexts(plan: LaunchPlan) -> list[str]:

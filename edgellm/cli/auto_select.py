@@ -92,8 +92,9 @@ def _show(decision: Decision, context: SelectionContext, request: SelectionReque
     from edgellm.explain import sentence
     from edgellm.selection.decision_json import one_line
     from edgellm.types.backend_reason import BuildNeeded, GpuWouldGive
+    from edgellm.types.reason import RulesUnasked
 
-    machine = context.machine
+    machine, above = context.machine, GpuWouldGive | BuildNeeded | RulesUnasked
     reads_only = request.task == "embed"
     if decision.choice is None:
         say("Nothing can be had now.", bold=True)
@@ -102,8 +103,8 @@ def _show(decision: Decision, context: SelectionContext, request: SelectionReque
         if not request.offline:
             _show_whether_it_is_here(decision.choice, context, request)
     for reason in decision.reasons:
-        if isinstance(reason, GpuWouldGive | BuildNeeded):
-            say(sentence(reason), fg="yellow" if isinstance(reason, GpuWouldGive) else None)
+        if isinstance(reason, above):
+            say(sentence(reason), fg=None if isinstance(reason, BuildNeeded) else "yellow")
     if decision.would_choose is not None:
         say(f"With every source: {one_line(decision.would_choose, reads_only=reads_only)}")
     if machine.memory.bandwidth_contended:
@@ -112,7 +113,7 @@ def _show(decision: Decision, context: SelectionContext, request: SelectionReque
             "smaller model chosen. It is measured again each time until it is quiet."
         )
     say("\nWhy", bold=True)
-    below = [reason for reason in decision.reasons if not isinstance(reason, GpuWouldGive | BuildNeeded)]
+    below = [reason for reason in decision.reasons if not isinstance(reason, above)]
     for number, reason in enumerate(below, 1):
         say(sentence(reason), lead=f"{number:3}. ")
     _show_runners_up(decision, reads_only=reads_only)

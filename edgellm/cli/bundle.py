@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgellm.cli import bundle_activate, bundle_delta, bundle_install, bundle_mender, bundle_slots
+from edgellm.cli._options import say_unasked
 from edgellm.cli.bundle_slots import SCHEMA, BundleVerb, as_json_flag
 from edgellm.cli.packing import bundle_options, packs
 from edgellm.cli.page import examples, say, say_json
@@ -115,6 +116,7 @@ def create_bundle(
     key = None if key_file is None else signature.secret_key(key_file, _password)
     with progress() as report:
         made = create(machines, output, bundle_options(options), key=key, force=force, progress=report)
+    say_unasked()
     path, manifest = made.path, made.manifest
     for name, reason in made.unrecorded.items():
         say(f"No golden answers were recorded for {name}, so none are asked for there: {reason}", err=True)

@@ -52,7 +52,9 @@ def command(
     from edgellm.contract.manager import plugins
 
     source = named_file(model)
-    converter = _choose(plugins().converters(), source.format, to_format.lower())
+    host = plugins()
+    converters = host.converters()
+    converter = _choose(converters, source.format, to_format.lower(), host.suspects("register_converters"))
     conversion = Conversion(
         source, Path(out), to_format.lower(), embedding.lower(), i2s_layout or "", force, int(bits or 0)
     )
@@ -67,12 +69,15 @@ def command(
         say_lines(f"  {note}")
 
 
-def _choose(converters: dict[tuple[str, str], Converter], from_format: str, to_format: str) -> Converter:
+def _choose(converters: dict[tuple[str, str], Converter], from_format: str, to_format: str, suspects: str) -> Converter:
     if (from_format, to_format) in converters:
         return converters[from_format, to_format]
     ways = sorted(to for start, to in converters if start == from_format)
     raise UsageError(
         f"nothing installed converts {from_format} to {to_format!r}",
-        hint=f"from {from_format} there is: {', '.join(ways)}" if ways else "`edgellm plugins` lists what is installed",
+        hint=(
+            f"from {from_format} there is: {', '.join(ways)}" if ways else "`edgellm plugins` lists what is installed"
+        )
+        + suspects,
         param="to",
     )

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli._options import device, gpu_layers, kv, models_dir, models_file, profile, slots, think, threads
+from edgellm.cli._options import (
+    device,
+    gpu_layers,
+    kv,
+    models_dir,
+    models_file,
+    profile,
+    say_unasked,
+    slots,
+    think,
+    threads,
+)
 from edgellm.cli.page import Column, entry, examples, say, say_json, table
 from edgellm.cli.words import BACKEND, MODEL, QUANT, TASK, TOKENS
 from edgellm.errors import EdgeLLMError
@@ -100,6 +111,7 @@ def command(
     adapters_bytes = adapter_bytes(adapters, resolved.card.shape, resolved.artifact)
     fits, refusals = fit_reports(resolved.card, context, scenario, adapter_bytes=adapters_bytes, others=resolved.others)
     chosen = _chosen(resolved.card, context, request)
+    say_unasked()
     if as_json:
         from edgellm.selection import fit_json
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from edgellm.cli._options import chooses, launch_options, make_plan
+from edgellm.cli._options import chooses, launch_options, make_plan, say_taken, say_unasked
 from edgellm.cli.packing import bundle_options, packs
 from edgellm.cli.page import examples, say, say_json
 from edgellm.cli.words import PROFILE
@@ -75,6 +75,7 @@ def create_image(
     image_options = ImageOptions(tag, root, debian, mirror, root_licence, force)
     with progress() as report:
         image = write_image(machine, output, bundle_options(options), image_options, report)
+    say_unasked()
     if as_json:
         layers = [{"what": what, "digest": layer.digest, "bytes": layer.size} for layer, what in image.layers]
         say_json({
@@ -106,7 +107,8 @@ def write_model(*, model: str | None, output: Path, tag: str, force: bool, as_js
     from edgellm.contract.child import ended_with_us
 
     with ended_with_us():
-        plan, _ = make_plan(model, launch_options(**options))
+        plan, decision = make_plan(model, launch_options(**options))
+    say_taken(plan, decision, to_run=False)
     artifact = plan.artifact
     with progress() as report:
         row = write(artifact, model or artifact.model_id, output, tag, force=force, progress=report)

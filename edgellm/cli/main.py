@@ -74,12 +74,15 @@ class LazyGroup(click.Group):
 def _unknown(name: str, names: Sequence[str]) -> UsageError:
     import difflib
 
+    from edgellm.contract.manager import plugins
+
     if name.lower() in OTHER_WAYS:
         return UsageError(f"there is no command {name!r}", hint=OTHER_WAYS[name.lower()])
     word = OTHER_WORDS.get(name.lower(), "")
     close = [word] if word in names else difflib.get_close_matches(name.lower(), names, n=3)
     guess = f"did you mean {' or '.join(close)}? " if close else ""
-    return UsageError(f"there is no command {name!r}", hint=f"{guess}`edgellm help` lists them all")
+    failed = plugins().suspects("register_commands")
+    return UsageError(f"there is no command {name!r}", hint=f"{guess}`edgellm help` lists them all{failed}")
 
 
 def _commands() -> dict[str, click.Command]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edgellm.cli._options import models_dir, models_file, profile
+from edgellm.cli._options import models_dir, models_file, profile, say_unasked
 from edgellm.cli.page import Column, examples, say, say_json, table
 from edgellm.cli.words import TASK
 from edgellm.errors import EdgeLLMError, NothingFits, UsageError
@@ -69,6 +69,7 @@ def command(
     # What the machine can do, whatever else it does in this minute.
     busy = of(profile, models_file=models_file)
     context = replace(busy, load=None, load_lasts=False)
+    say_unasked()
     tasks: dict[str, Task] = {"chat": asked or "chat", "embedding": "embed"}  # by kind
     if asked is not None or fits:
         from edgellm.selection.scenario import TASK_NEEDS

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edgellm.cli._options import models_dir, models_file
+from edgellm.cli._options import models_dir, models_file, say_unasked
 from edgellm.cli.page import examples, say, say_json
 from edgellm.cli.placed import on_gpus
 from edgellm.units import show_memory, show_rate, show_size
@@ -47,6 +47,7 @@ def command(
     description = fleet_file.load(file)
     sites = fleet_file.sites(description, models_file)
     shared = fleet.plan_shared(sites, one_file=one_file) if one_model or one_file else None
+    say_unasked()
     boxes = shared.boxes if shared is not None else fleet.plan(sites)
     if as_json:
         from edgellm.selection import fleet_json

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from edgellm.sdk.client import EdgeLLM
     from edgellm.server.listener import Listener
     from edgellm.types.options import LaunchOptions
+    from edgellm.types.plan import LaunchPlan
 
 PORT = 8642
 # `docker stop` kills after 10 seconds. Cutting off what is left then takes 2, and leaving may take as long.
@@ -153,6 +154,20 @@ def command(
         )
 
 
+def _say_why(plan: LaunchPlan, say: Say, warn: Say, *, named: bool) -> None:
+    """The reasons of a plan; `named`: for who named the model."""
+    from edgellm import explain
+    from edgellm.types.reason import RulesUnasked
+
+    for reason in plan.reasons:
+        if isinstance(reason, RulesUnasked):
+            warn(explain.sentence(reason))
+        else:
+            say(f"  {explain.sentence(reason)}")
+    for text in short_contexts(plan) if named else ():
+        warn(text)
+
+
 def _serve(
     model: str | None,
     options: LaunchOptions,
@@ -171,7 +186,7 @@ def _serve(
     warn: Say,
     tell: Say | None,
 ) -> int:
-    from edgellm import explain, settings
+    from edgellm import settings
     from edgellm.contract.child import ended_with_us
     from edgellm.errors import UsageError
     from edgellm.server import access, listener
@@ -198,10 +213,7 @@ def _serve(
     ):
         plan, decision = make_plan(model, options, tell=tell)
         say(headline(plan))
-        for reason in plan.reasons:
-            say(f"  {explain.sentence(reason)}")
-        for text in short_contexts(plan) if decision is None else ():
-            warn(text)
+        _say_why(plan, say, warn, named=decision is None)
         from edgellm.sdk.client import EdgeLLM
         from edgellm.server.app import create_app
         from edgellm.server.memory import limit_server

@@ -10,8 +10,9 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,7 @@ class Plugins:
         self._allow = allow
         self._rows: dict[str, PluginRow] = {}
         self._owners: dict[str, str] = {}  # backend -> plugin
+        self._raised: dict[tuple[str, str], str] = {}  # (plugin, hook) -> what it raised, the first of each
         for name, module in BUILTIN.items():
             self._load(name, "built in", module, functools.partial(importlib.import_module, module))
         entries, damaged = installed.entries_of(hookspecs.GROUP)
@@ -80,6 +82,7 @@ class Plugins:
             name = dist.partition(" ")[0]
             key = dist if name in self._rows else name
             self._rows[key] = PluginRow(key, dist, "", reason)
+        self._unloaded = frozenset(name for name, row in self._rows.items() if row.error and row.allowed)
 
     def _load(self, name: str, dist: str, module: str, load: Callable[[], object]) -> None:
         try:
@@ -89,6 +92,7 @@ class Plugins:
             # Validates hook names and arguments now, so that a typo is this plugin's row and nobody else's error.
             self._manager.check_pending()
             self._refuse_order(name)
+            _refuse_unmarked(plugin, self._manager.get_hookcallers(plugin) or ())
             self._rows[name] = PluginRow(name, dist, module)
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
@@ -123,6 +127,24 @@ class Plugins:
 
     def rows(self) -> list[PluginRow]:
         return [self._rows[name] for name in sorted(self._rows)]
+
+    def unheard(self, hook: str) -> list[PluginRow]:
+        """The plugins of which not all is known that they would register by `hook`, with why: those that did not load,
+        and those whose `hook` raised when it was called."""
+        rows = [row for row in self.rows() if row.name in self._unloaded]
+        raised = [
+            replace(self._rows[name], error=why) for (name, of), why in sorted(self._raised.items()) if of == hook
+        ]
+        return [*rows, *raised]
+
+    def suspects(self, hook: str) -> str:
+        """For the end of a hint, where what nobody registered by `hook` is looked for: `"; plugin x, which failed, may
+        bring it (see `edgellm plugins`)"`; "" where none failed."""
+        names = [row.name for row in self.unheard(hook)]
+        if not names:
+            return ""
+        who = f"plugin {names[0]}" if len(names) == 1 else f"one of the plugins {', '.join(names)}"
+        return f"; {who}, which failed, may bring it (see `edgellm plugins`)"
 
     def call(self, hook: str, **arguments: Any) -> None:
         """Call every implementation of `hook`, built-in ones first, then by name. One that raises is an error row."""
@@ -165,6 +187,7 @@ class Plugins:
         except BaseException as error:  # a plugin that calls sys.exit() must not end every command
             row = self._rows[impl.plugin_name]
             self._rows[impl.plugin_name] = replace(row, error=f"{hook}: {told(error)}")
+            self._raised.setdefault((impl.plugin_name, hook), f"{hook}: {told(error)}")
 
     def backends(self) -> dict[str, Backend]:
         """Name -> backend, sorted by name."""
@@ -246,9 +269,19 @@ class Plugins:
         for row in self.rows():
             if row.name == name and row.error:
                 raise BackendUnavailable(f"plugin {name!r} failed: {row.error}", hint="see `edgellm plugins`")
-        failed = [row.name for row in self.rows() if row.error and row.allowed]
-        also = f"; of the plugins {', '.join(failed)} failed, see `edgellm plugins`" if failed else ""
-        raise UsageError(f"no backend named {name!r}", hint=f"installed: {', '.join(backends) or 'none'}{also}")
+        hint = f"installed: {', '.join(backends) or 'none'}{self.suspects('register_backends')}"
+        raise UsageError(f"no backend named {name!r}", hint=hint)
+
+
+def _refuse_unmarked(plugin: object, called: Collection[object]) -> None:
+    """Refuse functions that are named as hooks and are none, and a plugin without hooks: what it is for is not done."""
+    hooks = [name for name, spec in vars(hookspecs).items() if hasattr(spec, "edgellm_spec")]
+    own = {name: getattr(plugin, name, None) for name in hooks}
+    for name, function in own.items():
+        if inspect.isroutine(function) and not (hasattr(function, "edgellm_impl") or hasattr(function, "edgellm_spec")):
+            raise TypeError(f"{name} has no @hookimpl, so it is never called")
+    if not called:
+        raise TypeError("no function of it has @hookimpl, so it adds nothing; docs/plugins.md lists the hooks")
 
 
 def _label(things: tuple[object, ...]) -> str:

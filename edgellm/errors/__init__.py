@@ -358,3 +358,8 @@ def by_code(code: str) -> type[EdgeLLMError]:
 
 class SecondBest(UserWarning):
     """Warned of by `EdgeLLM.auto()`: a better model would be chosen, but its source does not answer."""
+
+
+class PluginFailed(UserWarning):
+    """Warned of by `EdgeLLM.auto()` and `load()`: a plugin failed, and selection rules that it may bring were not
+    asked."""

@@ -147,6 +147,14 @@ def selection(fact: reason.SelectionReason) -> str:
             return _sources(fact)
         case reason.SourceSilent():
             return f"Source {fact.scheme} does not answer: {fact.error}."
+        case reason.RulesUnasked():
+            return _rules_unasked(fact)
+
+
+def _rules_unasked(fact: reason.RulesUnasked) -> str:
+    what = f"Plugin {fact.plugin} failed: {' '.join(fact.error.split())}"
+    risk = "Selection rules that it may bring were not asked, so a model that they would drop may be chosen"
+    return f"{what}. {risk}. Mend it or uninstall {fact.distribution.partition(' ')[0]}; `edgellm plugins` tells more."
 
 
 def second_best(decision: Decision) -> str:

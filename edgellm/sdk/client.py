@@ -23,7 +23,7 @@ from edgellm.app import launch
 from edgellm.app.download import PlannedDownload
 from edgellm.app.verify import Verification
 from edgellm.contract.manager import plugins
-from edgellm.errors import EdgeLLMError, SecondBest, UsageError
+from edgellm.errors import EdgeLLMError, PluginFailed, SecondBest, UsageError
 from edgellm.runtime.session import Session, SessionState
 from edgellm.sdk.adapters import AdapterMethods
 from edgellm.sdk.chat import ChatMethods
@@ -35,7 +35,7 @@ from edgellm.store.library import silent
 from edgellm.text.template_process import TemplateProcess
 from edgellm.types.options import LaunchKeywords, LaunchOptions, SelectionKeywords
 from edgellm.types.plan import Decision, LaunchPlan
-from edgellm.types.reason import SourceSilent
+from edgellm.types.reason import RulesUnasked, SourceSilent
 from edgellm.units import show_size
 
 if TYPE_CHECKING:
@@ -91,10 +91,12 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods, TokenMethods, Adap
 
         Warns:
             SecondBest: a better model would be chosen, but its source does not answer, and offline was not asked for.
+            PluginFailed: a plugin failed, and selection rules that it may bring were not asked.
         """
         settings.check(os.environ)
         _check_progress(progress)
         plan, decision = launch.plan(None, LaunchOptions.of(**options), progress=progress, approve=_announced)
+        _warn_unasked(plan)
         if why := _second_best(decision):
             warnings.warn(why, SecondBest, stacklevel=2)
         return cls(plan, decision=decision, isolate=isolate)._loaded()
@@ -115,6 +117,9 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods, TokenMethods, Adap
 
         Raises:
             UnknownModel, NothingFits, ArtifactError, SourceError, BackendError, UsageError.
+
+        Warns:
+            PluginFailed: as in `auto`.
         """
         name = os.fspath(model) if isinstance(model, str | os.PathLike) else model
         if not isinstance(name, str) or not name:
@@ -123,6 +128,7 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods, TokenMethods, Adap
         settings.check(os.environ)
         _check_progress(progress)
         plan, _ = launch.plan(name, LaunchOptions.of(**options), progress=progress, approve=_announced)
+        _warn_unasked(plan)
         return cls(plan, isolate=isolate)._loaded()
 
     @property
@@ -206,6 +212,12 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods, TokenMethods, Adap
             self.close()
             raise
         return self
+
+
+def _warn_unasked(plan: LaunchPlan) -> None:
+    for fact in plan.reasons:
+        if isinstance(fact, RulesUnasked):
+            warnings.warn(explain.sentence(fact), PluginFailed, stacklevel=3)
 
 
 def _second_best(decision: Decision | None) -> str:

@@ -13,6 +13,7 @@ from edgellm.types.gpu import Gpu
 from edgellm.types.machine import Machine
 from edgellm.types.model import ModelCard, ModelFile
 from edgellm.types.plan import Candidate
+from edgellm.types.reason import RulesUnasked
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class SelectionContext:
     vetoes: Mapping[RunKey, str] = field(default_factory=dict, repr=False)  # what a quality check refused here, and why
     divergences: Mapping[RunKey, float] = field(default_factory=dict, repr=False)  # nats from the unquantized model
     rules: tuple[Rule, ...] = field(default=(), repr=False)  # of plugins, after the constraints of our own
+    unasked: tuple[RulesUnasked, ...] = ()  # of plugins that failed
     is_here: bool = True  # whether it is this machine
     gpus: tuple[Gpu | None, ...] = field(default=(), repr=False)  # of machine.accelerators, what is known of each
     load: float | None = None  # processes that want a processor, where they are more than processors; changes no choice

@@ -73,6 +73,7 @@ def decide(context: SelectionContext, request: SelectionRequest) -> Decision:
         raise _nothing_runs(impossible, scenario.needs.kind, backend_reasons)
     n_models = len({o.model for o in options})
     opening = (
+        *context.unasked,
         scenario.budget,
         *backend_reasons,
         Considered(n_models, scenario.needs.kind, len(options), scenario.threads),

@@ -246,6 +246,14 @@ class SourceSilent(Fact, frozen=True):
     error: str
 
 
+class RulesUnasked(Fact, frozen=True):
+    """A plugin failed, and the selection rules that it may bring were not asked."""
+
+    plugin: str
+    distribution: str  # "name version"
+    error: str
+
+
 class ShorterContext(Fact, frozen=True):
     """Nothing holds the context that the task needs."""
 
@@ -266,7 +274,7 @@ MemoryReason = BudgetReason | MemoryNeeded | WeightsRead | AdaptersBeside
 ContextReason = ContextLength | SlotCount | ContextUnknown | ShorterContext | CacheType
 SpeedReason = Speed | ProcessorsBusy | Threads | Thinks | FewerThreads | Slow | GpuSpeedUnknown
 PlacementReason = Prompts | OtherPlacements
-SelectionReason = Considered | SourcesReached | SourceSilent | FilesKept
+SelectionReason = Considered | SourcesReached | SourceSilent | FilesKept | RulesUnasked
 Reason = (
     MemoryReason
     | ContextReason

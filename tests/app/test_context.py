@@ -23,7 +23,7 @@ from edgellm.app.quantize import plan as quantize_plan
 from edgellm.catalog import lookup
 from edgellm.cli.main import main
 from edgellm.contract.hookspecs import hookimpl
-from edgellm.contract.manager import plugins
+from edgellm.contract.manager import PluginRow, Plugins, plugins
 from edgellm.history import fingerprint, run_log
 from edgellm.history.run_log import Numbers, Run
 from edgellm.selection import decide as decide_module
@@ -70,6 +70,26 @@ class _Rules:
     @hookimpl
     def register_rules(self, register: Callable[[Any], None]) -> None:
         register(only_free)
+
+
+class _Raising:
+    @hookimpl
+    def register_rules(self, register: Callable[[Any], None]) -> None:
+        raise LookupError("no list of licences")
+
+
+@pytest.mark.parametrize("profile", [None, "raspberry-pi-5-8gb"])
+def test_a_context_says_whose_rules_are_not_in_it(profile: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = app_context.of(profile)
+    host = Plugins(frozenset())
+    host._manager.register(_Raising(), "echo-rules")
+    host._rows["echo-rules"] = PluginRow("echo-rules", "edgellm-echo-rules 1.0", "echo_rules")
+    monkeypatch.setattr(app_context, "plugins", lambda: host)
+
+    assert sound.unasked == ()
+    (unasked,) = app_context.of(profile).unasked
+    assert (unasked.plugin, unasked.distribution) == ("echo-rules", "edgellm-echo-rules 1.0")
+    assert unasked.error.startswith("register_rules: LookupError: no list of licences")
 
 
 @dataclass(frozen=True)

@@ -142,3 +142,35 @@ def test_the_allow_list_is_read_from_the_environment(edgellm) -> None:
 
     assert {row["name"]: row["status"] for row in rows}["shout"] == "off"
     assert edgellm("shout", "hello", EDGELLM_PLUGINS="").returncode == 2
+
+
+def test_where_a_plugin_failed_each_choice_says_that_its_rules_were_not_asked(tmp_path: Path, edgellm) -> None:
+    """Also of what chooses without showing a plan, and beside the one JSON object."""
+    source = f"{fake_plugins.LIGHT_BACKEND}\n@hookimpl\ndef register_backends(register):\n    register(Light())\n"
+    fake_plugins.install(tmp_path, "planner", source)
+    fake_plugins.install(tmp_path, "bad", fake_plugins.RAISES)
+    profile = ("--profile", "raspberry-pi-5-8gb")
+    only, both = {"EDGELLM_PLUGINS": "planner", "COLUMNS": "300"}, {"EDGELLM_PLUGINS": "planner,bad", "COLUMNS": "300"}
+    sound = json.loads(edgellm("auto-select", *profile, "--json", **only).stdout)
+    told = json.loads(edgellm("auto-select", *profile, "--json", **both).stdout)
+
+    assert told["reasons_facts"][0] == {
+        "kind": "rules_unasked",
+        "plugin": "bad",
+        "distribution": "edgellm-bad 1.0",
+        "error": f"RuntimeError: its library is gone ({tmp_path}/fake_bad.py, line 1)",
+    }
+    assert told | {"reasons": told["reasons"][1:], "reasons_facts": told["reasons_facts"][1:]} == sound
+    assert told["reasons"][0] in edgellm("auto-select", *profile, **both).stdout
+    for arguments in (("models", "--fits", *profile, "--json"), ("estimate", "qwen3-0.6b", *profile, "--json")):
+        done = edgellm(*arguments, **both)
+        assert done.stderr.strip() == told["reasons"][0]
+        assert edgellm(*arguments, **only).stdout == done.stdout
+
+
+def test_a_command_of_a_plugin_that_failed_is_told_with_its_name(tmp_path: Path, edgellm) -> None:
+    fake_plugins.install(tmp_path, "bad", fake_plugins.RAISES)
+    done = edgellm("hello")
+
+    assert done.returncode == 2
+    assert "plugin bad, which failed, may bring it (see `edgellm plugins`)" in done.stderr

@@ -21,7 +21,7 @@ from support.terminal import Terminal
 from support.tiny_bert import TinyBert
 from support.waiting import PATIENCE_S
 
-from edgellm import files
+from edgellm import explain, files
 from edgellm.app import launch
 from edgellm.catalog.lookup import catalog
 from edgellm.cli import pull
@@ -35,7 +35,7 @@ from edgellm.sdk.client import EdgeLLM
 from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.decide import decide
 from edgellm.types.drift import Drift
-from edgellm.types.reason import ContextLength, ProcessorsBusy
+from edgellm.types.reason import ContextLength, ProcessorsBusy, RulesUnasked
 from edgellm.types.request import GenerationRequest, SelectionRequest
 from edgellm.types.sampling import Sampling
 from edgellm.types.sampling_defaults import SamplingPart
@@ -124,6 +124,19 @@ def test_who_only_fetches_is_not_told_how_busy_the_machine_is(
 
     told = CliRunner().invoke(asks, [], input="hello", standalone_mode=False).stderr
     assert ("Busy:" in told) == (asks is command)
+
+
+@pytest.mark.parametrize("asks", [command, pull.command], ids=["run", "pull"])
+def test_rules_that_were_not_asked_are_told_unasked(asks: click.Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = launch.model_plan("echo", SelectionRequest())
+    unasked = RulesUnasked("licences", "edgellm-licences 1.0", "ImportError: no list")
+    plan = replace(plan, reasons=(unasked, *plan.reasons))
+    for command_module in (module, pull):
+        monkeypatch.setattr(command_module, "make_plan", lambda *_, **__: (plan, None))
+
+    result = CliRunner().invoke(asks, [], input="hello", standalone_mode=False)
+    assert explain.sentence(unasked) in result.stderr.replace("\n", " ")
+    assert "licences" not in result.stdout
 
 
 @pytest.mark.parametrize(("ctx", "warned"), [(8192, True), (8193, False)])

@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -22,9 +23,13 @@ from support.processes import workers
 from support.serving import serving
 from support.waiting import PATIENCE_S, wait_until
 
-from edgellm.cli import log_lines
+from edgellm import explain
+from edgellm.app import launch
+from edgellm.cli import log_lines, serve
 from edgellm.cli.main import main
 from edgellm.errors import BackendUnavailable, SourceUnreachable, UsageError
+from edgellm.types.reason import RulesUnasked
+from edgellm.types.request import SelectionRequest
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 
@@ -291,6 +296,17 @@ def test_a_key_that_can_be_guessed_is_told() -> None:
         with serving("echo", "--port", "0", EDGELLM_API_KEY=key) as command:
             command.wait_for("Ready after")
             assert ("can be guessed" in "".join(command.err)) == is_told
+
+
+def test_rules_that_were_not_asked_are_a_warning() -> None:
+    unasked = RulesUnasked("licences", "edgellm-licences 1.0", "ImportError: no list")
+    plan = launch.model_plan("echo", SelectionRequest())
+    said: list[str] = []
+    warned: list[str] = []
+    serve._say_why(replace(plan, reasons=(unasked, *plan.reasons)), said.append, warned.append, named=True)
+
+    assert warned == [explain.sentence(unasked)]
+    assert said == [f"  {explain.sentence(reason)}" for reason in plan.reasons]
 
 
 def test_a_plugin_that_is_not_installed_is_told_by_its_name() -> None:

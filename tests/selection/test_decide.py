@@ -27,6 +27,7 @@ from edgellm.types.criterion import Stated
 from edgellm.types.machine import Cpu, Limits, Machine, Memory
 from edgellm.types.model import ModelCard, ModelFile
 from edgellm.types.plan import Decision
+from edgellm.types.reason import RulesUnasked
 from edgellm.types.request import KV_TYPES, TASKS, SelectionRequest
 
 GIB = 1024**3
@@ -327,6 +328,19 @@ def test_a_plugins_rule_is_heard_before_the_best_model_is_chosen() -> None:
     assert decision.choice.license == "apache-2.0"
     assert "Apache only" in said(decision)
     assert any(r.rule == "only_apache" and "licence" in explain.refusal(r.reason) for r in decision.rejected)
+
+
+def test_rules_that_were_not_asked_are_the_first_thing_that_a_plan_says() -> None:
+    unasked = RulesUnasked("licences", "edgellm-licences 1.0", "ImportError: no\nlist (licences.py, line 3)")
+    sound = decide(context(machine(), SOME, [GGUF]), SelectionRequest())
+    decision = decide(context(machine(), SOME, [GGUF], unasked=(unasked,)), SelectionRequest())
+
+    assert decision == replace(sound, reasons=(unasked, *sound.reasons))
+    assert said(decision)[0] == (
+        "Plugin licences failed: ImportError: no list (licences.py, line 3). Selection rules that it may bring were "
+        "not asked, so a model that they would drop may be chosen. Mend it or uninstall edgellm-licences; "
+        "`edgellm plugins` tells more."
+    )
 
 
 def vetoes(name: str) -> Rule:

@@ -219,7 +219,7 @@ def _installed() -> tuple[Tuner, Advice | None]:
     tuners = [(tuner, tuner.missing()) for tuner in plugins().tuners().values()]
     if not tuners:
         what = "no tuner is installed, and memory and time of a tuning are predicted by its formulas"
-        raise BackendUnavailable(what, hint=_SET_UP)
+        raise BackendUnavailable(what, hint=_SET_UP + plugins().suspects("register_tuners"))
     return next((pair for pair in tuners if pair[1] is None), tuners[0])
 
 

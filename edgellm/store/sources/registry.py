@@ -33,7 +33,8 @@ def source_for(uri: str) -> Source:
     scheme = scheme_of(uri)
     source = sources().get(scheme)
     if source is None:
-        raise SourceError(f"no source for {uri!r}", hint=f"schemes: {', '.join(sorted(sources()))}")
+        known = ", ".join(sorted(sources()))
+        raise SourceError(f"no source for {uri!r}", hint=f"schemes: {known}{plugins().suspects('register_sources')}")
     return source
 
 
