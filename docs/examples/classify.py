@@ -4,7 +4,7 @@ import json
 import math
 import sys
 
-from edgellm import EdgeLLM, Grammar, Message
+from edgellm import EdgeLLM, EdgeLLMError, Grammar, Message
 
 KINDS = ["repair", "bill", "contract"]
 SHOWN = (
@@ -25,12 +25,23 @@ conversation = [
     for letter, kind in SHOWN
     for message in (Message("user", f"Letter: {letter}\nKind:"), Message("assistant", kind))
 ]
-one_of_them = Grammar("choice", json.dumps(KINDS))
 
-with EdgeLLM.load(sys.argv[1] if sys.argv[1:] else "smollm2-135m-instruct") as llm:
-    for letter in LETTERS:
-        question = Message("user", f"Letter: {letter}\nKind:")
-        answer = llm.chat([*conversation, question], grammar=one_of_them, temperature=0, top_logprobs=0)
-        # The probability of the word is the product of those of its tokens.
-        sure = math.exp(sum(token.chosen.logprob for token in answer.logprobs))
-        print(f"{answer.text:<9} {sure:>4.0%}  {letter}")
+
+def probability(llm: EdgeLLM, question: Message, kind: str) -> float:
+    """Of that word, among all that the model could write: the product of those of its tokens."""
+    only = Grammar("choice", json.dumps([kind]))
+    answer = llm.chat([*conversation, question], grammar=only, temperature=0, top_logprobs=0)
+    return math.exp(sum(token.chosen.logprob for token in answer.logprobs))
+
+
+try:
+    with EdgeLLM.load(sys.argv[1] if sys.argv[1:] else "smollm2-135m-instruct") as llm:
+        for letter in LETTERS:
+            question = Message("user", f"Letter: {letter}\nKind:")
+            among_all = {kind: probability(llm, question, kind) for kind in KINDS}
+            best = max(KINDS, key=among_all.__getitem__)
+            # It must be one of these, so their shares of what they have together count.
+            share = among_all[best] / sum(among_all.values())
+            print(f"{best:<9} {share:>4.0%}  {letter}")
+except EdgeLLMError as error:
+    sys.exit(f"Error: {error}")

@@ -19,11 +19,24 @@ def serve(monkeypatch: pytest.MonkeyPatch):
     servers.close()
 
 
-def run(name: str, *arguments: str, typed: str = "") -> str:
+def started(name: str, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments]
-    result = subprocess.run(command, input=typed, capture_output=True, text=True, timeout=280, check=False)
+    return subprocess.run(command, input=typed, capture_output=True, text=True, timeout=280, check=False)
+
+
+def run(name: str, *arguments: str, typed: str = "") -> str:
+    result = started(name, *arguments, typed=typed)
     assert result.returncode == 0, result.stderr
     return result.stdout
+
+
+@pytest.mark.parametrize("name", ["classify.py", "tools.py"])
+def test_a_model_that_is_none_is_told_in_a_line(name: str) -> None:
+    result = started(name, "nosuch")
+
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("Error: no model named 'nosuch'")
+    assert result.stderr.count("\n") == 1
 
 
 def test_chat() -> None:
@@ -66,6 +79,27 @@ def test_embeddings_of_a_real_model_find_the_answer(minilm: str) -> None:
 def test_classify_gives_each_letter_a_kind() -> None:
     lines = run("classify.py", "echo").splitlines()
     assert [line.split()[0] in ("repair", "bill", "contract") for line in lines] == [True] * 3
+
+
+@pytest.mark.model
+@pytest.mark.slow(5)
+def test_the_shares_of_the_kinds_add_up_to_one(smollm2: str) -> None:
+    """So of three, the largest is a third at least, however unlikely all of them are."""
+    shares = [int(line.split()[1].removesuffix("%")) for line in run("classify.py", smollm2).splitlines()]
+
+    assert len(shares) == 3
+    assert all(33 <= share <= 100 for share in shares)
+
+
+@pytest.mark.model
+@pytest.mark.slow(6)
+def test_a_model_that_calls_without_end_is_told_with_what_it_called(smollm2: str) -> None:
+    result = started("tools.py", smollm2)
+
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.count("pieces_in_stock {") == 3
+    assert result.stderr.splitlines()[-1].startswith("Error: the model called tools in each of 4 answers")
+    assert "Traceback" not in result.stderr
 
 
 def test_extract_and_tools_run_without_a_model() -> None:
