@@ -19,9 +19,9 @@ from edgellm.contract.embedder import Embedder, Pair, Reranker
 from edgellm.contract.engine import Engine
 from edgellm.errors import BackendError, ContextOverflow, Overloaded, UsageError
 from edgellm.runtime import wire
+from edgellm.runtime.busy_step import BUSY_CHUNK
 from edgellm.runtime.engine_error import engine_error
 from edgellm.runtime.processor_time import WorkTime
-from edgellm.runtime.scheduler import BUSY_CHUNK
 from edgellm.runtime.unsupported_task import unsupported_task
 from edgellm.types.event import Timings, Usage, Vectors
 from edgellm.types.request import MAX_TOKEN_BYTES, EmbeddingRequest, RerankRequest, check_context

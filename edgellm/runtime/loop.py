@@ -28,7 +28,9 @@ from edgellm.runtime.processor_time import WorkTime
 from edgellm.runtime.prompt_reader import LONG_TEXT, READ, Begun, PromptRead, PromptReader, length, takes_long
 from edgellm.runtime.reader_thread import ReaderThread
 from edgellm.runtime.request_state import RequestState
-from edgellm.runtime.scheduler import Admission, Scheduler, Step
+from edgellm.runtime.scheduler import Scheduler
+from edgellm.runtime.slots import Admission
+from edgellm.runtime.step import Step
 from edgellm.runtime.watchdog import BEAT_S
 from edgellm.text.readers import Part
 from edgellm.types.adapter import DropAdapter, LoadAdapter

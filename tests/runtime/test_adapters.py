@@ -17,8 +17,11 @@ from support.toy_engine import ToyEngine, answer
 from edgellm.contract.engine import EngineInfo, SlotInput, check_batch
 from edgellm.errors import UnknownAdapter, UnsupportedArtifact, UsageError
 from edgellm.runtime.adapter_shelf import AdapterShelf
+from edgellm.runtime.adapter_turns import SHORT_TURN_STEPS, TURN_S, TURN_STEPS
+from edgellm.runtime.busy_step import BUSY_CHUNK
 from edgellm.runtime.request_state import RequestState
-from edgellm.runtime.scheduler import BUSY_CHUNK, SHORT_TURN_STEPS, TURN_S, TURN_STEPS, Scheduler, Step
+from edgellm.runtime.scheduler import Scheduler
+from edgellm.runtime.step import Step
 from edgellm.types.adapter import AdapterFile, AdapterSet, DropAdapter, LoadAdapter, adapter_set, adapters_of
 from edgellm.types.request import GenerationRequest
 from edgellm.types.sampling import Sampling

@@ -25,9 +25,9 @@ from edgellm.errors import (
     UsageError,
 )
 from edgellm.runtime import embed_queue, wire
+from edgellm.runtime.busy_step import BUSY_CHUNK
 from edgellm.runtime.embed_queue import LONG_TEXT, EmbedQueue
 from edgellm.runtime.loop import Loop
-from edgellm.runtime.scheduler import BUSY_CHUNK
 from edgellm.types.event import Done, Vectors
 from edgellm.types.request import (
     MAX_TOKEN_BYTES,

@@ -15,7 +15,7 @@ from support.toy_engine import ToyEngine
 
 from edgellm.builtin.echo import EchoEngine
 from edgellm.contract.engine import Engine
-from edgellm.runtime import loop, scheduler
+from edgellm.runtime import loop, slot_share
 from edgellm.runtime.scheduler import Scheduler
 from edgellm.types.adapter import AdapterFile, LoadAdapter
 from edgellm.types.grammar import Grammar
@@ -36,8 +36,8 @@ SEEDED = Sampling(temperature=1.0, seed=3)
 @pytest.fixture(autouse=True)
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Answers that were paused; each is as soon as it has two tokens more."""
-    monkeypatch.setattr(scheduler, "QUANTUM", 2)
-    monkeypatch.setattr(scheduler, "EXCESS_PART", 1)
+    monkeypatch.setattr(slot_share, "QUANTUM", 2)
+    monkeypatch.setattr(slot_share, "EXCESS_PART", 1)
     found: list[int] = []
     pause = Scheduler.pause
 

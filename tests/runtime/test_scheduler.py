@@ -15,19 +15,12 @@ from support.refusals import refuses
 
 from edgellm.contract.engine import EngineInfo
 from edgellm.errors import Overloaded
+from edgellm.runtime.busy_step import BUSY_CHUNK, LEAST_CHUNK
 from edgellm.runtime.request_state import CONTINUED_CHUNK, RequestState
-from edgellm.runtime.scheduler import (
-    BUSY_CHUNK,
-    EXCESS_PART,
-    LEAST_CHUNK,
-    MIN_FORK_TOKENS,
-    MIN_FORK_TOKENS_SHARED,
-    QUANTUM,
-    Admission,
-    Scheduler,
-    Step,
-    common_prefix,
-)
+from edgellm.runtime.scheduler import Scheduler
+from edgellm.runtime.slot_share import EXCESS_PART, QUANTUM
+from edgellm.runtime.slots import MIN_FORK_TOKENS, MIN_FORK_TOKENS_SHARED, Admission, common_prefix
+from edgellm.runtime.step import Step
 from edgellm.types.request import GenerationRequest
 
 INFO = EngineInfo(
@@ -648,7 +641,7 @@ class Machine(RuleBasedStateMachine):
         """Each that gives way had its quantum, and more slots than the client that gets one."""
         scheduler, n_paused = self.table.scheduler, 0
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("edgellm.runtime.scheduler.QUANTUM", quantum)
+            patch.setattr("edgellm.runtime.slot_share.QUANTUM", quantum)
             self.admit()
             while (answer := scheduler.gives_way()) is not None:
                 held = Counter(request.generation.client for request in scheduler.running)
