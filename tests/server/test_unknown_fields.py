@@ -87,7 +87,11 @@ def test_the_response_the_log_and_a_counter_tell_of_them(
     assert answer.status_code == 200
     assert answer.headers["x-edgellm-ignored"] == "opts, weight"
     assert counted(live) == before + 2
-    wait_until(lambda: [line.facts.get("ignored") for line in caplog.records].count("opts, weight") == 1)
+
+    def told() -> list[object]:
+        return [line.facts.get("ignored") for line in caplog.records if line.name == "edgellm.requests"]
+
+    wait_until(lambda: told().count("opts, weight") == 1)
 
 
 def test_an_empty_name_is_told_too(live: Live) -> None:
