@@ -19,7 +19,7 @@ from edgellm.types.machine import Accelerator, Cpu, Limits, Machine, Memory
 
 # IsProcessorFeaturePresent(number) -> name, winnt.h. The call answers for the operating system too, XCR0 included.
 _X86 = {13: "sse3", 36: "ssse3", 37: "sse41", 38: "sse42", 39: "avx", 40: "avx2", 41: "avx512f"}
-_ARM = {19: "neon", 43: "dotprod", 46: "sve", 47: "sve2"}
+_ARM = {19: "neon", 43: "dotprod", 46: "sve", 47: "sve2", 66: "i8mm", 67: "fp16"}
 
 
 def read() -> Machine:

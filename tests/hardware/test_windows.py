@@ -17,5 +17,5 @@ def test_x86_features_and_what_comes_with_avx2() -> None:
 def test_arm_features() -> None:
     notes: list[str] = []
 
-    assert windows.isa_names("aarch64", {13, 19, 43}.__contains__, notes) == ("dotprod", "neon")
+    assert windows.isa_names("aarch64", {13, 19, 43, 66}.__contains__, notes) == ("dotprod", "i8mm", "neon")
     assert notes == []

@@ -87,6 +87,14 @@ static int feature(const char *name) {
 }
 static int has_dotprod(void) { return feature("hw.optional.arm.FEAT_DotProd"); }
 static int has_i8mm(void) { return has_dotprod() && feature("hw.optional.arm.FEAT_I8MM"); }
+#elif defined(_WIN32)
+#define WIN32_LEAN_AND_MEAN
+#include <windows.h>
+#ifndef PF_ARM_V82_I8MM_INSTRUCTIONS_AVAILABLE
+#define PF_ARM_V82_I8MM_INSTRUCTIONS_AVAILABLE 66 /* missing in Microsoft's headers before those of Windows 11 24H2 */
+#endif
+static int has_dotprod(void) { return IsProcessorFeaturePresent(PF_ARM_V82_DP_INSTRUCTIONS_AVAILABLE); }
+static int has_i8mm(void) { return has_dotprod() && IsProcessorFeaturePresent(PF_ARM_V82_I8MM_INSTRUCTIONS_AVAILABLE); }
 #else
 static int has_dotprod(void) { return 0; }
 static int has_i8mm(void) { return 0; }
