@@ -15,6 +15,7 @@ from support.refusals import refuses
 from support.words import said
 
 from edgellm import explain
+from edgellm.app import context as app_context
 from edgellm.app import launch
 from edgellm.app.asked import with_options, with_threads
 from edgellm.app.file_plan import with_own_footprint
@@ -544,3 +545,16 @@ def test_a_file_that_is_mostly_copied_is_read_instead_of_mapped(monkeypatch: pyt
     assert said(plans[1]) == ["Model: x."]
     assert [plan.footprint.needed_bytes - PARENT_BYTES for plan in plans if plan.footprint] == [100, 100]
     assert [plan.footprint.resident_bytes - PARENT_BYTES for plan in plans if plan.footprint] == [100, 140]
+
+
+@pytest.mark.parametrize("source", ["file:/models/house.gguf", "foo://house/house.gguf"])
+def test_a_model_that_is_named_and_cannot_be_had_is_told_before_a_source_is_asked(
+    monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    card = replace(lookup.catalog()["qwen3-0.6b"], id="house-model", repos=(), files=(ModelFile(source, "Q8_0"),))
+    here = app_context.here()
+    here = replace(here, cards=(*here.cards, card), absent=app_context.absences([card]))
+    monkeypatch.setattr(launch, "unreachable", lambda *_: pytest.fail("a source was asked"))
+
+    with refuses(UnknownModel):
+        launch.model_plan("house-model", SelectionRequest(), context=here)

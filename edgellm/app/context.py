@@ -6,6 +6,7 @@ of("raspberry-pi-5-8gb")      the one of a profile: nothing that belongs to this
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from edgellm.app.gpus import gpus_of
 from edgellm.catalog import lookup
 from edgellm.catalog.recognize import joined
 from edgellm.contract.manager import plugins
+from edgellm.contract.source import scheme_of
 from edgellm.estimate import quants
 from edgellm.history import calibrations, fingerprint, run_log
 from edgellm.history.corrections import Corrections, RunKey
@@ -22,12 +24,15 @@ from edgellm.selection.backend_facts import BackendFacts, assumed_facts, backend
 from edgellm.selection.context import SelectionContext
 from edgellm.selection.rule_result import Rule
 from edgellm.store import local
-from edgellm.store.library import Library
+from edgellm.store.library import MADE, Library
+from edgellm.store.sources.local_file import LocalFile
+from edgellm.store.sources.registry import sources
 from edgellm.types.calibration import Calibration
 from edgellm.types.machine import Machine
 from edgellm.types.model import ModelCard, ModelFile
 from edgellm.types.options import SelectionOptions
 from edgellm.types.reason import RulesUnasked
+from edgellm.types.refusal import Absence, FileGone, SchemeUnknown
 from edgellm.types.request import SelectionRequest, Task
 
 UNQUANTIZED = ("F32", "BF16", "F16", "Q8_0")  # references of a quality check that show the loss of quantization
@@ -47,11 +52,13 @@ def here(models_file: Path | None = None) -> SelectionContext:
     plugins().check_names()
     machine = probe()
     backends = backend_facts(plugins().backends().values(), machine)
+    every = tuple(cards(models_file))
     return SelectionContext(
         machine=machine,
         backends=backends,
-        cards=tuple(cards(models_file)),
+        cards=every,
         stored=Library().local_keys(),
+        absent=absences(every),
         corrections=corrections(machine, backends),
         vetoes=run_log.vetoes(machine),
         divergences=divergences(machine),
@@ -69,8 +76,16 @@ def of_machine(
     """Another machine, which a profile describes: installed backends are assumed to run there, built for its GPUs, and
     nothing is stored. `measured`: rates of its backends that the profile states."""
     backends = assumed_facts(plugins().backends().values(), machine, measured)
+    every = tuple(cards)
     return SelectionContext(
-        machine, backends, tuple(cards), rules=rules(), unasked=rules_unasked(), gpus=gpus_of(machine), is_here=False
+        machine=machine,
+        backends=backends,
+        cards=every,
+        absent=absences(every, here=False),
+        rules=rules(),
+        unasked=rules_unasked(),
+        gpus=gpus_of(machine),
+        is_here=False,
     )
 
 
@@ -142,6 +157,23 @@ def rows(models_file: Path | None = None, *, here: bool = True) -> dict[str, Mod
     for path in (settings.current().models_file if here else None, models_file):
         added += lookup.load_file(path) if path is not None else []
     return lookup.catalog(added)
+
+
+def absences(cards: Iterable[ModelCard], *, here: bool = True) -> dict[str, Absence]:
+    """By the source of a file, why it cannot be had: a file that is not there (`here`), a scheme that nobody brings."""
+    every = {file.source for card in cards for file in card.files if not file.source.startswith(MADE)}
+    return {source: why for source in every if (why := absence(source, here=here)) is not None}
+
+
+def absence(source: str, *, here: bool = True) -> Absence | None:
+    """Why a file of a row cannot be had, without asking its source; None = it may be."""
+    for part in source.split():
+        scheme = scheme_of(part)
+        if scheme not in sources():
+            return SchemeUnknown(scheme, tuple(sorted(sources())))
+        if here and scheme == "file" and not os.path.isfile(path := LocalFile.path_of(part)):
+            return FileGone(str(path))
+    return None
 
 
 def with_stored(cards: Iterable[ModelCard], *, requantized: bool = False) -> list[ModelCard]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from edgellm import settings
+from edgellm import explain, settings
 from edgellm.app import adapters, file_card, file_plan, own_format
 from edgellm.app import context as app_context
 from edgellm.app.asked import as_asked, refuse_chat, refuse_options
@@ -36,6 +36,7 @@ from edgellm.types.model_reason import CouldBeMade, ModelNamed, ModelSkipped, Na
 from edgellm.types.options import LaunchOptions
 from edgellm.types.plan import Candidate, Decision, LaunchPlan
 from edgellm.types.reason import Reason
+from edgellm.types.refusal import SchemeUnknown
 from edgellm.types.request import SelectionRequest
 
 REACH_TIMEOUT_S = 5.0
@@ -158,6 +159,7 @@ def _named_plan(
         progress(0, None, "reading the header")
     resolved = resolve(model, context, quant=quant, offline=request.offline)
     card, request = as_named(resolved.card, request, named=model, to_chat=to_chat)
+    _refuse_absent(card, context)
     if len({file.quant for file in card.files}) == 1:  # among several the one that failed is still not taken
         context = unvetoed
     plan, _ = _launch(context.narrowed([card]), request, progress, approve)
@@ -222,6 +224,20 @@ def _is_undescribed(reference: Reference, context: SelectionContext) -> bool:
     if reference.kind is not ReferenceKind.ADDRESS or isinstance(source_for(reference.name), Resolver):
         return False
     return not any(file.source == reference.name for card in context.cards for file in card.files)
+
+
+def _refuse_absent(card: ModelCard, context: SelectionContext) -> None:
+    """
+    Raises:
+        UnknownModel: no file of the card can be had, whichever source answers; says why of the first.
+    """
+    reasons = [context.absent[file.source] for file in card.files if file.source in context.absent]
+    if not reasons or len(reasons) < len(card.files) or any(map(Library().has, card.files)):
+        return
+    hint = "mend its row: `edgellm doctor` names file and line"
+    if isinstance(reasons[0], SchemeUnknown):
+        hint += f", or install the plugin that brings the scheme{plugins().suspects('register_sources')}"
+    raise UnknownModel(f"{card.id} cannot be had: {explain.refusal(reasons[0])}", hint=hint)
 
 
 def _notes(reference: Reference, card: ModelCard) -> tuple[Reason, ...]:

@@ -96,7 +96,13 @@ def _key(name: str) -> str:
 
 
 def load_file(path: Path) -> list[ModelCard]:
-    """Rows of a user's file: TOML with `[[models]]` tables, or JSON Lines; the fields are `ModelCard`'s.
+    """As `placed_rows`, without the places."""
+    return [card for _, card in placed_rows(path)]
+
+
+def placed_rows(path: Path) -> list[tuple[tables.Place, ModelCard]]:
+    """Rows of a user's file, and where each stands: TOML with `[[models]]` tables, or JSON Lines; the fields are
+    `ModelCard`'s.
 
     Raises:
         UsageError: it cannot be read, or a row is malformed or impossible; names file, row and field.
@@ -109,14 +115,14 @@ def load_file(path: Path) -> list[ModelCard]:
         rows = tables.toml_rows(text, document, "models", path, _OWN)
     else:
         rows = tables.json_rows(text, path, _OWN)
-    cards: dict[str, ModelCard] = {}
+    cards: dict[str, tuple[tables.Place, ModelCard]] = {}
     for place, row in rows:
         card = tables.convert(row, ModelCard, place)
         for problem in check(card):
             place.refuse(problem)
         if card.id in cards:
             place.refuse(f"{card.id!r} stands in the file twice", field="id")
-        cards[card.id] = card
+        cards[card.id] = place, card
     return list(cards.values())
 
 

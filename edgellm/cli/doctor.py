@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from edgellm.contract.backend import Advice, Backend, Device, Offload
     from edgellm.store.adapters import StoredAdapter
     from edgellm.store.manifest import StoredModel
+    from edgellm.tables import Place
     from edgellm.types.machine import Machine
+    from edgellm.types.model import ModelCard
 
 T = TypeVar("T")
 
@@ -74,6 +76,7 @@ def examine(ctx: click.Context) -> Report:
         examine_store(report)
     else:
         report.settings |= {"data": "", "cache": ""}
+    examine_models_file(report)
     examine_grammar(report)
     examine_variables(report)
     if settings.current().offline:
@@ -321,6 +324,23 @@ def examine_store(report: Report) -> None:
         report.problem(
             f"{show_size(free)} left on the disk of {folder}", "free some, or set EDGELLM_HOME to a larger disk"
         )
+
+
+def examine_models_file(report: Report) -> None:
+    """The user's own rows: the file may be damaged, and what they name may not be there."""
+    from edgellm import explain
+    from edgellm.app.context import absence
+    from edgellm.catalog.lookup import placed_rows
+
+    def placed() -> list[tuple[Place, ModelCard]]:
+        file = settings.current().models_file
+        return [] if file is None else placed_rows(file)
+
+    for place, card in attempt(report, "your own models", placed) or []:
+        for number, model_file in enumerate(card.files):
+            if (why := absence(model_file.source)) is not None:
+                text = f"{place.path}: {place.row}: files[{number}].source: {explain.refusal(why)}"
+                report.problem(text, "mend the row: until then this file of the model is not chosen")
 
 
 def examine_adapter(report: Report, adapter: StoredAdapter) -> None:

@@ -131,7 +131,7 @@ def _chosen(card: ModelCard, context: SelectionContext, request: SelectionReques
     candidate = replace(card, kind=TASK_NEEDS[request.task].kind)
     try:
         # Whether the file is stored, and which sources answer, does not matter here.
-        choice = decide(replace(context.narrowed([candidate]), stored=frozenset()), request).choice
+        choice = decide(replace(context.narrowed([candidate]), stored=frozenset(), absent={}), request).choice
     except EdgeLLMError:
         return ""  # the reports say why
     return choice.quant if choice is not None else ""

@@ -95,6 +95,10 @@ def _by_catalog(why: refusals.CatalogRefusal) -> str:
             return "its shape is not known, so neither memory nor speed can be predicted"
         case refusals.NoFiles():
             return "no published file is known"
+        case refusals.FileGone():
+            return f"there is no file {why.path}"
+        case refusals.SchemeUnknown():
+            return f"no source has the scheme {why.scheme!r}; there are {', '.join(why.known)}"
         case refusals.NoBackendRuns():
             broken = (f"{b.backend} cannot run it here: {', '.join(b.problems)}" for b in why.backends)
             return "; ".join(broken) or "no backend is installed that opens it"

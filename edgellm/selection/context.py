@@ -14,6 +14,7 @@ from edgellm.types.machine import Machine
 from edgellm.types.model import ModelCard, ModelFile
 from edgellm.types.plan import Candidate
 from edgellm.types.reason import RulesUnasked
+from edgellm.types.refusal import Absence
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class SelectionContext:
     vetoes: Mapping[RunKey, str] = field(default_factory=dict, repr=False)  # what a quality check refused here, and why
     divergences: Mapping[RunKey, float] = field(default_factory=dict, repr=False)  # nats from the unquantized model
     rules: tuple[Rule, ...] = field(default=(), repr=False)  # of plugins, after the constraints of our own
+    absent: Mapping[str, Absence] = field(default_factory=dict, repr=False)  # source of a file -> why it cannot be had
     unasked: tuple[RulesUnasked, ...] = ()  # of plugins that failed
     is_here: bool = True  # whether it is this machine
     gpus: tuple[Gpu | None, ...] = field(default=(), repr=False)  # of machine.accelerators, what is known of each

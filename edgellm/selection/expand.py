@@ -80,13 +80,16 @@ def _of_file(  # noqa: PLR0917
         if (why := misfit(need, card, file, shape)) is not None:
             rejected.append(Rejection(card.id, file.quant, RULE, why))
             return []
+    is_local = file.source in context.stored or (file.sha256 is not None and file.sha256 in context.stored)
+    if not is_local and (absence := context.absent.get(file.source)) is not None:
+        rejected.append(Rejection(card.id, file.quant, "can_be_had", absence))
+        return []
     opens_format = any(file.format in backend.formats for backend in backends)
     size = _weights_of(card, shape, file, export_rule(backends, file.format))
     # The rule of another format belongs to its backend: without one, that is what is missing.
     if size is None and (opens_format or file.format in GGML_FORMATS):
         rejected.append(Rejection(card.id, file.quant, "has_known_size", SizeUnknown(file.quant)))
         return []
-    is_local = file.source in context.stored or (file.sha256 is not None and file.sha256 in context.stored)
     options: list[Option] = []
     refusals = []
     for backend in backends:

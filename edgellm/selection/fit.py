@@ -106,7 +106,7 @@ def fit_reports(
     asked = [b for b in context.backends if scenario.request.backend in (None, b.name)]
     usable = tuple(b for b in asked if not b.problems)
     with_others = replace(card_of_kind, files=(*card_of_kind.files, *others))
-    everything = replace(context, cards=(with_others, *scored_cards), backends=usable, stored=frozenset())
+    everything = replace(context, cards=(with_others, *scored_cards), backends=usable, stored=frozenset(), absent={})
     options, all_rejected = expand(everything, room)
     rejected = [r for r in all_rejected if r.model == card.id]
     not_opened = {r.quant: r.reason for r in rejected if isinstance(r.reason, NoBackendOpens) and r.reason.refusals}

@@ -24,6 +24,22 @@ class NoFiles(Fact, frozen=True):
     """No published file is known."""
 
 
+class FileGone(Fact, frozen=True):
+    """Its row names a file on this disk that is not there."""
+
+    path: str
+
+
+class SchemeUnknown(Fact, frozen=True):
+    """Its row names a source that no plugin brings."""
+
+    scheme: str  # "" = none
+    known: tuple[str, ...]
+
+
+Absence = FileGone | SchemeUnknown
+
+
 class SizeUnknown(Fact, frozen=True):
     """No rule gives the size, and none is published."""
 
@@ -226,7 +242,9 @@ RuleRefusal = (
     | OtherBackendPreferred
     | OtherFilePreferred
 )
-CatalogRefusal = WrongKind | ShapeUnknown | NoFiles | SizeUnknown | AdapterMisfit | NoBackendOpens | NoBackendRuns
+CatalogRefusal = (
+    WrongKind | ShapeUnknown | NoFiles | Absence | SizeUnknown | AdapterMisfit | NoBackendOpens | NoBackendRuns
+)
 
 
 class EvenTheSmallest(Fact, frozen=True):

@@ -34,6 +34,8 @@ from edgellm.selection.rule_result import RuleResult
 from edgellm.selection.scenario import Scenario
 from edgellm.types.criterion import Stated
 from edgellm.types.machine import Cpu, Machine, Memory
+from edgellm.types.model import ModelFile
+from edgellm.types.refusal import FileGone, SchemeUnknown
 from edgellm.types.request import SelectionRequest
 
 GIB = 1024**3
@@ -70,6 +72,18 @@ class _Rules:
     @hookimpl
     def register_rules(self, register: Callable[[Any], None]) -> None:
         register(only_free)
+
+
+def test_files_that_cannot_be_had_are_known_before_anything_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "here.gguf").write_bytes(b"")
+    sources = [f"file:{tmp_path}/{name}.gguf" for name in ("here", "gone")]
+    sources += ["foo://a/b.gguf", "HF://a/b", "hf://a/b", "made:of-a-stored-one"]
+    card = replace(lookup.catalog()[MODEL], files=tuple(ModelFile(source, "Q8_0") for source in sources))
+
+    known = ("file", "hf", "http", "https", "ollama", "pypi")
+    unknown = {"foo://a/b.gguf": SchemeUnknown("foo", known), "HF://a/b": SchemeUnknown("", known)}
+    assert app_context.absences([card]) == {sources[1]: FileGone(f"{tmp_path}/gone.gguf"), **unknown}
+    assert app_context.absences([card], here=False) == unknown
 
 
 class _Raising:

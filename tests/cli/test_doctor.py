@@ -65,6 +65,58 @@ def texts(report: dict[str, Any], level: str) -> list[str]:
     return [f"{row['text']} | {row['fix']}" for row in report["findings"] if row["level"] == level]
 
 
+ROW = """
+[[models]]
+id = "house-model"
+family = "llama"
+kind = "chat"
+license = "mit"
+ctx_train = 8192
+params = 1000
+params_active = 1000
+files = [
+    {source = "file:/no/house.gguf", quant = "Q5_K_M"},
+    {source = "foo://house", quant = "Q4_0"},
+    {source = "hf://a/b:Q8_0", quant = "Q8_0"},
+]
+[models.shape]
+arch = "llama"
+n_layer = 1
+n_embd = 64
+n_ff = 64
+n_head = 1
+n_head_kv = 1
+head_dim = 64
+n_vocab = 100
+tied_embeddings = true
+kv_full_bytes = 256
+"""
+
+
+def test_rows_of_ones_own_that_name_what_is_not_there_are_problems_with_their_lines(monkeypatch, home: Path) -> None:
+    file = home / "config" / "models.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text(ROW)
+    own = [text for text in texts(examine(monkeypatch), "problem") if str(file) in text]
+
+    begin = f"{file}: line 2, house-model: files"
+    assert [text.partition(" | ")[0] for text in own] == [
+        f"{begin}[0].source: there is no file /no/house.gguf",
+        f"{begin}[1].source: no source has the scheme 'foo'; there are file, hf, http, https, ollama, pypi",
+    ]
+
+
+@pytest.mark.parametrize("text", ["x = [", "[[models]]\nid = 7\n", "[[model]]\n"])
+def test_a_damaged_file_of_models_is_a_problem(monkeypatch, home: Path, text: str) -> None:
+    file = home / "config" / "models.toml"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+
+    (told,) = (text for text in texts(examine(monkeypatch), "problem") if str(file) in text)
+    assert told.startswith(f"your own models: {file}: ")
+    assert told.endswith(" | see docs/selection.md, Your own models")
+
+
 def test_this_machine_is_told_whole() -> None:
     done = CliRunner().invoke(cli, ["doctor"])
 

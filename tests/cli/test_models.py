@@ -97,11 +97,13 @@ def test_a_users_rows_are_listed(planner, tmp_path: Path) -> None:
 def test_the_users_own_file_is_read_here_and_not_for_another_machine(
     listed: Listed, own_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    file = own_home / "house.gguf"
+    file.touch()
     shape = msgspec.to_builtins(catalog()["smollm2-135m-instruct"].shape)
     row = {
         "id": "house-model", "family": "house", "kind": "chat", "license": "mit", "ctx_train": 8192,
         "params": 134515008, "params_active": 134515008, "shape": {k: v for k, v in shape.items() if v is not None},
-        "scores": {"MMLU-Pro": 94.0}, "files": [{"source": "file:/models/house.gguf", "quant": "Q8_0"}],
+        "scores": {"MMLU-Pro": 94.0}, "files": [{"source": file.as_uri(), "quant": "Q8_0"}],
     }  # fmt: skip
     own = own_home / "config" / "models.toml"
     own.parent.mkdir()
@@ -110,6 +112,8 @@ def test_the_users_own_file_is_read_here_and_not_for_another_machine(
 
     assert "house-model" in listed("--fits")
     assert "house-model" not in listed("--fits", *there)
+    file.unlink()
+    assert "house-model" not in listed("--fits")
     assert "house-model" in listed("--fits", *there, "--models-file", str(own))
     own.write_text(own.read_text().replace("8192", "0"))
     assert "models.toml: line 1, house-model: ctx_train 0 is not a length" in listed(code=2)

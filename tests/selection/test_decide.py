@@ -28,6 +28,7 @@ from edgellm.types.machine import Cpu, Limits, Machine, Memory
 from edgellm.types.model import ModelCard, ModelFile
 from edgellm.types.plan import Decision
 from edgellm.types.reason import RulesUnasked
+from edgellm.types.refusal import FileGone
 from edgellm.types.request import KV_TYPES, TASKS, SelectionRequest
 
 GIB = 1024**3
@@ -341,6 +342,22 @@ def test_rules_that_were_not_asked_are_the_first_thing_that_a_plan_says() -> Non
         "not asked, so a model that they would drop may be chosen. Mend it or uninstall edgellm-licences; "
         "`edgellm plugins` tells more."
     )
+
+
+def test_a_file_that_cannot_be_had_is_not_chosen() -> None:
+    """Nobody is asked: the row names a file that is not there. What is stored of it counts all the same."""
+    file = ModelFile("file:/models/house.gguf", "Q5_K_M")
+    house = replace(catalog()["qwen3-4b"], id="house-model", files=(file,), scores={"MMLU-Pro": 95.0})
+    gone = {file.source: FileGone("/models/house.gguf")}
+
+    decision = decide(context(machine(), [*SOME, house], [GGUF], absent=gone), SelectionRequest())
+    assert decision.choice is not None
+    assert decision.choice.model != "house-model"
+    (rejected,) = (r for r in decision.rejected if r.model == "house-model")
+    assert (rejected.quant, rejected.rule, rejected.reason) == ("Q5_K_M", "can_be_had", gone[file.source])
+    for stored, absent in ((frozenset({file.source}), gone), (frozenset(), {})):
+        here = context(machine(), [*SOME, house], [GGUF], stored, absent=absent)
+        assert decide(here, SelectionRequest()).choice.model == "house-model"  # type: ignore[union-attr]
 
 
 def vetoes(name: str) -> Rule:
