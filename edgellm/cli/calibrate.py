@@ -16,7 +16,7 @@ from edgellm.units import counted
 
 if TYPE_CHECKING:
     from edgellm.history.run_log import Run
-    from edgellm.types.calibration import Calibration
+    from edgellm.types.calibration import Calibration, Occasion
     from edgellm.types.machine import Machine
 
 SCHEMA = 1
@@ -49,24 +49,38 @@ def command(*, backend: str | None, threads: int | None, as_json: bool) -> None:
         if not as_json:
             say(f"Measuring {name} at {' and '.join(map(str, sorted({1, count})))} threads ...", err=True)
         start = time.monotonic()
-        calibration, slow = calibrator.believable(calibrator.measure(name, count))
+        calibration = calibrator.believable(calibrator.measure(name, count))
         seconds = time.monotonic() - start
         try:
-            calibrations.save(machine, name, calibration)
+            kept = calibrations.save(machine, name, calibration)
         except OSError as error:
             raise _not_stored(error) from error
-        rows.append(_row(name, calibration, seconds) | {"not_kept_threads": list(slow)})
+        rows.append(_row(name, calibration, seconds))
         if not as_json:
             _show(name, calibration, seconds)
-        if slow:
-            say(
-                f"Not kept: {slow[0]} threads were slower than one, so another program has a processor; "
-                "run it again when the machine has nothing else to do.",
-                err=True,
-            )
+        _say_what_counts(name, calibration, kept, machine.compute_threads, as_json=as_json)
     if as_json:
         say_json({"schema": SCHEMA, "cpu": machine.cpu.model, "calibrations": rows})
-    else:
+
+
+def _say_what_counts(name: str, measured: Calibration, kept: Calibration, threads: int, *, as_json: bool) -> None:
+    """Whether plans go by what was measured now, or why not."""
+    from edgellm import explain
+    from edgellm.history import occasions
+    from edgellm.types.backend_reason import RatesSetAside
+
+    count, when = _last(measured)
+    if occasions.contended(when):
+        reached = explain.measured_beside(RatesSetAside(name, count, when.date, when.taken, when.waited, when.of_one))
+        if occasions.quiet(kept, threads) is not None:
+            say(f"Not kept: {reached}. The rates of before stay, which had less beside them.", err=True)
+        else:
+            again = f"Run it again {explain.WHEN_QUIET}; until then speeds are predicted."
+            say(f"Kept, but does not count: {reached}. {again}", err=True)
+        return
+    if when.of_one is not None:
+        say(f"{counted(count, 'thread')} are left out: they reached {when.of_one:.0%} of what one does.", err=True)
+    if not as_json:
         say("Selection counts with these rates from now on; `edgellm quants` shows them.")
 
 
@@ -141,7 +155,18 @@ def _chosen(backend: str | None) -> list[str]:
     return names
 
 
+def _last(calibration: Calibration) -> tuple[int, Occasion]:
+    """The most threads of a measurement, and what they had beside them, as all of it had."""
+    from edgellm.types.calibration import Occasion
+
+    count = max(calibration.counts, default=0)
+    return count, calibration.occasions.get(count, Occasion())
+
+
 def _row(name: str, calibration: Calibration, seconds: float) -> dict[str, Any]:
+    from edgellm.history import occasions
+
+    _, when = _last(calibration)
     kinds = [(kind, threads) for kind, threads in calibration.decode if (kind, threads) in calibration.prefill]
     return {
         "backend": name,
@@ -149,6 +174,10 @@ def _row(name: str, calibration: Calibration, seconds: float) -> dict[str, Any]:
         "date": calibration.date,
         "seconds": round(seconds, 1),
         "scatter": calibration.scatter,
+        "counts": not occasions.contended(when),
+        "taken": when.taken,
+        "waited": when.waited,
+        "not_kept_threads": [count for count, one in calibration.occasions.items() if one.of_one is not None],
         "rates": [
             {
                 "type": kind,

@@ -12,7 +12,7 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -30,6 +30,7 @@ from edgellm.units import GIB, MIB, counted, show_memory, show_size
 
 if TYPE_CHECKING:
     from edgellm.contract.backend import Advice, Backend, Device, Offload
+    from edgellm.selection.backend_facts import BackendFacts
     from edgellm.store.adapters import StoredAdapter
     from edgellm.store.manifest import StoredModel
     from edgellm.tables import Place
@@ -146,10 +147,9 @@ def examine_history(report: Report, machine: Machine) -> None:
     able = [plugins().backend(row["name"]) for row in report.backends if row["can_run"] and row["name"] != "echo"]
     facts = {f.name: f for f in attempt(report, "the backends' facts", lambda: backend_facts(able, machine)) or ()}
     report.calibrations = dump.calibrations(facts)
-    for backend in able:
-        if isinstance(backend, Calibrator) and report.calibrations.get(backend.name) is None:
-            text = f"the speed of {backend.name} is predicted from processors of this kind, not measured"
-            report.note(text, "`edgellm calibrate` measures its kernels, once, in seconds")
+    examine_calibrations(
+        report, machine, [facts[b.name] for b in able if isinstance(b, Calibrator) and b.name in facts]
+    )
     read = attempt(report, "the history of runs", lambda: dump.history_of(machine, facts))
     if read is None:
         return
@@ -170,6 +170,24 @@ def examine_history(report: Report, machine: Machine) -> None:
             f"`edgellm bench {row['model']}:{row['quant']} --repeat 0 --perplexity TEXT --against MODEL` checks again"
         )
         report.note(f"{row['model']} {row['quant']} is not chosen on {row['backend']}: {row['reason']}", again)
+
+
+def examine_calibrations(report: Report, machine: Machine, facts: Sequence[BackendFacts]) -> None:
+    """Which speeds are predicted although they could be measured. `facts` are of backends that measure themselves."""
+    from edgellm import explain
+    from edgellm.selection.reasons import set_aside
+
+    aside = [reason for one in facts for reason in set_aside(one, machine.compute_threads)]
+    report.set_aside = [reason.backend for reason in aside]
+    unknown = [one.name for one in facts if one.calibration is None and one.set_aside is None]
+    texts = [f"not measured: {', '.join(unknown)}"] if unknown else []
+    dated = ((row, f" on {row.date}" if row.date else "") for row in aside)
+    texts += [f"{row.backend} was measured{on}, but {explain.measured_beside(row)}" for row, on in dated]
+    if texts:
+        report.note(
+            f"speeds are predicted from processors of this kind: {'; '.join(texts)}",
+            f"`edgellm calibrate` {explain.WHEN_QUIET}; each backend takes up to a minute",
+        )
 
 
 def examine_backends(report: Report, machine: Machine) -> None:

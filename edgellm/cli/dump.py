@@ -59,10 +59,11 @@ def stored_models(entries: Iterable[StoredModel]) -> list[dict[str, Any]]:
 
 
 def calibrations(facts: Mapping[str, BackendFacts]) -> dict[str, Any]:
-    """By backend, as a profile states it; null where priors of its kind of processor are used."""
+    """By backend, as a profile states it; null where nothing was measured."""
     from edgellm.history.calibrations import stated
 
-    return {name: None if f.calibration is None else stated(f.calibration) for name, f in facts.items()}
+    measured = {name: f.calibration or f.set_aside for name, f in facts.items()}
+    return {name: None if rates is None else stated(rates) for name, rates in measured.items()}
 
 
 def history_of(machine: Machine, facts: Mapping[str, BackendFacts]) -> tuple[History, dict[str, Any]]:

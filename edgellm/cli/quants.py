@@ -29,27 +29,36 @@ EXAMPLES = (("1B", "llama-3.2-1b-instruct"), ("8B", "llama-3.1-8b-instruct"))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/selection.md).")
 def command(*, name: str | None, as_json: bool) -> None:
     """Explain quantization names and what this CPU does with them."""
+    from edgellm import explain
     from edgellm.contract.manager import plugins
     from edgellm.estimate import isa, quants
     from edgellm.hardware.probe import probe
+    from edgellm.selection.backend_facts import backend_facts
+    from edgellm.selection.reasons import set_aside
 
     plugins().call("register_quants", register=quants.register)
     chosen = [quants.find(name)] if name else list(quants.QUANTS.values())
     machine = probe(measure=False)
     here = isa.isa_class(machine.cpu, machine.os)
-    stored = _calibrations(machine)
+    facts = backend_facts(plugins().backends().values(), machine)
+    stored = [(backend.name, backend.calibration) for backend in facts if backend.calibration is not None]
+    aside = [reason for backend in facts for reason in set_aside(backend, machine.compute_threads)]
     rates = {quant.name: _measured(quant, machine, stored) for quant in chosen}
     if as_json:
         rows = [_row(quant, here, rates[quant.name]) for quant in chosen]
         builds = [{"backend": name, "build": c.build, "date": c.date} for name, c in stored]
         head = {"schema": SCHEMA, "cpu": machine.cpu.model, "class": here.name, "basis": f"prior: {PRIOR}"}
-        head |= {"threads": machine.compute_threads, "calibrations": builds}
+        told = [explain.plain({"reason": reason}) for reason in aside]
+        head |= {"threads": machine.compute_threads, "calibrations": builds, "set_aside": told}
         say_json({**head, "quants": rows})
     elif name:
         _show_one(chosen[0], machine.cpu.model, here, rates[chosen[0].name])
     else:
         _show_all(chosen, machine.cpu.model, here, rates)
         _show_builds(stored, machine.compute_threads)
+    if not as_json:
+        for reason in aside:
+            say(explain.sentence(reason))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,20 +72,13 @@ class MeasuredSpeed:
     tok_s: dict[str, tuple[float, float]]  # example -> decode, prefill
 
 
-def _calibrations(machine: Machine) -> list[tuple[str, Calibration]]:
-    """What is stored for the installed backends, by name."""
-    from edgellm.contract.manager import plugins
-    from edgellm.selection.backend_facts import backend_facts
-
-    facts = backend_facts(plugins().backends().values(), machine)
-    return [(backend.name, backend.calibration) for backend in facts if backend.calibration is not None]
-
-
 def _measured(quant: Quant, machine: Machine, stored: list[tuple[str, Calibration]]) -> MeasuredSpeed | None:
     from edgellm.contract.manager import plugins
+    from edgellm.types.calibration import nearest
 
-    key, best = (quant.base, machine.compute_threads), None
+    best = None
     for name, rates in stored:
+        key = quant.base, nearest({threads for _, threads in rates.decode}, machine.compute_threads)
         names = plugins().backend(name).quants
         can = names is None or quant.name in names or (bool(quant.like[0]) and quant.like[0] in names)
         if can and key in rates.decode and key in rates.prefill:
@@ -197,10 +199,15 @@ def _cells(measured: MeasuredSpeed | None) -> tuple[str, ...]:
 
 
 def _show_builds(stored: list[tuple[str, Calibration]], threads: int) -> None:
+    from edgellm.types.calibration import nearest
+
     if not stored:
         entry("measured", NOT_MEASURED, 9)
         return
-    how = f"1e9 weights per second while decoding with {counted(threads, 'thread')}, read from memory"
-    entry("measured", f"{how}: {'; '.join(f'{name}, {rates.date}, {rates.build}' for name, rates in stored)}", 9)
+    rows = []
+    for name, rates in stored:
+        count = nearest({threads for _, threads in rates.decode}, threads)
+        rows.append(f"{name} with {counted(count, 'thread')}, {rates.date}, {rates.build}")
+    entry("measured", f"1e9 weights per second while decoding, read from memory: {'; '.join(rows)}", 9)
     rates_of = "tokens per second of Llama 3.2 1B and Llama 3.1 8B with 1,024 tokens cached, by these rates"
     entry("1B, 8B", rates_of, 9)

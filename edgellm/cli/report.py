@@ -32,6 +32,7 @@ class Report:
     store: dict[str, Any] = field(default_factory=dict)
     models: list[dict[str, Any]] = field(default_factory=list)
     calibrations: dict[str, Any] = field(default_factory=dict)
+    set_aside: list[str] = field(default_factory=list)  # backends whose calibration does not count
     history: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     used: str = ""
@@ -70,7 +71,8 @@ def render(report: Report) -> str:
 
 
 def render_measured(report: Report) -> list[str]:
-    rates = [name for name, rates in report.calibrations.items() if rates is not None]
+    measured = (name for name, rates in report.calibrations.items() if rates is not None)
+    rates = [f"{name} (does not count)" if name in report.set_aside else name for name in measured]
     lines = [
         "",
         "Measured",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from edgellm.estimate.isa import IsaClass
 from edgellm.estimate.tensor_types import TYPES
 from edgellm.types.basis import Measured
-from edgellm.types.calibration import CALIBRATED_HEAD, CALIBRATED_ROW, Calibration
+from edgellm.types.calibration import CALIBRATED_HEAD, CALIBRATED_ROW, Calibration, Occasion, nearest
 from edgellm.types.priors import NO_PRIORS, KernelRate
 
 Prior = Callable[[str, Mapping[str, KernelRate]], float]
@@ -27,7 +27,7 @@ class Reader:
         self, rates: Calibration, cls: IsaClass, threads: int, own: Mapping[str, KernelRate] = NO_PRIORS.rates
     ) -> None:
         self._rates, self._cls, self._threads, self._own = rates, cls, threads, own
-        self._measured_threads = _nearest({count for _, count in (rates.decode or rates.prefill)}, threads)
+        self._measured_threads = nearest({count for _, count in (rates.decode or rates.prefill)}, threads)
         # Cores share the memory: more threads than were measured count as no faster, fewer as slower in proportion.
         self._share = min(1.0, threads / self._measured_threads)
         self._borrowed: dict[str, str] = {}
@@ -35,7 +35,10 @@ class Reader:
     def basis(self, depth: int | None = None) -> Measured:
         """What was measured, and what of it was assumed to hold for other types and numbers of threads."""
         rates, borrowed = self._rates, tuple(self._borrowed.items())
-        return Measured(rates.date, rates.build, self._threads, self._measured_threads, borrowed, depth)
+        when = rates.occasions.get(self._measured_threads, Occasion(rates.date))
+        return Measured(
+            when.date, rates.build, self._threads, self._measured_threads, borrowed, depth, when.taken, when.waited
+        )
 
     def decode(self, kind: str) -> float:
         """Weights per second, one token at a time."""
@@ -128,11 +131,6 @@ class Reader:
     def _products(self, table: Mapping[tuple[str, int], float], kv_type: str, default: float) -> float:
         rate = table.get((kv_type, self._measured_threads), table.get(("f16", self._measured_threads)))
         return (rate * self._share if rate is not None else default * self._threads) * 1e9
-
-
-def _nearest(counts: set[int], threads: int) -> int:
-    """The same number, else the next larger one, else the largest."""
-    return min((count for count in counts if count >= threads), default=max(counts))
 
 
 def _distance(kind: str, other: str) -> tuple[bool, float]:

@@ -45,6 +45,7 @@ def _rate(of: bases.RateBasis) -> str:
             return f"{_rate(of.of)}, {factor}{copied}"
         case bases.Measured():
             when = f" {of.date}" if of.date else ""
+            when += f" ({of.taken:.0%} other work)" if of.taken is not None else ""
             build = f" with {of.build}" if of.build else ""
             others = f" from the rates of {of.measured_threads}" if of.measured_threads != of.threads else ""
             threads = f"{counted(of.threads, 'thread')}{others}"

@@ -7,6 +7,8 @@ from edgellm.explain.bases import basis, when_alone
 from edgellm.types import backend_reason, reason
 from edgellm.units import counted, show_memory, show_rate, show_size
 
+WHEN_QUIET = "when the machine has nothing else to do"
+
 
 def budget(of: reason.BudgetReason) -> str:
     """What a model may use, and why: `"5.1 GiB: 6.2 GiB available of 7.8 GiB, less a reserve"`."""
@@ -234,6 +236,9 @@ def backend(fact: backend_reason.BackendReason) -> str:
             return f"Backend {fact.backend} cannot run here: {'; '.join(fact.problems)}."
         case backend_reason.BackendUnproven():
             return f"Backend {fact.backend} is unproven: {fact.why}."
+        case backend_reason.RatesSetAside():
+            measured = f"what `edgellm calibrate` measured of {fact.backend}{f' on {fact.date}' if fact.date else ''}"
+            return f"Rates: predicted; {measured} does not count: {measured_beside(fact)}. Run it again {WHEN_QUIET}."
         case backend_reason.OptionsAsked():
             return f"Options, as asked: {', '.join(f'{name}={value}' for name, value in fact.options)}."
         case backend_reason.ScratchAsked():
@@ -241,6 +246,15 @@ def backend(fact: backend_reason.BackendReason) -> str:
             return f"Scratch: {sizes}; {show_memory(fact.predicted_bytes)} predicted."
         case backend_reason.ScratchNotTold():
             return f"Scratch: as predicted, as {fact.backend}'s library was not asked: {fact.why}."
+
+
+def measured_beside(fact: backend_reason.RatesSetAside) -> str:
+    """What a calibration had beside it: `"other programs took 63% of the processors' time"`, and what came of it."""
+    clauses = [f"other programs took {fact.taken:.0%} of the processors' time"] if fact.taken is not None else []
+    clauses += [f"measuring waited for them {fact.waited:.0%} of its own"] if fact.waited is not None else []
+    if fact.of_one is not None:
+        clauses += [f"{counted(fact.threads, 'thread')} reached {fact.of_one:.0%} of what one does"]
+    return f"{', '.join(clauses[:-1])} and {clauses[-1]}" if len(clauses) > 1 else "".join(clauses)
 
 
 def _preferred(why: backend_reason.Faster | backend_reason.OwnKernels | backend_reason.FilesCompared) -> str:

@@ -1,8 +1,8 @@
 """Calibrations of this machine, kept: one file for each backend, build of it, and processor.
 
-New thread counts are added to those that are stored. A file is replaced atomically and under a lock, so neither a
-reader nor a second writer loses anything. A file that cannot be read is ignored with a warning, until the next
-calibration replaces it.
+New thread counts are added to those that are stored, and what is measured beside other programs takes no quiet rate's
+place (`history.occasions`). A file is replaced atomically and under a lock, so neither a reader nor a second writer
+loses anything. A file that cannot be read is ignored with a warning, until the next calibration replaces it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import msgspec
 from edgellm import settings
 from edgellm.errors import UsageError
 from edgellm.files import make_private, read_regular, write_atomic
-from edgellm.types.calibration import Calibration
+from edgellm.history import occasions
+from edgellm.types.calibration import Calibration, Occasion
 from edgellm.types.machine import Machine
 
 log = logging.getLogger("edgellm.types.calibration")
@@ -43,6 +44,7 @@ class Tables(msgspec.Struct):
     heads: dict[str, dict[int, dict[int, float]]] = {}  # cache type -> numbers in a head -> threads -> rate
     # cache type -> numbers in a head -> key/value heads -> threads -> seconds
     apart: dict[str, dict[int, dict[int, dict[int, float]]]] = {}
+    occasions: dict[int, Occasion] = {}  # threads -> what they were measured beside; not in older files
 
     @classmethod
     def of(cls, calibration: Calibration) -> Tables:
@@ -53,6 +55,7 @@ class Tables(msgspec.Struct):
             scatter=calibration.scatter,
             heads=levels["attention_by_head"],
             apart=levels["attention_apart_s"],
+            occasions=calibration.occasions,
         )
 
     def calibration(self) -> Calibration:
@@ -60,7 +63,7 @@ class Tables(msgspec.Struct):
         tables: dict[str, Any] = {name: dict(_rows(self.rates.get(name, {}))) for name in _BY_TYPE}
         tables |= {name: self.layers.get(name, {}) for name in _BY_THREADS}
         tables |= {"attention_by_head": dict(_rows(self.heads)), "attention_apart_s": dict(_rows(self.apart))}
-        return Calibration(**tables, scatter=self.scatter)
+        return Calibration(**tables, scatter=self.scatter, occasions=self.occasions)
 
 
 class _Stored(Tables, kw_only=True):
@@ -139,7 +142,7 @@ def save(machine: Machine, backend: str, calibration: Calibration) -> Calibratio
     make_private(path.with_suffix(".lock"))
     with FileLock(path.with_suffix(".lock")):
         before = load(machine, backend, calibration.build)
-        merged = calibration if before is None else _merged(before, calibration)
+        merged = calibration if before is None else occasions.merged(before, calibration)
         write_atomic(path, entry(machine, backend, merged)[1], sync=True)
     return merged
 
@@ -150,11 +153,6 @@ def entry(machine: Machine, backend: str, calibration: Calibration) -> tuple[str
     key = _key(machine, backend, calibration.build)
     content = msgspec.json.encode(_Stored(**tables, schema=SCHEMA, key=key, date=calibration.date))
     return _path(machine, backend, calibration.build).name, content
-
-
-def _merged(before: Calibration, calibration: Calibration) -> Calibration:
-    tables = {name: getattr(before, name) | getattr(calibration, name) for name in _TABLES}
-    return dataclasses.replace(calibration, **tables)
 
 
 def _key(machine: Machine, backend: str, build: str) -> dict[str, str]:
@@ -202,6 +200,10 @@ def _check(calibration: Calibration) -> None:
         counts = (count for key in table for count in (key[1:] if isinstance(key, tuple) else (key,)))
         if any(not 1 <= count <= MOST_COUNT for count in counts):
             raise ValueError(f"{name} holds a size or a number of threads that no machine has")
+    for threads, occasion in calibration.occasions.items():
+        told = (occasion.taken, occasion.waited, occasion.of_one)
+        if not 1 <= threads <= MOST_COUNT or any(share is not None and not 0 <= share <= 1 for share in told):
+            raise ValueError("occasions holds what is no share, or a number of threads that no machine has")
     if not 0 <= calibration.scatter < 1:
         raise ValueError("scatter is not a share")
     decode_threads = {threads for _, threads in calibration.decode}

@@ -17,8 +17,9 @@ from edgellm.contract.child import ask
 from edgellm.contract.manager import plugins
 from edgellm.contract.parent import connect
 from edgellm.errors import BackendUnavailable, WorkerCrashed
+from edgellm.history import occasions
 from edgellm.history.calibrations import Tables
-from edgellm.types.calibration import Calibration
+from edgellm.types.calibration import Calibration, Occasion
 from edgellm.types.device_trial import DeviceTrial
 from edgellm.types.plan import Settings
 
@@ -39,7 +40,8 @@ def measure(backend: str, threads: int) -> Calibration:
         raise BackendUnavailable(f"backend {backend} does not measure itself", hint="its speeds are predicted")
     rates = msgspec.json.decode(_asked(calibrator, str(threads), TIMEOUT_S), type=Tables).calibration()
     day = datetime.datetime.now(datetime.UTC).date().isoformat()
-    return dataclasses.replace(rates, build=calibrator.build(), date=day)
+    when = {count: msgspec.structs.replace(occasion, date=day) for count, occasion in rates.occasions.items()}
+    return dataclasses.replace(rates, build=calibrator.build(), date=day, occasions=when)
 
 
 def measure_device(backend: Backend, device: str) -> tuple[DeviceTrial, ...]:
@@ -72,26 +74,24 @@ def _asked(calibrator: Backend, what: str, timeout_s: float) -> str:
     return answer
 
 
-def believable(calibration: Calibration) -> tuple[Calibration, tuple[int, ...]]:
-    """The calibration without the numbers of threads that were slower than one thread, and those numbers.
+def believable(calibration: Calibration) -> Calibration:
+    """The calibration without the rates of threads that were slower than one; its occasions have what they reached.
 
     Threads wait for each other: where another program keeps a processor busy, two threads are far slower than one.
     """
-    slow = tuple(
-        count
-        for count in sorted({count for _, count in calibration.decode if count > 1})
-        if statistics.median(
+    reached = {
+        count: statistics.median(
             rate / calibration.decode[kind, 1] for (kind, n), rate in calibration.decode.items() if n == count
-        ) < SLOWER_THAN_ONE
-    )  # fmt: skip
-    tables: dict[str, dict[object, float]] = {}
-    for field in dataclasses.fields(calibration):
-        table = getattr(calibration, field.name)
-        if isinstance(table, dict):
-            tables[field.name] = {
-                key: rate for key, rate in table.items() if (key[-1] if isinstance(key, tuple) else key) not in slow
-            }
-    return dataclasses.replace(calibration, **tables), slow  # type: ignore[arg-type]
+        )
+        for count in sorted({count for _, count in calibration.decode if count > 1})
+    }
+    slow = {count: share for count, share in reached.items() if share < SLOWER_THAN_ONE}
+    told = {
+        count: msgspec.structs.replace(calibration.occasions.get(count, Occasion()), of_one=round(share, 3))
+        for count, share in slow.items()
+    }
+    left = calibration.of(calibration.counts - slow.keys())
+    return dataclasses.replace(left, occasions=calibration.occasions | told)
 
 
 def main() -> None:
@@ -104,7 +104,10 @@ def main() -> None:
         return
     assert isinstance(backend, Calibrator)
     threads = int(what)
-    tell(Tables.of(backend.calibrate(Settings(0, n_threads=threads, n_threads_batch=threads))))
+    before = occasions.counters()
+    rates = backend.calibrate(Settings(0, n_threads=threads, n_threads_batch=threads))
+    beside = occasions.between(before, occasions.counters())
+    tell(Tables.of(dataclasses.replace(rates, occasions=dict.fromkeys(rates.counts, beside))))
 
 
 if __name__ == "__main__":

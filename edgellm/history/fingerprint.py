@@ -20,7 +20,9 @@ def build(backend: Backend) -> str:
 
 def basis(backend: Backend, rates: Calibration | None) -> str:
     """Changes with the build, with a new calibration, and with the formulas (by EdgeLLM's version)."""
-    measured = [] if rates is None else [_plain(getattr(rates, field.name)) for field in fields(rates)]
+    # Not with what the rates were measured beside: they are predicted from, or they are not.
+    names = [field.name for field in fields(Calibration) if field.name != "occasions"]
+    measured = [] if rates is None else [_plain(getattr(rates, name)) for name in names]
     return ("prior-" if rates is None else "calibrated-") + _word([__version__, build(backend), measured])
 
 

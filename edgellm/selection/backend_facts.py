@@ -22,7 +22,7 @@ from edgellm.contract.backend import (
 )
 from edgellm.errors import BackendError
 from edgellm.estimate import quants
-from edgellm.history import calibrations
+from edgellm.history import calibrations, occasions
 from edgellm.selection.named_devices import only_named, require_seen
 from edgellm.selection.offload import assumed, live
 from edgellm.types import refusal
@@ -51,6 +51,7 @@ class BackendFacts:
     priors: Priors = NO_PRIORS  # of its own kernels and files
     unproven: str = ""  # why nothing shows that its library is the right one; "" = something does
     calibration: Calibration | None = None  # rates measured on that machine; None = priors of its kind of processor
+    set_aside: Calibration | None = None  # what was measured there beside other programs instead, which does not count
 
     def refuses(self, file: ModelFile, arch: str) -> refusal.BackendRefusal | None:
         """Why it cannot open such a file, None = it can."""
@@ -101,15 +102,21 @@ def facts_of(backend: Backend, machine: Machine, every: Iterable[Backend]) -> Ba
 
 def _facts(backend: Backend, machine: Machine, every: Sequence[Backend]) -> BackendFacts:
     loads = isinstance(backend, Loader)
-    return replace(
+    facts = replace(
         _stated(backend, machine, is_here=True),
         problems=tuple(answers.check(backend, machine)),
         archs=answer(backend, "architectures", machine) if loads else None,
         offload=offload_facts(backend, machine, every),
         types=answer(backend, "tensor_types", machine) if loads else None,
         unproven=answer(backend, "unproven", machine) if isinstance(backend, Provable) else "",
-        calibration=calibration_of(backend, machine),
     )
+    return _with_rates(facts, calibration_of(backend, machine), machine)
+
+
+def _with_rates(facts: BackendFacts, measured: Calibration | None, machine: Machine) -> BackendFacts:
+    """The facts with what was measured, which counts or is set aside."""
+    counts = None if measured is None else occasions.quiet(measured, machine.compute_threads)
+    return replace(facts, calibration=counts, set_aside=measured if counts is None else None)
 
 
 def calibration_of(backend: Backend, machine: Machine) -> Calibration | None:
@@ -175,8 +182,8 @@ def assumed_facts(
 
     def facts(backend: Backend) -> BackendFacts:
         stated = _stated(backend, machine, is_here=False)
-        rates = (measured or {}).get(backend.name)
-        return replace(stated, offload=offload if isinstance(backend, Offloader) else None, calibration=rates)
+        stated = replace(stated, offload=offload if isinstance(backend, Offloader) else None)
+        return _with_rates(stated, (measured or {}).get(backend.name), machine)
 
     return _by_name(_guarded(b, lambda b=b: facts(b)) for b in backends)  # type: ignore[misc]
 

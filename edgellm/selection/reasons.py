@@ -8,6 +8,7 @@ from typing import Literal
 
 from edgellm.estimate import quality
 from edgellm.selection.backend_facts import BackendFacts
+from edgellm.selection.busy import cpu_share
 from edgellm.selection.choices import better_backend
 from edgellm.selection.offload import unused
 from edgellm.selection.option import NEARLY_ALL, Option
@@ -19,7 +20,9 @@ from edgellm.types.backend_reason import (
     GpuLayers,
     GpuReason,
     GpuUnused,
+    RatesSetAside,
 )
+from edgellm.types.calibration import nearest
 from edgellm.types.plan import Candidate
 from edgellm.types.request import KV_TYPES
 
@@ -152,6 +155,15 @@ def unproven(facts: BackendFacts) -> list[BackendUnproven]:
     return [BackendUnproven(facts.name, facts.unproven)] if facts.unproven else []
 
 
+def set_aside(facts: BackendFacts, threads: int) -> list[RatesSetAside]:
+    """What was measured with as many threads beside other programs, and does not count."""
+    if facts.set_aside is None:
+        return []
+    count = nearest(facts.set_aside.counts, threads)
+    when = facts.set_aside.occasions[count]
+    return [RatesSetAside(facts.name, count, when.date, when.taken, when.waited, when.of_one)]
+
+
 def about(chosen: Option, choice: Candidate, possible: Sequence[Option]) -> list[reason.Reason]:
     """What a person should know of the choice: memory, speed, where it comes from, what its licence restricts."""
     run, request = chosen.with_slots(choice.slots), chosen.scenario.request
@@ -171,6 +183,7 @@ def about(chosen: Option, choice: Candidate, possible: Sequence[Option]) -> list
         *([reason.Threads(request.threads, asked=True)] if request.threads is not None else []),
         *([reason.FewerThreads(chosen.threads, most, 1 - NEARLY_ALL)] if chosen.threads < most else []),
         reason.Speed(rate.tok_s, rate.low, rate.high, rate.basis),
+        *(set_aside(chosen.facts, chosen.scenario.machine.compute_threads) if cpu_share(rate) else []),
     ]
     if is_unknown:
         reasons.append(reason.GpuSpeedUnknown())

@@ -60,6 +60,17 @@ class BackendUnproven(Fact, frozen=True):
     why: str
 
 
+class RatesSetAside(Fact, frozen=True):
+    """Rates of a backend's kernels that predictions do not count with: other programs ran beside their measurement."""
+
+    backend: str
+    threads: int  # whose rates would count
+    date: str
+    taken: float | None = None  # share of the processors' time that other programs had; None = not known
+    waited: float | None = None  # share of its time for which the measurement had no processor
+    of_one: float | None = None  # what so many threads reached of the rates of one, where they were slower
+
+
 class GpuLayers(Fact, frozen=True):
     """Layers on GPUs."""
 
@@ -132,6 +143,13 @@ class OptionsAsked(Fact, frozen=True):
 
 
 BackendReason = (
-    BackendPreferred | BackendOpens | BackendCannotRun | BackendUnproven | OptionsAsked | ScratchAsked | ScratchNotTold
+    BackendPreferred
+    | BackendOpens
+    | BackendCannotRun
+    | BackendUnproven
+    | RatesSetAside
+    | OptionsAsked
+    | ScratchAsked
+    | ScratchNotTold
 )
 GpuReason = GpuLayers | GpuUnused | GpuWouldGive | BuildNeeded

@@ -147,6 +147,8 @@ class Measured(Fact, frozen=True):
     measured_threads: int
     borrowed: tuple[tuple[str, str], ...] = ()  # (tensor type, the measured one that it is scaled from)
     depth: int | None = None  # tokens cached
+    taken: float | None = None  # share of the processors' time that other programs had meanwhile; None = not known
+    waited: float | None = None  # share of its time for which it had no processor
 
 
 class Corrected(Fact, frozen=True):

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from msgspec import Struct
 
 CALIBRATED_ROW = 2048  # weights in a row of the matrices that `Calibration.decode` is measured with
 CALIBRATED_HEAD = 128  # numbers in a head of the caches that `Calibration.attention` is measured with
+
+
+class Occasion(Struct, frozen=True, omit_defaults=True):
+    """When a number of threads was measured, and beside what. Shares are from 0 to 1; None = not known."""
+
+    date: str = ""  # ISO 8601 day
+    taken: float | None = None  # of the processors' time: what other programs took
+    waited: float | None = None  # of the time in which its first thread was ready to run: what it had no processor
+    of_one: float | None = None  # of the rates of one thread: what it reached, so little that it is left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +48,32 @@ class Calibration:
     # How far below its best a rate was at other times: a share, median over rates; 0 = each was measured once.
     scatter: float = 0.0
     date: str = ""  # ISO 8601 day
+    occasions: dict[int, Occasion] = field(default_factory=dict)  # by threads; none where nothing was kept of it
+
+    @property
+    def counts(self) -> set[int]:
+        """Numbers of threads that were measured, those that are left out among them."""
+        return {threads for _, threads in self.decode} | self.occasions.keys()
+
+    def of(self, counts: Collection[int]) -> Calibration:
+        """Only what was measured with these numbers of threads."""
+        tables: dict[str, Any] = {
+            name: {key: of for key, of in table.items() if (key[-1] if isinstance(key, tuple) else key) in counts}
+            for name, table in self._tables().items()
+        }
+        return replace(self, **tables)
+
+    def with_rates(self, other: Calibration) -> Calibration:
+        """These and the other's, which are of other numbers of threads."""
+        theirs = other._tables()
+        tables: dict[str, Any] = {name: table | theirs[name] for name, table in self._tables().items()}
+        return replace(self, **tables)
+
+    def _tables(self) -> dict[str, Any]:
+        every = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: table for name, table in every.items() if isinstance(table, dict)}
+
+
+def nearest(counts: Collection[int], threads: int) -> int:
+    """The number of threads whose rates stand for `threads`: the same, else the next larger, else the largest."""
+    return min((count for count in counts if count >= threads), default=max(counts))

@@ -12,7 +12,14 @@ from support import fake_plugins
 
 METER = fake_plugins.LIGHT_BACKEND + """
 import os, signal
+from edgellm.history import occasions
 from edgellm.types.calibration import Calibration
+
+if beside := float(os.environ.get("METER_BESIDE", "0")):
+    # Ten seconds of two processors, all of them busy; a first thread that is always ready to run.
+    own = 20 * (1 - beside)
+    after = occasions.Counters(20.0, 20.0, own, own / 2, 10 - own / 2)
+    occasions.counters = iter([occasions.Counters(0.0, 0.0, 0.0, 0.0, 0.0), after]).__next__
 
 class Meter(Light):
     def build(self): return os.environ.get("METER_BUILD", "meter 1")
@@ -78,13 +85,47 @@ def test_a_person_sees_a_table(edgellm) -> None:
     assert "120.0 /" in output
 
 
-def test_threads_that_wait_for_another_program_are_not_kept(edgellm) -> None:
-    done = edgellm("calibrate", "--threads", "2", "--json", METER_DOES="waits")
+def test_what_was_measured_beside_other_programs_is_kept_and_does_not_count(edgellm) -> None:
+    beside = {"METER_BESIDE": "0.63", "METER_DOES": "waits"}
+    done = edgellm("calibrate", "--threads", "2", "--json", **beside)
     calibration = json.loads(done.stdout)["calibrations"][0]
+    why = "does not count: other programs took 63% of the processors' time, measuring waited for them 63% of its own "
 
-    assert "2 threads were slower than one" in done.stderr
-    assert calibration["not_kept_threads"] == [2]
+    assert f"Kept, but {why}and 2 threads reached 60% of what one does. Run it again when" in done.stderr
+    assert {name: calibration[name] for name in ("counts", "taken", "waited", "not_kept_threads")} == {
+        "counts": False, "taken": 0.63, "waited": 0.63, "not_kept_threads": [2],
+    }  # fmt: skip
     assert {row["threads"] for row in calibration["rates"]} == {1}
+    quants = json.loads(edgellm("quants", "--json").stdout)
+    assert [row["measured"] for row in quants["quants"] if row["measured"] is not None] == []
+    assert [row["reason_facts"]["of_one"] for row in quants["set_aside"]] == [0.6]
+    assert why in edgellm("quants").stdout
+
+
+def test_rates_that_count_stay_beside_other_programs_and_replace_those_that_do_not(edgellm) -> None:
+    def rates() -> set[float]:
+        quants = json.loads(edgellm("quants", "--json").stdout)["quants"]
+        return {row["measured"]["decode_gw_s"] for row in quants if row["name"] == "Q4_K_M" and row["measured"]}
+
+    edgellm("calibrate", "--threads", "2", METER_BESIDE="0.63", METER_DOES="waits")
+    assert rates() == set()
+    done = edgellm("calibrate", "--threads", "2", METER_BESIDE="0.02")
+    assert "Selection counts with these rates from now on" in done.stdout
+    quiet = rates()
+    assert quiet
+    done = edgellm("calibrate", "--threads", "2", METER_BESIDE="0.63", METER_DOES="waits")
+    assert "The rates of before stay" in done.stderr
+    assert "Selection counts" not in done.stdout
+    assert rates() == quiet
+
+
+def test_threads_that_are_slower_than_one_on_a_quiet_machine_are_left_out(edgellm) -> None:
+    done = edgellm("calibrate", "--threads", "2", METER_BESIDE="0.02", METER_DOES="waits")
+
+    assert "2 threads are left out: they reached 60% of what one does." in done.stderr
+    output = edgellm("quants").stdout
+    assert "gguf with 1 thread" in output
+    assert any(line.startswith("Q4_K_M") and "40.0" in line for line in output.splitlines()), "rates of one thread"
 
 
 def test_another_build_starts_without(edgellm) -> None:

@@ -29,7 +29,7 @@ from edgellm.history import calibrations, fingerprint, run_log
 from edgellm.history.run_log import Numbers, Quality, Run
 from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.decide import decide
-from edgellm.types.calibration import Calibration
+from edgellm.types.calibration import Calibration, Occasion
 from edgellm.types.machine import Accelerator, Cluster, Cpu, Limits, Machine, Memory
 from edgellm.types.request import SelectionRequest
 
@@ -226,15 +226,37 @@ def problems(content: dict) -> list[str]:
 
 def test_every_part_is_there(monkeypatch) -> None:
     assert asdict(Report()).keys() == report(monkeypatch).keys() >= {
-        "schema", "versions", "machine", "backends", "plugins", "store", "models", "calibrations", "history",
-        "settings", "used", "findings",
+        "schema", "versions", "machine", "backends", "plugins", "store", "models", "calibrations", "set_aside",
+        "history", "settings", "used", "findings",
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("rates", [None, Calibration({("Q4_K", 2): 5.0}, {("Q4_K", 2): 90.0}, "b1")])
-def test_what_was_not_calibrated_is_told_with_its_cure(monkeypatch, rates: Calibration | None) -> None:
-    monkeypatch.setattr(calibrations, "load", lambda machine, backend, build, notes=None: rates)
-    texts_of_gguf = [text for text in texts(report(monkeypatch)) if text.startswith("the speed of gguf")]
-    assert [
-        text.endswith("| `edgellm calibrate` measures its kernels, once, in seconds") for text in texts_of_gguf
-    ] == [True] * (rates is None)
+LOUD = Occasion("2026-11-28", 0.63, 0.53)
+
+
+@pytest.mark.parametrize(
+    ("when", "told"),
+    [
+        (None, "gguf, onnx |"),
+        (Occasion(), "onnx |"),
+        (
+            LOUD,
+            "onnx; gguf was measured on 2026-11-28, but other programs took 63% of the "
+            "processors' time and measuring waited for them 53% of its own",
+        ),
+    ],
+    ids=["nothing", "quiet", "beside other programs"],
+)
+def test_what_does_not_count_is_told_once_with_its_cure(monkeypatch, when: Occasion | None, told: str) -> None:
+    table = {("Q4_K", 2): 5.0}
+    rates = None if when is None else Calibration(table, table, "b1", occasions={2: when})
+    monkeypatch.setattr(
+        calibrations, "load", lambda machine, backend, build, notes=None: rates if backend == "gguf" else None
+    )
+    content = report(monkeypatch)
+    (text,) = [text for text in texts(content) if "`edgellm calibrate`" in text]
+    assert text.startswith("speeds are predicted from processors of this kind: not measured: ")
+    assert told in text
+    assert ("gguf" in text) == (told != "onnx |")
+    assert content["set_aside"] == (["gguf"] if when is LOUD else [])
+    assert (content["calibrations"]["gguf"] is None) == (when is None)

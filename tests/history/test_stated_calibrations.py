@@ -13,7 +13,7 @@ from support.refusals import refuses
 
 from edgellm.errors import UsageError
 from edgellm.history import calibrations
-from edgellm.types.calibration import Calibration
+from edgellm.types.calibration import Calibration, Occasion
 
 RATES = Calibration(
     {("Q4_K", 2): 40.0, ("Q6_K", 2): 30.0}, {("Q4_K", 2): 120.0, ("Q6_K", 2): 200.0},
@@ -22,6 +22,7 @@ RATES = Calibration(
     attention_prefill={("f16", 2): 30.0}, row_s={("Q4_K", 2): 0.0},
     layer_s={2: 1e-5}, element_s={2: 1e-9}, element_prefill_s={2: 0.0},
     scatter=0.03, build="b1", date="2026-11-24",
+    occasions={2: Occasion("2026-11-24", taken=0.63), 4: Occasion("2026-11-25", 0.02, 0.01, 0.4)},
 )  # fmt: skip
 Table = dict[str, Any]
 

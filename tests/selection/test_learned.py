@@ -11,16 +11,19 @@ from support.words import said
 
 from edgellm import explain
 from edgellm.catalog.lookup import catalog
+from edgellm.contract.manager import plugins
 from edgellm.estimate import quality
 from edgellm.history.corrections import NONE, OTHER_CACHE, REPEATS, Correction, Corrections, Ratio, corrections
-from edgellm.selection.backend_facts import BackendFacts
+from edgellm.selection.backend_facts import BackendFacts, assumed_facts
 from edgellm.selection.choices import better_backend, rank_models
 from edgellm.selection.corrected import corrected, with_resident
 from edgellm.selection.decide import decide
 from edgellm.selection.decision_json import to_dict
-from edgellm.types.basis import OwnRuns
-from edgellm.types.calibration import Calibration
+from edgellm.types.backend_reason import RatesSetAside
+from edgellm.types.basis import Measured, OwnRuns
+from edgellm.types.calibration import Calibration, Occasion
 from edgellm.types.criterion import Stated
+from edgellm.types.plan import Decision
 from edgellm.types.refusal import OtherBackendPreferred
 from edgellm.types.request import KV_TYPES, SelectionRequest
 
@@ -142,6 +145,33 @@ def test_measured_rates_are_used_and_recorded(card, machine) -> None:
     assert json.dumps(to_dict(slow)) == json.dumps(
         to_dict(decide(context(machine(), [card], [measured]), SelectionRequest()))
     )
+
+
+@pytest.mark.parametrize("left_out", [False, True], ids=["slow threads", "threads left out"])
+def test_rates_that_were_measured_beside_other_programs_choose_nothing(card, machine, left_out: bool) -> None:
+    kinds, counts = ("Q8_0", "Q6_K", "Q5_K", "Q4_K"), (1,) if left_out else (1, 8)
+    table = {(kind, n): 0.02 for kind in kinds for n in counts}
+    beside = Occasion("2026-11-28", 0.63, 0.53, of_one=0.37 if left_out else None)
+    occasions = {1: Occasion("2026-11-28", 0.63, 0.53), 8: beside}
+    loud = Calibration(table, table, "test", date="2026-11-28", occasions=occasions)
+
+    def decided(measured: dict[str, Calibration]) -> Decision:
+        facts = assumed_facts([plugins().backend("gguf")], machine(), measured)
+        return decide(context(machine(), [card], facts), SelectionRequest())
+
+    unmeasured, aside = decided({}), decided({"gguf": loud})
+    assert aside.choice == unmeasured.choice
+    assert aside.inputs == unmeasured.inputs
+    told = RatesSetAside("gguf", 8, "2026-11-28", 0.63, 0.53, beside.of_one)
+    assert [reason for reason in aside.reasons if reason not in unmeasured.reasons] == [told]
+    assert json.dumps(to_dict(aside)) == json.dumps(to_dict(decided({"gguf": loud})))
+    quiet = replace(loud, occasions=dict.fromkeys(counts, Occasion("2026-11-28", 0.02, 0.01)))
+    counted = decided({"gguf": quiet})
+    assert counted.choice is not None
+    basis = counted.choice.decode.basis
+    assert isinstance(basis, Measured)
+    assert (basis.date, basis.taken, basis.waited) == ("2026-11-28", 0.02, 0.01)
+    assert not any(isinstance(reason, RatesSetAside) for reason in counted.reasons)
 
 
 def test_no_more_threads_decode_than_were_measured_to_help(option) -> None:
