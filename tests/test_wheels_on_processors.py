@@ -102,8 +102,10 @@ def expected(
     return logits
 
 
-def difference(one: np.ndarray, other: np.ndarray) -> float:
-    return float(np.abs(one - other).mean())
+def difference(what: str, one: np.ndarray, other: np.ndarray) -> float:
+    apart = np.abs(one - other)
+    print(f"{what}: {apart.mean():.5f} on average, {apart.max():.4f} at most, of {other.std():.2f}")
+    return float(apart.mean())
 
 
 @pytest.mark.slow(60)
@@ -118,10 +120,10 @@ def test_each_processor_gets_its_own_code(
     for quant, model in models.items():
         chosen, computed = processor.logits("gguf", model, target, site, **named)
         assert chosen == variant
-        assert difference(computed, expected[quant]) < TOLERANCE["random"], quant
+        assert difference(f"{name} {chosen} {quant}", computed, expected[quant]) < TOLERANCE["random"]
     chosen, computed = processor.logits("bitnet", ternary, target, site, **named)
     assert chosen == kernels
-    assert difference(computed, expected["ternary"]) < TOLERANCE["ternary"]
+    assert difference(f"{name} {chosen} ternary", computed, expected["ternary"]) < TOLERANCE["ternary"]
 
 
 @pytest.mark.model
@@ -133,4 +135,4 @@ def test_this_processor_computes_a_real_model_as_plain_code_does(
     chosen, computed = HERE.logits("gguf", smollm2, tmp_path / "logits.npy", Path(), **libraries)
 
     assert (variant, chosen == "x64") == ("x64", False)
-    assert difference(computed, scalar) < TOLERANCE["SmolLM2"]
+    assert difference(f"{chosen} SmolLM2", computed, scalar) < TOLERANCE["SmolLM2"]
