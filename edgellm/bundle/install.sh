@@ -94,7 +94,9 @@ FILES
 python3=python3
 if [ "$archive" != - ]; then
     mkdir "$stage/own"
-    tar -xf "$stage/$archive" -C "$stage/own" || refuse "its Python cannot be unpacked"
+    # busybox's tar does not look by itself whether gzip packed it.
+    { gzip -dc <"$stage/$archive" 2>/dev/null || cat "$stage/$archive"; } | tar -xf - -C "$stage/own" ||
+        refuse "its Python cannot be unpacked"
     python3=$stage/own/$program
 fi
 "$python3" -I -m venv "$stage/venv" || refuse "no virtual environment can be made with $python3"

@@ -26,8 +26,7 @@ MAX_BYTES = 2 * 1024**3  # unpacked
 _OLDEST = (3, 11)
 _PROGRAM = re.compile(r"(.*/)?bin/python3")
 _GLIBC = re.compile(rb"GLIBC_2\.(\d{1,2})\b")
-_MUSL = b"/ld-musl-"
-_LOADER = b"/ld-linux-"
+_LOADERS = {b"/ld-linux-": "glibc", b"/ld-musl-": "musl"}
 _TEXT = re.compile(r"(?:LICEN[SC]E|COPYING)[^/]*", re.IGNORECASE)
 _PSF = "PYTHON SOFTWARE FOUNDATION LICENSE VERSION 2"
 _NEEDED = ("os.py", "venv/__init__.py", "ensurepip/__init__.py")
@@ -39,7 +38,7 @@ class Interpreter:
 
     arch: str  # "aarch64"
     python: str  # "3.13"
-    glibc: str  # "2.17", the oldest that its files run with
+    glibc: str  # "2.17", the oldest that its files run with; "" = they are for musl
     program: str  # path of python3 in the tar
     unpacked_bytes: int
     archive: Content
@@ -114,8 +113,8 @@ def _checked(path: Path, tree: TarTree) -> int:
 
 
 def _machine(path: Path, tree: TarTree, program: str) -> tuple[str, str]:
-    """For which processor and which glibc all its programs and libraries are."""
-    arch, minor = "", 0
+    """For which processor and which glibc all its programs and libraries are; "" = for musl, which tells no version."""
+    arch, library, minor = "", "", 0
     for name, member in tree.members.items():
         if not member.isreg() or not (name == program or ".so" in posixpath.basename(name)):
             continue
@@ -128,11 +127,12 @@ def _machine(path: Path, tree: TarTree, program: str) -> tuple[str, str]:
         arch = arch or its
         if its != arch:
             raise _refused(path, f"{name} is for {its}, other files are for {arch}")
-        if name == program and _LOADER not in content:
-            library = "musl" if _MUSL in content else "no C library that is known"
-            raise _refused(path, f"{name} is for {library}, and there are wheels for glibc only")
+        if name == program:
+            library = next((library for loader, library in _LOADERS.items() if loader in content), "")
+            if not library:
+                raise _refused(path, f"{name} asks for the loader of neither glibc nor musl, so it opens no libraries")
         minor = max(minor, *(int(text) for text in _GLIBC.findall(content)), 0)
-    return arch, f"2.{minor}"
+    return arch, f"2.{minor}" if library == "glibc" else ""
 
 
 def _texts(tree: TarTree, folders: tuple[str, ...], name: str) -> list[Content]:
@@ -147,5 +147,5 @@ def _texts(tree: TarTree, folders: tuple[str, ...], name: str) -> list[Content]:
 
 
 def _refused(path: Path, problem: str) -> UsageError:
-    hint = "give a relocatable CPython for glibc and the machine's processor, as python-build-standalone packs it"
+    hint = "give a relocatable CPython for Linux and the machine's processor, as python-build-standalone packs it"
     return UsageError(f"{path} is no Python for a bundle: {problem}", hint=hint, param="with_python")

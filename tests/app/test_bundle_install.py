@@ -209,10 +209,11 @@ def test_what_is_for_another_machine_is_refused_before_anything_is_written(what,
     assert not root.exists()
 
 
+@pytest.mark.parametrize("by_python", ["", "libc"])  # as Python has it there until 3.14, of Alpine's and of others
 @pytest.mark.parametrize(("told", "library"), [("1.2.5", ("musl", "1.2.5")), ("", ("", ""))])
-def test_musl_is_known_by_its_loader(told, library, tmp_path, monkeypatch):
-    monkeypatch.setattr("platform.libc_ver", lambda: ("", ""))  # as Python has it there until 3.14
-    assert install.c_library(tmp_path) == ("", "")
+def test_musl_is_known_by_its_loader(told, library, by_python, tmp_path, monkeypatch):
+    monkeypatch.setattr("platform.libc_ver", lambda: (by_python, ""))
+    assert install.c_library(tmp_path) == (by_python, "")
     loader = tmp_path / f"ld-musl-{platform.machine()}.so.1"
     loader.write_text(
         f"#!/bin/sh\nprintf 'musl libc (x86_64)\\nVersion {told}\\nDynamic Program Loader\\n' >&2\nexit 1\n"

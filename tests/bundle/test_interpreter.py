@@ -32,8 +32,15 @@ def test_it_is_told_what_it_is(tmp_path: Path) -> None:
     assert {part.licence for part in parts} == {"PSF-2.0"}
 
 
+def test_one_for_musl_is_told_as_such(tmp_path: Path) -> None:
+    files = pythons.files(loader="/lib/ld-musl-aarch64.so.1")
+    python = interpreter.read(pythons.tar(tmp_path / "x.tar.gz", files))
+
+    assert (python.arch, python.python, python.glibc) == ("aarch64", "3.13", "")
+
+
 REFUSED: dict[str, dict[str, bytes]] = {
-    "another C library": {"python/bin/python3.13": pythons.elf(loader="/lib/ld-musl-aarch64.so.1")},
+    "another C library": {"python/bin/python3.13": pythons.elf(loader="/system/bin/linker64")},
     "no program": {"python/bin/python3.13": b"#!/bin/sh\n"},
     "two processors": {SSL: pythons.elf(62)},
     "another processor": {"python/bin/python3.13": pythons.elf(243), SSL: pythons.elf(243)},

@@ -219,6 +219,17 @@ def test_a_python_goes_along_for_machines_without_one(toy, wheels, tmp_path):
     assert (row["licenses"], row["purl"]) == ([{"license": {"id": "PSF-2.0"}}], "pkg:generic/cpython@3.13")
 
 
+def test_a_python_for_musl_goes_along_for_machines_with_it(toy, wheels, tmp_path):
+    archive = pythons.tar(tmp_path / "cpython.tar.gz", pythons.files(loader="/lib/ld-musl-aarch64.so.1"))
+    given = ("--for", PI, "--model", toy, "--wheels", wheels, "--with-python", archive)
+    (target,) = answer("create", *given, "--musl", "1.2", "-o", tmp_path / "x")["targets"]
+
+    assert (target["python"], target["glibc"], target["musl"]) == ("3.13", "", "1.2")
+    assert target["interpreter"]["archive"] == "python/cpython.tar.gz"
+    refused = invoke("create", *given, "-o", tmp_path / "y", code=1)
+    check_refusal(refused.exception, UsageError, param="musl")
+
+
 def test_the_script_is_signed_where_the_bundle_is(toy, wheels, key, tmp_path):
     given = ("--for", PI, "--model", toy, "--wheels", wheels, "--release", "7")
     answer("create", *given, "--key", key, "-o", tmp_path / "x")

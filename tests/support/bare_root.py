@@ -52,15 +52,38 @@ def bare_root(suite: str) -> Path:
     return root
 
 
+def musl_root() -> Path:
+    """The folder of a system of busybox and musl's loader, and nothing else; skips, as `bare_root` does."""
+    root = Path(platformdirs.user_cache_dir("edgellm")) / "roots" / "musl"
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(root.with_name("musl.lock")):
+        if not root.exists():
+            part = _unpacked(root, "trixie", "extract", "busybox-static,musl")
+            for name in ("dev", "mnt", "proc"):
+                (part / name).mkdir(exist_ok=True)
+            for name in ("bin", "lib"):
+                (part / name).symlink_to(f"usr/{name}")
+            listed = subprocess.run([part / "bin/busybox", "--list"], stdout=subprocess.PIPE, text=True, check=True)
+            for name in {*listed.stdout.split()} - {"busybox"}:
+                (part / "bin" / name).symlink_to("busybox")
+            part.rename(root)
+    return root
+
+
 def _make(root: Path, suite: str) -> None:
+    _unpacked(root, suite, "minbase", "python3,python3-venv").rename(root)
+
+
+def _unpacked(root: Path, suite: str, variant: str, packages: str) -> Path:
+    """A folder beside the root with these packages of Debian's."""
     for program in ("mmdebstrap", "unshare"):
         if shutil.which(program) is None:
             pytest.skip(f"wheels: no {program}: apt-get install {program}")
-    part = root.with_name(f"{suite}.part")
+    part = root.with_name(f"{root.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    make = ["mmdebstrap", "--quiet", "--variant=minbase", "--include=python3,python3-venv", suite, str(part)]
+    make = ["mmdebstrap", "--quiet", f"--variant={variant}", f"--include={packages}", suite, str(part)]
     subprocess.run([*make, *filter(None, [mirror()])], check=True)
-    part.rename(root)
+    return part
 
 
 def enter(root: Path, work: Path, wheels: Path, model: str, *command: str) -> str:

@@ -15,11 +15,11 @@ def elf(machine: int = 183, loader: str = "/lib/ld-linux-aarch64.so.1", glibc: i
     return head + f"\0{loader}\0GLIBC_2.{glibc}\0GLIBC_2.4\0".encode()
 
 
-def files(python: str = "3.13") -> dict[str, bytes]:
-    """By path; `bin/python3` is a link to the program."""
+def files(python: str = "3.13", **told: int | str) -> dict[str, bytes]:
+    """By path; `bin/python3` is a link to the program. `told`: of the program, as `elf` takes it."""
     library = f"python/lib/python{python}"
     return {
-        f"python/bin/python{python}": elf(), f"{library}/os.py": b"", f"{library}/venv/__init__.py": b"",
+        f"python/bin/python{python}": elf(**told), f"{library}/os.py": b"", f"{library}/venv/__init__.py": b"",
         f"{library}/ensurepip/__init__.py": b"", f"{library}/LICENSE.txt": LICENCE,
         f"{library}/lib-dynload/_ssl.cpython-313-aarch64-linux-gnu.so": elf(glibc=25),
     }  # fmt: skip

@@ -187,12 +187,9 @@ def _pythons(boxes: Sequence[PlannedBox], options: BundleOptions) -> dict[str, I
     if options.interpreters and not options.wheels:
         hint = "name folders with wheels of EdgeLLM with --wheels"
         raise UsageError("a Python goes along with wheels only", hint=hint, param="with_python")
-    if options.musl and (options.glibc or options.interpreters):
-        other = "--with-python" if options.interpreters else "--glibc"
-        hint = f"leave {other} out, or --musl"
-        raise UsageError(
-            f"--musl is for machines without glibc, and {other} for those with it", hint=hint, param="musl"
-        )
+    if options.musl and options.glibc:
+        hint = "leave one of them out"
+        raise UsageError("--musl is for machines without glibc, and --glibc for those with it", hint=hint, param="musl")
     pythons = {python.arch: python for python in map(interpreter.read, options.interpreters)}
     for box in boxes if pythons else ():
         if box.arch not in pythons:
@@ -223,7 +220,11 @@ def _version(python: Interpreter | None, options: BundleOptions) -> str:
     if options.python not in ("", python.python):
         message = f"--python says {options.python}, and {python.archive.path} is Python {python.python}"
         raise UsageError(message, hint="leave --python out", param="python")
-    if int(python.glibc.partition(".")[2]) > int(options.oldest_glibc.partition(".")[2] or 0):
+    if bool(python.glibc) == bool(options.musl):
+        its, hint = ("glibc", "leave --musl out") if python.glibc else ("musl", "say --musl 1.2")
+        message = f"{python.archive.path} is for {its}, and the machines are said to have another C library"
+        raise UsageError(message, hint=f"{hint} where they have {its}, or give another Python", param="musl")
+    if int(python.glibc.partition(".")[2] or 0) > int(options.oldest_glibc.partition(".")[2] or 0):
         message = f"{python.archive.path} needs glibc {python.glibc}, and the machines may have {options.oldest_glibc}"
         raise UsageError(message, hint=f"say --glibc {python.glibc} where all have it", param="glibc")
     return python.python

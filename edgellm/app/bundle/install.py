@@ -228,11 +228,12 @@ def _unfit(target: Target, machine: Machine) -> str:
 def c_library(folder: Path = Path("/lib")) -> tuple[str, str]:
     """Name and version of this system's: "glibc" or "musl", both "" where it is neither.
 
-    Python tells of musl from 3.14 on only. musl's loader, in the folder, writes its version where no program is given.
+    Python tells of musl from 3.14 on only; before that it takes a program that needs "libc.so" for one of another
+    library. musl's loader, in the folder, writes its version where no program is given.
     """
     name, version = platform.libc_ver()
     loader = folder / f"ld-musl-{platform.machine()}.so.1"
-    if name or not loader.exists():
+    if name == "glibc" or not loader.exists():
         return name, version
     told = subprocess.run([loader], capture_output=True, text=True, check=False).stderr
     match = re.search(r"^Version ([\d.]+)$", told, re.MULTILINE)
