@@ -96,6 +96,16 @@ def writing(path: Path, *, needs: str = "", param: str = "") -> Iterator[None]:
         raise UsageError(message, hint="choose another folder", param=param) from None
 
 
+def require_free(output: Path, *, force: bool) -> None:
+    """Before the work, not after it.
+
+    Raises:
+        UsageError: there is something at `output`, which is to be replaced with `force` only.
+    """
+    if output.exists() and not force:
+        raise UsageError(f"{output} exists", hint="name another file, or replace it with --force", param="output")
+
+
 @contextlib.contextmanager
 def locked(path: Path, busy: Callable[[], None]) -> Iterator[None]:
     """Hold the lock file at `path`, between processes. Where another one holds it, `busy` raises, or it is waited for.

@@ -9,26 +9,34 @@ beginning of a model move nothing.
 from __future__ import annotations
 
 import bisect
+import contextlib
 import hashlib
+import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Annotated, BinaryIO, Protocol
 
 import msgspec
 from msgspec import Meta, Struct
 
-from edgellm.bundle import layout, reader
+from edgellm.bundle import layout, reader, signature
+from edgellm.bundle import manifest as manifests
 from edgellm.bundle.manifest import DIGEST, NAME, PIECE, SIGNATURE, Sha256
 from edgellm.bundle.reader import Bundle
 from edgellm.bundle.slots import BundleSlot
 from edgellm.contract.source import Progress
 from edgellm.errors import BadArtifact, UnsupportedArtifact, UsageError
 
+if TYPE_CHECKING:
+    from minisign import PublicKey
+
 MAGIC = b"edgellm-delta 1\n"
 SCHEMA = 1
 CHUNK = 16 * 1024  # bytes on average: of a 94 MB model whose header grew, a third of what 64 KiB leave
 MAX_HEAD_BYTES = 8 * 1024**2
 MAX_STEPS = 250_000  # a step takes some 130 bytes once it is read
+# The longest manifest, its hash and its signature, each with what stands before and behind it.
+MAX_BEGIN_BYTES = manifests.MAX_BYTES + signature.MAX_BYTES + 6 * layout.ALIGNED
 NEW = -1  # in place of an offset: the next bytes of the delta
 _WHOLE = "carry the whole bundle instead"
 
@@ -63,12 +71,12 @@ def make(old: Path, new: Path, file: BinaryIO, progress: Progress) -> DeltaHead:
         they differ in too many places.
     """
     cutter = _cutter()
-    with reader.opened(old) as one:
+    with _named(old), reader.opened(old) as one:
         reader.verify(one)
     places: dict[bytes, int] = {}
     for offset, chunk in _chunks(cutter, old):
         places.setdefault(hashlib.sha256(chunk).digest(), offset)
-    with reader.opened(new) as two:
+    with _named(new), reader.opened(new) as two:
         reader.verify(two)
     steps: list[tuple[int, int]] = []
     whole, n_bytes, total = hashlib.sha256(), 0, new.stat().st_size
@@ -91,6 +99,16 @@ def make(old: Path, new: Path, file: BinaryIO, progress: Progress) -> DeltaHead:
             else:
                 source.seek(length, 1)
     return head
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Of two bundles, the one that is not sound is told by its name."""
+    try:
+        yield
+    except (BadArtifact, UnsupportedArtifact) as error:
+        error.message = f"{path}: {error.message}"
+        raise
 
 
 def read_head(file: BinaryIO) -> DeltaHead:
@@ -116,28 +134,56 @@ def read_head(file: BinaryIO) -> DeltaHead:
     return head
 
 
+def judge(old: Old, delta: BinaryIO, head: DeltaHead, path: Path, key: PublicKey | None) -> None:
+    """Refuse a delta by what the new bundle begins with, its manifest and signature, before a byte is written; `delta`
+    stays where it is behind its head. The rest is held to the manifest when the bundle is installed.
+
+    Raises:
+        UsageError: it needs another bundle. BadArtifact, UnsupportedArtifact: it, or what the machine has, is damaged,
+        or it makes something else than the bundle that it names. UntrustedBundle: `key`, where one is given, did not
+        sign that bundle. ExpiredBundle.
+    """
+    behind_head = delta.tell()
+    begin = bytearray()
+    for piece in _new_pieces(old, delta, head):
+        begin += piece
+        if len(begin) > MAX_BEGIN_BYTES:
+            break
+    delta.seek(behind_head)
+    bundle = reader.begun(path, io.BytesIO(begin), key)
+    bundle.require_date()
+    if bundle.sha256 != head.new or bundle.n_bytes != head.new_bytes:
+        raise _damaged("it makes another bundle than the one that it names")
+
+
 def put_together(old: Old, delta: BinaryIO, head: DeltaHead, file: BinaryIO, progress: Progress) -> None:
-    """Write the new bundle to an empty file. Who made it is found out when it is installed.
+    """Write the new bundle to an empty file.
 
     Raises:
         UsageError: it needs another bundle. BadArtifact: the delta, or what the machine has, is damaged.
     """
+    whole, done = hashlib.sha256(), 0
+    for piece in _new_pieces(old, delta, head):
+        whole.update(piece)
+        file.write(piece)
+        done += len(piece)
+        progress(done, head.new_bytes, "putting together")
+    if whole.hexdigest() != head.sha256:
+        raise _damaged("what it makes of the bundle here has another hash: one of the two changed")
+
+
+def _new_pieces(old: Old, delta: BinaryIO, head: DeltaHead) -> Iterator[bytes]:
+    """The new bundle from its beginning on."""
     if old.sha256 != head.old:
         message = f"the delta needs the bundle with sha256 {head.old[:16]}, here is {old.sha256[:16]}"
         raise UsageError(message, hint=f"make one against the bundle that is here, or {_WHOLE}", param="delta")
-    whole, done = hashlib.sha256(), 0
     for offset, length in head.steps:
         for at in range(0, length, PIECE):
             n_bytes = min(PIECE, length - at)
             piece = delta.read(n_bytes) if offset == NEW else old.read_at(offset + at, n_bytes)
             if len(piece) != n_bytes:
                 raise _damaged("it ends too early, or names bytes behind the end of the old bundle")
-            whole.update(piece)
-            file.write(piece)
-            done += n_bytes
-            progress(done, head.new_bytes, "putting together")
-    if whole.hexdigest() != head.sha256:
-        raise _damaged("what it makes of the bundle here has another hash: one of the two changed")
+            yield piece
 
 
 class BundleFile:

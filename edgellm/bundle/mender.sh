@@ -45,7 +45,7 @@ case $state in
         bundle=$1
         case $bundle in
             *.delta)
-                edgellm patch "$bundle" -o "$patched" --root "$root" --force
+                edgellm patch "$bundle" -o "$patched" --root "$root" --key "$key" --force
                 bundle=$patched
                 ;;
         esac

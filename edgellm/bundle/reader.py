@@ -43,6 +43,17 @@ class Bundle:
         """The file that `sha256sum -c` takes."""
         return f"{self.sha256}  {NAME}\n".encode()
 
+    @property
+    def n_bytes(self) -> int:
+        """Of the whole file, as the manifest leads to."""
+        sizes = [(NAME, len(self.content)), (DIGEST, len(self.digest))]
+        sizes += [(SIGNATURE, len(self.signature))] if self.signature else []
+        sizes += [(file.path, file.bytes) for file in self.manifest.files]
+        n_bytes = 0
+        for path, size in sizes:
+            n_bytes += len(layout.opening(n_bytes, path, size)) + size + len(layout.closing(size))
+        return n_bytes + len(layout.END)
+
     def require_date(self, today: str = "") -> None:
         """
         Raises:
@@ -77,13 +88,18 @@ def opened(path: Path, key: PublicKey | None = None) -> Iterator[Bundle]:
         UntrustedBundle: it has no signature, or none by `key`.
     """
     with opened_file(path) as file:
-        content = _first(file)
-        digest = f"{hashlib.sha256(content).hexdigest()}  {NAME}\n".encode()
-        expect(file, layout.opening(file.tell(), DIGEST, len(digest)) + digest + layout.closing(len(digest)))
-        signed = _signature(file)
-        if key is not None:
-            _require_trust(path, content, signed, key)
-        yield Bundle(path, manifests.decode(content), content, signed, file)
+        yield begun(path, file, key)
+
+
+def begun(path: Path, file: BinaryIO, key: PublicKey | None = None) -> Bundle:
+    """As `opened`, of a file at its beginning; `path` is what errors call it."""
+    content = _first(file)
+    digest = f"{hashlib.sha256(content).hexdigest()}  {NAME}\n".encode()
+    expect(file, layout.opening(file.tell(), DIGEST, len(digest)) + digest + layout.closing(len(digest)))
+    signed = _signature(file)
+    if key is not None:
+        _require_trust(path, content, signed, key)
+    return Bundle(path, manifests.decode(content), content, signed, file)
 
 
 @contextlib.contextmanager

@@ -30,6 +30,10 @@ def make_keys(secret: Path, public: Path, *, password: str = "") -> str:
     require_library()
     from minisign import KeyPair
 
+    for path in (secret, public):  # both, before one of them is written
+        if path.exists():
+            raise UsageError(f"{path} exists", hint="name another file: a key is never replaced", param="file")
+
     pair = KeyPair.generate()
     if password:
         pair.secret_key.encrypt(password)
@@ -42,7 +46,7 @@ def _write_new(path: Path, content: bytes, mode: int) -> None:
     def with_mode(name: str, flags: int) -> int:
         return os.open(name, flags, mode)
 
-    with writing(path, param="key"), open(path, "xb", opener=with_mode) as file:
+    with writing(path, param="file"), open(path, "xb", opener=with_mode) as file:
         file.write(content + b"\n")
 
 

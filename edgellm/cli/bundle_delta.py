@@ -27,8 +27,9 @@ def make_delta(*, old: Path, new: Path, output: Path, force: bool, as_json: bool
     """Write what bundle NEW has and bundle OLD has not."""
     from edgellm.bundle import delta
     from edgellm.cli.progress import progress
-    from edgellm.files import atomic_writer, writing
+    from edgellm.files import atomic_writer, require_free, writing
 
+    require_free(output, force=force)
     with progress() as report, writing(output, param="output"), atomic_writer(output, replace=force) as file:
         head = delta.make(old, new, file, report)
     n_bytes = output.stat().st_size
@@ -42,21 +43,30 @@ def make_delta(*, old: Path, new: Path, output: Path, force: bool, as_json: bool
 
 
 @click.command(
-    "patch", cls=BundleVerb, epilog=examples("edgellm bundle patch pi-1-2.delta -o pi-2.edgellm --root /opt/edgellm")
-)
+    "patch", cls=BundleVerb,
+    epilog=examples("edgellm bundle patch pi-1-2.delta -o pi-2.edgellm --root /opt/edgellm --key box.key.pub"),
+)  # fmt: skip
 @click.argument("file", type=_PATH, metavar="DELTA")
 @click.option("--old", type=_PATH, metavar="FILE", help="The old bundle; unset: the slot that is served.")
 @root_option
+@click.option("--key", default="", metavar="FILE|KEY", help="Public key that the new bundle must be signed by.")
+@click.option("--unsigned", is_flag=True, help="Whoever made it.")
 @_output
 @_force
 @as_json_flag
-def apply_delta(*, file: Path, old: Path | None, root: Path | None, output: Path, force: bool, as_json: bool) -> None:
+def apply_delta(
+    *, file: Path, old: Path | None, root: Path | None, key: str, unsigned: bool, output: Path, force: bool,
+    as_json: bool,
+) -> None:  # fmt: skip
     """Put a new bundle together, of DELTA and of what is installed, to be installed then."""
     from edgellm.app.bundle import install
-    from edgellm.bundle import delta, reader
+    from edgellm.bundle import delta, reader, signature
     from edgellm.cli.progress import progress
-    from edgellm.files import atomic_writer, require_room, writing
+    from edgellm.files import atomic_writer, require_free, require_room, writing
 
+    checked_by = signature.public_key(key) if key else None
+    install.require_asked(file, checked_by, unsigned=unsigned)
+    require_free(output, force=force)
     with ExitStack() as opened:
         report = opened.enter_context(progress())
         source = opened.enter_context(reader.opened_file(file))
@@ -66,6 +76,7 @@ def apply_delta(*, file: Path, old: Path | None, root: Path | None, output: Path
             there = delta.BundleFile(opened.enter_context(reader.opened(old)))
         else:
             there = delta.SlotFiles(install.served(root or install.usual_root()))
+        delta.judge(there, source, head, file, checked_by)
         require_room(output.absolute().parent, head.new_bytes, "the new bundle", hint="name a file on another disk")
         opened.enter_context(writing(output, param="output"))
         with atomic_writer(output, sync=True, replace=force) as target:

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 from click.testing import CliRunner
+from minisign import KeyPair
 from support import bundles
 from support.refusals import check_refusal, refuses
 
@@ -23,7 +24,7 @@ from edgellm.bundle.slots import SlotRecord, Slots
 from edgellm.bundle.unpack import unpack
 from edgellm.bundle.writer import Content
 from edgellm.cli.main import cli
-from edgellm.errors import BadArtifact, UnsupportedArtifact, UsageError
+from edgellm.errors import BadArtifact, ExpiredBundle, UnsupportedArtifact, UntrustedBundle, UsageError
 from edgellm.store.library import silent
 
 MODEL = random.Random(5).randbytes(3_000_000)
@@ -105,7 +106,17 @@ def test_a_slot_is_enough(old, new, tmp_path):
     for at in (0, 511, 4095, 4096, 1_000_000, len(content) - 1024, len(content)):
         assert files.read_at(at, 5000) == content[at : at + 5000]
     (tmp_path / "delta").write_bytes(made(old, new))
-    arguments = ["bundle", "patch", tmp_path / "delta", "-o", tmp_path / "out", "--root", tmp_path / "root", "--json"]
+    arguments = [
+        "bundle",
+        "patch",
+        tmp_path / "delta",
+        "-o",
+        tmp_path / "out",
+        "--root",
+        tmp_path / "root",
+        "--json",
+        "--unsigned",
+    ]
     result = CliRunner().invoke(cli, list(map(str, arguments)))
     assert result.exception is None, result.output
     assert (tmp_path / "out").read_bytes() == new.read_bytes()
@@ -115,7 +126,7 @@ def test_both_are_commands(old, new, tmp_path):
     path = tmp_path / "delta"
     for arguments in (
         ["diff", old, new, "-o", path, "--json"],
-        ["patch", path, "--old", old, "-o", tmp_path / "out"],
+        ["patch", path, "--old", old, "-o", tmp_path / "out", "--key", bundles.PUBLIC.to_base64().decode()],
     ):
         result = CliRunner().invoke(cli, ["bundle", *map(str, arguments)])
         assert result.exception is None, result.output
@@ -130,11 +141,87 @@ def test_another_bundle_than_it_was_made_for_is_refused(old, new):
 def test_nothing_is_written_where_it_fails(old, new, tmp_path):
     content = made(old, new)
     (tmp_path / "delta").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    arguments = ["bundle", "patch", tmp_path / "delta", "--old", old, "-o", tmp_path / "out"]
+    arguments = ["bundle", "patch", tmp_path / "delta", "--old", old, "-o", tmp_path / "out", "--unsigned"]
     result = CliRunner().invoke(cli, list(map(str, arguments)))
 
     check_refusal(result.exception, BadArtifact)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["delta", "new", "old"]
+
+
+def judged(old: Path, content: bytes, key: Any = None) -> int:
+    """Bytes that were asked of the old bundle."""
+    asked: list[int] = []
+
+    class Counting(BundleFile):
+        def read_at(self, offset: int, n_bytes: int) -> bytes:
+            asked.append(n_bytes)
+            return super().read_at(offset, n_bytes)
+
+    file = io.BytesIO(content)
+    head = delta.read_head(file)
+    at = file.tell()
+    with reader.opened(old) as bundle:
+        delta.judge(Counting(bundle), file, head, Path("a.delta"), key)
+    assert file.tell() == at
+    return sum(asked)
+
+
+def test_what_it_would_make_is_judged_by_its_beginning(old, new, tmp_path, monkeypatch):
+    other = make(tmp_path / "other", MODEL, expires="2020-01-01", release=3)
+    unsigned = make(tmp_path / "unsigned", MODEL, signed=False)
+    monkeypatch.setattr(delta, "MAX_BEGIN_BYTES", 64 * 1024)
+
+    assert judged(old, made(old, new), bundles.PUBLIC) < len(MODEL)
+    with refuses(ExpiredBundle):
+        judged(old, made(old, other))
+    with refuses(UntrustedBundle):
+        judged(old, made(old, unsigned), bundles.PUBLIC)
+    with refuses(UntrustedBundle):
+        judged(old, made(old, new), KeyPair.generate().public_key)
+    with refuses(UsageError, param="delta", varies=r"[0-9a-f]{16}"):
+        judged(new, made(old, new))
+
+
+@pytest.mark.parametrize("changes", [{"new": "0" * 64}, {"steps": "longer"}])
+def test_a_signed_beginning_speaks_for_no_other_bundle(old, new, changes):
+    """As of the manifest of a small bundle, with the same old bytes behind it again and again."""
+    content = made(old, new)
+    if changes.get("steps"):
+        head = delta.read_head(io.BytesIO(content))
+        more = [[0, 1_000_000]] * 500
+        changes = {"steps": [*head.steps, *more], "new_bytes": head.new_bytes + 500_000_000}
+
+    with refuses(BadArtifact):
+        judged(old, headed(content, **changes), bundles.PUBLIC)
+
+
+@pytest.mark.parametrize("way", [[], ["--key", "PUBLIC"]])
+def test_nothing_is_written_of_one_that_is_not_trusted(old, tmp_path, way, monkeypatch):
+    new = make(tmp_path / "new", MODEL, signed=False, release=2)
+    (tmp_path / "delta").write_bytes(made(old, new))
+    monkeypatch.setattr(delta, "put_together", lambda *_: pytest.fail("it is put together"))
+    key = [bundles.PUBLIC.to_base64().decode() if word == "PUBLIC" else word for word in way]
+    arguments = ["bundle", "patch", tmp_path / "delta", "--old", old, "-o", tmp_path / "out", *key]
+    result = CliRunner().invoke(cli, list(map(str, arguments)))
+
+    check_refusal(result.exception, UntrustedBundle)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["delta", "new", "old"]
+
+
+def test_which_of_two_bundles_is_not_sound_is_told(old, tmp_path):
+    (tmp_path / "damaged").write_bytes(b"damaged")
+    for pair in ((old, tmp_path / "damaged"), (tmp_path / "damaged", old)):
+        with refuses(BadArtifact) as error:
+            delta.make(*pair, io.BytesIO(), silent)
+        assert error.value.message.startswith(f"{tmp_path}/damaged: ")
+
+
+def test_a_file_that_is_there_is_told_before_anything_is_compared(old, new, tmp_path, monkeypatch):
+    (tmp_path / "out").touch()
+    monkeypatch.setattr(delta, "make", lambda *_: pytest.fail("they are compared"))
+    result = CliRunner().invoke(cli, ["bundle", "diff", str(old), str(new), "-o", str(tmp_path / "out")])
+
+    check_refusal(result.exception, UsageError, param="output")
 
 
 def test_any_flipped_byte_is_noticed(old, new):

@@ -53,9 +53,17 @@ def test_a_key_with_a_password_needs_it(tmp_path):
 def test_keys_replace_none(tmp_path):
     (tmp_path / "box.key").write_bytes(b"dear")
 
-    with refuses(UsageError, param="key"):
+    with refuses(UsageError, param="file"):
         signature.make_keys(tmp_path / "box.key", tmp_path / "box.key.pub")
     assert (tmp_path / "box.key").read_bytes() == b"dear"
+
+
+def test_where_only_the_public_key_would_be_replaced_no_secret_one_is_left(tmp_path):
+    (tmp_path / "box.key.pub").touch()
+
+    with refuses(UsageError, param="file"):
+        signature.make_keys(tmp_path / "box.key", tmp_path / "box.key.pub")
+    assert not (tmp_path / "box.key").exists()
 
 
 @pytest.mark.parametrize("change", ["content", "other key", "signature", "comment"])

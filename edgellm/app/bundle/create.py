@@ -26,7 +26,7 @@ from edgellm.bundle.wheels import Platform, Wheel
 from edgellm.bundle.writer import Content
 from edgellm.contract.source import Progress
 from edgellm.errors import NothingFits, SourceError, UsageError
-from edgellm.files import atomic_writer, require_room, safe_name, writing
+from edgellm.files import atomic_writer, require_free, require_room, safe_name, writing
 from edgellm.selection import decision_json
 from edgellm.selection.context import SelectionContext
 from edgellm.selection.decide import decide
@@ -142,8 +142,7 @@ def _write(
 ) -> Manifest:
     everything = [papers.sbom(about.name, about.release, parts), *(file for part in parts for file in part.files)]
     n_bytes = sum(content.n_bytes for content in everything)
-    if output.exists() and not force:
-        raise UsageError(f"{output} exists", hint="name another file, or replace it with --force", param="output")
+    require_free(output, force=force)
     with writing(output, param="output"):
         require_room(output.absolute().parent, n_bytes, "the bundle", hint="name a file on another disk")
         with atomic_writer(output, sync=True, replace=force) as file:

@@ -84,9 +84,7 @@ def install(path: Path, options: InstallOptions, progress: Progress = silent) ->
         UntrustedBundle, ExpiredBundle, OlderBundle. BadArtifact: it is damaged. UnsupportedArtifact: it is not for this
         machine, or its wheels cannot be installed. NothingFits: it has too little memory. DiskFull. UsageError.
     """
-    if options.key is None and not options.unsigned:
-        hint = "give the public key with --key, or --unsigned if you trust whoever brought it"
-        raise UntrustedBundle(f"{path} would be installed without asking who made it", hint=hint)
+    require_asked(path, options.key, unsigned=options.unsigned)
     two, root = Slots(options.root), options.root
     with reader.opened(path, options.key) as bundle:
         bundle.require_date()
@@ -106,6 +104,16 @@ def install(path: Path, options: InstallOptions, progress: Progress = silent) ->
                         reader.verify(bundle)
                         return Installed(slot, bundle.manifest, target, is_new=False)
                 return Installed(_install(bundle, target, two, progress), bundle.manifest, target, is_new=True)
+
+
+def require_asked(path: Path, key: PublicKey | None, *, unsigned: bool) -> None:
+    """
+    Raises:
+        UntrustedBundle: neither a key was given, nor was it said that none is asked for.
+    """
+    if key is None and not unsigned:
+        hint = "give the public key with --key, or --unsigned if you trust whoever brought it"
+        raise UntrustedBundle(f"{path} would be installed without asking who made it", hint=hint)
 
 
 def _install(bundle: Bundle, target: Target, two: Slots, progress: Progress) -> BundleSlot:
