@@ -17,7 +17,7 @@ from edgellm.adaptation.answers import AnswerWriter, ChangedAnswer
 from edgellm.adaptation.example import Example
 from edgellm.adaptation.findings import Findings
 from edgellm.contract.engine import EngineInfo, Tokenizer
-from edgellm.errors import EdgeLLMError
+from edgellm.errors import EdgeLLMError, UsageError
 from edgellm.text.cuts import SpecialTexts, encoded
 from edgellm.text.prompt import PromptBuilder
 from edgellm.types.tuning_data import TrainingChat, TrainingPair, TrainingRecord, TrainingText
@@ -63,14 +63,11 @@ class Renderer:
 
     def examples(self, record: TrainingRecord, findings: Findings) -> list[Example]:
         """None where it cannot be learned: the findings say why."""
-        if isinstance(record, TrainingPair) and not self._raw:
-            record = record.chat
-        if isinstance(record, TrainingChat):
-            examples = self._of_chat(record, findings)
-        elif isinstance(record, TrainingPair):
-            examples = self._of_pair(record, findings)
-        else:
-            examples = self._of_text(record, findings)
+        try:
+            examples = self._unbounded(record, findings)
+        except UsageError as error:
+            findings.add(record.line, "not_tokenized", value=error.message)
+            return []
         fitting = [cut for example in examples if (cut := self._fitting(example, findings)) is not None]
         if examples and not fitting:
             tokens = min(int(np.argmax(example.supervised)) for example in examples)
@@ -80,6 +77,20 @@ class Renderer:
             findings.n_tokens += len(example)
             findings.n_supervised += example.n_supervised
         return fitting
+
+    def _unbounded(self, record: TrainingRecord, findings: Findings) -> list[Example]:
+        """However long they are.
+
+        Raises:
+            UsageError: nobody could ask for as much.
+        """
+        if isinstance(record, TrainingPair) and not self._raw:
+            record = record.chat
+        if isinstance(record, TrainingChat):
+            return self._of_chat(record, findings)
+        if isinstance(record, TrainingPair):
+            return self._of_pair(record, findings)
+        return self._of_text(record, findings)
 
     def _fitting(self, example: Example, findings: Findings) -> Example | None:
         findings.longest = max(findings.longest, len(example))

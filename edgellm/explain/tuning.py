@@ -43,6 +43,7 @@ _PROBLEMS = {
     "empty_answer": "{field}: the answer is empty",
     "empty_text": "{field} is empty",
     "template_refused": "{field}: the model's template does not take it: {value}",
+    "not_tokenized": "it cannot be turned into tokens: {value}",
     "answer_changed": "{field}: the model's template does not write this answer as it stands: {value}",
     "nothing_supervised": "{value} tokens come before the answer, more than a row holds",
     "no_template": "it is a conversation, and the model has no template for them",

@@ -58,6 +58,7 @@ Refused = Literal[
     "empty_answer",  # field
     "empty_text",  # field
     "template_refused",  # why
+    "not_tokenized",  # why: it is longer than any request
     "answer_changed",  # the template does not write what the assistant says; field
     "nothing_supervised",  # tokens before the first that would count
     "no_template",  # a conversation, and the model has no template

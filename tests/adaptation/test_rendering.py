@@ -11,6 +11,7 @@ from edgellm.adaptation.findings import Findings
 from edgellm.adaptation.rendering import Renderer, encoder
 from edgellm.text.prompt import PromptBuilder
 from edgellm.types.message import Message, Tool, ToolCall
+from edgellm.types.request import TokenizeRequest, check_context
 from edgellm.types.tuning_data import DataProblem, DataReport, TrainingChat, TrainingPair, TrainingRecord, TrainingText
 
 TURN = "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
@@ -265,3 +266,19 @@ def test_without_a_template_conversations_are_refused() -> None:
     assert renderer.examples(chat(USER, ANSWER), findings) == []
     assert len(renderer.examples(TrainingPair(2, "Hi", " there"), findings)) == 1
     assert findings.report.problems == (DataProblem(1, "no_template"),)
+
+
+def test_a_text_that_is_longer_than_any_request_is_named_with_its_line() -> None:
+    info, tokenizer = template_model(CHATML, Bytes())
+    findings = Findings()
+
+    def encode(text: str, cuts: tuple[int, ...], *, add_bos: bool, parse_special: bool) -> list[int]:
+        check_context(TokenizeRequest(text, cuts, parse_special, add_bos), info.n_ctx)
+        return encoder(tokenizer)(text, cuts, add_bos=add_bos, parse_special=parse_special)
+
+    renderer = Renderer(info, encode, None, length=100, raw=True)
+    records = TrainingText(1, "x" * 1_100_000), TrainingPair(2, "x" * 1_100_000, " there"), TrainingPair(3, "Hi", " there")
+
+    assert [len(renderer.examples(record, findings)) for record in records] == [0, 0, 1]
+    assert [(of.line, of.kind) for of in findings.report.problems] == [(1, "not_tokenized"), (2, "not_tokenized")]
+    assert "1100000 bytes" in str(findings.report.problems[0].value)
