@@ -6,10 +6,12 @@ import logging
 from typing import TYPE_CHECKING
 
 from edgellm.contract.failure import told
-from edgellm.errors import BackendError, BackendUnavailable, EdgeLLMError
+from edgellm.errors import BackendError, BackendUnavailable, EdgeLLMError, UsageError
+from edgellm.text.sampling import NoNumbers
 
 if TYPE_CHECKING:
     from edgellm.contract.engine import Engine
+    from edgellm.types.adapter import AdapterSet
 
 log = logging.getLogger("edgellm.runtime.engine")
 
@@ -29,6 +31,15 @@ def engine_error(backend: str, error: BaseException) -> EdgeLLMError:
         f"{who} failed: {told(error)}",
         hint="the backend or the model file is at fault; the worker's log has the traceback (EDGELLM_LOG=DEBUG)",
     )
+
+
+def of_adapters(asked: AdapterSet | None, error: BaseException) -> UsageError | None:
+    """Where a request chose its adapters, logits that are no numbers are its own doing."""
+    if not asked or not isinstance(error, NoNumbers):
+        return None
+    listed = ", ".join(f"{name} (scale {scale:g})" for name, scale in asked)
+    hint = "lower the scale, or leave the adapter out: what it adds is too large for the model"
+    return UsageError(f"with {listed} the model computes no numbers", hint=hint, param="adapters")
 
 
 def close_engine(backend: str, engine: Engine) -> None:

@@ -22,7 +22,7 @@ from edgellm.runtime.adapter_shelf import AdapterShelf
 from edgellm.runtime.drawing import Drawing
 from edgellm.runtime.embed_queue import EmbedQueue
 from edgellm.runtime.engine_check import check_logits
-from edgellm.runtime.engine_error import engine_error
+from edgellm.runtime.engine_error import engine_error, of_adapters
 from edgellm.runtime.mailbox import Inbox
 from edgellm.runtime.processor_time import WorkTime
 from edgellm.runtime.prompt_reader import LONG_TEXT, READ, Begun, PromptRead, PromptReader, length, takes_long
@@ -315,7 +315,8 @@ class Loop:
         except GrammarFailed as error:
             self._fail([request], error, cache_is_lost=False)
         except Exception as error:
-            self._fail([request], engine_error(self._backend, error), cache_is_lost=True)
+            told = of_adapters(request.generation.adapters, error) or engine_error(self._backend, error)
+            self._fail([request], told, cache_is_lost=True)
         else:
             if reason is not None:
                 self._finish(request, reason)

@@ -31,6 +31,10 @@ GROUP = 64  # weights of which only the largest is looked at when the k largest 
 TYPICAL_CUTOFF = 1e-13
 
 
+class NoNumbers(ValueError):
+    """A row of logits holds NaN, or no finite value: the engine computed nonsense."""
+
+
 class Sampler:
     """The state of one request's sampling: its random numbers and the tokens that penalties look back on.
 
@@ -52,8 +56,7 @@ class Sampler:
         """The next token, of those that `matcher` allows. `row`: float32 (vocab_size,), read only.
 
         Raises:
-            ValueError: the row holds NaN, or no finite value: the engine computed nonsense.
-            GrammarFailed: the matcher cannot tell what is allowed.
+            NoNumbers. GrammarFailed: the matcher cannot tell what is allowed.
         """
         if self._edits:
             row = self._edited(row)
@@ -64,7 +67,7 @@ class Sampler:
         best = int(row.argmax())
         highest = float(row[best])
         if not math.isfinite(highest):
-            raise ValueError(f"logits are not finite (maximum {highest} at token {best})")
+            raise NoNumbers(f"logits are not finite (maximum {highest} at token {best})")
         index = best if self._sampling.temperature < COLDEST else self._draw(row, highest)
         token = index if tokens is None else int(tokens[index])
         self.accept(token)

@@ -277,7 +277,11 @@ def test_a_text_that_is_longer_than_any_request_is_named_with_its_line() -> None
         return encoder(tokenizer)(text, cuts, add_bos=add_bos, parse_special=parse_special)
 
     renderer = Renderer(info, encode, None, length=100, raw=True)
-    records = TrainingText(1, "x" * 1_100_000), TrainingPair(2, "x" * 1_100_000, " there"), TrainingPair(3, "Hi", " there")
+    records = (
+        TrainingText(1, "x" * 1_100_000),
+        TrainingPair(2, "x" * 1_100_000, " there"),
+        TrainingPair(3, "Hi", " there"),
+    )
 
     assert [len(renderer.examples(record, findings)) for record in records] == [0, 0, 1]
     assert [(of.line, of.kind) for of in findings.report.problems] == [(1, "not_tokenized"), (2, "not_tokenized")]

@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from msgspec import structs
 from support.mixes import Planned, play, random_mix, random_request
 from support.refusals import check_refusal, refuses
 from support.toy_engine import ToyEngine, answer
 
-from edgellm.contract.engine import EngineInfo, SlotInput, check_batch
+from edgellm.contract.engine import EngineInfo, Logits, SlotInput, check_batch
 from edgellm.errors import UnknownAdapter, UnsupportedArtifact, UsageError
 from edgellm.runtime.adapter_shelf import AdapterShelf
 from edgellm.runtime.adapter_turns import SHORT_TURN_STEPS, TURN_S, TURN_STEPS
@@ -110,6 +112,20 @@ def test_an_unknown_adapter_is_a_typed_error_and_costs_nobody_else(tmp_path: Pat
     _, unknown, said = play(ToyEngine(adapters=True), [load, Planned(greedy("Once", TWO)), Planned(other)])
     check_refusal(unknown.error, UnknownAdapter, adapter="two", param="adapters")
     assert said.text == answer(other, contents=CONTENTS)[0]
+
+
+def test_a_scale_that_leaves_no_numbers_is_the_fault_of_its_request(tmp_path: Path) -> None:
+    class Overflows(ToyEngine):
+        def step(self, batch: Sequence[SlotInput]) -> list[Logits]:
+            rows = super().step(batch)
+            scales = [scale for entry in batch for _, scale in entry.adapters]
+            return [np.full_like(row, np.nan) for row in rows] if max(scales, default=0) > 100 else rows
+
+    load = Planned(LoadAdapter(files(tmp_path)["one"]))
+    mix = [load, Planned(greedy("Once", (("one", 1000.0),))), Planned(greedy("Once", ONE))]
+    _, refused, said = play(Overflows(adapters=True), mix)
+    check_refusal(refused.error, UsageError, param="adapters")
+    assert said.text == answer(greedy("Once", ONE), contents=CONTENTS)[0]
 
 
 def test_an_engine_without_adapters_refuses_to_load_one_by_its_name(tmp_path: Path) -> None:
