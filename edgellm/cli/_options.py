@@ -266,16 +266,20 @@ def _pairs(options: Sequence[str]) -> dict[str, str]:
 
 def say_taken(plan: LaunchPlan, decision: Decision | None = None, *, to_run: bool = True) -> None:
     """Tell that rules were not asked, that a model was taken for a name that none has, or for a better one that cannot
-    be had now, and, where it runs, that other programs slow it down, and that a GPU is left unused."""
+    be had now, and, where it runs, that other programs slow it down, and that a GPU is left unused. Of a choice, too,
+    that what was calibrated did not count."""
     from edgellm import explain
-    from edgellm.types.backend_reason import GpuWouldGive
+    from edgellm.types.backend_reason import GpuWouldGive, RatesSetAside
     from edgellm.types.model_reason import NameTaken
     from edgellm.types.reason import ProcessorsBusy, RulesUnasked
 
+    kinds = NameTaken | RulesUnasked
+    if to_run:
+        kinds |= ProcessorsBusy | GpuWouldGive
+    if decision is not None:
+        kinds |= RatesSetAside
     for reason in plan.reasons:
-        if isinstance(reason, NameTaken | RulesUnasked) or (
-            to_run and isinstance(reason, ProcessorsBusy | GpuWouldGive)
-        ):
+        if isinstance(reason, kinds):
             say(explain.sentence(reason), err=True)
     if to_run and decision is None:
         for text in short_contexts(plan):

@@ -200,8 +200,9 @@ def _show_one(resolved: ResolvedModel, machine: Machine, budget_reason: str, rep
         dropped = show_memory(footprint.reclaimable_bytes)
         say(f"Less counts than is resident: the system may drop {dropped} of the file once its weights are repacked.")
     say(explain.sentence(report.ctx_reason))
-    if report.busy is not None:
-        say(explain.sentence(report.busy))
+    for reason in (report.busy, report.set_aside):
+        if reason is not None:
+            say(explain.sentence(reason))
     say(explain.verdict(report.verdict), bold=True, fg="green" if report.fits else "red")
     _show_remedies(report)
 
@@ -247,6 +248,8 @@ def _show_all(
         say(f"\nMemory budget {budget_reason}.")
         if busy := next((report.busy for report in fits if report.busy), None):
             say(explain.all_busy(busy.load, busy.processors))
+        if aside := next((report.set_aside for report in fits if report.set_aside), None):
+            say(explain.sentence(aside))
         say(f"Quality before quantization: {explain.basis(fits[0].ability)}.")
         for problem in list(dict.fromkeys(report.problems[0] for report in fits if report.problems))[:SHOWN_PROBLEMS]:
             say(f"Cannot be run so: {explain.problem(problem)}.")

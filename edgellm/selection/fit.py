@@ -23,10 +23,10 @@ from edgellm.selection.context_length import STEPS
 from edgellm.selection.decide import choose, usable_backends
 from edgellm.selection.expand import expand, export_rule
 from edgellm.selection.option import Option
-from edgellm.selection.reasons import gpu_reason, other_placements
+from edgellm.selection.reasons import gpu_reason, other_placements, rates_set_aside
 from edgellm.selection.rule_result import guarded
 from edgellm.selection.scenario import Scenario
-from edgellm.types.backend_reason import BackendCannotRun, GpuReason
+from edgellm.types.backend_reason import BackendCannotRun, GpuReason, RatesSetAside
 from edgellm.types.basis import EstimateBasis
 from edgellm.types.criterion import Stated
 from edgellm.types.model import ModelCard, ModelFile
@@ -68,6 +68,7 @@ class FitReport:
     device_reason: GpuReason | None = None  # what a GPU takes, and why
     other_placements: tuple[OtherPlacements, ...] = ()  # the next best, at most one fact
     busy: ProcessorsBusy | None = None  # what other programs may make of the speed
+    set_aside: RatesSetAside | None = None  # why the speed is predicted although it was measured
 
     @property
     def fits(self) -> bool:
@@ -218,6 +219,7 @@ def _fit_report(run: _Run, siblings: Sequence[Option], adapter_bytes: int, probl
         remedies=() if chosen.fits_at(ctx) else _remedies(chosen, ctx, others, adapter_bytes),
         device_reason=gpu_reason(chosen, ctx),
         other_placements=other_placements(candidate, chosen),
+        set_aside=next(iter(rates_set_aside(chosen, candidate.decode)), None),
     )
 
 

@@ -87,6 +87,7 @@ def _estimate(card: ModelCard, report: FitReport) -> dict[str, Any]:
         },
         **explain.fields(candidate, "decode", "prefill"),
         "busy": explain.facts(report.busy) if report.busy is not None else None,
+        "set_aside": explain.facts(report.set_aside),
         "placement": placement(candidate),
         "quality": {
             "mid": candidate.quality,

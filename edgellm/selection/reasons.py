@@ -23,7 +23,7 @@ from edgellm.types.backend_reason import (
     RatesSetAside,
 )
 from edgellm.types.calibration import nearest
-from edgellm.types.plan import Candidate
+from edgellm.types.plan import Candidate, Rate
 from edgellm.types.request import KV_TYPES
 
 NOTABLY = 1.05  # a difference in score that is worth a word
@@ -164,6 +164,11 @@ def set_aside(facts: BackendFacts, threads: int) -> list[RatesSetAside]:
     return [RatesSetAside(facts.name, count, when.date, when.taken, when.waited, when.of_one)]
 
 
+def rates_set_aside(chosen: Option, rate: Rate) -> list[RatesSetAside]:
+    """The same of an option, where the processor has a part in its rate."""
+    return set_aside(chosen.facts, chosen.scenario.machine.compute_threads) if cpu_share(rate) else []
+
+
 def about(chosen: Option, choice: Candidate, possible: Sequence[Option]) -> list[reason.Reason]:
     """What a person should know of the choice: memory, speed, where it comes from, what its licence restricts."""
     run, request = chosen.with_slots(choice.slots), chosen.scenario.request
@@ -183,7 +188,7 @@ def about(chosen: Option, choice: Candidate, possible: Sequence[Option]) -> list
         *([reason.Threads(request.threads, asked=True)] if request.threads is not None else []),
         *([reason.FewerThreads(chosen.threads, most, 1 - NEARLY_ALL)] if chosen.threads < most else []),
         reason.Speed(rate.tok_s, rate.low, rate.high, rate.basis),
-        *(set_aside(chosen.facts, chosen.scenario.machine.compute_threads) if cpu_share(rate) else []),
+        *rates_set_aside(chosen, rate),
     ]
     if is_unknown:
         reasons.append(reason.GpuSpeedUnknown())

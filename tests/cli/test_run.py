@@ -34,6 +34,7 @@ from edgellm.hardware import profiles
 from edgellm.sdk.client import EdgeLLM
 from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.decide import decide
+from edgellm.types.backend_reason import RatesSetAside
 from edgellm.types.drift import Drift
 from edgellm.types.reason import ContextLength, ProcessorsBusy, RulesUnasked
 from edgellm.types.request import GenerationRequest, SelectionRequest
@@ -137,6 +138,20 @@ def test_rules_that_were_not_asked_are_told_unasked(asks: click.Command, monkeyp
     result = CliRunner().invoke(asks, [], input="hello", standalone_mode=False)
     assert explain.sentence(unasked) in result.stderr.replace("\n", " ")
     assert "licences" not in result.stdout
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+def test_whoever_leaves_the_choice_is_told_of_rates_that_do_not_count(
+    monkeypatch: pytest.MonkeyPatch, *, chosen: bool
+) -> None:
+    here = context(profiles.load("raspberry-pi-5-8gb"), catalog().values(), [BackendFacts("gguf", frozenset({"gguf"}))])
+    decision = decide(here, SelectionRequest())
+    plan = launch.model_plan("echo", SelectionRequest())
+    plan = replace(plan, reasons=(*plan.reasons, RatesSetAside("gguf", 2, "2026-11-28", 0.63)))
+    monkeypatch.setattr(module, "make_plan", lambda *_, **__: (plan, decision if chosen else None))
+
+    told = CliRunner().invoke(command, [], input="hello", standalone_mode=False).stderr
+    assert ("Rates: predicted" in told) == chosen
 
 
 @pytest.mark.parametrize(("ctx", "warned"), [(8192, True), (8193, False)])

@@ -17,7 +17,8 @@ from edgellm.selection.decide import decide
 from edgellm.selection.fit import FitReport, fit_reports
 from edgellm.selection.offload import assumed
 from edgellm.selection.scenario import Scenario
-from edgellm.types.backend_reason import BackendCannotRun
+from edgellm.types.backend_reason import BackendCannotRun, RatesSetAside
+from edgellm.types.calibration import Calibration, Occasion
 from edgellm.types.machine import Machine
 from edgellm.types.model import ModelCard, ModelFile
 from edgellm.types.plan import Rejection
@@ -69,6 +70,16 @@ def test_a_rate_is_told_for_no_more_tokens_than_it_was_trained_for() -> None:
 
     depths = [{getattr(found.candidate.decode.basis, "depth", None) for found in reports} for reports in (short, whole)]
     assert depths == [{512}, {1024}]
+
+
+def test_why_rates_do_not_count_is_told_with_the_speed() -> None:
+    table, beside = {("Q8_0", 4): 0.02}, {4: Occasion("2026-11-28", 0.63)}
+    card, machine = catalog()["qwen3-0.6b"], profiles.load("raspberry-pi-5-8gb")
+    aside = replace(GGUF, set_aside=Calibration(table, table, "test", occasions=beside))
+    told, plain = (appraised(card, machine, SelectionRequest(), facts)[0] for facts in (aside, GGUF))
+
+    assert {one.set_aside for one in told} == {RatesSetAside("gguf", 4, "2026-11-28", 0.63)}
+    assert [replace(one, set_aside=None) for one in told] == plain
 
 
 @pytest.mark.parametrize("on", ["raspberry-pi-4-1gb", "raspberry-pi-5-8gb", "intel-n100-16gb", "apple-m2-16gb"])
