@@ -316,6 +316,23 @@ def test_who_may_have_brought_what_is_not_there_is_named(folder: Path) -> None:
     assert Plugins(frozenset()).suspects("register_commands") == ""
 
 
+def test_a_plugin_for_another_version_of_the_contract_is_a_row(folder: Path) -> None:
+    """One that is for both is loaded; two of one name are both shown."""
+    (folder / "fake_later.py").write_text(fake_plugins.COMMAND)
+    fake_plugins.declare(folder, "later", "fake_later", "edgellm-later", "2.0", "edgellm.v2")
+    fake_plugins.declare(folder, "both", "fake_later", "edgellm-both", "1.0", "edgellm.v1", "edgellm.v2")
+    fake_plugins.declare(folder, "both", "fake_other", "edgellm-other", "1.0", "edgellm.v2")
+    fake_plugins.declare(folder, "mine", "fake_other", "edgellm-mine", "1.0", "edgellm.views")
+    plugins = Plugins(frozenset({"later", "both"}))
+
+    reason = "it is for edgellm.v2, and this EdgeLLM calls edgellm.v1: install a release for that"
+    assert row(plugins, "later") == PluginRow("later", "edgellm-later 2.0", "fake_later", reason)
+    assert row(plugins, "both").error == ""
+    assert row(plugins, "both (edgellm-other 1.0)").error == "name 'both' is already taken"
+    assert [r.name for r in plugins.unheard("register_rules")] == ["both (edgellm-other 1.0)", "later"]
+    assert "mine" not in {r.name for r in plugins.rows()}
+
+
 def test_an_interrupt_while_loading_is_not_swallowed(folder: Path) -> None:
     fake_plugins.install(folder, "bad", "raise KeyboardInterrupt")
     with pytest.raises(KeyboardInterrupt):

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
 from pathlib import Path
 
 from edgellm.contract.failure import told
 
+_GROUPS = re.compile(r"edgellm\.v\d+")  # of each version of the contract
 
-def entries_of(group: str) -> tuple[list[EntryPoint], dict[str, str]]:
-    """The entry points of a group by name; and of distributions ("name version") with damaged records, why."""
+
+def entries() -> tuple[list[EntryPoint], dict[str, str]]:
+    """The entry points of plugins, whichever version of the contract they are for; and of distributions ("name
+    version") with damaged records, why."""
     try:
-        return sorted(entry_points(group=group), key=lambda entry: entry.name), {}
+        every = entry_points()
+        return [entry for group in _versions(every.groups) for entry in every.select(group=group)], {}
     except Exception:  # it ends at the first that is damaged, and does not say which
-        return _one_by_one(group)
+        return _one_by_one()
 
 
-def _one_by_one(group: str) -> tuple[list[EntryPoint], dict[str, str]]:
-    entries: list[EntryPoint] = []
+def _versions(groups: Iterable[str]) -> Iterable[str]:
+    return sorted(filter(_GROUPS.fullmatch, groups))
+
+
+def _one_by_one() -> tuple[list[EntryPoint], dict[str, str]]:
+    every: list[EntryPoint] = []
     damaged: dict[str, str] = {}
     seen: set[str] = set()
     for dist in distributions():
@@ -27,10 +37,11 @@ def _one_by_one(group: str) -> tuple[list[EntryPoint], dict[str, str]]:
             continue
         seen.add(name)
         try:
-            entries += dist.entry_points.select(group=group)
+            own = dist.entry_points
+            every += [entry for group in _versions(own.groups) for entry in own.select(group=group)]
         except Exception as error:
             damaged[_name_of(folder)] = f"{folder / 'entry_points.txt'} cannot be read: {told(error)}"
-    return sorted(entries, key=lambda entry: entry.name), damaged
+    return every, damaged
 
 
 def distribution(entry: EntryPoint) -> str:

@@ -63,19 +63,25 @@ class Plugins:
         self._raised: dict[tuple[str, str], str] = {}  # (plugin, hook) -> what it raised, the first of each
         for name, module in BUILTIN.items():
             self._load(name, "built in", module, functools.partial(importlib.import_module, module))
-        entries, damaged = installed.entries_of(hookspecs.GROUP)
-        for entry in entries:
+        entries, damaged = installed.entries()
+        for entry in sorted(entries, key=lambda entry: (entry.group != hookspecs.GROUP, entry.name)):
             try:
                 dist = installed.distribution(entry)
             except ValueError as error:
                 damaged[installed.distribution_by_folder(entry)] = str(error)
                 continue
+            there = self._rows.get(entry.name)
+            if entry.group != hookspecs.GROUP and there is not None and there.distribution == dist:
+                continue  # it is for both versions of the contract
             if allow is not None and entry.name not in allow:
                 self._rows[entry.name] = PluginRow(entry.name, dist, entry.value, "not in EDGELLM_PLUGINS", False)
-            elif entry.name in self._rows:
+            elif there is not None:
                 # Two distributions that claim one name: the first stays, the second is shown, neither is lost silently.
                 key = f"{entry.name} ({dist})"
                 self._rows[key] = PluginRow(key, dist, entry.value, f"name {entry.name!r} is already taken")
+            elif entry.group != hookspecs.GROUP:
+                other = f"it is for {entry.group}, and this EdgeLLM calls {hookspecs.GROUP}: install a release for that"
+                self._rows[entry.name] = PluginRow(entry.name, dist, entry.value, other)
             else:
                 self._load(entry.name, dist, entry.value, entry.load)
         for dist, reason in damaged.items():  # whose plugins, if they have any, are not known

@@ -90,6 +90,20 @@ def check_logits(backend: str, logits: Any, batch: Sequence[SlotInput], vocab_si
     )
 
 
+def check_kept(backend: str, call: str, kept: Any, most: int) -> int:
+    """What `truncate` or `fork` gave: tokens that the slot holds now.
+
+    Raises:
+        BackendError: it is no number of tokens, or more than were asked for.
+    """
+    if isinstance(kept, int) and 0 <= kept <= most:
+        return kept
+    raise BackendError(
+        f"{call} of {named(backend)} gave {kind_of(kept)}, the tokens that are kept are expected, 0 to {most}",
+        hint=_HINT,
+    )
+
+
 def check_piece(backend: str, token: int, piece: Any) -> bytes:
     """
     Raises:

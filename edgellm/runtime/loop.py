@@ -21,7 +21,7 @@ from edgellm.runtime import wire
 from edgellm.runtime.adapter_shelf import AdapterShelf
 from edgellm.runtime.drawing import Drawing
 from edgellm.runtime.embed_queue import EmbedQueue
-from edgellm.runtime.engine_check import check_logits
+from edgellm.runtime.engine_check import check_kept, check_logits
 from edgellm.runtime.engine_error import engine_error, of_adapters
 from edgellm.runtime.mailbox import Inbox
 from edgellm.runtime.processor_time import WorkTime
@@ -251,8 +251,10 @@ class Loop:
     def _prepare(self, admission: Admission) -> int:
         """Make the slot hold the prefix; how many tokens of it the engine really kept."""
         if admission.source != admission.slot:
-            return self._engine.fork(admission.source, admission.slot, admission.n_keep)
-        return self._engine.truncate(admission.slot, admission.n_keep)
+            kept = self._engine.fork(admission.source, admission.slot, admission.n_keep)
+            return check_kept(self._backend, "fork", kept, admission.n_keep)
+        kept = self._engine.truncate(admission.slot, admission.n_keep)
+        return check_kept(self._backend, "truncate", kept, admission.n_keep)
 
     def _step(self, step: Step) -> Sequence[Logits] | None:
         """Compute a batch; None where that failed; the requests concerned then have their error."""

@@ -17,7 +17,7 @@ from support.toy_engine import VOCAB, ToyEngine
 
 from edgellm.builtin.echo import EchoBackend
 from edgellm.errors import BackendError, UnsupportedTask
-from edgellm.runtime.engine_check import open_engine, wrong_engine
+from edgellm.runtime.engine_check import check_kept, open_engine, wrong_engine
 from edgellm.runtime.engine_error import close_engine
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
@@ -152,6 +152,19 @@ def test_a_tokenizer_that_gives_text_for_bytes_ends_its_request_and_nothing_else
     check_refusal(first.error, BackendError)
     assert second.error is None
     assert second.text
+
+
+@pytest.mark.parametrize(("method", "kept"), [("truncate", None), ("truncate", 9), ("fork", -1), ("fork", None)])
+def test_a_method_that_does_not_say_what_it_keeps_is_named(method: str, kept: object) -> None:
+    with refuses(BackendError):
+        check_kept("odd", method, kept, 8)
+    assert check_kept("odd", method, 8, 8) == 8
+
+
+def test_the_error_of_an_engine_that_does_not_say_what_it_keeps_is_the_last_word() -> None:
+    engine = with_attributes(truncate=lambda slot, n_tokens: None)(ToyEngine())
+    with refuses(BackendError):
+        play(engine, [Planned(ASK)])
 
 
 FAILS = """

@@ -99,3 +99,16 @@ def test_the_error_says_who_is_at_fault(name: str, kind: type[WorkerCrashed]) ->
     error = worker_end.ended(End(-getattr(signal, name)))
     assert type(error) is kind
     assert name in error.reason
+
+
+@pytest.mark.parametrize(
+    ("returncode", "cure"),
+    [
+        (-signal.SIGKILL, ""), (-signal.SIGSEGV, "another file of the model, or another backend"),
+        (-signal.SIGILL, "a build of it for this processor"), (3, "another file of the model, or another backend"),
+    ],
+)  # fmt: skip
+def test_memory_is_not_blamed_for_what_it_did_not_do(returncode: int, cure: str) -> None:
+    hint = worker_end.ended(End(returncode)).hint
+    assert cure in hint
+    assert bool(hint) == bool(cure)

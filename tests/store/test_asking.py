@@ -14,7 +14,7 @@ from support.refusals import refuses
 from support.store_server import card_of
 
 from edgellm.contract.source import RemoteFile
-from edgellm.errors import DiskFull, EdgeLLMError, IntegrityError, SourceError, UsageError
+from edgellm.errors import DiskFull, EdgeLLMError, IntegrityError, SourceError, SourceUnreachable, UsageError
 from edgellm.store.library import Library
 from edgellm.store.sources import asking
 from edgellm.store.sources.registry import sources, unreachable
@@ -69,7 +69,7 @@ def fails(error: Exception) -> Callable[[Path], None]:
     ("fetch", "kind"),
     [
         pytest.param(copies_what_is_not_there, SourceError, id="missing"),
-        pytest.param(fails(ConnectionResetError(errno.ECONNRESET, "reset")), SourceError, id="network"),
+        pytest.param(fails(ConnectionResetError(errno.ECONNRESET, "reset")), SourceUnreachable, id="network"),
         pytest.param(fails(KeyError("x")), SourceError, id="bug"),
         pytest.param(lambda folder: folder / "x.gguf", SourceError, id="path"),
         pytest.param(lambda folder: [folder / "x.gguf"], SourceError, id="paths"),

@@ -16,12 +16,13 @@ def install(folder: Path, name: str, source: str, *, distribution: str = "", mod
     return folder
 
 
-def declare(folder: Path, name: str, module: str, distribution: str, version: str = "1.0") -> None:
-    """The dist-info of a distribution with the one entry point `name = module`."""
+def declare(folder: Path, name: str, module: str, distribution: str, version: str = "1.0", *groups: str) -> None:
+    """The dist-info of a distribution with the entry point `name = module` in each of `groups`, or in `edgellm.v1`."""
     info = folder / f"{distribution.replace('-', '_')}-{version}.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
-    (info / "entry_points.txt").write_text(f"[edgellm.v1]\n{name} = {module}\n")
+    entries = [f"[{group}]\n{name} = {module}\n" for group in groups or ("edgellm.v1",)]
+    (info / "entry_points.txt").write_text("".join(entries))
 
 
 RAISES = 'raise RuntimeError("its library is gone")'

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgellm.contract.answers import HINT, Fault, asked
 from edgellm.contract.source import FetchedFile, Lister, Progress, RemoteFile, Resolver, Source
-from edgellm.errors import SourceError
+from edgellm.errors import SourceError, SourceUnreachable
 from edgellm.files import FULL
 
 
@@ -105,4 +105,16 @@ def _is_of_store(error: OSError, folder: Path) -> bool:
 
 
 def _error(source: object, fault: Fault) -> SourceError:
-    return SourceError(f"source {getattr(source, 'scheme', '')}: {fault}", hint=HINT)
+    """That the network failed is no mistake of the plugin's author."""
+    what = f"source {getattr(source, 'scheme', '')}: {fault}"
+    if isinstance(fault.__cause__, _network_errors()):
+        return SourceUnreachable(what, hint="try again when its source answers")
+    return SourceError(what, hint=HINT)
+
+
+def _network_errors() -> tuple[type[OSError], ...]:
+    import socket
+    import ssl
+    from urllib.error import URLError
+
+    return (ConnectionError, TimeoutError, socket.gaierror, ssl.SSLError, URLError)
