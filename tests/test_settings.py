@@ -13,10 +13,10 @@ from support.refusals import check_refusal, refuses
 from edgellm import settings
 from edgellm.cli._options import launches
 from edgellm.cli.main import cli
+from edgellm.contract import pip
 from edgellm.contract.backend import worker_environment
 from edgellm.errors import UsageError
 from edgellm.sdk.client import EdgeLLM
-from edgellm.store.sources import pip
 
 
 def test_the_environment_is_read_anew_each_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

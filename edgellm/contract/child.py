@@ -76,11 +76,17 @@ class Child:
     """Runs `command` from now until the block ends.
 
     With a `question`, that line goes to the child's stdin, which then stays open, and its stdout is read by `lines`.
-    Without one there is no input, and stdout goes where stderr goes: into the log.
+    Without one there is no input, and stdout goes where stderr goes: into the log. Where it `is_held`, stdin stays open
+    all the same, and its end tells the child that this process is gone.
     """
 
     def __init__(
-        self, command: Sequence[str], *, env: Mapping[str, str] | None = None, question: bytes | None = None
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        question: bytes | None = None,
+        is_held: bool = False,
     ) -> None:
         """Raises OSError where no process can be started."""
         self.log = ""  # complete after the block
@@ -96,7 +102,7 @@ class Child:
                 self._process = subprocess.Popen(
                     command,
                     env=settings.variables() if env is None else dict(env),
-                    stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
+                    stdin=subprocess.PIPE if talks or is_held else subprocess.DEVNULL,
                     stdout=subprocess.PIPE if talks else self._file,
                     stderr=self._file,
                     start_new_session=True,

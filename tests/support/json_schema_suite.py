@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from edgellm import settings
-from edgellm.store.sources import pip
+from edgellm.contract import pip
 
 _VERSION = "4.26.0"
 
@@ -68,9 +67,7 @@ def json_schema_suite() -> Path:
 
 def _download(folder: Path) -> Path:
     command = ["download", "--no-deps", "--no-binary", "jsonschema", f"jsonschema=={_VERSION}", "-d", str(folder)]
-    done = subprocess.run(
-        pip.command(command), env=pip.environment(folder), capture_output=True, text=True, check=False
-    )
+    done = pip.run(pip.command(command), pip.environment(folder))
     if done.returncode:
-        pytest.skip(f"corpus: the source of jsonschema cannot be fetched: {done.stderr.strip()[-300:]}")
+        pytest.skip(f"corpus: the source of jsonschema cannot be fetched: {done.stderr[-300:].strip()}")
     return next(folder.glob("*.tar.gz"))

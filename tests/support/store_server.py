@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import gzip
 import hashlib
 import http.server
 import io
@@ -103,7 +105,10 @@ class Server:
 
 
 class Index(Server):
-    """A simple index. `mode` is how files are sent: "well", "hang", "cut", or seconds to send them in."""
+    """A simple index. `mode` is how files are sent: "well", "hang", "cut", "endless", or seconds to send them in.
+
+    "unpacks" is of its pages: a few hundred kB of gzip that unpack to a thousand times that.
+    """
 
     def __init__(self):
         super().__init__()
@@ -122,6 +127,9 @@ class Index(Server):
         name = path.rpartition("/")[2]
         if self.mode == "hang":
             self.closing.wait(30)
+        elif self.mode == "unpacks":
+            page = gzip.compress(bytes(400_000_000), 1)
+            request.send(200, page, {"Content-Type": "text/html", "Content-Encoding": "gzip"}, with_body=body)
         elif path.startswith("/simple/"):
             package = path.split("/")[2].replace("-", "_")
             links = "".join(f'<a href="/files/{n}">{n}</a>' for n in self.wheels if n.startswith(f"{package}-"))
@@ -130,10 +138,22 @@ class Index(Server):
             request.send(404, b"", with_body=body)
         elif self.mode == "cut":
             request.send(200, self.wheels[name], cut=len(self.wheels[name]) // 2)
+        elif self.mode == "endless":
+            self.send_on(request)
         elif self.mode == "well":
             request.send(200, self.wheels[name], with_body=body)
         else:
             self.drip(request, self.wheels[name], float(self.mode))
+
+    def send_on(self, request, most_bytes=200_000_000):
+        """Zeros without a length, until the client leaves; "sent" counts them."""
+        request.send_response(200)
+        request.end_headers()
+        request.close_connection = True
+        with contextlib.suppress(OSError):
+            while self.asked["sent"] < most_bytes and not self.closing.is_set():
+                request.wfile.write(bytes(1_000_000))
+                self.asked["sent"] += 1_000_000
 
 
 class HubServer(Server):

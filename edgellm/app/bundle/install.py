@@ -23,6 +23,7 @@ from edgellm.bundle.slots import BundleSlot, SlotRecord, Slots
 from edgellm.bundle.tar_tree import unpack_tree
 from edgellm.bundle.unpack import unpack
 from edgellm.bundle.wheels import UNPACKED
+from edgellm.contract import pip
 from edgellm.contract.source import Progress
 from edgellm.errors import NothingFits, OlderBundle, UnsupportedArtifact, UntrustedBundle, UsageError
 from edgellm.files import read_regular, require_room, write_atomic, writing
@@ -290,10 +291,10 @@ def _make_venv(slot: BundleSlot, target: Target) -> None:
     # -P: what lies in the current folder, somebody else's perhaps, is not run.
     make = [_python_of(slot, target), "-P", "-m", "venv", str(venv)]
     _run(make, "a virtual environment could not be made", "install python3-venv")
-    pip = [str(python), "-P", "-m", "pip", "install", "--no-index", "--no-cache-dir"]
-    pip += ["--disable-pip-version-check", "--quiet", "--only-binary=:all:", "--find-links", str(slot.files / "wheels")]
+    install = ["install", "--no-index", "--no-cache-dir", "--quiet", "--only-binary=:all:"]
+    install += ["--find-links", str(slot.files / "wheels"), "--", *target.requires]
     hint = "make the bundle with a complete folder of wheels"
-    _run([*pip, "--", *target.requires], "the wheels of the bundle could not be installed", hint)
+    _run(pip.command(install, python=str(python)), "the wheels of the bundle could not be installed", hint)
 
 
 def _python_of(slot: BundleSlot, target: Target) -> str:
@@ -319,13 +320,9 @@ def _run(command: Sequence[str], problem: str, hint: str) -> None:
         UnsupportedArtifact: the command fails.
     """
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))}
-    done = subprocess.run(
-        command, env=variables | {"PIP_CONFIG_FILE": os.devnull}, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, errors="replace", check=False,
-    )  # fmt: skip
-    if done.returncode:
-        last = (done.stderr.strip() or done.stdout.strip() or "it says nothing").splitlines()[-1]
-        raise UnsupportedArtifact(f"{problem}: {last}", hint=hint)
+    end = pip.run(command, variables | {"PIP_CONFIG_FILE": os.devnull})
+    if end.returncode:
+        raise UnsupportedArtifact(f"{problem}: {end.last_words or 'it says nothing'}", hint=hint)
 
 
 def _make_home(slot: BundleSlot, root: Path) -> None:

@@ -1,4 +1,4 @@
-"""pip as a child process: its command line, its environment, and what its output says of a failure.
+"""What pip's output says of a failure.
 
 The output is read because nothing else tells: pip ends with status 1 whatever failed, and its JSON report is of success
 only. A client of our own for the index (PEP 691) would not know the user's settings of pip: indexes, proxies,
@@ -15,7 +15,7 @@ import re
 import sys
 from pathlib import Path
 
-from edgellm import settings
+from edgellm.contract.pip import OUT_OF_MEMORY, OUT_OF_MEMORY_HINT, is_out_of_memory
 from edgellm.errors import IntegrityError, SourceError, SourceUnreachable
 from edgellm.files import FULL
 
@@ -27,26 +27,14 @@ def is_installed() -> bool:
     return importlib.util.find_spec("pip") is not None
 
 
-def command(arguments: list[str]) -> list[str]:
-    # -P: a folder named pip in the working directory must not be run instead.
-    return [sys.executable, "-P", "-m", "pip", *arguments, "--no-input", "--disable-pip-version-check", "--no-color"]
-
-
-def environment(scratch: Path | None = None) -> dict[str, str]:
-    """As other children get it, with pip's temporary files in `scratch`, on the disk that was checked for space."""
-    # pip sets the user's locale, in whose language the system then says what failed.
-    changed = {"PIP_REQUIRE_VIRTUALENV": "false", "PYTHONUTF8": "1", "LC_ALL": "C"}
-    if scratch is not None:
-        changed |= dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(scratch))
-    return settings.variables() | changed
-
-
 def download_failure(what: str, sha256: str, output: str) -> SourceError | OSError:
     """The failure of `pip download` of `what`, which was promised to have this hash. OSError: pip could not write."""
     if "No module named pip" in output:
         return SourceUnreachable(f"{what} cannot be fetched: {MISSING}", hint=MISSING_HINT)
     if "DO NOT MATCH THE HASHES" in output or "Hashes are required" in output:
         return IntegrityError(f"the index offers another {what} than the catalog promises (sha256 {sha256})")
+    if is_out_of_memory(output):
+        return SourceUnreachable(f"{what} cannot be fetched: {OUT_OF_MEMORY}", hint=OUT_OF_MEMORY_HINT)
     for code in (*FULL, errno.EFBIG):
         if f"[Errno {code}]" in output or os.strerror(code) in output:
             return OSError(code, os.strerror(code))
@@ -60,6 +48,8 @@ def download_failure(what: str, sha256: str, output: str) -> SourceError | OSErr
 
 def index_failure(output: str) -> str:
     """Why the index could not be asked, by the output of `pip index versions -vv`; "" where it has no such package."""
+    if is_out_of_memory(output):
+        return f"{OUT_OF_MEMORY} ({OUT_OF_MEMORY_HINT})"
     # pip ends in the same way for a dead index and for one without the package, but for this line of its log.
     failures = re.findall(r"^ *Could not fetch URL \S+ (.+)$", output, re.MULTILINE)
     dead = [failure for failure in failures if not failure.startswith("404 ")]

