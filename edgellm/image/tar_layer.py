@@ -45,15 +45,23 @@ def write(blob: Blob, contents: Iterable[Content], more: Iterable[Link | OwnedFo
     """A layer with these files, and the folders that they are in, all of root's.
 
     Raises:
-        UsageError: a path is there twice, or a file changed since its hash was taken. OSError.
+        UsageError: a path is there twice, below a file, or none of a layer's. OSError.
     """
     things: dict[str, Content | Link | OwnedFolder | None] = {}
     every: list[Content | Link | OwnedFolder] = [*contents, *more]
     for thing in every:
-        if things.get(thing.path) is not None:
-            message = f"two files of the image would be {thing.path}"
+        place = PurePosixPath(thing.path)
+        if place.is_absolute() or any(part == ".." or part.startswith(_WHITEOUT) for part in place.parts):
+            hint = "leave out the wheel that brings it"
+            raise UsageError(f"{thing.path} is no name of a file in a layer", hint=hint, param="wheels")
+        folders = [str(folder) for folder in place.parents[:-1]]
+        is_folder = isinstance(thing, OwnedFolder)
+        if (thing.path in things and not (is_folder and things[thing.path] is None)) or any(
+            isinstance(things.get(folder), Content | Link) for folder in folders
+        ):
+            message = f"two files of the image would be {thing.path}, or one of them a folder of the other's"
             raise UsageError(message, hint="leave one of the wheels out", param="wheels")
-        things |= {str(folder): None for folder in PurePosixPath(thing.path).parents[:-1] if str(folder) not in things}
+        things |= {folder: None for folder in folders if folder not in things}
         things[thing.path] = thing
     with _archive(blob) as archive:
         for path in sorted(things, key=lambda path: PurePosixPath(path).parts):

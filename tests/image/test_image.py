@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,13 +19,15 @@ from click.testing import CliRunner, Result
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from support import images
-from support.refusals import check_refusal
+from support.refusals import check_refusal, refuses
 from support.tiny_models import MODELS
 
 from edgellm.bundle.layout import MTIME
+from edgellm.bundle.writer import Content
 from edgellm.cli.main import cli
 from edgellm.errors import DiskFull, SourceError, UsageError
 from edgellm.formats.oci.layout import Layout
+from edgellm.image import environment, tar_layer
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links of a POSIX system")
 
@@ -185,6 +189,35 @@ def test_a_root_of_another_kind_needs_a_licence(toy, own_home, tmp_path):
 
 
 TWICE = {"edgellm/__init__.py": b""}  # of another package
+WHITEOUT = {"edgellm_gguf/.wh..wh..opq": b""}
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ("opt/../etc/passwd",),
+        ("/etc/passwd",),
+        ("opt/.wh.edgellm/x",),
+        ("opt/edgellm/pyvenv.cfg", "opt/edgellm/pyvenv.cfg"),
+        ("opt/edgellm/bin/python3",),
+        ("opt/edgellm/bin/python3/x",),
+        ("a/b", "a"),
+        ("a", "a/b"),
+    ],
+)
+def test_what_would_lie_elsewhere_in_a_layer_is_refused(paths):
+    out = io.BytesIO()
+    with refuses(UsageError, param="wheels"):
+        tar_layer.write(out, [Content.of(path, b"") for path in paths], environment.interpreter())
+    assert out.getvalue() == b""
+
+
+def test_a_folder_may_get_an_owner_after_what_is_in_it():
+    out = io.BytesIO()
+    tar_layer.write(out, [Content.of("a/b", b"")], [tar_layer.OwnedFolder("a", 7), tar_layer.OwnedFolder("c", 7)])
+
+    with tarfile.open(fileobj=io.BytesIO(out.getvalue())) as archive:
+        assert [(member.name, member.uid) for member in archive] == [("a", 7), ("a/b", 0), ("c", 7)]
 
 
 @pytest.mark.parametrize(
@@ -199,9 +232,10 @@ TWICE = {"edgellm/__init__.py": b""}  # of another package
         (lambda root: shutil.rmtree(root.parent / "wheels"), "wheels"),
         (lambda root: (root.parent / "wheels/edgellm-1.0-py3-none-any.whl").unlink(), "wheels"),
         (lambda root: images.wheel(root.parent / "wheels", "edgellm-gguf", files=TWICE), "wheels"),
+        (lambda root: images.wheel(root.parent / "wheels", "edgellm-gguf", files=WHITEOUT), "wheels"),
     ],
     ids=["no-python", "another-processor", "no-elf", "no-glibc", "whiteout", "no-root", "no-folder", "no-edgellm",
-         "one-file-twice"],
+         "one-file-twice", "whiteout-in-a-wheel"],
 )  # fmt: skip
 def test_what_makes_no_image_is_refused_and_leaves_nothing(spoil, param, inputs, tmp_path):
     spoil(tmp_path / "root")

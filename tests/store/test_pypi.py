@@ -20,7 +20,7 @@ from edgellm.contract import pip as contract_pip
 from edgellm.errors import IntegrityError, SourceError, SourceUnreachable
 from edgellm.files import SPARE_BYTES
 from edgellm.store.sources import pypi
-from edgellm.store.sources.pypi import PackageMember, Pypi, copy_member, parse, target_name
+from edgellm.store.sources.pypi import PackageMember, Pypi, copy_folder, copy_member, parse, target_name
 
 HASH = "0" * 64
 
@@ -319,10 +319,10 @@ def test_a_member_shorter_than_it_claims_is_refused(tmp_path):
         copy_member(bomb(tmp_path, size=1000, claim=1001), "m/x", io.BytesIO(), None)
 
 
-@pytest.mark.parametrize("damage", ["cut", "changed", "no zip", "lzma", "twice"])
+@pytest.mark.parametrize("damage", ["cut", "changed", "no zip", "lzma", "twice", "deflate"])
 def test_a_damaged_wheel_is_refused(tmp_path, damage):
     path = tmp_path / "x.whl"
-    kind = zipfile.ZIP_LZMA if damage == "lzma" else zipfile.ZIP_STORED
+    kind = {"lzma": zipfile.ZIP_LZMA, "deflate": zipfile.ZIP_DEFLATED}.get(damage, zipfile.ZIP_STORED)
     with zipfile.ZipFile(path, "w", kind) as archive:
         archive.writestr("m/x", b"content" * 100)
         if damage == "twice":
@@ -330,6 +330,7 @@ def test_a_damaged_wheel_is_refused(tmp_path, damage):
                 archive.writestr("m/x", b"other")
     data = path.read_bytes()
     changed = {"cut": data[:-200], "changed": data.replace(b"content", b"CONTENT", 1), "no zip": b"<html>"}
+    changed["deflate"] = data[:33] + b"\xff" * 6 + data[39:]  # behind the header and the name
     path.write_bytes(changed.get(damage, data))
     with pytest.raises(IntegrityError):
         copy_member(path, "m/x", io.BytesIO(), None)
@@ -377,6 +378,20 @@ def test_a_file_that_would_leave_the_folder_is_refused(index, tmp_path, name):
     with refuses(IntegrityError):
         fetch(Pypi(), f"pypi:tiny==1.0/m/model/#sha256={digest}", folder)
     assert list(tmp_path.rglob("out")) == []
+
+
+@pytest.mark.parametrize(
+    "names", [("a", "a/b"), ("./a", "a"), ("a/./b", "a/b"), ("a", "A"), ("A", "a/b")], ids="-".join
+)
+def test_files_that_would_lie_at_one_place_are_refused(tmp_path, names):
+    path = tmp_path / "x.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(f"m/{name}", b"1")
+    with refuses(IntegrityError):
+        copy_folder(path, "m/", tmp_path / "into", None)
+
+    assert not (tmp_path / "into").exists()
 
 
 def test_a_folder_that_is_larger_than_promised_or_empty_is_refused(index, tmp_path):

