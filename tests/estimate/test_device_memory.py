@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edgellm.catalog.lookup import catalog
 from edgellm.estimate import device_memory
-from edgellm.estimate.device_memory import OnDevice, device_bytes, host_bytes, reserve_bytes
+from edgellm.estimate.device_memory import DeviceBytes, OnDevice, device_bytes, host_bytes, reserve_bytes
 from edgellm.estimate.layer_bytes import layers_of
 from edgellm.estimate.weights import weights
 from edgellm.hardware import gpu_table
@@ -55,12 +55,18 @@ def test_more_of_anything_never_takes_less(
 ) -> None:
     shape, size, sizes = _model(name)
 
-    def total(n: int = n_layers, a: int = away, c: int = ctx, s: int = slots, u: int = ubatch) -> int:
+    def held(n: int = n_layers, a: int = away, c: int = ctx, s: int = slots, u: int = ubatch) -> DeviceBytes:
         placed = device_bytes(shape, sizes, OnDevice(n, a), _gpu(), "cuda", ctx=c, slots=s, kv_type=kv_type, ubatch=u)
         assert min(placed.weights, placed.kv, placed.compute, placed.context) >= 0
-        return placed.total
+        return placed
 
-    assert total(n_layers + 1) >= total()
+    def total(**other: int) -> int:
+        return held(**other).total
+
+    one_more, now = held(n=n_layers + 1), held()
+    assert one_more.weights + one_more.kv >= now.weights + now.kv
+    if n_layers + 1 < shape.n_layer:  # what the last ones take over from the processor needs no scratch to cross
+        assert one_more.total >= now.total
     assert total(a=away + 1) <= total()
     assert total(c=2 * ctx) >= total()
     assert total(s=slots + 1) >= total()
