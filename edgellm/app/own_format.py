@@ -1,10 +1,12 @@
-"""Backends with a format that the core does not know: `edgellm run NAME`, `edgellm run PATH --backend NAME`.
+"""Backends with a format that the core does not know: `edgellm run NAME`, `edgellm run PATH --backend NAME`, and
+`edgellm run PATH` where a backend recognizes its files (`Recognizer`).
 
 No catalog and no header that the core reads says anything of such a model, so it is named, and nothing is chosen.
 """
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +14,10 @@ from edgellm.app import context as app_context
 from edgellm.app import file_plan
 from edgellm.app.named_file import named_file
 from edgellm.contract import answers
+from edgellm.contract.backend import RECOGNIZED_BY, Recognizer
 from edgellm.contract.manager import plugins
-from edgellm.errors import BackendUnavailable, BadArtifact, UnknownModel, option
+from edgellm.errors import BackendError, BackendUnavailable, BadArtifact, UnknownModel, option
+from edgellm.files import expanded, open_named
 from edgellm.selection.scenario import threads_of
 from edgellm.types.model import Artifact
 from edgellm.types.model_reason import ModelNamed
@@ -47,7 +51,8 @@ def _with_own_formats() -> list[str]:
 
 
 def identified(path: str, backend: str | None) -> Artifact:
-    """What lies at `path`; where the core knows no such format, as the backend that was asked for opens it.
+    """What lies at `path`; where the core knows no such format, as the backend that was asked for opens it, or as the
+    first, by name, that recognizes it.
 
     Raises:
         UsageError, BackendUnavailable: there is no such backend. Others: as `named_file`.
@@ -55,6 +60,8 @@ def identified(path: str, backend: str | None) -> Artifact:
     try:
         return named_file(path)
     except (BadArtifact, UnknownModel) as error:
+        if backend is None and (recognized := _recognized(path)) is not None:
+            return recognized
         if backend is None and isinstance(error, BadArtifact) and (others := _with_own_formats()):
             error.hint += f"; of another format, say which backend opens it ({option('backend')}: {', '.join(others)})"
         if backend is None and isinstance(error, BadArtifact):
@@ -65,6 +72,24 @@ def identified(path: str, backend: str | None) -> Artifact:
         if own is None:
             raise
         return own
+
+
+def _recognized(path: str) -> Artifact | None:
+    """As the first backend says that knows it. One that answers otherwise than it must is passed over, with its row."""
+    where, begin = expanded(path), b""
+    if not where.is_dir():
+        try:
+            with open_named(where) as file:
+                begin = file.read(RECOGNIZED_BY)
+        except OSError:
+            return None
+    for backend in plugins().backends().values():
+        if isinstance(backend, Recognizer):
+            with contextlib.suppress(BackendError):
+                own = answers.answer(backend, "recognizes", str(where), begin)
+                if own in backend.formats - KNOWN_FORMATS:
+                    return Artifact(own, (str(where),), where.stem)
+    return None
 
 
 def plan(artifact: Artifact, backend: str, request: SelectionRequest) -> LaunchPlan:

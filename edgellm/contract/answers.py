@@ -190,6 +190,7 @@ _EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "architectures": ("a set of names or None", _or_none(_names)),
     "tensor_types": ("a set of names or None", _or_none(_names)),
     "repacking": ("a Repacking", _kind("edgellm.types.priors", "Repacking")),
+    "recognizes": ("a text", lambda given: isinstance(given, str)),
     "inspect": ("a ModelFacts", _kind("edgellm.types.model", "ModelFacts")),
     "priors": ("a Priors", _kind("edgellm.types.priors", "Priors")),
     "unproven": ("a text", lambda given: isinstance(given, str)),

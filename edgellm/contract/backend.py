@@ -180,6 +180,22 @@ class Inspector(Protocol):
         ...
 
 
+RECOGNIZED_BY = 4096  # bytes of a file that a `Recognizer` is shown
+
+
+@runtime_checkable
+class Recognizer(Protocol):
+    """Optional: a backend that knows models in formats of its own where somebody names their path alone."""
+
+    def recognizes(self, path: str, begin: bytes) -> str:
+        """Which of its `formats` lies at `path`; "" = none. Asked of what the core does not know, in the parent.
+
+        Args:
+            begin: the first RECOGNIZED_BY bytes of the file; none of a folder.
+        """
+        ...
+
+
 @runtime_checkable
 class HasPriors(Protocol):
     """Optional: a backend with kernels of its own, or whose files follow an exporter's rule."""

@@ -7,6 +7,7 @@ plugin that gave it.
 from __future__ import annotations
 
 import contextlib
+import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -96,8 +97,9 @@ def check_kept(backend: str, call: str, kept: Any, most: int) -> int:
     Raises:
         BackendError: it is no number of tokens, or more than were asked for.
     """
-    if isinstance(kept, int) and 0 <= kept <= most:
-        return kept
+    with contextlib.suppress(TypeError):  # numpy has whole numbers of its own
+        if 0 <= (n_kept := operator.index(kept)) <= most:
+            return n_kept
     raise BackendError(
         f"{call} of {named(backend)} gave {kind_of(kept)}, the tokens that are kept are expected, 0 to {most}",
         hint=_HINT,

@@ -17,11 +17,12 @@ from __future__ import annotations
 import functools
 import itertools
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
-from edgellm.contract.backend import Accelerated, Offloader
+from edgellm.contract.backend import RECOGNIZED_BY, Accelerated, Offloader, Recognizer
 from edgellm.contract.engine import SlotInput
 from edgellm.contract.manager import plugins
 from edgellm.errors import ArtifactError, BackendError, CacheFull
@@ -84,6 +85,18 @@ class BackendContract(TokenizerTests, AnswerTests, AdapterTests):
         assert problems == [], f"supports() says of the plan's own artifact: {problems}; [] is expected"
         problems = backend.supports(replace(artifact, format="no-such-format"))
         assert problems != [], "supports() says [] of format 'no-such-format'; a reason is expected"
+
+    def test_recognizes_its_own_files_and_no_others(self, backend: Backend, launch_plan: LaunchPlan) -> None:
+        """A backend that is a `Recognizer` knows the plan's model by its path and beginning, and no text."""
+        artifact = launch_plan.artifact
+        if not isinstance(backend, Recognizer) or not artifact.paths:
+            pytest.skip(f"does not apply: {backend.name} is not a Recognizer, or its plan has no file")
+        path = Path(artifact.path)
+        begin = path.read_bytes()[:RECOGNIZED_BY] if path.is_file() else b""
+        known = backend.recognizes(artifact.path, begin)
+        assert known == artifact.format, f"recognizes() says {known!r} of the plan's own file, not {artifact.format!r}"
+        known = backend.recognizes("notes.txt", b"Some notes.\n")
+        assert known == "", f"recognizes() says {known!r} of a text, '' is expected"
 
     @pytest.mark.usefixtures("tried")
     def test_a_missing_file_is_a_typed_error(self, backend: Backend, launch_plan: LaunchPlan) -> None:

@@ -29,7 +29,11 @@ class SharedEngine:
     @pytest.fixture(scope="class")
     @classmethod
     def launch_plan(cls) -> LaunchPlan:
-        return cls().plan()
+        launch_plan = cls().plan()
+        if launch_plan.backend not in plugins().backends():
+            failed = "; ".join(f"plugin {row.name}: {row.error}" for row in plugins().unheard("register_backends"))
+            pytest.fail(f"no plugin registers backend {launch_plan.backend!r}. {failed}", pytrace=False)
+        return launch_plan
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -81,6 +81,41 @@ def test_a_path_is_its_where_it_is_named(book: str, tmp_path: Path) -> None:
         EdgeLLM.load(f"{book}.gone", backend="shelf")
 
 
+class Knowing(Shelf):
+    """Knows its files by how they begin."""
+
+    name = "knowing"
+    said = "shelf"
+
+    def recognizes(self, path: str, begin: bytes) -> str:
+        return self.said if begin.startswith(b"a model in") and len(begin) <= 4096 else ""
+
+
+def test_a_path_alone_is_enough_where_a_backend_recognizes_it(
+    book: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(plugins()._backends, "knowing", Knowing())
+    with EdgeLLM.load(book, isolate=False) as llm:
+        assert llm.plan.artifact == Artifact("shelf", (book,), "book", shown_as="book")
+        assert llm.chat("hello", temperature=0).text == "hello"
+    (tmp_path / "notes.txt").write_text("some notes")
+    for other in (tmp_path / "notes.txt", tmp_path / "gone.shelf"):
+        with pytest.raises((BadArtifact, UnknownModel)):
+            EdgeLLM.load(other)
+
+
+@pytest.mark.parametrize("said", [7, "gguf", "nothing-of-mine"])
+def test_who_recognizes_otherwise_than_it_must_is_passed_over(
+    book: str, monkeypatch: pytest.MonkeyPatch, said: object
+) -> None:
+    knowing = Knowing()
+    monkeypatch.setattr(knowing, "said", said, raising=False)
+    monkeypatch.setitem(plugins()._backends, "knowing", knowing)
+
+    with refuses(BadArtifact):
+        EdgeLLM.load(book)
+
+
 def test_a_backend_that_is_not_there_is_told_rather_than_the_file(book: str) -> None:
     with refuses(BackendUnavailable, varies="installed: .*"):
         EdgeLLM.load(book, backend="markov")

@@ -17,6 +17,7 @@ from edgellm.testing import backend as backend_suite
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
 
+ROOT = Path(__file__).parents[2]
 BROKEN = """
 import os
 import time
@@ -146,7 +147,11 @@ def failures(folder: Path, *arguments: str) -> dict[str, str]:
     """Class and test -> what its failure says, as pytest's summary has it."""
     fake_plugins.install(folder, "broken", BROKEN)
     (folder / "test_broken.py").write_text(SUITE)
-    env = os.environ | {"PYTHONPATH": str(folder), "EDGELLM_HOME": str(folder), "EDGELLM_PLUGINS": "broken"}
+    env = os.environ | {
+        "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}",
+        "EDGELLM_HOME": str(folder),
+        "EDGELLM_PLUGINS": "broken",
+    }
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(folder)]
     ended = subprocess.run(
         [*command, "-q", "-rfE", "--assert=plain", "--tb=no", *arguments, str(folder / "test_broken.py")],
@@ -224,3 +229,40 @@ def test_a_missing_file_that_is_no_error_of_ours_is_told(tmp_path: Path, looks: 
         backend_suite.BackendContract().test_a_missing_file_is_a_typed_error(Bare(looks), plan)
 
     assert re.search(f"of a missing file .*{came}.*; BadArtifact is expected", str(caught.value))
+
+
+def test_a_backend_that_nobody_registers_is_told_with_the_plugin_that_failed(tmp_path: Path) -> None:
+    fake_plugins.install(tmp_path, "mute", "def register_backends(register): ...")
+    (tmp_path / "test_mute.py").write_text(SUITE.partition("class TestSloppy")[0] + "class TestMute(Kit): ...")
+    env = os.environ | {
+        "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}",
+        "EDGELLM_HOME": str(tmp_path),
+        "EDGELLM_PLUGINS": "mute",
+    }
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-c", os.devnull, "-q", "-x", "test_mute.py"]
+    ended = subprocess.run(command, env=env, capture_output=True, text=True, cwd=tmp_path, check=False)
+
+    told = "no plugin registers backend 'mute'. plugin mute: TypeError: register_backends has no @hookimpl"
+    assert told in ended.stdout
+
+
+class Recognizes(EchoBackend):
+    def __init__(self, path: str, text: str) -> None:
+        self._path, self._text = path, text
+
+    def recognizes(self, path: str, begin: bytes) -> str:
+        return self._text if path == "notes.txt" else self._path
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "words"),
+    [("", "", "'' of the plan's own file, not 'bare'"), ("bare", "bare", "'bare' of a text, '' is expected")],
+)
+def test_a_backend_that_recognizes_other_files_than_its_own_is_told(
+    tmp_path: Path, path: str, text: str, words: str
+) -> None:
+    (tmp_path / "x").touch()
+    plan = LaunchPlan("bare", Artifact("bare", (str(tmp_path / "x"),), "bare"), Settings(n_ctx=256))
+
+    with pytest.raises(AssertionError, match=re.escape(f"recognizes() says {words}")):
+        backend_suite.BackendContract().test_recognizes_its_own_files_and_no_others(Recognizes(path, text), plan)
