@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from importlib import resources
 from pathlib import Path
@@ -17,6 +18,5 @@ def update_module(root: Path, key: str, *, restart: str = "", url: str = "", edg
     """
     text = resources.files("edgellm.bundle").joinpath("mender.sh").read_text("utf-8")
     values = {"ROOT": str(root), "KEY": key, "RESTART": restart, "URL": url, "EDGELLM": edgellm}
-    for name, value in values.items():
-        text = text.replace(f"@{name}@", shlex.quote(value), 1)
-    return text
+    # In one go: a value may look like a place of another.
+    return re.sub("@([A-Z]+)@", lambda place: shlex.quote(values[place[1]]), text)

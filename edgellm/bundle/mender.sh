@@ -39,7 +39,8 @@ case $state in
     NeedsArtifactReboot) echo No ;;
     SupportsRollback) echo Yes ;;
     ArtifactInstall)
-        current >"$before"
+        # Called again, as after a loss of power, what was served may be the new one already.
+        [ -e "$before" ] || { current >"$before.new" && mv "$before.new" "$before"; }
         set -- "$files"/files/*
         [ $# -eq 1 ] && [ -f "$1" ] || { echo "edgellm-bundle: the payload must be one file" >&2; exit 2; }
         bundle=$1

@@ -118,7 +118,15 @@ class Slots:
             yield
 
     def clear(self, slot: BundleSlot) -> None:
-        """Empty a slot that is not served. It is not whole from the first step on."""
+        """Empty a slot that is not served. It is not whole from the first step on.
+
+        Raises:
+            UsageError: a link lies where a folder of ours belongs: what it leads to is not ours to empty or to fill.
+        """
+        for folder in (slot.folder, self.root / CACHE):
+            if folder.is_symlink():
+                hint = "remove the link; what it leads to was not touched"
+                raise UsageError(f"{folder} is a link, where a folder belongs", hint=hint, param="root")
         (slot.folder / RECORD).unlink(missing_ok=True)
         if slot.folder.exists():
             sync_folder(slot.folder)

@@ -112,6 +112,10 @@ def _check_framing(version: str, headers: dict[bytes, bytes]) -> None:
     if version not in ("1.0", "1.1"):
         spoken = f"HTTP/{version} is not spoken here"
         raise HttpError(505, spoken, code="wrong_version", hint="use HTTP/1.1", closes=True)
+    expected = headers.get(b"expect", b"100-continue")
+    if expected.lower() != b"100-continue":
+        what = f"nothing is known of the expectation {expected.decode('latin-1')[:40]!r}"
+        raise HttpError(417, what, code="wrong_expectation", hint="leave out the header Expect", closes=True)
     if b"transfer-encoding" in headers and b"content-length" in headers:
         both = "both a length and a transfer encoding were sent"
         raise HttpError(400, both, code="ambiguous", hint="send one of them", closes=True)

@@ -86,6 +86,7 @@ _ANTHROPIC_KINDS = {
     408: "invalid_request_error",
     413: "request_too_large",
     415: "invalid_request_error",
+    417: "invalid_request_error",
     422: "invalid_request_error",
     429: "rate_limit_error",
     504: "timeout_error",

@@ -19,6 +19,7 @@ SMALL_BYTES = 512
 FREE_CHUNKS = 1000
 CHUNK_BYTES = 64  # that further ones have to have on average
 EVENTS = 16  # of one connection before others have their turn: under a millisecond
+_ABSOLUTE = re.compile(rb"(?i:http)://([^/?]+)(.*)")
 _HEAD_END = re.compile(rb"\n\r?\n")
 
 
@@ -76,6 +77,8 @@ class Framing(h11.Connection):
                 self._check_head()
             event = super().next_event()
             self._count(event)
+            if isinstance(event, h11.Request):
+                event = _in_origin_form(event)
         except h11.RemoteProtocolError as error:
             self.malformed = error
             return h11.NEED_DATA
@@ -107,6 +110,16 @@ class Framing(h11.Connection):
                 raise h11.RemoteProtocolError(f"the body comes in chunks of {average} bytes; send larger ones")
             if self._sent - self._body > MAX_BODY_BYTES:
                 raise h11.RemoteProtocolError("what frames the chunks of the body is larger than a body may be")
+
+
+def _in_origin_form(request: h11.Request) -> h11.Request:
+    """A target that is a whole address, as proxies are sent it: its host counts, not the header's (RFC 9112, 3.2.2)."""
+    match = _ABSOLUTE.fullmatch(request.target)
+    if match is None:
+        return request
+    headers = [(b"host", match[1]), *((name, value) for name, value in request.headers if name != b"host")]
+    target = match[2] if match[2].startswith(b"/") else b"/" + match[2]
+    return h11.Request(method=request.method, headers=headers, target=target, http_version=request.http_version)
 
 
 class ReadFlow(FlowControl):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from click.testing import CliRunner
 from support import bundles
 from support.refusals import check_refusal
 
+from edgellm.bundle.mender import update_module
 from edgellm.bundle.slots import Slots
 from edgellm.cli.main import cli
 from edgellm.errors import UsageError
@@ -36,14 +38,15 @@ class Client:
         command = [str(self.module), state, str(self.folder)]
         return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
 
-    def update(self, payload: Path, *, commits: bool = True) -> bool:
-        """Whether the artifact is installed. `commits=False`: another module of the artifact fails then."""
+    def update(self, payload: Path, *, commits: bool = True, n_calls: int = 1) -> bool:
+        """Whether the artifact is installed. `commits=False`: another module of the artifact fails then. `n_calls`: of
+        installing, as after a loss of power."""
         (self.folder / "tmp").mkdir(parents=True)
         (self.folder / "files").mkdir()
         assert self.call("SupportsRollback").stdout == "Yes\n"
         assert self.call("Download").returncode == 0
         os.link(payload, self.folder / "files" / payload.name)
-        is_installed = self.call("ArtifactInstall").returncode == 0
+        is_installed = all(self.call("ArtifactInstall").returncode == 0 for _ in range(n_calls))
         if is_installed:
             assert self.call("NeedsArtifactReboot").stdout == "No\n"
             is_installed = commits and self.call("ArtifactCommit").returncode == 0
@@ -91,7 +94,7 @@ def test_it_installs_goes_back_and_refuses(module, root, tmp_path):
     assert released(root) == 1
 
     one = next(clients)
-    assert not one.update(bundle(tmp_path, 2), commits=False)
+    assert not one.update(bundle(tmp_path, 2), commits=False, n_calls=2)
     assert released(root) == 1
     assert one.states[-3:] == ["ArtifactRollback", "ArtifactFailure", "Cleanup"]
 
@@ -122,6 +125,26 @@ def test_a_payload_is_one_file(names, module, tmp_path):
 
     assert client.call("ArtifactInstall").returncode == 2
     assert client.call("ArtifactRollback").returncode == 0
+
+
+def test_what_was_served_is_kept_where_installing_is_called_again(module, root, tmp_path):
+    for folder in (root, tmp_path / "payload" / "tmp", tmp_path / "payload" / "files"):
+        folder.mkdir(parents=True)
+    client = Client(module, tmp_path / "payload", [])
+    for slot in "AB":
+        (root / "current").unlink(missing_ok=True)
+        (root / "current").symlink_to(slot)
+        assert client.call("ArtifactInstall").returncode == 2
+
+    assert (tmp_path / "payload" / "tmp" / "edgellm-before").read_text() == "A\n"
+
+
+def test_a_value_that_looks_like_a_place_of_another_stays():
+    key = "'; id; '@URL@"
+    text = update_module(Path("/opt/@KEY@"), key, restart="@EDGELLM@", url="x")
+    values = [shlex.quote(value) for value in ("/opt/@KEY@", key, "@EDGELLM@", "x")]
+
+    assert "root={}\nkey={}\nrestart={}\nurl={}\n".format(*values) in text
 
 
 def test_it_is_printed_and_its_values_are_quoted():

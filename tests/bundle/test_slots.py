@@ -54,6 +54,21 @@ def test_one_is_served_and_the_other_is_spare(tmp_path):
     assert two.current().record == record(OLD)
 
 
+@pytest.mark.parametrize("name", ["A", "cache"])
+def test_nothing_is_removed_through_a_link(name, tmp_path):
+    victim, root = tmp_path / "victim", tmp_path / "root"
+    for folder in (victim, root):
+        folder.mkdir()
+    (victim / "slot.json").write_text("precious")
+    (root / name).symlink_to(victim)
+    two = Slots(root)
+    with refuses(UsageError, param="root"):
+        two.clear(two.spare())
+
+    assert (victim / "slot.json").read_text() == "precious"
+    assert os.listdir(root) == [name]
+
+
 def test_what_is_not_whole_is_never_served(tmp_path):
     two = Slots(tmp_path)
     whole(two)

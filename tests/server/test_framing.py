@@ -54,6 +54,38 @@ def events(framing: Framing) -> list[object]:
     return read
 
 
+@pytest.mark.parametrize(
+    ("target", "host", "path"),
+    [
+        ("http://127.0.0.1:8080/health?x=http://a/b", b"127.0.0.1:8080", b"/health?x=http://a/b"),
+        ("HTTP://evil.example", b"evil.example", b"/"),
+        ("http://evil.example?x", b"evil.example", b"/?x"),
+        ("http://127.0.0.1@evil.example/x", b"127.0.0.1@evil.example", b"/x"),
+        ("/http://evil.example/", b"localhost", b"/http://evil.example/"),
+        ("https://evil.example/", b"localhost", b"https://evil.example/"),
+        ("http:///x", b"localhost", b"http:///x"),
+    ],
+)
+def test_of_a_whole_address_its_host_counts(target: str, host: bytes, path: bytes) -> None:
+    framing = Framing()
+    framing.receive_data(f"GET {target} HTTP/1.1\r\nHost: localhost\r\nX: y\r\n\r\n".encode())
+    request, _ = events(framing)
+
+    assert isinstance(request, h11.Request)
+    assert (request.target, dict(request.headers)) == (path, {b"host": host, b"x": b"y"})
+
+
+def test_a_whole_address_is_no_way_around_the_rules_for_hosts(live: Live) -> None:
+    rest = b"HTTP/1.1\r\nConnection: close\r\nHost: "
+
+    assert answers(live, b"GET http://evil.example/v1/models " + rest + b"127.0.0.1\r\n\r\n").startswith(
+        b"HTTP/1.1 403"
+    )
+    assert answers(live, b"GET http://127.0.0.1/v1/models " + rest + b"evil.example\r\n\r\n").startswith(
+        b"HTTP/1.1 200"
+    )
+
+
 def test_tiny_chunks_are_refused(live: Live) -> None:
     answer = answers(live, CHUNKED + TINY * (FREE_CHUNKS + 20))
 

@@ -229,6 +229,15 @@ def test_only_versions_that_it_speaks_are_answered(live: Live) -> None:
     assert b'"wrong_version"' in raw
 
 
+@pytest.mark.parametrize(("expected", "status"), [("200-ok", 417), ("100-Continue", 200)])
+def test_only_an_expectation_that_it_knows_is_met(live: Live, expected: str, status: int) -> None:
+    head = f"GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nExpect: {expected}\r\n\r\n"
+    raw = _raw(live.url, head, to_end=True)
+
+    assert f"HTTP/1.1 {status}".encode() in raw
+    assert (b'"wrong_expectation"' in raw) == (status == 417)
+
+
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1", "file://", "http://127.0.0.1:1"])
 def test_pages_of_others_may_not_send(live: Live, origin: str) -> None:
     assert refusal(live.post("/v1/chat/completions", BODY, headers={"origin": origin})) == (403, "wrong_origin")
