@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from edgellm.app import context
 from edgellm.errors import UnknownModel, UsageError
 from edgellm.store import local
+from edgellm.store.adapters import AdapterStore
 from edgellm.store.holders import holders
 from edgellm.store.http import redacted
 from edgellm.store.manifest import StoredModel
@@ -22,7 +23,7 @@ def named(name: str, installed: Sequence[StoredModel]) -> list[StoredModel]:
     entries = [s for s in installed if s.model_id.lower() == model_id and quant in ("", s.quant.lower())]
     if not entries:
         shown = redacted(name) if "://" in name else name[:80]
-        raise UnknownModel(f"{shown!r} is not stored here", hint=_hint(model_id, installed))
+        raise UnknownModel(f"{shown!r} is not stored here", hint=_adapter(name) or _hint(model_id, installed))
     return entries
 
 
@@ -42,6 +43,13 @@ def comes_with_package(model_id: str) -> bool:
     """Whether a plugin brought its file, which stays whatever the store forgets."""
     card = context.rows(here=False).get(model_id)
     return card is not None and any(file.source.startswith("file:") for file in card.files)
+
+
+def _adapter(name: str) -> str:
+    for stored in AdapterStore().installed():
+        if stored.label.lower() == name.lower():
+            return f"it is an adapter: edgellm adapters rm {stored.label}"
+    return ""
 
 
 def _hint(model_id: str, installed: Sequence[StoredModel]) -> str:

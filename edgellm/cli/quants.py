@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 PRIOR = "what is known of processors of its class, not a measurement of this one"
 NOT_MEASURED = "not measured: run `edgellm calibrate`"
+SET_ASIDE = "what was measured does not count, see below"
 # Models that stand for their size in the columns of tokens per second.
 EXAMPLES = (("1B", "llama-3.2-1b-instruct"), ("8B", "llama-3.1-8b-instruct"))
 
@@ -44,6 +45,7 @@ def command(*, name: str | None, as_json: bool) -> None:
     stored = [(backend.name, backend.calibration) for backend in facts if backend.calibration is not None]
     aside = [reason for backend in facts for reason in set_aside(backend, machine.compute_threads)]
     rates = {quant.name: _measured(quant, machine, stored) for quant in chosen}
+    missing = SET_ASIDE if aside else NOT_MEASURED
     if as_json:
         rows = [_row(quant, here, rates[quant.name]) for quant in chosen]
         builds = [{"backend": name, "build": c.build, "date": c.date} for name, c in stored]
@@ -52,10 +54,10 @@ def command(*, name: str | None, as_json: bool) -> None:
         head |= {"threads": machine.compute_threads, "calibrations": builds, "set_aside": told}
         say_json({**head, "quants": rows})
     elif name:
-        _show_one(chosen[0], machine.cpu.model, here, rates[chosen[0].name])
+        _show_one(chosen[0], machine.cpu.model, here, rates[chosen[0].name] or missing)
     else:
         _show_all(chosen, machine.cpu.model, here, rates)
-        _show_builds(stored, machine.compute_threads)
+        _show_builds(stored, machine.compute_threads, missing)
     if not as_json:
         for reason in aside:
             say(explain.sentence(reason))
@@ -149,7 +151,7 @@ TRAINED = ("ternary", "low-bit native")
 _SIZES = (("1B", 10**9), ("8B", 8 * 10**9), ("70B", 70 * 10**9))
 
 
-def _show_one(quant: Quant, cpu: str, here: IsaClass, measured: MeasuredSpeed | None) -> None:
+def _show_one(quant: Quant, cpu: str, here: IsaClass, measured: MeasuredSpeed | str) -> None:
     shares = ", ".join(f"{share:.1%} at {size}" for size, share in _kept(quant))
     native = " if it was not trained in it, all of it otherwise" if quant.kind in TRAINED else ""
     say(f"{quant.name}: {quant.meaning}", bold=True)
@@ -159,8 +161,8 @@ def _show_one(quant: Quant, cpu: str, here: IsaClass, measured: MeasuredSpeed | 
     entry("  best for", quant.best_for)
     entry("  this CPU", f"{cpu}: {quant.on(here)}")
     entry("", f"({here.name}: {PRIOR})")
-    if measured is None:
-        entry("  measured", NOT_MEASURED)
+    if isinstance(measured, str):  # why there is nothing
+        entry("  measured", measured)
         return
     rates = f"{measured.decode_gw_s:.1f}e9 weights/s for a token, {measured.prefill_gw_s:.1f}e9 in prompts"
     entry("  measured", f"{rates} ({measured.backend}, {counted(measured.threads, 'thread')})")
@@ -198,11 +200,11 @@ def _cells(measured: MeasuredSpeed | None) -> tuple[str, ...]:
     return (f"{measured.decode_gw_s:.1f}", *tokens)
 
 
-def _show_builds(stored: list[tuple[str, Calibration]], threads: int) -> None:
+def _show_builds(stored: list[tuple[str, Calibration]], threads: int, missing: str) -> None:
     from edgellm.types.calibration import nearest
 
     if not stored:
-        entry("measured", NOT_MEASURED, 9)
+        entry("measured", missing, 9)
         return
     rows = []
     for name, rates in stored:

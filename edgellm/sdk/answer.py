@@ -57,7 +57,7 @@ def check_complete(answer: Completion) -> None:
     if answer.finish_reason == "length":
         raise IncompleteAnswer(
             f"the answer was cut off after {answer.usage.completion_tokens} tokens, in the middle of its JSON",
-            hint=f"give it more {option('max_tokens')}, or bound what the schema leaves open: texts, lists, "
+            hint=f"give it more {option('max_tokens')}, or bound what the schema leaves open: texts, numbers, lists, "
             "additionalProperties",
             text=answer.text,
         )

@@ -134,6 +134,9 @@ def planned(
     name = os.fspath(base)
     if not isinstance(name, str) or not name:
         raise UsageError(f"{base!r} names no model", hint="name one", param="base")
+    if not isinstance(data, str | os.PathLike):
+        what = f"the examples are of type {type(data).__name__}"
+        raise UsageError(what, hint="write them to a file (JSON, an object a line), and give its path", param="data")
     if is_data(Path(name)):
         what = f"{name} holds examples, and was given as the model; {os.fspath(data)} was given as the examples"
         raise UsageError(what, hint="name the model first, then the examples", param="base")

@@ -293,6 +293,8 @@ def test_data_in_the_models_place_is_told(base: Path, data: Callable[..., Path],
         plan_tuning(data(), base)
     with refuses(UsageError, param="base"):
         plan_tuning(data(), "smollm2-135m-instruct")
+    with refuses(UsageError, param="data"):
+        plan_tuning(base, [{"prompt": "Hi", "completion": "Hello"}])  # type: ignore[arg-type]
 
 
 def test_asked_to_end(base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path]) -> None:

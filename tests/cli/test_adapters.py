@@ -226,6 +226,13 @@ def _large(lora: Lora) -> dict[str, LoraFactors]:
     return {name: LoraFactors(np.ones_like(pair.a), 2 * np.ones_like(pair.b)) for name, pair in lora.factors.items()}
 
 
+def test_who_deletes_an_adapter_as_a_model_is_told_how_to(base: Path, mail: Path) -> None:
+    invoke("import", mail, "--base", base)
+
+    check_refusal(CliRunner().invoke(cli, ["rm", "toy:mail"], standalone_mode=False).exception, UnknownModel)
+    assert AdapterStore().find("toy", "mail")
+
+
 def test_a_damaged_adapter_is_told_and_can_be_removed(base: Path, mail: Path, tmp_path: Path) -> None:
     invoke("import", mail, "--base", base)
     path = AdapterStore().find("toy", "mail").path

@@ -99,7 +99,9 @@ def test_what_was_measured_beside_other_programs_is_kept_and_does_not_count(edge
     quants = json.loads(edgellm("quants", "--json").stdout)
     assert [row["measured"] for row in quants["quants"] if row["measured"] is not None] == []
     assert [row["reason_facts"]["of_one"] for row in quants["set_aside"]] == [0.6]
-    assert why in edgellm("quants").stdout
+    shown = edgellm("quants").stdout
+    assert why in shown
+    assert "measured what was measured does not count, see below" in " ".join(shown.split())
 
 
 def test_rates_that_count_stay_beside_other_programs_and_replace_those_that_do_not(edgellm) -> None:
