@@ -98,7 +98,7 @@ test-wheels: test-tools ## make wheels, install them and bundles of them in bare
 	$(BIN)/pytest -q $(EVERY) tests/test_wheels.py tests/test_wheels_on_processors.py tests/bundle/test_on_arm.py tests/bundle/test_own_python.py $(ARGS)
 
 test-wheels-elsewhere: test-tools ## make wheels for musl, Windows and 32-bit Arm, and compute with them under musl's loader, wine and qemu
-	@$(MAKE) wheels ARGS="$(foreach target,x86_64 x86_64-musl aarch64-musl x86_64-windows x86_64-macos aarch64-macos armv7,--target $(target))"
+	@$(MAKE) wheels ARGS="$(foreach target,x86_64 x86_64-musl aarch64-musl x86_64-windows aarch64-windows x86_64-macos aarch64-macos armv7,--target $(target))"
 	$(BIN)/pytest -q $(EVERY) tests/test_wheels_elsewhere.py $(ARGS)
 
 test-wheels-twice: wheels ## make wheels once more elsewhere, with other dates and jobs, and compare each byte (ARGS="--target x86_64")

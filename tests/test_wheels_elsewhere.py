@@ -29,7 +29,7 @@ MACHINES = {
         Machine("armv7", ("qemu-arm", "-L", "/usr/arm-linux-gnueabihf"), "qemu-user libc6-armhf-cross"),
     )
 }
-READ_ONLY = ("x86_64-macos", "aarch64-macos")  # nothing runs their programs here
+READ_ONLY = ("aarch64-windows", "x86_64-macos", "aarch64-macos")  # nothing runs their programs here
 # Codes differ in how they repack and in the order in which they add, C libraries in their functions. Mean difference
 # over 200 tokens; the logits' standard deviation is 0.9 (llama.cpp, random weights).
 TOLERANCE = 0.05
@@ -144,6 +144,7 @@ def test_a_library_of_no_system_is_noticed(target: str, truth: bytes, lie: bytes
         ("aarch64-macos", "x86_64-macos", "for ARM64, not X86_64"),
         ("aarch64-macos", "x86_64-windows", "is no PE file"),
         ("x86_64-windows", "aarch64-macos", "is no Mach-O file for one processor"),
+        ("aarch64-windows", "x86_64-windows", "for ARM64, not AMD64"),
     ],
 )
 def test_a_tag_for_another_machine_is_noticed(one: str, other: str, fault: str, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ _NO_METAL = (
     f"{_READ}; it computes on the CPU only: Metal needs Apple's SDK, which no package index has; `make setup` on a Mac "
     "builds llama.cpp with Metal"
 )
+_ON_ARM = f"{_READ}; PyYAML has wheels for it from Python 3.12 on, pyarrow and Ray have none"
 _NO_WHEELS = (
     "EdgeLLM cannot be installed from wheels there: numpy, msgspec, psutil and PyYAML have none for it, so these are "
     "the native parts alone"
@@ -107,6 +108,11 @@ _ALL = (
     _musl("aarch64", "EM_AARCH64", 6),
     Target(
         "x86_64-windows", "x86_64-windows-gnu", "Windows", "AMD64", "win_amd64", Pe("AMD64"), 10, left_out=_NO_AMX,
+    ),
+    Target(
+        # ggml lists codes for Arm on Linux, Android and macOS only.
+        "aarch64-windows", "aarch64-windows-gnu", "Windows", "ARM64", "win_arm64", Pe("ARM64"), 6,
+        settings=(_ONE_CODE,), has_llama_cpp=False, remark=_ON_ARM,
     ),
     _macos("x86_64", "x86_64", "X86_64", 10, has_llama_cpp=False),
     _macos("aarch64", "arm64", "ARM64", 6),
