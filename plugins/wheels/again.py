@@ -55,7 +55,9 @@ def make_again(work: Path, first: Path, jobs: int, targets: list[str]) -> Path:
     subprocess.run([*pip, "install", "--requirement", HERE / "requirements.txt"], check=True)
     again = [python, checkout / "plugins" / "wheels" / "make.py", "--output", out, "--work", work / "compiled"]
     again += ["--jobs", str(jobs), *(f"--target={target}" for target in targets)]
-    environment = {**os.environ, "TZ": "Pacific/Kiritimati", "ZIG_GLOBAL_CACHE_DIR": str(work / "zig")}
+    # Objects lie in the local one where somebody named it, else in the global one.
+    caches = dict.fromkeys(("ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR"), str(work / "zig"))
+    environment = {**os.environ, "TZ": "Pacific/Kiritimati", **caches}
     subprocess.run(["faketime", "+400 days", *again], env=environment, umask=0o077, check=True)
     return out
 
