@@ -106,11 +106,16 @@ def activate_slot(*, slot: str, root: Path | None, as_json: bool, **gate: Any) -
 @root_option
 @as_json_flag
 def roll_back(*, root: Path | None, as_json: bool) -> None:
-    """Serve the other slot, which is what was served before, from the next start on. It is not asked first."""
+    """Serve the other slot, which is what was served before, from the next start on.
+
+    It is read first, and not asked: a damaged one is refused.
+    """
     from edgellm.app.bundle import install
+    from edgellm.cli.progress import progress
 
     place = root or install.usual_root()
-    slot = install.roll_back(place)
+    with progress() as report:
+        slot = install.roll_back(place, report)
     if as_json:
         say_json({"schema": SCHEMA, **row(slot, place)})
         return

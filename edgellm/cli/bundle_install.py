@@ -47,6 +47,7 @@ def install_bundle(
             {
                 "schema": SCHEMA,
                 "new": done.is_new,
+                "damaged": [{"slot": one.name, "problem": one.problem} for one in done.damaged],
                 "activated": is_activated,
                 "serve": done.target.serve,
                 **row(done.slot, place),
@@ -56,6 +57,8 @@ def install_bundle(
     what = f"{done.manifest.name} release {done.manifest.release}"
     verb = "is installed" if done.is_new else "was installed already"
     say(f"{what} {verb} in slot {done.slot.name} of {place}, for {done.target.name}.")
+    for one in done.damaged:
+        say(f"Slot {one.name} had it and is damaged: {one.problem}. It was installed anew in slot {done.slot.name}.")
     say(f"edgellm serve {shlex.join(done.target.serve)}", lead="  serves: ")
     if is_activated:
         say(f"serve it: {place / 'current' / RUN}", lead="  ")

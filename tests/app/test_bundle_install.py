@@ -25,7 +25,7 @@ from edgellm import settings
 from edgellm.app.bundle import install
 from edgellm.app.bundle.install import InstallOptions
 from edgellm.bundle.manifest import PackedPython
-from edgellm.bundle.slots import Slots
+from edgellm.bundle.slots import BundleSlot, Slots
 from edgellm.bundle.tar_tree import unpack_tree
 from edgellm.cli.main import cli
 from edgellm.errors import (
@@ -111,6 +111,44 @@ def test_the_same_again_changes_nothing(path, root):
     again = put(path, root)
 
     assert (first.slot.name, again.slot.name, again.is_new) == ("A", "A", False)
+
+
+def damage(slot: BundleSlot) -> None:
+    (slot.files / bundles.FOLDER / "toy.gguf").write_bytes(b"worn")
+
+
+def test_a_damaged_slot_is_installed_anew(path, root):
+    damage(put(make(path), root).slot)
+    done = json.loads(invoke("install", path, "--root", root, "--unsigned", "--json").stdout)
+
+    assert (done["slot"], done["new"], [row["slot"] for row in done["damaged"]]) == ("A", True, ["A"])
+    assert not put(path, root).is_new
+
+
+def test_the_other_slot_gets_it_where_the_damaged_one_is_served(path, root):
+    done = put(make(path), root)
+    flip(root, "A")
+    damage(done.slot)
+    again = put(path, root)
+
+    assert (again.slot.name, again.is_new, [one.name for one in again.damaged]) == ("B", True, ["A"])
+    assert Slots(root).current().name == "A"
+    assert (done.slot.files / bundles.FOLDER / "toy.gguf").read_bytes() == b"worn"
+    assert (put(path, root).slot.name, put(path, root).is_new) == ("B", False)
+
+
+def test_no_damaged_slot_is_served(path, root):
+    """Neither the other one, unasked, nor the one that is current."""
+    for release in (1, 2):
+        flip(root, put(make(path, release=release), root).slot.name)
+    for slot in Slots(root).all():
+        damage(slot)
+
+    told = json.loads(invoke("rollback", "--root", root, "--json", code=4).stdout)
+    assert told["error"]["code"] == "bad_artifact"
+    for name in "AB":
+        check_refusal(invoke("activate", name, "--root", root, "--skip", "start", code=4).exception, BadArtifact)
+    assert Slots(root).current().name == "B"
 
 
 def test_measurements_of_such_a_machine_are_kept_unless_it_has_its_own(path, root):

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from edgellm.app.bundle import gate
 from edgellm.app.bundle.gate import GateCheck, GateOptions
 from edgellm.app.bundle.install import changing
+from edgellm.bundle import slot_check
 from edgellm.bundle.slots import BundleSlot, Slots
 from edgellm.contract.source import Progress
 from edgellm.errors import UnfitSlot, UsageError
@@ -53,14 +54,16 @@ def activate(
 
     Raises:
         UnfitSlot: it failed at the gate, and what was served is; or the service failed with it, and was brought back.
-        UnsupportedArtifact: it is not whole. UsageError: the slots are being changed, or cannot be written.
+        UnsupportedArtifact, BadArtifact: it is not whole. UsageError: the slots are being changed, or cannot be
+        written.
     """
     if service is not None:
         _address(service)
     with changing(root) as two:
         slot, before = two.slot(name) if name else two.spare(), two.current()
+        slot_check.require_whole(slot, progress)
         checks: tuple[GateCheck, ...] = ()
-        if before is not None and before.name == slot.name and slot.record is not None:
+        if before is not None and before.name == slot.name:
             if service is None or not two.is_unproven(slot):
                 return Activated(slot, ())
             before = two.before(slot)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgellm import settings
-from edgellm.bundle import reader, slots
+from edgellm.bundle import reader, slot_check, slots
 from edgellm.bundle.manifest import Manifest, Target
 from edgellm.bundle.reader import Bundle
 from edgellm.bundle.slots import BundleSlot, SlotRecord, Slots
@@ -67,11 +67,18 @@ class InstallOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class DamagedSlot:
+    name: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
 class Installed:
     slot: BundleSlot
     manifest: Manifest
     target: Target
     is_new: bool  # False = a slot held it already
+    damaged: tuple[DamagedSlot, ...] = ()  # that held it already, and are why it is new
 
 
 def usual_root() -> Path:
@@ -98,13 +105,27 @@ def install(path: Path, options: InstallOptions, progress: Progress = silent) ->
             root.mkdir(parents=True, exist_ok=True)
             with two.held():
                 _require_newer(bundle, two, allow_older=options.allow_older)
-                for slot in two.all():
-                    if slot.record is not None and (slot.record.sha256, slot.record.target) == (
-                        bundle.sha256, target.name,
-                    ):  # fmt: skip
-                        reader.verify(bundle)
-                        return Installed(slot, bundle.manifest, target, is_new=False)
-                return Installed(_install(bundle, target, two, progress), bundle.manifest, target, is_new=True)
+                whole, damaged = _holding(two, bundle, target, progress)
+                if whole is not None:
+                    reader.verify(bundle)
+                    return Installed(whole, bundle.manifest, target, is_new=False)
+                slot = _install(bundle, target, two, progress)
+                return Installed(slot, bundle.manifest, target, is_new=True, damaged=damaged)
+
+
+def _holding(
+    two: Slots, bundle: Bundle, target: Target, progress: Progress
+) -> tuple[BundleSlot | None, tuple[DamagedSlot, ...]]:
+    """A whole slot with this bundle for this target, and those that had it and were damaged since."""
+    damaged = []
+    for slot in two.all():
+        if slot.record is None or (slot.record.sha256, slot.record.target) != (bundle.sha256, target.name):
+            continue
+        problem = slot_check.damage(slot, progress)
+        if not problem:
+            return slot, ()
+        damaged.append(DamagedSlot(slot.name, problem))
+    return None, tuple(damaged)
 
 
 def require_asked(path: Path, key: PublicKey | None, *, unsigned: bool) -> None:
@@ -137,14 +158,16 @@ def _install(bundle: Bundle, target: Target, two: Slots, progress: Progress) -> 
     return two.finish(slot, record)
 
 
-def roll_back(root: Path) -> BundleSlot:
-    """Serve the slot that is not served, unasked.
+def roll_back(root: Path, progress: Progress = silent) -> BundleSlot:
+    """Serve the slot that is not served, which is read first, and not asked.
 
     Raises:
-        UnsupportedArtifact: it is not whole. UsageError: the slots are being changed, or cannot be written.
+        UnsupportedArtifact, BadArtifact: it is not whole. UsageError: the slots are being changed, or cannot be
+        written.
     """
     with changing(root) as two:
         slot = two.spare()
+        slot_check.require_whole(slot, progress)
         two.activate(slot)
     return slot
 

@@ -1,0 +1,115 @@
+"""A slot that was damaged since it was installed is told from a whole one."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import sys
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support import bundles
+from support.refusals import refuses
+
+from edgellm.bundle import reader
+from edgellm.bundle.slot_check import damage, require_whole
+from edgellm.bundle.slots import BundleSlot, SlotRecord, Slots
+from edgellm.bundle.unpack import unpack
+from edgellm.errors import BadArtifact, UnsupportedArtifact
+from edgellm.store.library import silent
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links of a POSIX system")
+
+WHEEL = bundles.Content.of("wheels/core-1.0-py3-none-any.whl", b"PK")
+MODEL = f"bundle/{bundles.FOLDER}/toy.gguf"
+
+
+@pytest.fixture
+def slot(tmp_path: Path) -> BundleSlot:
+    """One with a wheel, installed as pip does."""
+    target = bundles.target(wheels=(WHEEL.path,), python="3.13")
+    bundles.make(tmp_path / "x", [*bundles.contents(), WHEEL], targets=(target,))
+    two = Slots(tmp_path / "root")
+    two.root.mkdir()
+    two.clear(slot := two.spare())
+    with reader.opened(tmp_path / "x") as bundle:
+        unpack(bundle, slot.files, silent)
+        record = SlotRecord(name="box", release=1, sha256=bundle.sha256, target="box")
+    (slot.folder / "home" / "data").mkdir(parents=True)
+    (slot.folder / "home" / "data" / "models").symlink_to("../../bundle/models")
+    (slot.folder / "run").write_text("#!/bin/sh\n")
+    (slot.folder / "run").chmod(0o755)
+    venv.create(slot.folder / "venv", symlinks=True)
+    put_wheel(slot.folder)
+    return two.finish(slot, record)
+
+
+def packages(folder: Path) -> Path:
+    (found,) = folder.glob("venv/lib/python*/site-packages")
+    return found
+
+
+def put_wheel(folder: Path) -> None:
+    info = packages(folder) / "core-1.0.dist-info"
+    info.mkdir()
+    (info.parent / "core.py").write_bytes(b"x = 1\n")
+    digest = base64.urlsafe_b64encode(hashlib.sha256(b"x = 1\n").digest()).decode().rstrip("=")
+    (info / "RECORD").write_text(f"core.py,sha256={digest},6\n__pycache__/core.pyc,,\ncore-1.0.dist-info/RECORD,,\n")
+
+
+def changed(path: Path, at: int = 0) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:at] + bytes([content[at] ^ 255]) + content[at + 1 :])
+
+
+def stopped(folder: Path) -> None:
+    python = folder / "venv" / "bin" / "python"
+    python.unlink()
+    python.write_text("#!/bin/sh\nexit 3\n")
+    python.chmod(0o755)
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "a model that is gone": lambda folder: (folder / MODEL).unlink(),
+    "a byte of a model": lambda folder: changed(folder / MODEL, 299_999),
+    "a model that was cut": lambda folder: (folder / MODEL).write_bytes(b"x"),
+    "the manifest": lambda folder: changed(folder / "bundle" / "manifest.json"),
+    "another manifest": lambda folder: (folder / "bundle" / "manifest.json").write_bytes(
+        (folder / "bundle" / "manifest.json").read_bytes() + b"\n"
+    ),
+    "run": lambda folder: (folder / "run").unlink(),
+    "the store": lambda folder: (folder / "home" / "data" / "models").unlink(),
+    "python that is gone": lambda folder: (folder / "venv" / "bin" / "python").unlink(),
+    "python that fails": stopped,
+    "a module that is gone": lambda folder: (packages(folder) / "core.py").unlink(),
+    "a byte of a module": lambda folder: changed(packages(folder) / "core.py"),
+    "the list of a wheel": lambda folder: (packages(folder) / "core-1.0.dist-info" / "RECORD").write_bytes(b"\xff"),
+    "all wheels": lambda folder: (packages(folder) / "core-1.0.dist-info" / "RECORD").unlink(),
+}
+
+
+def test_a_whole_one_is_whole(slot):
+    require_whole(slot, silent)
+    assert damage(slot, silent) == ""
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_one_is_refused(name, slot):
+    DAMAGES[name](slot.folder)
+
+    with refuses(BadArtifact):
+        require_whole(slot, silent)
+
+
+def test_what_python_compiles_is_no_damage(slot):
+    (packages(slot.folder) / "__pycache__").mkdir()
+    (packages(slot.folder) / "__pycache__" / "core.pyc").write_bytes(b"x")
+
+    require_whole(slot, silent)
+
+
+def test_nothing_is_not_whole(tmp_path):
+    with refuses(UnsupportedArtifact):
+        require_whole(Slots(tmp_path).spare(), silent)
