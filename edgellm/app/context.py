@@ -167,12 +167,11 @@ def absences(cards: Iterable[ModelCard], *, here: bool = True) -> dict[str, Abse
 
 def absence(source: str, *, here: bool = True) -> Absence | None:
     """Why a file of a row cannot be had, without asking its source; None = it may be."""
-    for part in source.split():
-        scheme = scheme_of(part)
-        if scheme not in sources():
-            return SchemeUnknown(scheme, tuple(sorted(sources())))
-        if here and scheme == "file" and not os.path.isfile(path := LocalFile.path_of(part)):
-            return FileGone(str(path))
+    scheme = scheme_of(source)
+    if scheme not in sources():
+        return SchemeUnknown(scheme, tuple(sorted(sources())))
+    if here and scheme == "file" and not os.path.isfile(path := LocalFile.path_of(source)):
+        return FileGone(str(path))
     return None
 
 

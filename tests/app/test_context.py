@@ -75,8 +75,9 @@ class _Rules:
 
 
 def test_files_that_cannot_be_had_are_known_before_anything_is_asked(tmp_path: Path) -> None:
-    (tmp_path / "here.gguf").write_bytes(b"")
-    sources = [f"file:{tmp_path}/{name}.gguf" for name in ("here", "gone")]
+    for name in ("here.gguf", "my own.gguf"):
+        (tmp_path / name).write_bytes(b"")
+    sources = [f"file:{tmp_path}/{name}.gguf" for name in ("here", "gone", "my own")]
     sources += ["foo://a/b.gguf", "HF://a/b", "hf://a/b", "made:of-a-stored-one"]
     card = replace(lookup.catalog()[MODEL], files=tuple(ModelFile(source, "Q8_0") for source in sources))
 

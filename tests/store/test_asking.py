@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import ssl
 from collections.abc import Callable
+from email.message import Message
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError, URLError
 
 import pytest
 from support.refusals import refuses
@@ -65,11 +68,21 @@ def fails(error: Exception) -> Callable[[Path], None]:
     return fetch
 
 
+def _answer(status: int) -> HTTPError:
+    return HTTPError("http://shelf.example/x", status, "as the server says", Message(), None)
+
+
 @pytest.mark.parametrize(
     ("fetch", "kind"),
     [
         pytest.param(copies_what_is_not_there, SourceError, id="missing"),
         pytest.param(fails(ConnectionResetError(errno.ECONNRESET, "reset")), SourceUnreachable, id="network"),
+        pytest.param(fails(_answer(503)), SourceUnreachable, id="overloaded"),
+        pytest.param(fails(URLError(OSError(errno.ENETUNREACH, "no route"))), SourceUnreachable, id="no route"),
+        pytest.param(fails(_answer(404)), SourceError, id="not found"),
+        pytest.param(fails(_answer(401)), SourceError, id="not allowed"),
+        pytest.param(fails(URLError(ssl.SSLCertVerificationError(1, "expired"))), SourceError, id="certificate"),
+        pytest.param(fails(URLError("unknown url type: shelf")), SourceError, id="unknown kind"),
         pytest.param(fails(KeyError("x")), SourceError, id="bug"),
         pytest.param(lambda folder: folder / "x.gguf", SourceError, id="path"),
         pytest.param(lambda folder: [folder / "x.gguf"], SourceError, id="paths"),

