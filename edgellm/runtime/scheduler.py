@@ -81,7 +81,7 @@ class Scheduler:
         Further choices wait until the first has read the prompt; meanwhile others pass them.
         """
         n_free = self._n_free
-        request = self._heir(n_free) if self.waiting and n_free else None
+        request = self._next_waiting(n_free) if self.waiting and n_free else None
         if request is None:
             return None
         self.waiting.remove(request)
@@ -105,15 +105,15 @@ class Scheduler:
 
         It must be paused, and then `admit` gives the slot to who waits.
         """
-        request = self._heir(1) if self.waiting and not self._n_free else None
+        request = self._next_waiting(1) if self.waiting and not self._n_free else None
         return None if request is None else slot_share.gives_way(self.running, request)
 
     def pause(self, request: RequestState, now: float = 0.0) -> None:
         """Take its slot from an answer, which waits then as one that comes now. `now`: as in `RequestState`."""
-        slot, heir = self.slots[request.slot], self._heir(1)
-        if heir is not None:  # its client has no more slots than any other now, but others may have come before it
-            self.waiting.remove(heir)
-            self.waiting.appendleft(heir)
+        slot, waiting = self.slots[request.slot], self._next_waiting(1)
+        if waiting is not None:  # its client has no more slots than any other now, but others may have come before it
+            self.waiting.remove(waiting)
+            self.waiting.appendleft(waiting)
         self.running.remove(request)
         slot.request = None
         request.pause(slot.tokens, now)
@@ -126,10 +126,10 @@ class Scheduler:
             return 0
         return sum(slot.request is None for slot in self.slots)
 
-    def _heir(self, n_free: int) -> RequestState | None:
+    def _next_waiting(self, n_free: int) -> RequestState | None:
         """Who gets a slot next, of so many that are free or become so."""
         ready = [request for request in self.waiting if request.ready and (n_free > 1 or not self._can_wait(request))]
-        return slot_share.next_heir(ready, self.running)
+        return slot_share.next_waiting(ready, self.running)
 
     def _can_wait(self, request: RequestState) -> bool:
         return slot_share.can_wait(request, self.running, self.slots, self._info.max_batch_tokens)

