@@ -26,20 +26,26 @@ def engine_error(backend: str, error: BaseException) -> EdgeLLMError:
             f"{who} needs more memory for this than the model may take",
             hint="ask for less at a time; if little takes as much, the model file is at fault",
         )
-    log.warning("%s failed", who, exc_info=error)
+    _log(who, error)
     return BackendError(
         f"{who} failed: {told(error)}",
         hint="the backend or the model file is at fault; the worker's log has the traceback (EDGELLM_LOG=DEBUG)",
     )
 
 
-def of_adapters(asked: AdapterSet | None, error: BaseException) -> UsageError | None:
-    """Where a request chose its adapters, logits that are no numbers are its own doing."""
+def of_adapters(backend: str, asked: AdapterSet | None, error: BaseException) -> UsageError | None:
+    """Where a request chose its adapters, logits that are no numbers count as its own doing. An engine may be at fault
+    all the same, so the log has them, too."""
     if not asked or not isinstance(error, NoNumbers):
         return None
+    _log(named(backend), error)
     listed = ", ".join(f"{name} (scale {scale:g})" for name, scale in asked)
     hint = "lower the scale, or leave the adapter out: what it adds is too large for the model"
     return UsageError(f"with {listed} the model computes no numbers", hint=hint, param="adapters")
+
+
+def _log(who: str, error: BaseException) -> None:
+    log.warning("%s failed", who, exc_info=error)
 
 
 def close_engine(backend: str, engine: Engine) -> None:

@@ -317,8 +317,8 @@ class Loop:
         except GrammarFailed as error:
             self._fail([request], error, cache_is_lost=False)
         except Exception as error:
-            told = of_adapters(request.generation.adapters, error) or engine_error(self._backend, error)
-            self._fail([request], told, cache_is_lost=True)
+            told = of_adapters(self._backend, request.generation.adapters, error)
+            self._fail([request], told or engine_error(self._backend, error), cache_is_lost=True)
         else:
             if reason is not None:
                 self._finish(request, reason)

@@ -19,16 +19,19 @@ _CAUSES = {
     READS_GRAMMAR: "a grammar took more processor time than any may take",
 }
 
+_OTHER = "take another file of the model, or another backend: one of the two is at fault"
 
-# What may help. After SIGKILL it is memory, which the supervisor says where it fits.
+# What may help. After SIGKILL it is memory, which the supervisor says where it fits. A status and other signals tell
+# nothing of the model: somebody ended the worker, or it did itself.
 _CURES = {
-    "SIGKILL": "",
+    "SIGSEGV": _OTHER,
+    "SIGFPE": _OTHER,
+    "SIGTRAP": _OTHER,
     "SIGILL": "take another backend, or a build of it for this processor (`edgellm doctor`)",
     "SIGBUS": "look for a disk that is full, or fetch the file again",
     READS_GRAMMAR: "ask for a simpler grammar or schema",
     "SIGABRT": "look for memory that is short, or take another file of the model",
 }
-_OTHER_CURE = "take another file of the model, or another backend: one of the two is at fault"
 
 
 def died(reason: str, hint: str = "") -> WorkerCrashed:
@@ -38,7 +41,7 @@ def died(reason: str, hint: str = "") -> WorkerCrashed:
 def ended(end: End) -> WorkerCrashed:
     """The error of a worker that ended without a word."""
     if end.signal not in (COMPUTES, READS_TEXT):
-        return died(how_it_ended(end), _CURES.get(end.signal, _OTHER_CURE))
+        return died(how_it_ended(end), _CURES.get(end.signal, ""))
     return RunawayModel(
         f"the worker that runs the model was ended: the model's files are at fault ({_CAUSES[end.signal]})",
         hint="take this model from a source that you trust, or another one",

@@ -114,7 +114,9 @@ def test_an_unknown_adapter_is_a_typed_error_and_costs_nobody_else(tmp_path: Pat
     assert said.text == answer(other, contents=CONTENTS)[0]
 
 
-def test_a_scale_that_leaves_no_numbers_is_the_fault_of_its_request(tmp_path: Path) -> None:
+def test_a_scale_that_leaves_no_numbers_is_the_fault_of_its_request(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     class Overflows(ToyEngine):
         def step(self, batch: Sequence[SlotInput]) -> list[Logits]:
             rows = super().step(batch)
@@ -125,6 +127,8 @@ def test_a_scale_that_leaves_no_numbers_is_the_fault_of_its_request(tmp_path: Pa
     mix = [load, Planned(greedy("Once", (("one", 1000.0),))), Planned(greedy("Once", ONE))]
     _, refused, said = play(Overflows(adapters=True), mix)
     check_refusal(refused.error, UsageError, param="adapters")
+    (logged,) = [record for record in caplog.records if record.name == "edgellm.runtime.engine"]
+    assert "logits are not finite" in str((logged.exc_info or ("", ""))[1]), "the engine may be at fault all the same"
     assert said.text == answer(greedy("Once", ONE), contents=CONTENTS)[0]
 
 

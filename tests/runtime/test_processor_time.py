@@ -105,10 +105,11 @@ def test_the_error_says_who_is_at_fault(name: str, kind: type[WorkerCrashed]) ->
     ("returncode", "cure"),
     [
         (-signal.SIGKILL, ""), (-signal.SIGSEGV, "another file of the model, or another backend"),
-        (-signal.SIGILL, "a build of it for this processor"), (3, "another file of the model, or another backend"),
+        (-signal.SIGILL, "a build of it for this processor"), (-signal.SIGFPE, "another file of the model, or another"),
+        (-signal.SIGTERM, ""), (-signal.SIGINT, ""), (-signal.SIGHUP, ""), (1, ""), (3, ""),
     ],
 )  # fmt: skip
-def test_memory_is_not_blamed_for_what_it_did_not_do(returncode: int, cure: str) -> None:
+def test_nothing_is_blamed_for_what_it_did_not_do(returncode: int, cure: str) -> None:
     hint = worker_end.ended(End(returncode)).hint
     assert cure in hint
     assert bool(hint) == bool(cure)
