@@ -373,6 +373,16 @@ def test_a_damaged_distribution_is_left_out_and_named(
     assert "hello" in plugins.commands()
 
 
+def test_a_damaged_distribution_is_not_missed_where_others_are_named(folder: Path) -> None:
+    (folder / "evil-1.dist-info").mkdir()
+    (folder / "evil-1.dist-info" / "entry_points.txt").write_bytes(b"\xff\xfe")
+
+    assert [row.name for row in Plugins().unheard("register_rules")] == ["evil"]
+    chosen = Plugins(frozenset())
+    assert chosen.unheard("register_rules") == []
+    assert "cannot be read" in row(chosen, "evil").error
+
+
 def test_of_two_versions_the_first_on_the_path_counts_beside_a_damaged_one(folder: Path) -> None:
     fake_plugins.install(folder, "good", fake_plugins.COMMAND)
     later = folder / "later"

@@ -87,8 +87,12 @@ def _recognized(path: str) -> Artifact | None:
         if isinstance(backend, Recognizer):
             with contextlib.suppress(BackendError):
                 own = answers.answer(backend, "recognizes", str(where), begin)
-                if own in backend.formats - KNOWN_FORMATS:
+                own_formats = backend.formats - KNOWN_FORMATS
+                if own in own_formats:
                     return Artifact(own, (str(where),), where.stem)
+                if own:
+                    expected = f"{', '.join(sorted(own_formats)) or 'no format of its own'} or '' is expected"
+                    plugins().blame(backend.name, f"recognizes() gives {own!r:.80}, {expected}")
     return None
 
 

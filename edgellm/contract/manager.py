@@ -87,7 +87,8 @@ class Plugins:
         for dist, reason in damaged.items():  # whose plugins, if they have any, are not known
             name = dist.partition(" ")[0]
             key = dist if name in self._rows else name
-            self._rows[key] = PluginRow(key, dist, "", reason)
+            # Where EDGELLM_PLUGINS names those that are wanted, nobody waits for what this one may have.
+            self._rows[key] = PluginRow(key, dist, "", reason, allowed=allow is None)
         self._unloaded = frozenset(name for name, row in self._rows.items() if row.error and row.allowed)
 
     def _load(self, name: str, dist: str, module: str, load: Callable[[], object]) -> None:

@@ -12,7 +12,7 @@ from support.refusals import refuses
 
 from edgellm.builtin.echo import EchoBackend
 from edgellm.cli.main import cli
-from edgellm.contract.manager import plugins
+from edgellm.contract.manager import Plugins, plugins
 from edgellm.errors import BackendError, BackendUnavailable, BadArtifact, UnknownModel, UnsupportedArtifact, UsageError
 from edgellm.sdk.client import EdgeLLM
 from edgellm.types.backend_reason import BackendOpens
@@ -108,12 +108,16 @@ def test_a_path_alone_is_enough_where_a_backend_recognizes_it(
 def test_who_recognizes_otherwise_than_it_must_is_passed_over(
     book: str, monkeypatch: pytest.MonkeyPatch, said: object
 ) -> None:
+    blamed: list[tuple[str, str]] = []
+    monkeypatch.setattr(Plugins, "blame", lambda self, *words: blamed.append(words))
     knowing = Knowing()
     monkeypatch.setattr(knowing, "said", said, raising=False)
     monkeypatch.setitem(plugins()._backends, "knowing", knowing)
 
     with refuses(BadArtifact):
         EdgeLLM.load(book)
+    assert [backend for backend, _ in blamed] == ["knowing"]
+    assert blamed[0][1].startswith(f"recognizes() gives {said!r}, ")
 
 
 def test_a_backend_that_is_not_there_is_told_rather_than_the_file(book: str) -> None:
