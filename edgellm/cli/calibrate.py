@@ -44,7 +44,8 @@ def command(*, backend: str | None, threads: int | None, as_json: bool) -> None:
         _measure_devices(_names(backend), devices, machine, as_json=as_json)
         return
     count = threads or machine.compute_threads
-    rows = []
+    rows: list[dict[str, Any]] = []
+    counting = []
     for name in _chosen(backend):
         if not as_json:
             say(f"Measuring {name} at {' and '.join(map(str, sorted({1, count})))} threads ...", err=True)
@@ -58,13 +59,17 @@ def command(*, backend: str | None, threads: int | None, as_json: bool) -> None:
         rows.append(_row(name, calibration, seconds))
         if not as_json:
             _show(name, calibration, seconds)
-        _say_what_counts(name, calibration, kept, machine.compute_threads, as_json=as_json)
+        if _counts(name, calibration, kept, machine.compute_threads):
+            counting.append(name)
     if as_json:
         say_json({"schema": SCHEMA, "cpu": machine.cpu.model, "calibrations": rows})
+    elif counting:
+        rates = "these rates" if len(counting) == len(rows) else f"the rates of {' and '.join(counting)}"
+        say(f"Selection counts with {rates} from now on; `edgellm quants` shows them.")
 
 
-def _say_what_counts(name: str, measured: Calibration, kept: Calibration, threads: int, *, as_json: bool) -> None:
-    """Whether plans go by what was measured now, or why not."""
+def _counts(name: str, measured: Calibration, kept: Calibration, threads: int) -> bool:
+    """Whether plans go by what was measured now; says why not, or what was left out."""
     from edgellm import explain
     from edgellm.history import occasions
     from edgellm.types.backend_reason import RatesSetAside
@@ -72,16 +77,15 @@ def _say_what_counts(name: str, measured: Calibration, kept: Calibration, thread
     count, when = _last(measured)
     if occasions.contended(when):
         reached = explain.measured_beside(RatesSetAside(name, count, when.date, when.taken, when.waited, when.of_one))
-        if occasions.quiet(kept, threads) is not None:
-            say(f"Not kept: {reached}. The rates of before stay, which had less beside them.", err=True)
-        else:
-            again = f"Run it again {explain.WHEN_QUIET}; until then speeds are predicted."
-            say(f"Kept, but does not count: {reached}. {again}", err=True)
-        return
+        if kept.occasions.get(count) != when:
+            say(f"Not kept: {reached}. The earlier rates stay: they were measured at a quieter time.", err=True)
+            return False
+        others = "speeds are predicted" if occasions.quiet(kept, threads) is None else "those of other threads count"
+        say(f"Kept, but does not count: {reached}. Run it again {explain.WHEN_QUIET}; until then {others}.", err=True)
+        return False
     if when.of_one is not None:
         say(f"{counted(count, 'thread')} are left out: they reached {when.of_one:.0%} of what one does.", err=True)
-    if not as_json:
-        say("Selection counts with these rates from now on; `edgellm quants` shows them.")
+    return True
 
 
 def _measure_devices(names: list[str], devices: Sequence[str], machine: Machine, *, as_json: bool) -> None:

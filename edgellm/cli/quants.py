@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 PRIOR = "what is known of processors of its class, not a measurement of this one"
 NOT_MEASURED = "not measured: run `edgellm calibrate`"
-SET_ASIDE = "what was measured does not count, see below"
+SET_ASIDE = "does not count, see below"
 # Models that stand for their size in the columns of tokens per second.
 EXAMPLES = (("1B", "llama-3.2-1b-instruct"), ("8B", "llama-3.1-8b-instruct"))
 

@@ -101,7 +101,7 @@ def test_what_was_measured_beside_other_programs_is_kept_and_does_not_count(edge
     assert [row["reason_facts"]["of_one"] for row in quants["set_aside"]] == [0.6]
     shown = edgellm("quants").stdout
     assert why in shown
-    assert "measured what was measured does not count, see below" in " ".join(shown.split())
+    assert "measured does not count, see below" in [" ".join(line.split()) for line in shown.splitlines()]
 
 
 def test_rates_that_count_stay_beside_other_programs_and_replace_those_that_do_not(edgellm) -> None:
@@ -116,9 +116,23 @@ def test_rates_that_count_stay_beside_other_programs_and_replace_those_that_do_n
     quiet = rates()
     assert quiet
     done = edgellm("calibrate", "--threads", "2", METER_BESIDE="0.63", METER_DOES="waits")
-    assert "The rates of before stay" in done.stderr
+    assert "The earlier rates stay" in done.stderr
     assert "Selection counts" not in done.stdout
     assert rates() == quiet
+    done = edgellm("calibrate", "--threads", "3", METER_BESIDE="0.63")
+    assert "Kept, but does not count" in done.stderr
+    assert "Not kept" not in done.stderr, "there was nothing of three threads before"
+
+
+def test_what_counts_is_said_once_for_all_backends(tmp_path: Path, knowing: Callable[[Path], Path]) -> None:
+    home = knowing(tmp_path / "plugin")
+    second = "    register(Meter())\n    second = Meter()\n    second.name = 'second'\n    register(second)\n"
+    fake_plugins.install(home, "meter", METER.replace("    register(Meter())\n", second))
+    done = fake_plugins.run_edgellm(home, "meter", tmp_path, "calibrate", "--threads", "2", METER_BESIDE="0.02")
+
+    assert "second: meter 1" in done.stdout
+    assert done.stdout.count("Selection counts") == 1
+    assert "Selection counts with these rates from now on" in done.stdout.splitlines()[-1]
 
 
 def test_threads_that_are_slower_than_one_on_a_quiet_machine_are_left_out(edgellm) -> None:
