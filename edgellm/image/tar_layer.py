@@ -56,16 +56,21 @@ def write(blob: Blob, contents: Iterable[Content], more: Iterable[Link | OwnedFo
             raise UsageError(f"{thing.path} is no name of a file in a layer", hint=hint, param="wheels")
         folders = [str(folder) for folder in place.parents[:-1]]
         is_folder = isinstance(thing, OwnedFolder)
-        if (thing.path in things and not (is_folder and things[thing.path] is None)) or any(
-            isinstance(things.get(folder), Content | Link) for folder in folders
-        ):
-            message = f"two files of the image would be {thing.path}, or one of them a folder of the other's"
-            raise UsageError(message, hint="leave one of the wheels out", param="wheels")
+        below = next((folder for folder in folders if isinstance(things.get(folder), Content | Link)), "")
+        if below:
+            raise _conflict(f"{below} would be a file of the image and a folder with {thing.path} in it")
+        if thing.path in things and not (is_folder and things[thing.path] is None):
+            is_both = (things[thing.path] is None) != is_folder
+            raise _conflict(f"{thing.path} would be {'a file and a folder' if is_both else 'two files'} of the image")
         things |= {folder: None for folder in folders if folder not in things}
         things[thing.path] = thing
     with _archive(blob) as archive:
         for path in sorted(things, key=lambda path: PurePosixPath(path).parts):
             _add(archive, path, things[path])
+
+
+def _conflict(message: str) -> UsageError:
+    return UsageError(message, hint="leave one of the wheels out", param="wheels")
 
 
 def write_root(blob: Blob, root: Path, latest: int | None) -> None:

@@ -203,6 +203,7 @@ WHITEOUT = {"edgellm_gguf/.wh..wh..opq": b""}
         ("opt/edgellm/bin/python3/x",),
         ("a/b", "a"),
         ("a", "a/b"),
+        ("a", "a"),
     ],
 )
 def test_what_would_lie_elsewhere_in_a_layer_is_refused(paths):
