@@ -40,7 +40,10 @@ case $state in
     SupportsRollback) echo Yes ;;
     ArtifactInstall)
         # Called again, as after a loss of power, what was served may be the new one already.
-        [ -e "$before" ] || { current >"$before.new" && mv "$before.new" "$before"; }
+        if [ ! -e "$before" ]; then
+            current >"$before.new"
+            mv "$before.new" "$before"
+        fi
         set -- "$files"/files/*
         [ $# -eq 1 ] && [ -f "$1" ] || { echo "edgellm-bundle: the payload must be one file" >&2; exit 2; }
         bundle=$1

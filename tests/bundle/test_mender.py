@@ -139,6 +139,16 @@ def test_what_was_served_is_kept_where_installing_is_called_again(module, root, 
     assert (tmp_path / "payload" / "tmp" / "edgellm-before").read_text() == "A\n"
 
 
+def test_nothing_is_installed_where_what_is_served_cannot_be_kept(module, root, tmp_path):
+    for folder in (root, tmp_path / "payload" / "tmp" / "edgellm-before.new", tmp_path / "payload" / "files"):
+        folder.mkdir(parents=True)
+    done = Client(module, tmp_path / "payload", []).call("ArtifactInstall")
+
+    assert done.returncode != 0
+    assert "edgellm-before.new" in done.stderr
+    assert "the payload" not in done.stderr, "it went on"
+
+
 def test_a_value_that_looks_like_a_place_of_another_stays():
     key = "'; id; '@URL@"
     text = update_module(Path("/opt/@KEY@"), key, restart="@EDGELLM@", url="x")
