@@ -18,7 +18,7 @@ from edgellm.types.drift import Drift
 from edgellm.types.plan import Decision, Rejection
 from edgellm.types.quantize_note import LargerTypes, QuantizeNote
 from edgellm.types.reason import ContextLength, Reason
-from edgellm.types.refusal import NeedsMemory, Refusal
+from edgellm.types.refusal import NeedsMemory, Refusal, SchemeUnknown
 from edgellm.types.store_problem import StoreProblem
 from edgellm.types.verdict import Fits, Verdict
 
@@ -138,3 +138,11 @@ def test_no_sentence_of_ours_is_read_back() -> None:
     places = [f"{path.relative_to(ROOT)}:{line}" for path, found in lines.items() for line in found]
 
     assert places == []
+
+
+def test_a_source_without_a_scheme_is_told_so() -> None:
+    """As `HF://a/b`, which begins with capitals."""
+    assert explain.refusal(SchemeUnknown("", ("file", "hf"))) == (
+        "its source has no scheme in lower case; there are file, hf"
+    )
+    assert explain.refusal(SchemeUnknown("foo", ("file", "hf"))).startswith("no source has the scheme 'foo'; there are")

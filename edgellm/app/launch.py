@@ -235,7 +235,7 @@ def _refuse_absent(card: ModelCard, context: SelectionContext) -> None:
     if not reasons or len(reasons) < len(card.files) or any(map(Library().has, card.files)):
         return
     hint = "mend its row: `edgellm doctor` names file and line"
-    if isinstance(reasons[0], SchemeUnknown):
+    if isinstance(reasons[0], SchemeUnknown) and reasons[0].scheme:
         hint += f", or install the plugin that brings the scheme{plugins().suspects('register_sources')}"
     raise UnknownModel(f"{card.id} cannot be had: {explain.refusal(reasons[0])}", hint=hint)
 

@@ -98,7 +98,9 @@ def _by_catalog(why: refusals.CatalogRefusal) -> str:
         case refusals.FileGone():
             return f"there is no file {why.path}"
         case refusals.SchemeUnknown():
-            return f"no source has the scheme {why.scheme!r}; there are {', '.join(why.known)}"
+            none = "its source has no scheme in lower case"
+            unknown = f"no source has the scheme {why.scheme!r}" if why.scheme else none
+            return f"{unknown}; there are {', '.join(why.known)}"
         case refusals.NoBackendRuns():
             broken = (f"{b.backend} cannot run it here: {', '.join(b.problems)}" for b in why.backends)
             return "; ".join(broken) or "no backend is installed that opens it"
