@@ -29,7 +29,10 @@ done
 
 arch=$(uname -m)
 # -I: what lies in the current folder, somebody else's perhaps, is not run.
-python=$(python3 -I -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true)
+version_of() {
+    "$1" -I -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null </dev/null || true
+}
+python=$(version_of python3)
 # Both say it last in their first line. A small system has neither, and its library says it of itself.
 glibc=$( { getconf GNU_LIBC_VERSION || ldd --version; } 2>/dev/null | sed -n '1s/.* 2\.\([0-9]\{1,\}\)$/\1/p')
 [ -n "$glibc" ] || glibc=$(cat /lib/*/libc.so.6 /lib64/libc.so.6 /lib/libc.so.6 2>/dev/null |
@@ -47,8 +50,9 @@ why=
 code=4
 while read -r name its_arch its_python its_library its_memory its_room its_archive its_program; do
     if [ "$its_arch" != "$arch" ]; then why="$why; $name is for $its_arch, this is $arch"
-    elif [ "$its_archive" = - ] && [ "$its_python" != "$python" ]; then
+    elif [ "$its_archive" = - ] && [ "$its_python" != "$python" ] && [ "$(version_of "python$its_python")" != "$its_python" ]; then
         why="$why; $name is for Python $its_python, this is ${python:-a machine without python3}"
+        [ -z "$python" ] || why="$why (install python$its_python, or make the bundle with --python $python)"
     elif [ "${library%.*}" != "${its_library%.*}" ] || [ "${library##*.}" -lt "${its_library##*.}" ]; then
         why="$why; $name needs $its_library, this is ${library:-another library}"
     elif [ "$memory" -lt "$its_memory" ]; then
@@ -59,6 +63,8 @@ while read -r name its_arch its_python its_library its_memory its_room its_archi
         code=5
     else
         fits=$name
+        python3=python3
+        [ "$its_python" = "$python" ] || python3=python$its_python
         archive=$its_archive
         program=$its_program
     fi
@@ -66,8 +72,8 @@ done <<'TARGETS'
 @TARGETS@
 TARGETS
 [ -n "$fits" ] || refuse "the bundle is not for this machine: ${why#; }" "$code"
-[ "$archive" != - ] || python3 -I -c 'import ensurepip, venv' 2>/dev/null ||
-    refuse "this Python makes no virtual environments: install python3-venv"
+[ "$archive" != - ] || "$python3" -I -c 'import ensurepip, venv' 2>/dev/null ||
+    refuse "this Python makes no virtual environments: install $python3-venv"
 
 mkdir -p "$root" || refuse "$root cannot be made: choose a folder that can be written with --root" 2
 stage=$(mktemp -d "$root/.first.XXXXXX") || refuse "$root cannot be written: choose another folder with --root" 2
@@ -91,7 +97,6 @@ done <<'FILES'
 @FILES@
 FILES
 
-python3=python3
 if [ "$archive" != - ]; then
     mkdir "$stage/own"
     # busybox's tar does not look by itself whether gzip packed it.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Annotated
 
 import msgspec
@@ -238,10 +238,13 @@ def _is_date(text: str) -> bool:
     return True
 
 
-def check_expiry_date(text: str) -> None:
+def check_expiry_date(text: str, today: str = "") -> None:
     """
     Raises:
-        UsageError: it is no date.
+        UsageError: it is no date, or one that has come, from which on nobody installs the bundle.
     """
     if not re.fullmatch(r"\d{4}-\d\d-\d\d", text) or not _is_date(text):
         raise UsageError(f"{text!r} is no date", hint="write it as 2027-01-31", param="expires")
+    if (today or datetime.now(UTC).date().isoformat()) >= text:
+        message = f"{text} has come already, so the bundle could not be installed any more"
+        raise UsageError(message, hint="give a day to come with --expires", param="expires")

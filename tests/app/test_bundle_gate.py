@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import platform
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,11 @@ from support import bundles
 from support.refusals import check_refusal, refuses
 from support.waiting import PATIENCE_S, wait_until
 
-from edgellm.app.bundle import activate, install
+from edgellm.app.bundle import activate, gate, install
 from edgellm.app.bundle.activate import Service
 from edgellm.app.bundle.gate import GateOptions
 from edgellm.app.bundle.install import InstallOptions
+from edgellm.app.bundle.trial import last_lines
 from edgellm.bundle.slots import Slots
 from edgellm.bundle.writer import Content
 from edgellm.cli.main import cli
@@ -213,6 +216,58 @@ def test_what_was_rolled_back_by_hand_is_not_taken_over_again(served, restarts, 
 
     activate.activate(served.root, name, UNASKED, restarts.service)
     assert restarts.seen() == ["B"]
+
+
+LISTENS = """
+import socket, time
+with socket.create_server(("127.0.0.1", 0)) as one:
+    print(one.getsockname()[1], flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="environments of processes")
+def test_a_service_that_answers_elsewhere_is_named_before_anything_is_changed(served, restarts, tmp_path):
+    name = put(tmp_path, 2)
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        unheard = f"http://127.0.0.1:{one.getsockname()[1]}"
+    service = replace(restarts.service, url=unheard)
+    env = os.environ | {"EDGELLM_HOME": str(served.root / "A" / "home")}
+    with subprocess.Popen([sys.executable, "-c", LISTENS], env=env, stdout=subprocess.PIPE, text=True) as process:
+        port = process.stdout.readline().strip()
+        with refuses(UsageError, param="url", varies=r"(?<=port )\d+|(?<=127.0.0.1:)\d+") as caught:
+            activate.activate(served.root, name, UNASKED, service)
+        process.kill()
+    assert caught.value.hint.endswith(f"--url http://127.0.0.1:{port}")
+    assert (restarts.seen(), served.current().name) == ([], "A")
+
+
+def test_what_is_served_is_not_spoken_of_where_nothing_is(tmp_path):
+    name = put(tmp_path, 1, run="exit 3")
+
+    with refuses(UnfitSlot, failed=("start",)):
+        activate.activate(tmp_path / "root", name)
+
+
+@pytest.mark.parametrize(("failed", "load"), [(["speed"], 8.0), (["speed"], None), (["start"], 8.0)])
+def test_a_busy_machine_is_named_where_it_is_too_slow(failed, load):
+    hint = gate.remedy(failed, load, 2, is_first=False)
+
+    assert ("a load of 8.0 on 2 processors" in hint) == (failed == ["speed"] and load is not None)
+    assert f"what is served goes on; --skip {failed[0]} " in hint
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("loads\n\nerror: no\n  hint: why \n", "loads error: no hint: why"),
+        (f"loads {'x' * 600}\nerror: no\nhint: why\n", "error: no hint: why"),
+        (f"loads\nerror: {'x' * 600}\n", f"error: {'x' * 593}"),
+        ("", ""),
+    ],
+)
+def test_an_error_is_told_from_its_beginning_on(written, told):
+    assert last_lines(written) == told
 
 
 @pytest.mark.parametrize("url", ["here", "ftp://127.0.0.1", "http://", "http://[", "http://x:y"])

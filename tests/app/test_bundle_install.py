@@ -242,7 +242,8 @@ REFUSED = {
 def test_what_is_for_another_machine_is_refused_before_anything_is_written(what, path, root):
     changes, kind = REFUSED[what]
 
-    with refuses(kind, varies=r"this is \S+ \S+|this is \d\.\d+|has [\d.]+ GiB|this is glibc [\d.]+"):
+    varies = r"this is \S+ \S+|this is \d\.\d+|(?<=--python )\d\.\d+|has [\d.]+ GiB|this is glibc [\d.]+"
+    with refuses(kind, varies=varies):
         put(make(path, more=changes, files=[*bundles.contents(), WHEEL]), root)
     assert not root.exists()
 

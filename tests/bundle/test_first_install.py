@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import platform
 import shutil
 import subprocess
@@ -212,3 +213,29 @@ def test_the_script_has_the_hashes_of_what_it_runs(made):
 
     run = [name for name in members if name.startswith(("wheels/", "python/"))]
     assert rows == [f"{hashlib.sha256(members[name]).hexdigest()} {len(members[name])} {name}" for name in sorted(run)]
+
+
+VENVLESS = """#!/bin/sh
+case "$*" in *version_info*) echo 9.9 ;; *) exit 1 ;; esac
+"""
+
+
+@pytest.mark.parametrize(("has_it", "told"), [(True, "install python9.9-venv"), (False, "--python ")])
+def test_the_python_of_the_bundle_is_looked_for_by_its_name(has_it, told, tmp_path):
+    """Beside `python3`, which is another one."""
+    wheel = tmp_path / "edgellm-1.0-py3-none-any.whl"
+    wheel.write_bytes(runnable("1.0", "edgellm ran"))
+    library, version = install.c_library()
+    libraries = {library: ".".join(version.split(".")[:2])}
+    target = bundles.target(arch=platform.machine(), os="linux", python="9.9", wheels=(WHEEL,), **libraries)
+    script, _ = scripts(target, wheel, [Content.of_file(WHEEL, wheel)])
+    (tmp_path / "install").write_bytes(script.data)
+    if has_it:
+        (tmp_path / "python9.9").write_text(VENVLESS)
+        (tmp_path / "python9.9").chmod(0o755)
+    env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    command = ["sh", "install", "install", "--root", "root", "--unsigned"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, told in done.stderr) == (4, True), done.stderr
+    assert not (tmp_path / "root").exists()

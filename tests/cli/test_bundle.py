@@ -291,6 +291,7 @@ def test_it_is_refused_before_anything_is_written(toy, tmp_path, monkeypatch):
         (["--for", PI, "--max-memory", "1MiB"], NothingFits),
         (["--for", PI], SourceUnreachable),
         (["--for", PI, "--model", toy, "--expires", "tomorrow"], UsageError),
+        (["--for", PI, "--model", toy, "--expires", "2020-01-01"], UsageError),
         (["--for", PI, "--model", toy, "--name", "../x"], UsageError),
         (["--for", "apple-m2-16gb", "--model", toy, "--wheels", tmp_path], UsageError),
         (["--for", PI, "--model", toy, "--wheels", tmp_path], UsageError),

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import http.client
 import shlex
+import socket
 import subprocess
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from edgellm.app.bundle import gate
+from edgellm.app.bundle import gate, serving
 from edgellm.app.bundle.gate import GateCheck, GateOptions
 from edgellm.app.bundle.install import changing
 from edgellm.bundle import slot_check
@@ -55,7 +57,7 @@ def activate(
     Raises:
         UnfitSlot: it failed at the gate, and what was served is; or the service failed with it, and was brought back.
         UnsupportedArtifact, BadArtifact: it is not whole. UsageError: the slots are being changed, or cannot be
-        written.
+        written; or the service is not where `service` says.
     """
     if service is not None:
         _address(service)
@@ -68,13 +70,29 @@ def activate(
                 return Activated(slot, ())
             before = two.before(slot)
         else:
-            checks = gate.examined(slot, options or GateOptions(), progress)
+            if service is not None and before is not None:
+                _require_there(service, before)
+            checks = gate.examined(slot, options or GateOptions(), progress, is_first=before is None)
         if service is None:
             two.activate(slot)
         else:
             progress(0, None, "starting the service with it")
             _take_over(two, slot, before, service)
     return Activated(slot, checks)
+
+
+def _require_there(service: Service, before: BundleSlot) -> None:
+    """
+    Raises:
+        UsageError: what is served answers at another URL, so that nobody would see it well.
+    """
+    host, port = _address(service)
+    with suppress(OSError), socket.create_connection((host, port), timeout=_ANSWER_S):
+        return
+    if listening := serving.ports(before):
+        message = f"slot {before.name} is served at port {listening[0]}, and nothing answers at {service.url}"
+        hint = f"say where the service answers: --url http://127.0.0.1:{listening[0]}"
+        raise UsageError(message, hint=hint, param="url")
 
 
 def _take_over(two: Slots, slot: BundleSlot, before: BundleSlot | None, service: Service) -> None:

@@ -4,7 +4,7 @@ its memory. It is asked on a port of its own, while the other slot is served.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args
@@ -21,6 +21,7 @@ from edgellm.bundle.slots import RUN, BundleSlot
 from edgellm.contract.source import Progress
 from edgellm.errors import UnfitSlot, UnsupportedArtifact
 from edgellm.files import read_regular
+from edgellm.hardware.host_checks import busy_load
 from edgellm.hardware.probe import probe
 from edgellm.store.library import silent
 
@@ -71,14 +72,18 @@ class _Plan(Struct):
     choice: _Choice | None = None
 
 
-def examined(slot: BundleSlot, options: GateOptions, progress: Progress = silent) -> tuple[GateCheck, ...]:
-    """All checks of a whole slot, passed or skipped.
+def examined(
+    slot: BundleSlot, options: GateOptions, progress: Progress = silent, *, is_first: bool = False
+) -> tuple[GateCheck, ...]:
+    """All checks of a whole slot, passed or skipped. `is_first`: nothing is served yet.
 
     Raises:
         UnfitSlot: some failed; it has all of them. BadArtifact, UnsupportedArtifact: the slot is damaged.
     """
     if "start" in options.skipped:
         return tuple(GateCheck(name=name, state="skipped") for name in CHECKS)
+    machine = probe()
+    load = busy_load(machine)  # before the trial computes
     target = _target(slot)
     plan, golden = _plan(slot, target), _golden(slot, target)
     if (crowded := _crowded(plan)) and "memory" not in options.skipped:
@@ -90,9 +95,18 @@ def examined(slot: BundleSlot, options: GateOptions, progress: Progress = silent
     if failed:
         what = "; ".join(f"{check.name}: {check.problem}" for check in failed)
         rows = tuple(msgspec.to_builtins(check) for check in checks)
-        hint = f"what is served goes on; --skip {failed[0].name} activates it without that check"
+        hint = remedy([check.name for check in failed], load, machine.cpu.threads, is_first=is_first)
         raise UnfitSlot(f"slot {slot.name} is not activated: {what}", hint=hint, checks=rows)
     return checks
+
+
+def remedy(failed: Sequence[CheckName], load: float | None, threads: int, *, is_first: bool) -> str:
+    """What to do about failed checks. `load`: of a machine that was busy before; `is_first`: nothing is served yet."""
+    busy = ""
+    if load is not None and "speed" in failed:
+        busy = f"the machine is busy (a load of {load:.1f} on {threads} processors), try again when it is not; "
+    goes_on = "nothing is served yet" if is_first else "what is served goes on"
+    return f"{busy}{goes_on}; --skip {failed[0]} activates it without that check"
 
 
 def _crowded(plan: _Plan) -> GateCheck | None:

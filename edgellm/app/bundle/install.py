@@ -50,7 +50,15 @@ After=network.target
 
 [Service]
 ExecStart={root}/{current}/{run}
+# EDGELLM_API_KEY=..., EDGELLM_HOST=..., EDGELLM_PORT=...
+EnvironmentFile=-/etc/edgellm.env
+KillMode=mixed
 Restart=on-failure
+RestartSec=5
+# Of a damaged slot: another start would change nothing.
+RestartPreventExitStatus=4
+NoNewPrivileges=yes
+PrivateTmp=yes
 
 [Install]
 WantedBy=multi-user.target
@@ -227,6 +235,8 @@ def _target(manifest: Manifest, name: str, machine: Machine) -> Target:
     if not fitting:
         told = "; ".join(f"{name} is for {problem}" for name, problem in problems.items())
         hint = "make a bundle for this machine: `edgellm profile --out FILE` writes what it is"
+        if any(problem.startswith("Python ") for problem in problems.values()):
+            hint = f"make the bundle with --python {_python()}, or install it with an EdgeLLM that runs on that Python"
         raise UnsupportedArtifact(f"the bundle is not for this machine: {told}", hint=hint)
     if len(fitting) > 1:
         names = ", ".join(target.name for target in fitting)
@@ -247,14 +257,17 @@ def _unfit(target: Target, machine: Machine) -> str:
         return f"{target.os} {target.arch}, this is {machine.os} {machine.cpu.arch}"
     if not target.wheels:
         return ""
-    python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if target.interpreter is None and target.python != python:
-        return f"Python {target.python}, this is {python}"
+    if target.interpreter is None and target.python != _python():
+        return f"Python {target.python}, this is {_python()}"
     wanted, oldest = ("musl", target.musl) if target.musl else ("glibc", target.glibc)
     name, version = c_library()
     if name != wanted or _version(version) < _version(oldest):
         return f"{wanted} {oldest} or newer, this is {name or 'another library'} {version}".rstrip()
     return ""
+
+
+def _python() -> str:
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def c_library(folder: Path = Path("/lib")) -> tuple[str, str]:

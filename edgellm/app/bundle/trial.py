@@ -25,7 +25,7 @@ _MAX_ANSWER = 8 * 1024**2
 _ANSWER_S = 120.0
 _POLL_S = 0.1
 _LEAST_SHARE = 0.1  # of the processors: who had less is not believed any further
-_LAST_CHARS = 300
+_LAST_CHARS = 600
 # What the environment says of the service that runs already.
 _OF_SERVICE = ("EDGELLM_HOST", "EDGELLM_PORT", "EDGELLM_OLLAMA_PORT", "EDGELLM_LOG_FORMAT")
 
@@ -60,8 +60,8 @@ class Trial:
 
     @property
     def last_words(self) -> str:
-        """The end of what it wrote to stderr, in one line; known after the block."""
-        return " ".join(self._child.end.stderr.split())[-_LAST_CHARS:]
+        """The last lines that it wrote to stderr, as one; known after the block."""
+        return last_lines(self._child.end.stderr)
 
     def wait(self, deadline_s: float) -> float:
         """Seconds until it answers.
@@ -154,6 +154,17 @@ class Trial:
         finally:
             connection.close()
         return reply.status, content
+
+
+def last_lines(text: str) -> str:
+    """So many whole lines from the end as are short enough together, as one; a longer one loses its end."""
+    kept = ""
+    for line in reversed(text.splitlines()):
+        more = " ".join(f"{line} {kept}".split())
+        if kept and len(more) > _LAST_CHARS:
+            break
+        kept = more[:_LAST_CHARS]
+    return kept
 
 
 def serve_command(python: str = sys.executable) -> list[str]:
