@@ -37,7 +37,7 @@ def row(plugins: Plugins, name: str) -> PluginRow:
     [
         (fake_plugins.RAISES, "RuntimeError: its library is gone"),
         (fake_plugins.EXITS, "SystemExit: 3"),
-        (fake_plugins.TYPO, "unknown hook 'register_backend'"),
+        (fake_plugins.TYPO, "unknown hook 'register_backend', did you mean register_backends?"),
         (fake_plugins.WRONG_ARGUMENT, "Argument(s) {'registry'}"),
         ("import no_such_module_at_all", "ModuleNotFoundError: No module named 'no_such_module_at_all'"),
         ("def broken(:", "fake_bad.py, line 1)"),
@@ -298,19 +298,36 @@ def test_a_plugin_whose_functions_are_never_called_says_so(folder: Path, source:
     assert row(Plugins(), "mute").error.startswith(reason)
 
 
+RETURNS = """
+from edgellm.contract.hookspecs import hookimpl
+
+@hookimpl
+def register_rules(register):
+    return [len]
+"""
+
+
+def test_a_hook_that_returns_its_things_is_told(folder: Path) -> None:
+    fake_plugins.install(folder, "giver", RETURNS)
+    plugins = Plugins()
+
+    assert plugins.rules() == []
+    told = "register_rules: TypeError: it returned [<built-in function len>], which nobody reads; call register"
+    assert row(plugins, "giver").error.startswith(told)
+
+
 def test_who_may_have_brought_what_is_not_there_is_named(folder: Path) -> None:
     """A plugin that did not load might have used any hook, one that raised in a hook only that one."""
     fake_plugins.install(folder, "bad", fake_plugins.RAISES)
     fake_plugins.install(folder, "half", RULES_RAISE)
     fake_plugins.install(folder, "off", fake_plugins.RAISES)
     plugins = Plugins(frozenset({"bad", "half"}))
-    rules: list[object] = []
-    plugins.call("register_rules", register=rules.append)
+    rules = plugins.rules()
 
     unheard = {row.name: row.error for row in plugins.unheard("register_rules")}
     assert sorted(unheard) == ["bad", "half"]
     assert unheard["half"].startswith("register_rules: LookupError: no list of licences (")
-    assert len(rules) == 1
+    assert [(by.name, by.distribution) for by, _ in rules] == [("half", "edgellm-half 1.0")]
     assert [row.name for row in plugins.unheard("register_commands")] == ["bad"]
     assert plugins.suspects("register_commands") == "; plugin bad, which failed, may bring it (see `edgellm plugins`)"
     assert Plugins(frozenset()).suspects("register_commands") == ""
@@ -328,7 +345,9 @@ def test_a_plugin_for_another_version_of_the_contract_is_a_row(folder: Path) -> 
     reason = "it is for edgellm.v2, and this EdgeLLM calls edgellm.v1: install a release for that"
     assert row(plugins, "later") == PluginRow("later", "edgellm-later 2.0", "fake_later", reason)
     assert row(plugins, "both").error == ""
-    assert row(plugins, "both (edgellm-other 1.0)").error == "name 'both' is already taken"
+    assert row(plugins, "both (edgellm-other 1.0)").error.startswith(
+        "name 'both' is already taken by edgellm-both 1.0:"
+    )
     assert [r.name for r in plugins.unheard("register_rules")] == ["both (edgellm-other 1.0)", "later"]
     assert "mine" not in {r.name for r in plugins.rows()}
 
@@ -456,7 +475,9 @@ def test_two_distributions_of_one_name_are_both_shown(folder: Path) -> None:
     rows = [row for row in Plugins().rows() if row.name.startswith("twin")]
 
     assert len(rows) == 2
-    assert sorted(row.error for row in rows)[1] == "name 'twin' is already taken"
+    first = next(row for row in rows if row.name == "twin")
+    told = f"name 'twin' is already taken by {first.distribution}: uninstall one, or its author renames the entry point"
+    assert next(row.error for row in rows if row is not first) == told
 
 
 def test_the_allow_list_keeps_others_from_being_imported(folder: Path) -> None:

@@ -4,7 +4,7 @@ import sys
 
 from pydantic import BaseModel, Field
 
-from edgellm import EdgeLLM, IncompleteAnswer
+from edgellm import EdgeLLM, EdgeLLMError, IncompleteAnswer
 
 
 class Order(BaseModel):
@@ -17,9 +17,10 @@ TEXT = "Please send us 12 bicycle lamps, we need them tomorrow."
 # The answer is kept to the schema, but only the question tells the model what is wanted.
 QUESTION = f"Write this order as JSON with the fields article, pieces and urgent.\n\n{TEXT}"
 
-with EdgeLLM.load(sys.argv[1] if sys.argv[1:] else "smollm2-135m-instruct") as llm:
-    try:
-        order = llm.chat(QUESTION, schema=Order, temperature=0, max_tokens=400)
-    except IncompleteAnswer as error:
-        sys.exit(f"the answer was cut off: {error.text}")
-    print(order)
+try:
+    with EdgeLLM.load(sys.argv[1] if sys.argv[1:] else "smollm2-135m-instruct") as llm:
+        print(llm.chat(QUESTION, schema=Order, temperature=0, max_tokens=400))
+except IncompleteAnswer as error:
+    sys.exit(f"the answer was cut off: {error.text}")
+except EdgeLLMError as error:
+    sys.exit(f"Error: {error}")

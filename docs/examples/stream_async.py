@@ -3,7 +3,7 @@
 import asyncio
 import sys
 
-from edgellm import Delta, EdgeLLM
+from edgellm import Delta, EdgeLLM, EdgeLLMError
 
 
 async def show(llm: EdgeLLM, question: str) -> None:
@@ -23,4 +23,7 @@ async def main() -> None:
         await asyncio.gather(show(llm, "Name a planet."), show(llm, "Name a river."))
 
 
-asyncio.run(main())
+try:
+    asyncio.run(main())
+except EdgeLLMError as error:
+    sys.exit(f"Error: {error}")

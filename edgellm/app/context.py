@@ -22,7 +22,7 @@ from edgellm.history import calibrations, fingerprint, run_log
 from edgellm.history.corrections import Corrections, RunKey
 from edgellm.selection.backend_facts import BackendFacts, assumed_facts, backend_facts
 from edgellm.selection.context import SelectionContext
-from edgellm.selection.rule_result import Rule
+from edgellm.selection.rule_result import PluginRule, Rule
 from edgellm.store import local
 from edgellm.store.library import MADE, Library
 from edgellm.store.sources.local_file import LocalFile
@@ -193,9 +193,7 @@ def _with_files(card: ModelCard, stored: Iterable[ModelFile]) -> ModelCard:
 
 def rules() -> tuple[Rule, ...]:
     """The selection rules that plugins add."""
-    added: list[Rule] = []
-    plugins().call("register_rules", register=added.append)
-    return tuple(added)
+    return tuple(PluginRule(rule, row.name, row.distribution) for row, rule in plugins().rules())
 
 
 def rules_unasked() -> tuple[RulesUnasked, ...]:

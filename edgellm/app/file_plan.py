@@ -48,7 +48,7 @@ def opened(context: SelectionContext, artifact: Artifact, request: SelectionRequ
     if not openers:
         what = f"backend {request.backend!r} cannot" if request.backend else "no installed backend can"
         raise UnsupportedArtifact(
-            f"{what} open {artifact.path} ({'; '.join(refusals) or 'it is not installed'})",
+            f"{what} open {artifact.path or artifact.name} ({'; '.join(refusals) or 'it is not installed'})",
             hint="see `edgellm plugins` and `edgellm doctor`",
         )
     return replace(context, backends=_holding(request.kv_type, openers, artifact))

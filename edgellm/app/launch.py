@@ -10,7 +10,7 @@ from edgellm.app import context as app_context
 from edgellm.app.asked import as_asked, refuse_chat, refuse_options
 from edgellm.app.download import Approve, PlannedDownload, approved
 from edgellm.app.reserved import Reserved
-from edgellm.app.resolve import Reference, ReferenceKind, refer, resolve
+from edgellm.app.resolve import Reference, ReferenceKind, refer, require_shape, resolve
 from edgellm.app.unavailable import missed, unavailable
 from edgellm.contract import answers
 from edgellm.contract.manager import plugins
@@ -160,6 +160,7 @@ def _named_plan(
     resolved = resolve(model, context, quant=quant, offline=request.offline)
     card, request = as_named(resolved.card, request, named=model, to_chat=to_chat)
     _refuse_absent(card, context)
+    require_shape(card)
     if len({file.quant for file in card.files}) == 1:  # among several the one that failed is still not taken
         context = unvetoed
     plan, _ = _launch(context.narrowed([card]), request, progress, approve)
@@ -387,7 +388,9 @@ def _artifact(
 def _candidate_plan(decision: Decision, choice: Candidate, artifact: Artifact) -> LaunchPlan:
     problems = answers.supports(plugins().backend(choice.backend), artifact)
     if problems:
-        raise UnsupportedArtifact(f"{choice.backend} cannot open {artifact.path}: {'; '.join(problems)}")
+        raise UnsupportedArtifact(
+            f"{choice.backend} cannot open {artifact.path or artifact.name}: {'; '.join(problems)}"
+        )
     run = choice.settings
     step_s = run.n_batch / choice.prefill.tok_s
     plan = LaunchPlan(choice.backend, artifact, run, decision.reasons, choice.footprint, step_s)

@@ -45,6 +45,16 @@ def comes_with_package(model_id: str) -> bool:
     return card is not None and any(file.source.startswith("file:") for file in card.files)
 
 
+def adapters_of(removed: StoredModel) -> list[str]:
+    """Names of the adapters that were made for it, which stay here: they run again when it is back."""
+    return [
+        stored.name
+        for stored in AdapterStore().installed()
+        if stored.base_id == removed.model_id and stored.record is not None and not stored.is_merged
+        if stored.record.base_quant == removed.quant
+    ]
+
+
 def _adapter(name: str) -> str:
     for stored in AdapterStore().installed():
         if stored.label.lower() == name.lower():

@@ -83,9 +83,11 @@ def refer(text: str, cards: Sequence[ModelCard]) -> Reference:
     So the id wins, and `./name` names the file.
 
     Raises:
-        UsageError: it is longer than any name. SourceError: an address with a user name or a password, before anything
-        says or stores it.
+        UsageError: it is empty, or longer than any name. SourceError: an address whose scheme no source has, or one
+        with a user name or a password, before anything says or stores it.
     """
+    if not text.strip():
+        raise UsageError("the model's name is empty", hint="name a model, a file or an address", param="model")
     if len(text) > MAX_NAME:
         told = f"a model's name has at most {MAX_NAME:,} characters, and this one has {len(text):,}: {text[:60]}..."
         raise UsageError(told, hint="name a model, a file or an address", param="model")
@@ -95,6 +97,9 @@ def refer(text: str, cards: Sequence[ModelCard]) -> Reference:
     if scheme in sources():
         check_userinfo(text)
         return Reference(ReferenceKind.ADDRESS, text)
+    if scheme and text.startswith(f"{scheme}://") and not _exists(text):
+        check_userinfo(text)
+        source_for(text)  # no path is written so: the error names the schemes, and the plugins that failed
     has_separator = any(mark and mark in text for mark in (os.sep, os.altsep))
     exists = _exists(text)
     is_card = text.lower() in {card.id for card in cards}
@@ -164,13 +169,22 @@ def resolve(
         card = meant.card
         typed = reference.taken_as(card)
         basis = f"the catalog; trust {card.trust}"
-        if predict and card.shape is None:
-            raise UnsupportedArtifact(
-                f"the shape of {card.id} is not known, so neither memory nor speed can be predicted",
-                hint="name a file of it, or hf://OWNER/REPO:QUANT: its header tells",
-            )
+        if predict:
+            require_shape(card)
     whole = ResolvedModel(card, basis, typed=typed, shown_as="" if meant.name == card.id else meant.name)
     return _narrowed(whole, quant or reference.quant, predict=predict)
+
+
+def require_shape(card: ModelCard) -> None:
+    """
+    Raises:
+        UnsupportedArtifact: the card has none. Such a model is passed over among others; as the only one it is told.
+    """
+    if card.shape is None:
+        raise UnsupportedArtifact(
+            f"the shape of {card.id} is not known, so neither memory nor speed can be predicted",
+            hint="name a file of it, or hf://OWNER/REPO:QUANT: its header tells; or give its row a shape",
+        )
 
 
 def named_model(name: str, context: SelectionContext) -> StoredCard:

@@ -54,5 +54,7 @@ def _tell(stored: StoredModel, freed: int) -> None:
     outside = [file.path for file in stored.files if os.path.isabs(file.path)]
     room = f"{show_size(freed)} are free" if freed or not outside else "nothing is free, as only its record lay there"
     say(f"Removed {stored.model_id} {stored.quant} from the store: {room}.")
+    if adapters := removal.adapters_of(stored):
+        say(f"Adapters of it stay: {', '.join(adapters)}.", lead="  ")
     for path in outside:
         say(f"{path} stays where it is: it lies outside of the store.", lead="  ")

@@ -11,6 +11,7 @@ import difflib
 import functools
 import importlib
 import inspect
+import reprlib
 import sys
 from collections.abc import Callable, Collection
 from contextlib import redirect_stdout
@@ -78,7 +79,7 @@ class Plugins:
             elif there is not None:
                 # Two distributions that claim one name: the first stays, the second is shown, neither is lost silently.
                 key = f"{entry.name} ({dist})"
-                self._rows[key] = PluginRow(key, dist, entry.value, f"name {entry.name!r} is already taken")
+                self._rows[key] = PluginRow(key, dist, entry.value, _taken(entry.name, there))
             elif entry.group != hookspecs.GROUP:
                 other = f"it is for {entry.group}, and this EdgeLLM calls {hookspecs.GROUP}: install a release for that"
                 self._rows[entry.name] = PluginRow(entry.name, dist, entry.value, other)
@@ -96,6 +97,7 @@ class Plugins:
             with redirect_stdout(sys.stderr):  # standard output is the command's own: perhaps one JSON object
                 plugin = load()
             self._manager.register(plugin, name)
+            _refuse_unknown(plugin)
             # Validates hook names and arguments now, so that a typo is this plugin's row and nobody else's error.
             self._manager.check_pending()
             self._refuse_order(name)
@@ -158,6 +160,18 @@ class Plugins:
         for impl in self._implementations(hook):
             self._call_one(hook, impl, arguments)
 
+    def rules(self) -> list[tuple[PluginRow, Callable[..., Any]]]:
+        """Selection rules, each with the plugin that registered it."""
+        added: list[tuple[PluginRow, Callable[..., Any]]] = []
+        for impl in self._implementations("register_rules"):
+            row = self._rows[impl.plugin_name]
+
+            def register(rule: Callable[..., Any], *, of: PluginRow = row) -> None:
+                added.append((of, rule))
+
+            self._call_one("register_rules", impl, {"register": register})
+        return added
+
     def blame(self, backend: str, error: str) -> None:
         """What a backend did against the contract is the error of the plugin that registered it; the first stays."""
         owner = self._owners.get(backend)
@@ -185,10 +199,19 @@ class Plugins:
         return sorted(impls, key=lambda impl: (impl.plugin_name not in BUILTIN, impl.plugin_name))
 
     def _call_one(self, hook: str, impl: pluggy.HookImpl, arguments: dict[str, Any]) -> None:
-        arguments = arguments | {"register": checked(hook, arguments["register"])}
+        called: list[bool] = []
+        register = checked(hook, arguments["register"])
+
+        def register_counted(*things: object) -> None:
+            called.append(True)
+            register(*things)
+
+        arguments = arguments | {"register": register_counted}
         try:
             with redirect_stdout(sys.stderr):
-                impl.function(*[arguments[name] for name in impl.argnames])
+                returned = impl.function(*[arguments[name] for name in impl.argnames])
+            if returned is not None and not called:
+                raise TypeError(f"it returned {reprlib.repr(returned)}, which nobody reads; call register instead")
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin that calls sys.exit() must not end every command
@@ -280,10 +303,25 @@ class Plugins:
         raise UsageError(f"no backend named {name!r}", hint=hint)
 
 
+def _taken(name: str, by: PluginRow) -> str:
+    return f"name {name!r} is already taken by {by.distribution}: uninstall one, or its author renames the entry point"
+
+
+def _refuse_unknown(plugin: object) -> None:
+    """Refuse a hook that there is not; pluggy does, too, and does not say which may be meant."""
+    for name, function in inspect.getmembers(plugin, inspect.isroutine):
+        if hasattr(function, "edgellm_impl") and name not in _hooks():
+            near = difflib.get_close_matches(name, _hooks(), n=1)
+            raise TypeError(f"unknown hook {name!r}" + (f", did you mean {near[0]}?" if near else ""))
+
+
+def _hooks() -> list[str]:
+    return [name for name, spec in vars(hookspecs).items() if hasattr(spec, "edgellm_spec")]
+
+
 def _refuse_unmarked(plugin: object, called: Collection[object]) -> None:
     """Refuse functions that are named as hooks and are none, and a plugin without hooks: what it is for is not done."""
-    hooks = [name for name, spec in vars(hookspecs).items() if hasattr(spec, "edgellm_spec")]
-    own = {name: getattr(plugin, name, None) for name in hooks}
+    own = {name: getattr(plugin, name, None) for name in _hooks()}
     for name, function in own.items():
         if inspect.isroutine(function) and not (hasattr(function, "edgellm_impl") or hasattr(function, "edgellm_spec")):
             raise TypeError(f"{name} has no @hookimpl, so it is never called")

@@ -45,7 +45,9 @@ class Teller:
     def tell(self, silence: Silence) -> None:
         """A line in the log; the command line shows it on standard error."""
         does = {"load": "loading", "first step": "computing a first token", "step": "computing"}[silence.waits_for]
-        until = f"it is ended after {silence.limit_s:.0f} s of silence (EDGELLM_HUNG_AFTER)"
+        # Of the length of a load the variable says nothing (`watchdog.limits`).
+        setting = "" if silence.waits_for == "load" else " (EDGELLM_HUNG_AFTER)"
+        until = f"it is ended after {silence.limit_s:.0f} s of silence{setting}"
         if not silence.limit_s:
             until = "nothing ends it (EDGELLM_HUNG_AFTER=0)"
         log.warning(

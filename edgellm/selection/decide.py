@@ -27,7 +27,7 @@ from edgellm.selection.local_quants import SCHEME, local_options, proposal
 from edgellm.selection.offload import require
 from edgellm.selection.option import Option
 from edgellm.selection.reasons import about, evidence
-from edgellm.selection.rule_result import OF_PLUGIN, Rule, guarded, rejections
+from edgellm.selection.rule_result import PluginRule, Rule, rejections
 from edgellm.selection.rules import CHOICES, CONSTRAINTS
 from edgellm.selection.scenario import Scenario
 from edgellm.selection.slot_count import choose_slots
@@ -233,13 +233,12 @@ def choose(options: Sequence[Option], scenario: Scenario, extra_rules: Sequence[
     rejected: list[Rejection] = []
     left: tuple[Option, ...] = tuple(options)
     low: Sequence[Option] = ()
-    of_plugins = [guarded(rule) for rule in extra_rules]
-    for rule in (*CONSTRAINTS, *of_plugins):
+    for rule in (*CONSTRAINTS, *extra_rules):
         before, left = left, _apply(rule, left, scenario, reasons, rejected)
         if rule is coherent_bits:
             stays = set(map(id, left))
             low = [o for o in before if id(o) not in stays]
-    for rule in of_plugins:  # what they drop is not recommended either
+    for rule in extra_rules:  # what they drop is not recommended either
         low = rule(low, scenario).kept if low else low
     possible = left
     for rule in CHOICES:
@@ -269,9 +268,9 @@ def _apply(
     if not result.kept:
         last = "; ".join(f"{r.model} {explain.refusal(r.reason)}" for r in (of_rule or rejected)[-3:])
         less = f"ask for less with {option('ctx')}, {option('min_tps')} or {option('slots')}"
-        raise NothingFits(
-            f"rule {rule.__name__} left nothing: {last}", hint=OF_PLUGIN if hasattr(rule, "__wrapped__") else less
-        )
+        if isinstance(rule, PluginRule):
+            raise NothingFits(f"{rule.told} left nothing: {last}", hint=rule.hint)
+        raise NothingFits(f"rule {rule.__name__} left nothing: {last}", hint=less)
     return result.kept
 
 

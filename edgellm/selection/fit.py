@@ -24,7 +24,6 @@ from edgellm.selection.decide import choose, usable_backends
 from edgellm.selection.expand import expand, export_rule
 from edgellm.selection.option import Option
 from edgellm.selection.reasons import gpu_reason, other_placements, rates_set_aside
-from edgellm.selection.rule_result import guarded
 from edgellm.selection.scenario import Scenario
 from edgellm.types.backend_reason import BackendCannotRun, GpuReason, RatesSetAside
 from edgellm.types.basis import EstimateBasis
@@ -158,7 +157,7 @@ def _without_backend(
 
 def _refused_by_rules(of_file: Sequence[Option], context: SelectionContext, room: Scenario) -> RefusedByRule | None:
     """What a plugin's rule says against the file on every backend; None = nothing."""
-    for rule in map(guarded, context.rules):
+    for rule in context.rules:
         result = rule(of_file, room)
         if not result.kept:
             return RefusedByRule(rule.__name__, result.rejected[-1][1] if result.rejected else result.reason)

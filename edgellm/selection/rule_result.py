@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import reprlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from msgspec import Struct
 
@@ -18,9 +18,6 @@ from edgellm.types.plan import Rejection
 from edgellm.types.reason import FilesKept, Reason
 from edgellm.types.refusal import EvenTheSmallest, Refusal, RuleRefusal
 
-OF_PLUGIN = "it is a rule of a plugin, which `edgellm plugins` names; EDGELLM_PLUGINS can leave it out"
-LEAVE_OUT = "mend it, or leave its plugin out with EDGELLM_PLUGINS; `edgellm plugins` says which one adds it"
-
 
 class RuleResult(Struct, frozen=True):
     kept: tuple[Option, ...]  # an option may be replaced by the same with a smaller cache (`Option.lower`)
@@ -31,25 +28,46 @@ class RuleResult(Struct, frozen=True):
 Rule = Callable[[Sequence[Option], Scenario], RuleResult]
 
 
-def guarded(rule: Rule) -> Rule:
-    """A plugin's rule whose mistakes are typed errors. It is not left out: something it drops might be chosen then."""
+@dataclass(frozen=True)
+class PluginRule:
+    """A plugin's rule whose mistakes are typed errors that name the plugin. It is not left out: something that it drops
+    might be chosen then.
 
-    @functools.wraps(rule)
-    def apply(options: Sequence[Option], scenario: Scenario) -> RuleResult:
+    Attributes:
+        plugin: the name of its entry point.
+        distribution: name and version of the package that brings it.
+    """
+
+    rule: Rule
+    plugin: str
+    distribution: str
+
+    @property
+    def __name__(self) -> str:
+        return self.rule.__name__
+
+    @property
+    def told(self) -> str:
+        return f"rule {self.__name__} of plugin {self.plugin} ({self.distribution})"
+
+    @property
+    def hint(self) -> str:
+        package = self.distribution.partition(" ")[0]
+        return f"`pip uninstall {package}`, or EDGELLM_PLUGINS with the names of the others, goes on without its rules"
+
+    def __call__(self, options: Sequence[Option], scenario: Scenario) -> RuleResult:
         try:
-            result: object = rule(options, scenario)
+            result: object = self.rule(options, scenario)
         except EdgeLLMError:
             raise
         except Exception as error:
-            raise BackendError(f"rule {rule.__name__} of a plugin failed: {told(error)}", hint=LEAVE_OUT) from error
+            raise BackendError(f"{self.told} failed: {told(error)}", hint=self.hint) from error
         if not isinstance(result, RuleResult):
-            what = f"rule {rule.__name__} of a plugin returned {reprlib.repr(result)}, a RuleResult is expected"
-            raise BackendError(what, hint=LEAVE_OUT)
+            what = f"{self.told} returned {reprlib.repr(result)}, a RuleResult is expected"
+            raise BackendError(what, hint=self.hint)
         if problem := _wrong(result, options):
-            raise BackendError(f"rule {rule.__name__} of a plugin: {problem}", hint=LEAVE_OUT)
+            raise BackendError(f"{self.told}: {problem}", hint=self.hint)
         return result
-
-    return apply
 
 
 def _wrong(result: RuleResult, options: Sequence[Option]) -> str:

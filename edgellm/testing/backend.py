@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
+from edgellm.contract import answers
 from edgellm.contract.backend import RECOGNIZED_BY, Accelerated, Offloader, Recognizer
 from edgellm.contract.engine import SlotInput
 from edgellm.contract.manager import plugins
@@ -85,6 +86,9 @@ class BackendContract(TokenizerTests, AnswerTests, AdapterTests):
         assert problems == [], f"supports() says of the plan's own artifact: {problems}; [] is expected"
         problems = backend.supports(replace(artifact, format="no-such-format"))
         assert problems != [], "supports() says [] of format 'no-such-format'; a reason is expected"
+
+    def test_says_what_it_is(self, backend: Backend) -> None:
+        answers.answer(backend, "describe")  # raises where that is no dict of texts
 
     def test_recognizes_its_own_files_and_no_others(self, backend: Backend, launch_plan: LaunchPlan) -> None:
         """A backend that is a `Recognizer` knows the plan's model by its path and beginning, and no text."""

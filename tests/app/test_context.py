@@ -7,6 +7,7 @@ many as there is room for, which changes nothing but their number.
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +31,7 @@ from edgellm.selection import decide as decide_module
 from edgellm.selection import fleet
 from edgellm.selection.context import SelectionContext
 from edgellm.selection.option import Option
-from edgellm.selection.rule_result import RuleResult
+from edgellm.selection.rule_result import PluginRule, RuleResult
 from edgellm.selection.scenario import Scenario
 from edgellm.types.criterion import Stated
 from edgellm.types.machine import Cpu, Machine, Memory
@@ -68,10 +69,25 @@ def only_free(options: Sequence[Option], scenario: Scenario) -> RuleResult:
     return RuleResult(allowed, lost, Stated("Free only."))
 
 
+FREE = PluginRule(only_free, "free", "edgellm-free 1.0")
+
+
 class _Rules:
     @hookimpl
     def register_rules(self, register: Callable[[Any], None]) -> None:
         register(only_free)
+
+
+@contextlib.contextmanager
+def free_plugin() -> Iterator[None]:
+    host = plugins()
+    host._manager.register(_Rules(), "free")
+    host._rows["free"] = PluginRow("free", "edgellm-free 1.0", "edgellm_free")
+    try:
+        yield
+    finally:
+        host._manager.unregister(name="free")
+        del host._rows["free"]
 
 
 def test_files_that_cannot_be_had_are_known_before_anything_is_asked(tmp_path: Path) -> None:
@@ -123,8 +139,6 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Call]]:
     monkeypatch.setattr("edgellm.hardware.probe.probe", lambda *_, **__: MACHINE)
     monkeypatch.setattr("edgellm.hardware.host_checks.busy_load", lambda _, minutes=1: 9.5)
     monkeypatch.setattr("sys.stdin", io.StringIO("a prompt"))
-    manager = plugins()._manager
-    manager.register(_Rules(), "free")
     basis = fingerprint.basis(plugins().backend("gguf"), None)
     ran = Numbers(decode=10.0, prefill=100.0, resident_bytes=10**9)
     run_log.record(
@@ -143,8 +157,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Call]]:
 
     for module in (decide_module, launch, fleet):
         monkeypatch.setattr(module, "decide", decide)
-    yield calls
-    manager.unregister(name="free")
+    with free_plugin():
+        yield calls
 
 
 def replace_numbers(numbers: Numbers, **changed: float) -> Numbers:
@@ -189,7 +203,7 @@ def test_every_face_decides_the_same_on_the_same(options: dict[str, Any], calls:
     if options.get("task") != "embed" and "slots" not in options:  # `run` chats, one conversation at a time
         ones["run"] = lambda: main(["run", *serve_flags])
 
-    assert preview.context.rules == (only_free,)
+    assert preview.context.rules == (FREE,)
     assert preview.context.corrections.rows
     assert preview.context == app_context.here()
     for name, face in faces.items():
@@ -264,7 +278,7 @@ def test_another_machine_has_nothing_of_this_one(calls: list[Call]) -> None:
 
     assert (elsewhere.is_here, elsewhere.stored, elsewhere.corrections.rows) == (False, frozenset(), {})
     assert (dict(elsewhere.vetoes), dict(elsewhere.divergences)) == ({}, {})
-    assert elsewhere.rules == (only_free,)
+    assert elsewhere.rules == (FREE,)
     assert {card.id for card in elsewhere.cards} >= set(lookup.catalog())
     assert [card.id for card in elsewhere.cards] == [card.id for card in app_context.cards(here=False)]
 
@@ -272,13 +286,8 @@ def test_another_machine_has_nothing_of_this_one(calls: list[Call]) -> None:
 def test_what_a_rule_of_a_plugin_refuses_is_a_problem_of_the_estimate(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    manager = plugins()._manager
-    manager.register(_Rules(), "free")
-    try:
-        with pytest.raises(SystemExit) as end:
-            main(["estimate", "gemma-3-270m", "--quant", "Q8_0", "--profile", "raspberry-pi-5-8gb"])
-    finally:
-        manager.unregister(name="free")
+    with free_plugin(), pytest.raises(SystemExit) as end:
+        main(["estimate", "gemma-3-270m", "--quant", "Q8_0", "--profile", "raspberry-pi-5-8gb"])
 
     assert end.value.code == 3
     assert "only_free: licence gemma" in capsys.readouterr().out

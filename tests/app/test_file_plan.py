@@ -17,7 +17,7 @@ from support.words import said
 from edgellm.app import launch
 from edgellm.cli.main import main
 from edgellm.contract.hookspecs import hookimpl
-from edgellm.contract.manager import plugins
+from edgellm.contract.manager import PluginRow, plugins
 from edgellm.errors import BackendError, NothingFits, UnsupportedArtifact, UnsupportedTask, UsageError
 from edgellm.history import fingerprint, run_log
 from edgellm.history.run_log import Numbers, Quality, Run
@@ -126,12 +126,14 @@ def with_rule(rule: Callable[..., Any]) -> Iterator[None]:
         def register_rules(self, register: Callable[[Any], None]) -> None:
             register(rule)
 
-    manager = plugins()._manager
-    manager.register(Rules(), "licences")
+    host = plugins()
+    host._manager.register(Rules(), "licences")
+    host._rows["licences"] = PluginRow("licences", "edgellm-licences 1.0", "edgellm_licences")
     try:
         yield
     finally:
-        manager.unregister(name="licences")
+        host._manager.unregister(name="licences")
+        del host._rows["licences"]
 
 
 def test_a_rule_of_a_plugin_is_in_force_for_a_file(path: str) -> None:

@@ -16,7 +16,7 @@ from edgellm.adaptation import adapter_file
 from edgellm.app import context, launch
 from edgellm.app.resolve import refer, resolve
 from edgellm.catalog.lookup import catalog
-from edgellm.errors import BadArtifact, SourceError, UnknownModel, UsageError
+from edgellm.errors import BadArtifact, SourceError, UnknownModel, UnsupportedArtifact, UsageError
 from edgellm.formats.gguf.reader import read_model
 from edgellm.store.adapters import AdapterOrigin, AdapterStore
 from edgellm.store.card import card_of
@@ -68,6 +68,12 @@ def test_an_address_with_a_password_is_not_repeated(typed: str) -> None:
     assert "s3cret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("typed", ["", " ", "s3://bucket/model.gguf"])
+def test_an_empty_name_and_an_address_that_no_source_serves_are_refused(typed: str) -> None:
+    with refuses(SourceError if typed.strip() else UsageError):
+        refer(typed, ROWS)
+
+
 @pytest.mark.parametrize("typed", ["hf.co/" + "a/" * 10000, "x" * 5000])
 def test_a_name_longer_than_any_is_refused_and_not_repeated(typed: str) -> None:
     with refuses(UsageError, param="model") as caught:
@@ -81,6 +87,13 @@ def test_a_plan_says_what_a_name_was_taken_for(monkeypatch: pytest.MonkeyPatch, 
 
     assert said(launch.model_plan("house", SelectionRequest()))[0] == "Model: house is taken as house-model."
     assert "taken as" not in said(launch.model_plan("house-model", SelectionRequest()))[0]
+
+
+def test_of_the_only_model_that_its_shape_is_missing_is_told_and_nothing_of_backends() -> None:
+    card = replace(ROWS[0], id="acme-1b", shape=None)
+
+    with refuses(UnsupportedArtifact):
+        launch.model_plan("acme-1b", SelectionRequest(), context=context.here().narrowed([card]))
 
 
 @pytest.mark.parametrize("typed", ["llama3", "qwen3", "qwen3:5b"])

@@ -12,12 +12,17 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from support import gguf_writer
+from support.random_lora import random_lora
 from support.refusals import check_refusal
 from support.store_server import ModelServer, card_of
+from support.tiny_models import MODELS
 
+from edgellm.adaptation import adapter_file
 from edgellm.catalog import lookup
 from edgellm.cli.main import cli
 from edgellm.errors import UnknownModel, UsageError
+from edgellm.formats.gguf.reader import read_model
+from edgellm.store.adapters import AdapterOrigin, AdapterStore
 from edgellm.store.holders import holders
 from edgellm.store.library import Library
 from edgellm.store.manifest import StoredModel
@@ -45,7 +50,8 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server.close()
 
 
-def test_a_model_is_fetched_listed_shown_and_deleted(address: str) -> None:
+def test_a_model_is_fetched_listed_shown_and_deleted(address: str, tmp_path: Path) -> None:
+    lora = random_lora(read_model(MODELS["llama-grouped"].sparse(tmp_path)), roles=("attn_q",))
     assert "Nothing is stored" in invoke("list").stdout
     pulled = invoke("pull", address)
     assert pulled.exit_code == 0, pulled.output
@@ -61,8 +67,12 @@ def test_a_model_is_fetched_listed_shown_and_deleted(address: str) -> None:
     assert shown.exit_code == 0, shown.output
     assert "trained for 8,192 tokens" in shown.stdout
 
+    for name, quant in (("mail", "Q8_0"), ("other", "Q4_0")):
+        origin = AdapterOrigin(name, stored.model_id, quant, "0" * 64, "/m.gguf")
+        AdapterStore().add(origin, lambda path: adapter_file.write(path, lora))
     removed = invoke("rm", f"{stored.model_id}:q8_0".upper())
     assert removed.exit_code == 0, removed.output
+    assert "Adapters of it stay: mail.\n" in removed.stdout
     assert installed() == []
     assert not stored.folder.exists()
 

@@ -30,7 +30,10 @@ def run(name: str, *arguments: str, typed: str = "") -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("name", ["classify.py", "tools.py"])
+ANSWERING = ("chat.py", "classify.py", "conversation.py", "embeddings.py", "extract.py", "stream_async.py", "tools.py")
+
+
+@pytest.mark.parametrize("name", ANSWERING)
 def test_a_model_that_is_none_is_told_in_a_line(name: str) -> None:
     result = started(name, "nosuch")
 

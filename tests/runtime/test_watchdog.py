@@ -122,6 +122,20 @@ def test_where_the_limit_is_long_computing_makes_it_no_longer() -> None:
     assert dog.hangs_after(2 * watchdog.MOST_COMPUTING_S)
 
 
+@pytest.mark.parametrize(
+    ("silence", "end"),
+    [
+        (Silence(15.0, 600.0, "load"), "it is ended after 600 s of silence"),
+        (Silence(15.0, 20.0, "step"), "it is ended after 20 s of silence (EDGELLM_HUNG_AFTER)"),
+        (Silence(15.0, 0.0, "load"), "nothing ends it (EDGELLM_HUNG_AFTER=0)"),
+    ],
+)
+def test_a_variable_is_named_where_it_counts(silence: Silence, end: str, caplog: pytest.LogCaptureFixture) -> None:
+    Teller(PLAN).tell(silence)
+
+    assert caplog.messages[0].endswith(f"; {end}")
+
+
 @pytest.mark.parametrize(("step_s", "told_s"), [(None, 10.0), (1.0, 10.0), (30.0, 60.0)])
 def test_a_slow_board_is_silent_for_longer_before_it_is_told(step_s: float | None, told_s: float) -> None:
     assert Teller(replace(PLAN, step_s=step_s)).after_s == told_s

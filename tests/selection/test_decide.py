@@ -22,7 +22,7 @@ from edgellm.selection.decide import decide
 from edgellm.selection.decision_json import to_dict
 from edgellm.selection.option import Option
 from edgellm.selection.reasons import evidence
-from edgellm.selection.rule_result import Rule, RuleResult
+from edgellm.selection.rule_result import PluginRule, Rule, RuleResult
 from edgellm.types.criterion import Stated
 from edgellm.types.machine import Cpu, Limits, Machine, Memory
 from edgellm.types.model import ModelCard, ModelFile
@@ -317,13 +317,17 @@ def test_an_architecture_the_build_does_not_load_is_rejected_with_that_reason() 
     assert any("does not load architecture qwen3" in explain.refusal(r.reason) for r in decision.rejected)
 
 
+def of_plugin(rule: Callable[..., RuleResult]) -> PluginRule:
+    return PluginRule(rule, "licences", "edgellm-licences 1.0")
+
+
 def test_a_plugins_rule_is_heard_before_the_best_model_is_chosen() -> None:
     def only_apache(options: tuple[Option, ...], scenario: object) -> RuleResult:
         kept = tuple(o for o in options if o.card.license == "apache-2.0")
         lost = tuple((o, Stated(f"licence {o.card.license}")) for o in options if o not in kept)
         return RuleResult(kept, lost, Stated("Apache only"))
 
-    decision = decide(context(machine(), SOME, [GGUF], rules=(only_apache,)), SelectionRequest())  # type: ignore[list-item]
+    decision = decide(context(machine(), SOME, [GGUF], rules=(of_plugin(only_apache),)), SelectionRequest())
     assert decision.choice is not None
 
     assert decision.choice.license == "apache-2.0"
@@ -370,7 +374,7 @@ def vetoes(name: str) -> Rule:
 
 def test_a_plugins_rule_that_leaves_nothing_is_told_with_what_it_said() -> None:
     with refuses(NothingFits):
-        decide(context(machine(), SOME, [GGUF], rules=(vetoes(""),)), SelectionRequest())
+        decide(context(machine(), SOME, [GGUF], rules=(of_plugin(vetoes("")),)), SelectionRequest())
 
 
 def test_what_a_plugins_rule_drops_is_not_recommended_either() -> None:
@@ -401,7 +405,7 @@ def test_what_a_plugins_rule_returns_is_checked(result: Callable[[tuple[Option, 
         return result(tuple(options))
 
     with refuses(BackendError, varies=r"\d+ options"):
-        decide(context(machine(), SOME, [GGUF], rules=(careless,)), SelectionRequest())
+        decide(context(machine(), SOME, [GGUF], rules=(of_plugin(careless),)), SelectionRequest())
 
 
 def test_a_restrictive_licence_is_said_when_chosen() -> None:

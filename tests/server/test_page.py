@@ -258,9 +258,13 @@ def test_without_a_finished_answer_none_is_told_of(page: Page, serve: Servers) -
 def test_a_key_is_asked_for_and_kept(page: Page, serve: Servers) -> None:
     ready(page, serve(api_key="right"))
     expect(page.locator("#key-form")).to_be_visible()
+    page.fill("#key", "wrong")
+    page.press("#key", "Enter")
+    expect(page.locator("#problem-text")).to_have_text("Wrong key")
     page.fill("#key", "right")
     page.press("#key", "Enter")
     expect(page.locator("#key-form")).to_be_hidden()
+    expect(page.locator("#problem")).to_be_hidden()
     ask(page, "hello")
 
     expect(last_answer(page)).to_have_text("hello")

@@ -13,6 +13,7 @@ from support import fake_plugins
 
 from edgellm.builtin.echo import EchoBackend
 from edgellm.contract.engine import Engine
+from edgellm.errors import BackendError
 from edgellm.testing import backend as backend_suite
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
@@ -244,6 +245,16 @@ def test_a_backend_that_nobody_registers_is_told_with_the_plugin_that_failed(tmp
 
     told = "no plugin registers backend 'mute'. plugin mute: TypeError: register_backends has no @hookimpl"
     assert told in ended.stdout
+
+
+class DescribesBadly(EchoBackend):
+    def describe(self) -> dict[str, str]:
+        return "a build"  # type: ignore[return-value]
+
+
+def test_what_a_backend_says_of_itself_is_checked_as_doctor_does() -> None:
+    with pytest.raises(BackendError, match=r"describe\(\) gives 'a build'"):
+        backend_suite.BackendContract().test_says_what_it_is(DescribesBadly())
 
 
 class Recognizes(EchoBackend):

@@ -100,7 +100,7 @@ at("key-form").onsubmit = (event) => {
   setKey(at("key").value);
   at("key").value = "";
   showProblem(null);
-  server.refresh().then(() => at("text").focus());
+  server.refresh().then(() => (server.locked ? showProblem({ message: "Wrong key" }) : at("text").focus()));
 };
 at("theme").value = settings.theme;
 at("switch-theme").onclick = () => {

@@ -36,7 +36,6 @@ export class Server extends EventTarget {
     addEventListener("offline", () => this.#readState());
   }
 
-  // Also after a key was given.
   async refresh(model = this.model) {
     try {
       this.models = (await get("/v1/models")).data.map(({ id }) => id);
