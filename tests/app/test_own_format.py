@@ -146,3 +146,10 @@ def test_a_backend_that_does_not_say_whether_it_opens_a_file_is_at_fault(
 
     with refuses(BackendError):
         EdgeLLM.load(book, backend="shelf")
+
+
+def test_a_model_without_a_file_is_named_where_its_backend_does_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trial, "check", lambda self, machine: ["its device is not there"])
+
+    with refuses(UnsupportedArtifact):
+        EdgeLLM.load("trial")
