@@ -179,7 +179,7 @@ def main() -> int:
         maker.pip_wheel(CLUSTER)
         wheels = [*pure]
         for target in targets:
-            made = [*([maker.library(target)] if target.has_llama_cpp else []), maker.ternary(target)]
+            made = [maker.library(target), maker.ternary(target)]
             for wheel in made:
                 maker.check(wheel, target)
             for python in options.python:
@@ -191,9 +191,8 @@ def main() -> int:
     for wheel in wheels:
         print(f"{wheel.stat().st_size / 2**20:6.2f} MiB  {wheel}")
     for target in targets:
-        alone = "" if target.has_llama_cpp else "without llama.cpp, which was not compiled for it yet"
-        if remarks := [remark for remark in (alone, target.remark) if remark]:
-            print(f"{target.name}: {'; '.join(remarks)}")
+        if target.remark:
+            print(f"{target.name}: {target.remark}")
     return 0
 
 

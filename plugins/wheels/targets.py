@@ -60,7 +60,6 @@ class Target:
     older: tuple[str, ...] = ()  # platforms of other wheels that run there, too, the newest first
     settings: tuple[str, ...] = ()  # of llama.cpp's build, where they differ
     left_out: tuple[str, ...] = ()  # files of that build
-    has_llama_cpp: bool = True  # it was seen to compile; False = the ternary engine alone is made
     is_usual: bool = False  # made where no target is named
     remark: str = ""  # what the wheels cannot do
 
@@ -93,11 +92,10 @@ def _musl(processor: str, machine: str, library_mib: int) -> Target:
     )  # fmt: skip
 
 
-def _macos(processor: str, called: str, machine: str, library_mib: int, has_llama_cpp: bool = True) -> Target:
+def _macos(processor: str, called: str, machine: str, library_mib: int) -> Target:
     return Target(
         f"{processor}-macos", f"{processor}-macos.{_MACOS[0]}.{_MACOS[1]}", "Darwin", called,
         f"macosx_{_MACOS[0]}_{_MACOS[1]}_{called}", MachO(machine, _MACOS), library_mib, remark=_NO_METAL,
-        has_llama_cpp=has_llama_cpp,
     )  # fmt: skip
 
 
@@ -112,9 +110,9 @@ _ALL = (
     Target(
         # ggml lists codes for Arm on Linux, Android and macOS only.
         "aarch64-windows", "aarch64-windows-gnu", "Windows", "ARM64", "win_arm64", Pe("ARM64"), 6,
-        settings=(_ONE_CODE,), has_llama_cpp=False, remark=_ON_ARM,
+        settings=(_ONE_CODE,), remark=_ON_ARM,
     ),
-    _macos("x86_64", "x86_64", "X86_64", 10, has_llama_cpp=False),
+    _macos("x86_64", "x86_64", "X86_64", 10),
     _macos("aarch64", "arm64", "ARM64", 6),
     Target(
         "armv7", "arm-linux-gnueabihf.2.28", "Linux", "armv7l", "manylinux_2_28_armv7l",
