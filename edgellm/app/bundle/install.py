@@ -235,7 +235,7 @@ def _target(manifest: Manifest, name: str, machine: Machine) -> Target:
     if not fitting:
         told = "; ".join(f"{name} is for {problem}" for name, problem in problems.items())
         hint = "make a bundle for this machine: `edgellm profile --out FILE` writes what it is"
-        if any(problem.startswith("Python ") for problem in problems.values()):
+        if any(_runs_here(target, machine) and _is_for_other_python(target) for target in named):
             hint = f"make the bundle with --python {_python()}, or install it with an EdgeLLM that runs on that Python"
         raise UnsupportedArtifact(f"the bundle is not for this machine: {told}", hint=hint)
     if len(fitting) > 1:
@@ -253,17 +253,25 @@ def _target(manifest: Manifest, name: str, machine: Machine) -> Target:
 
 def _unfit(target: Target, machine: Machine) -> str:
     """What this machine would have to be; "" = it is."""
-    if (target.os, target.arch) != (machine.os, machine.cpu.arch):
+    if not _runs_here(target, machine):
         return f"{target.os} {target.arch}, this is {machine.os} {machine.cpu.arch}"
     if not target.wheels:
         return ""
-    if target.interpreter is None and target.python != _python():
+    if _is_for_other_python(target):
         return f"Python {target.python}, this is {_python()}"
     wanted, oldest = ("musl", target.musl) if target.musl else ("glibc", target.glibc)
     name, version = c_library()
     if name != wanted or _version(version) < _version(oldest):
         return f"{wanted} {oldest} or newer, this is {name or 'another library'} {version}".rstrip()
     return ""
+
+
+def _runs_here(target: Target, machine: Machine) -> bool:
+    return (target.os, target.arch) == (machine.os, machine.cpu.arch)
+
+
+def _is_for_other_python(target: Target) -> bool:
+    return bool(target.wheels) and target.interpreter is None and target.python != _python()
 
 
 def _python() -> str:
