@@ -6,6 +6,7 @@ allocation fails, of whoever comes first, and msgspec ends the process. docs/adr
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
@@ -31,6 +32,7 @@ RESERVED_TIMES = 2
 OTHER_THREADS = 8
 STACK_BYTES = 8 * 1024**2  # where the shell sets no limit
 LOOK_EVERY_S = 0.02  # while there is work
+TOLD = 2  # looks
 TELL_EVERY = 10  # looks: what is told may be caught, and telling it at once again would meet what cleans up
 
 
@@ -95,24 +97,31 @@ class Work:
         """
         if not self.most_bytes:
             return call()
+        thread = threading.get_ident()
         try:
             with self._lock:
-                self._looks[threading.get_ident()] = 0
+                self._looks[thread] = 0
             self._begins.set()
             return call()
         finally:
-            self._end(threading.get_ident())
+            try:
+                self._end(thread)
+            except MemoryError:  # at its first step
+                self._end(thread)
 
     def _end(self, thread: int) -> None:
-        """From here on nothing is raised in it any more."""
-        while True:
-            try:
-                with self._lock:
-                    self._looks.pop(thread, None)
-                    _raise_in(thread, None)
-                return
-            except MemoryError:  # just before
-                continue
+        """From here on nothing is raised in it any more.
+
+        What was told is raised, and not taken back: until then Python 3.11 and 3.12 look for it at each call of every
+        thread, and never come past the call of a function that is traced.
+        """
+        with self._lock:
+            n_looks = self._looks.pop(thread, TOLD)
+        if n_looks >= TOLD:
+            with contextlib.suppress(MemoryError):
+                _raise_in(thread, MemoryError)  # in the place of what was told
+                while True:
+                    pass
 
     def _watch(self) -> None:
         while self._begins.wait():
@@ -129,14 +138,13 @@ class Work:
         """Those that work since the last look, too: what is done at once is no danger."""
         for thread, n_looks in self._looks.items():
             self._looks[thread] = n_looks + 1
-            if n_looks % TELL_EVERY == 1:
+            if n_looks % TELL_EVERY == TOLD - 1:
                 _raise_in(thread, MemoryError)
 
 
-def _raise_in(thread: int, error: type[BaseException] | None) -> None:
-    """At its next step in Python; None takes back what was not raised yet."""
-    raised = None if error is None else ctypes.py_object(error)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), raised)
+def _raise_in(thread: int, error: type[BaseException]) -> None:
+    """At its next step in Python."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error))
 
 
 work = Work()

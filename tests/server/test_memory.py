@@ -43,6 +43,24 @@ main()
 """
 
 
+# On Python 3.11 and 3.12 no traced function is ever entered while something is left to be raised, in whatever thread.
+TRACED = """
+import sys
+from edgellm.contract.data_limit import taken_bytes
+from edgellm.server.memory import Work
+
+work = Work()
+work.end_beyond(taken_bytes() + 100 * 10**6)
+for n_lists in (10, 20_000):
+    try:
+        work.do(lambda: len([list(range(1000, 2000)) for _ in range(n_lists)]))
+    except MemoryError:
+        print("ended")
+sys.settrace(lambda *_: None)
+(lambda: print("entered"))()
+"""
+
+
 def too_much(n_lists: int = 10_000) -> int:
     return len([list(range(1000, 2000)) for _ in range(n_lists)])  # 40 kB each
 
@@ -69,6 +87,11 @@ def test_nothing_is_raised_once_work_is_done(work: Work) -> None:
             work.do(too_much)
         assert not work._looks
     assert too_much() == 10_000
+
+
+def test_nothing_is_left_to_be_raised() -> None:
+    done = subprocess.run([sys.executable, "-c", TRACED], stdout=subprocess.PIPE, text=True, timeout=PATIENCE_S)
+    assert done.stdout.split() == ["ended", "entered"]
 
 
 def test_what_catches_it_is_told_again(work: Work) -> None:
