@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support import fake_plugins
+from support.refusals import refuses
 
 from edgellm.builtin.echo import EchoBackend
 from edgellm.contract.engine import Engine
@@ -253,7 +254,7 @@ class DescribesBadly(EchoBackend):
 
 
 def test_what_a_backend_says_of_itself_is_checked_as_doctor_does() -> None:
-    with pytest.raises(BackendError, match=r"describe\(\) gives 'a build'"):
+    with refuses(BackendError):
         backend_suite.BackendContract().test_says_what_it_is(DescribesBadly())
 
 
