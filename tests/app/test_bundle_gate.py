@@ -22,7 +22,7 @@ from support import bundles
 from support.refusals import check_refusal, refuses
 from support.waiting import PATIENCE_S, wait_until
 
-from edgellm.app.bundle import activate, gate, install
+from edgellm.app.bundle import activate, gate, install, serving
 from edgellm.app.bundle.activate import Service
 from edgellm.app.bundle.gate import GateOptions
 from edgellm.app.bundle.install import InstallOptions
@@ -240,6 +240,20 @@ def test_a_service_that_answers_elsewhere_is_named_before_anything_is_changed(se
         process.kill()
     assert caught.value.hint.endswith(f"--url http://127.0.0.1:{port}")
     assert (restarts.seen(), served.current().name) == ([], "A")
+
+
+@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="a process of another user")
+def test_what_others_say_that_they_serve_does_not_count(served):
+    """Whom the slots belong to may serve them; nobody else's process is believed."""
+    env = os.environ | {"EDGELLM_HOME": str(served.root / "A" / "home")}
+    command = ["/usr/bin/env", "python3", "-c", LISTENS]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True, user=65534) as process:
+        port = int(process.stdout.readline())
+        unheard = serving.ports(served.current())
+        os.chown(served.root, 65534, -1)
+        heard = serving.ports(served.current())
+        process.kill()
+    assert (unheard, heard) == ([], [port])
 
 
 def test_what_is_served_is_not_spoken_of_where_nothing_is(tmp_path):
