@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import csv
 import hashlib
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
+import msgspec
+
+from edgellm.bundle import inventory
 from edgellm.bundle.manifest import MAX_BYTES, NAME, FileEntry, Manifest, decode
-from edgellm.bundle.slots import HOME, RUN, VENV, BundleSlot
+from edgellm.bundle.slots import HOME, INSTALLED, RUN, VENV, BundleSlot
 from edgellm.contract.source import Progress
 from edgellm.errors import ArtifactError, BadArtifact, UnsupportedArtifact
 from edgellm.files import open_named, read_regular
 
 _PYTHON_S = 120.0  # for it to begin, on a card and beside others
-_MAX_RECORD_BYTES = 16 * 1024**2
 
 
 def require_whole(slot: BundleSlot, progress: Progress) -> None:
@@ -58,7 +57,7 @@ def _damages(slot: BundleSlot, progress: Progress) -> Iterator[str]:
     yield from _of_files(slot, manifest, progress)
     if any(target.wheels for target in manifest.targets if target.name == slot.record.target):
         yield from _of_python(slot.folder / VENV)
-        yield from _of_wheels(slot.folder / VENV)
+        yield from _of_installed(slot.folder, slot.record.installed)
 
 
 def _of_files(slot: BundleSlot, manifest: Manifest, progress: Progress) -> Iterator[str]:
@@ -93,29 +92,19 @@ def _of_python(venv: Path) -> Iterator[str]:
             yield f"{VENV}/bin/python ended with status {status}"
 
 
-def _of_wheels(venv: Path) -> Iterator[str]:
-    """By the list that pip left of each."""
-    lists = sorted(venv.glob("lib/python*/site-packages/*.dist-info/RECORD"))
-    if not lists:
-        yield f"no wheel is installed in {VENV}"
-    for path in lists:
-        name = path.parent.name.removesuffix(".dist-info")
-        try:
-            rows = list(csv.reader(read_regular(path, _MAX_RECORD_BYTES).decode().splitlines()))
-            changed = [row[0] for row in rows if not _is_as_listed(path.parent.parent, row)]
-        except (OSError, ValueError, csv.Error):
-            yield f"what was installed of {name} cannot be read"
-            continue
-        if changed:
-            yield f"{changed[0]} of {name} is gone or has another content"
-
-
-def _is_as_listed(folder: Path, row: list[str]) -> bool:
-    """Whether a file has its hash; true without one, as what Python compiled has none."""
-    if not row or len(row) < 2 or not row[1]:
-        return True
-    method, _, digest = row[1].partition("=")
-    with suppress(OSError), open_named(folder / row[0]) as file:
-        found = hashlib.file_digest(file, method).digest()
-        return base64.urlsafe_b64encode(found).decode().rstrip("=") == digest
-    return False
+def _of_installed(folder: Path, sha256: str) -> Iterator[str]:
+    """By the list that the slot was finished with. Slots of before have none."""
+    if not sha256:
+        return
+    try:
+        with open_named(folder / INSTALLED) as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                yield f"{INSTALLED} has another content than it had"
+                return
+            file.seek(0)
+            problem = inventory.difference(folder, file.read())
+    except (OSError, msgspec.MsgspecError):
+        yield f"{INSTALLED} cannot be read"
+        return
+    if problem:
+        yield problem

@@ -7,6 +7,7 @@
         python/       the bundle's Python, where it brings one
         venv/         EdgeLLM from the bundle's wheels, where it has any
         run           serves the slot; flags may follow
+        installed.json  what lay in python/ and venv/ then
         slot.json     what it is; written last, so that a slot without it is not whole
         unproven      until the service was seen well with it: the sha256 of what was served before, or nothing
       current -> A    changed by one rename
@@ -19,6 +20,7 @@ A process may be killed at any byte: `current` leads to a whole slot before and 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import uuid
@@ -28,13 +30,14 @@ from pathlib import Path
 
 import msgspec
 
+from edgellm.bundle import inventory
 from edgellm.bundle.manifest import NAME, Manifest, decode
 from edgellm.errors import UnsupportedArtifact, UsageError
 from edgellm.files import locked, read_regular, write_atomic
 
 SLOTS = ("A", "B")
 CURRENT, CACHE, RECORD, FILES, HOME, VENV, RUN = "current", "cache", "slot.json", "bundle", "home", "venv", "run"
-PYTHON, UNPROVEN, RELEASES = "python", "unproven", "releases.json"
+PYTHON, INSTALLED, UNPROVEN, RELEASES = "python", "installed.json", "unproven", "releases.json"
 SCHEMA = 1
 _MAX_BYTES = 64 * 1024
 _MAX_RELEASES_BYTES = 16 * 1024**2
@@ -47,6 +50,7 @@ class SlotRecord(msgspec.Struct, frozen=True, kw_only=True):
     release: int
     sha256: str  # of its manifest
     target: str
+    installed: str = ""  # sha256 of the list of what was installed; "" = there is none, as in slots of before
     schema: int = SCHEMA
 
 
@@ -91,15 +95,30 @@ class Slots:
         return BundleSlot(name, folder, record)
 
     def current(self) -> BundleSlot | None:
-        """The one that is served; None where nothing is yet."""
-        try:
-            name = os.readlink(self.root / CURRENT)
-        except OSError:
+        """The one that is served, however the link to it is written; None where nothing is yet.
+
+        Raises:
+            UsageError: something else stands there, so that nobody knows which one may be emptied.
+        """
+        link = self.root / CURRENT
+        if not os.path.lexists(link):
             return None
-        return self.slot(name) if name in SLOTS else None
+        if link.is_symlink():
+            if (name := os.readlink(link)) in SLOTS:
+                return self.slot(name)
+            target = os.path.realpath(link)
+            for name in SLOTS:
+                if os.path.realpath(self.root / name) == target:
+                    return self.slot(name)
+        hint = f"find out which slot is served, remove {link}, and make a link to it: ln -s A {link}"
+        raise UsageError(f"{link} is no link to slot A or B of {self.root}", hint=hint, param="root")
 
     def spare(self) -> BundleSlot:
-        """The one that is not served, to be written."""
+        """The one that is not served, to be written.
+
+        Raises:
+            UsageError: as `current`.
+        """
         current = self.current()
         return self.slot(SLOTS[1] if current is not None and current.name == SLOTS[0] else SLOTS[0])
 
@@ -123,7 +142,7 @@ class Slots:
         Raises:
             UsageError: a link lies where a folder of ours belongs: what it leads to is not ours to empty or to fill.
         """
-        for folder in (slot.folder, self.root / CACHE):
+        for folder in (*(self.root / name for name in SLOTS), self.root / CACHE):
             if folder.is_symlink():
                 hint = "remove the link; what it leads to was not touched"
                 raise UsageError(f"{folder} is a link, where a folder belongs", hint=hint, param="root")
@@ -136,7 +155,15 @@ class Slots:
         slot.folder.mkdir(parents=True)
 
     def finish(self, slot: BundleSlot, record: SlotRecord) -> BundleSlot:
-        """From now on it is whole."""
+        """From now on it is whole, with a list of what was installed into it.
+
+        Raises:
+            OSError: a file cannot be read or written.
+        """
+        if any((slot.folder / name).exists() for name in (PYTHON, VENV)):
+            listed = inventory.taken(slot.folder, (PYTHON, VENV))
+            write_atomic(slot.folder / INSTALLED, listed, sync=True)
+            record = msgspec.structs.replace(record, installed=hashlib.sha256(listed).hexdigest())
         content = msgspec.json.format(msgspec.json.encode(record)) + b"\n"
         os.sync()  # what pip wrote
         write_atomic(slot.folder / RECORD, content, sync=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
+import os
+import shutil
 import sys
 import venv
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from support import bundles
 from support.refusals import refuses
@@ -23,6 +24,7 @@ from edgellm.store.library import silent
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links of a POSIX system")
 
 WHEEL = bundles.Content.of("wheels/core-1.0-py3-none-any.whl", b"PK")
+ODD = os.fsdecode(b"\xff \n.py") if sys.platform == "linux" else " \n.py"  # elsewhere names are text
 MODEL = f"bundle/{bundles.FOLDER}/toy.gguf"
 
 
@@ -52,11 +54,16 @@ def packages(folder: Path) -> Path:
 
 
 def put_wheel(folder: Path) -> None:
+    """One whose own list is wrong in all that pip does not look at."""
     info = packages(folder) / "core-1.0.dist-info"
     info.mkdir()
     (info.parent / "core.py").write_bytes(b"x = 1\n")
-    digest = base64.urlsafe_b64encode(hashlib.sha256(b"x = 1\n").digest()).decode().rstrip("=")
-    (info / "RECORD").write_text(f"core.py,sha256={digest},6\n__pycache__/core.pyc,,\ncore-1.0.dist-info/RECORD,,\n")
+    (info.parent / "link.py").symlink_to("core.py")
+    (info.parent / ODD).write_bytes(b"")
+    listed = "core.py,sha256=AAAA,6\ncore.py,shake_128=AAAA,6\ngone.py,md9=AAAA,1\n\0,sha256=A=,1\n"
+    (info / "RECORD").write_text(listed)
+    (folder / "python").mkdir()
+    (folder / "python" / "libpython.so").write_bytes(b"ELF")
 
 
 def changed(path: Path, at: int = 0) -> None:
@@ -85,8 +92,20 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "python that fails": stopped,
     "a module that is gone": lambda folder: (packages(folder) / "core.py").unlink(),
     "a byte of a module": lambda folder: changed(packages(folder) / "core.py"),
-    "the list of a wheel": lambda folder: (packages(folder) / "core-1.0.dist-info" / "RECORD").write_bytes(b"\xff"),
-    "all wheels": lambda folder: (packages(folder) / "core-1.0.dist-info" / "RECORD").unlink(),
+    "a file whose name is no text": lambda folder: (packages(folder) / ODD).unlink(),
+    "a module in the place of a link": lambda folder: (
+        (packages(folder) / "link.py").unlink() or (packages(folder) / "link.py").write_bytes(b"x = 1\n")
+    ),
+    "a folder in the place of a module": lambda folder: (
+        (packages(folder) / "core.py").unlink() or (packages(folder) / "core.py").mkdir()
+    ),
+    "a link that leads elsewhere": lambda folder: (
+        (packages(folder) / "link.py").unlink() or (packages(folder) / "link.py").symlink_to("other.py")
+    ),
+    "the bundle's python": lambda folder: changed(folder / "python" / "libpython.so"),
+    "all of a wheel": lambda folder: shutil.rmtree(packages(folder)),
+    "the list that is gone": lambda folder: (folder / "installed.json").unlink(),
+    "a byte of the list": lambda folder: changed(folder / "installed.json", 9),
 }
 
 
@@ -99,7 +118,7 @@ def test_a_whole_one_is_whole(slot):
 def test_a_damaged_one_is_refused(name, slot):
     DAMAGES[name](slot.folder)
 
-    with refuses(BadArtifact):
+    with refuses(BadArtifact, varies=r"(?<=/lib/)python3\.\d+|%FF"):
         require_whole(slot, silent)
 
 
@@ -108,6 +127,19 @@ def test_what_python_compiles_is_no_damage(slot):
     (packages(slot.folder) / "__pycache__" / "core.pyc").write_bytes(b"x")
 
     require_whole(slot, silent)
+
+
+def test_a_slot_of_before_without_a_list_is_whole(slot):
+    """Its files, and that its Python begins, are still looked at."""
+    old = SlotRecord(name="box", release=1, sha256=slot.record.sha256, target="box")
+    (slot.folder / "installed.json").unlink()
+    (slot.folder / "slot.json").write_bytes(msgspec.json.encode(old))
+    changed(packages(slot.folder) / "core.py")
+    (before,) = (one for one in Slots(slot.folder.parent).all() if one.record)
+
+    assert damage(before, silent) == ""
+    stopped(slot.folder)
+    assert damage(before, silent)
 
 
 def test_nothing_is_not_whole(tmp_path):

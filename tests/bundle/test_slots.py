@@ -79,11 +79,39 @@ def test_what_is_not_whole_is_never_served(tmp_path):
     assert two.current().record == record()
 
 
-@pytest.mark.parametrize("damage", ["/etc", "A/../..", "C"])
-def test_a_link_that_leads_elsewhere_is_no_slot(damage, tmp_path):
-    os.symlink(damage, tmp_path / "current")
+@pytest.mark.parametrize("link", ["./A", "A/", "A/.", "../root/A", "absolute"])
+def test_the_link_may_be_written_in_other_ways(link, tmp_path):
+    two = Slots(tmp_path / "root")
+    two.root.mkdir()
+    whole(two)
+    (two.root / "current").unlink()
+    os.symlink(two.root / "A" if link == "absolute" else link, two.root / "current")
 
-    assert Slots(tmp_path).current() is None
+    assert (two.current().name, two.spare().name) == ("A", "B")
+
+
+@pytest.mark.parametrize("damage", ["/etc", "A/../..", "C", "current", "a folder"])
+def test_a_link_that_leads_elsewhere_is_refused(damage, tmp_path):
+    """Either slot may be the one that is served."""
+    two = Slots(tmp_path)
+    if damage == "a folder":
+        (tmp_path / "current").mkdir()
+    else:
+        os.symlink(damage, tmp_path / "current")
+
+    with refuses(UsageError, param="root"):
+        two.spare()
+
+
+def test_a_slot_that_is_the_other_one_is_not_emptied(tmp_path):
+    two = Slots(tmp_path)
+    whole(two)
+    (tmp_path / "A").rename(tmp_path / "B")
+    (tmp_path / "A").symlink_to("B")
+
+    with refuses(UsageError, param="root"):
+        two.clear(two.spare())
+    assert two.current().record == record()
 
 
 def test_one_process_at_a_time_changes_them(tmp_path):
