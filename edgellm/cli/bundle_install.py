@@ -48,6 +48,7 @@ def install_bundle(
                 "schema": SCHEMA,
                 "new": done.is_new,
                 "damaged": [{"slot": one.name, "problem": one.problem} for one in done.damaged],
+                "unkept": done.unkept,
                 "activated": is_activated,
                 "serve": done.target.serve,
                 **row(done.slot, place),
@@ -59,6 +60,8 @@ def install_bundle(
     say(f"{what} {verb} in slot {done.slot.name} of {place}, for {done.target.name}.")
     for one in done.damaged:
         say(f"Slot {one.name} had it and is damaged: {one.problem}. It was installed anew in slot {done.slot.name}.")
+    if done.unkept:
+        say(f"What was measured on such machines is not kept here ({done.unkept}): edgellm calibrate measures it.")
     say(f"edgellm serve {shlex.join(done.target.serve)}", lead="  serves: ")
     if is_activated:
         say(f"serve it: {place / 'current' / RUN}", lead="  ")

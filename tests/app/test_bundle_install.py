@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import gzip
+import io
 import json
 import os
 import platform
 import subprocess
 import sys
 import tarfile
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -125,6 +127,28 @@ def test_a_damaged_slot_is_installed_anew(path, root):
     assert not put(path, root).is_new
 
 
+def test_wheels_with_a_file_in_common_are_whole(path, root):
+    """pip lets the last one win, and looks at no hash of a wheel's own list."""
+    wheels = [bundles.Content.of(f"wheels/{name}-1.0-py3-none-any.whl", wheel(name)) for name in ("one", "two")]
+    target = {"python": PYTHON, "glibc": "2.17", "requires": ("one", "two")}
+    make(path, files=[*bundles.contents(), *wheels], more=target | {"wheels": tuple(one.path for one in wheels)})
+    done = put(path, root)
+
+    assert not put(path, root).is_new
+    next(done.slot.folder.glob("venv/lib/python*/site-packages/common.py")).write_text("name = 'three'\n")
+    assert [one.name for one in put(path, root).damaged] == ["A"]
+
+
+def wheel(name: str) -> bytes:
+    info, file = f"{name}-1.0.dist-info", io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("common.py", f"name = {name!r}\n")
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", f"common.py,shake_128=AAAA,4\ngone.py,sha256=AAAA,1\n{info}/RECORD,,\n")
+    return file.getvalue()
+
+
 def test_the_other_slot_gets_it_where_the_damaged_one_is_served(path, root):
     done = put(make(path), root)
     flip(root, "A")
@@ -165,6 +189,35 @@ def test_measurements_of_such_a_machine_are_kept_unless_it_has_its_own(path, roo
     with settings.override(home=done.slot.folder / "home"):
         assert calibrations.load(machine, "gguf", "b1") == rates
         assert calibrations.load(machine, "gguf", "b2") == own
+
+
+MEASURED = bundles.Content.of("calibration/gguf-0123456789abcdef.json", b"{}")
+TAKEN = {
+    "a link": lambda place, victim: place.symlink_to(victim),
+    "a link to nothing": lambda place, victim: place.symlink_to(victim / "new"),
+    "a file": lambda place, victim: place.write_text(""),
+}
+
+
+@pytest.mark.parametrize("what", TAKEN)
+def test_nothing_is_measured_through_what_a_service_put_there(what, path, root, tmp_path):
+    (victim := tmp_path / "victim").mkdir()
+    (root / "cache").mkdir(parents=True)
+    TAKEN[what](root / "cache" / "calibration", victim)
+    told = invoke("install", make(path, files=[*bundles.contents(), MEASURED]), "--root", root, "--unsigned").stdout
+
+    assert "is not kept here" in " ".join(told.split())
+    assert Slots(root).slot("A").record is not None
+    assert os.listdir(victim) == []
+
+
+def test_a_link_with_the_name_of_a_measurement_stays(path, root, tmp_path):
+    (root / "cache" / "calibration").mkdir(parents=True)
+    (root / "cache" / MEASURED.path).symlink_to(tmp_path / "victim")
+    done = put(make(path, files=[*bundles.contents(), MEASURED]), root)
+
+    assert (done.is_new, done.unkept, (tmp_path / "victim").exists()) == (True, "", False)
+    assert os.listdir(root / "cache" / "calibration") == [Path(MEASURED.path).name]
 
 
 def test_an_update_and_a_way_back(path, root):

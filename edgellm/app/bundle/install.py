@@ -11,11 +11,12 @@ import sys
 import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgellm import settings
+from edgellm.app.bundle import measured
 from edgellm.bundle import reader, slot_check, slots
 from edgellm.bundle.manifest import Manifest, Target
 from edgellm.bundle.reader import Bundle
@@ -26,9 +27,8 @@ from edgellm.bundle.wheels import UNPACKED
 from edgellm.contract import pip
 from edgellm.contract.source import Progress
 from edgellm.errors import NothingFits, OlderBundle, UnsupportedArtifact, UntrustedBundle, UsageError
-from edgellm.files import read_regular, require_room, write_atomic, writing
+from edgellm.files import require_room, writing
 from edgellm.hardware.probe import probe
-from edgellm.history import calibrations
 from edgellm.store.library import silent
 from edgellm.types.machine import Machine
 from edgellm.units import show_memory
@@ -87,6 +87,7 @@ class Installed:
     target: Target
     is_new: bool  # False = a slot held it already
     damaged: tuple[DamagedSlot, ...] = ()  # that held it already, and are why it is new
+    unkept: str = ""  # why not all calibrations of the bundle are kept here
 
 
 def usual_root() -> Path:
@@ -117,8 +118,7 @@ def install(path: Path, options: InstallOptions, progress: Progress = silent) ->
                 if whole is not None:
                     reader.verify(bundle)
                     return Installed(whole, bundle.manifest, target, is_new=False)
-                slot = _install(bundle, target, two, progress)
-                return Installed(slot, bundle.manifest, target, is_new=True, damaged=damaged)
+                return replace(_install(bundle, target, two, progress), damaged=damaged)
 
 
 def _holding(
@@ -146,7 +146,7 @@ def require_asked(path: Path, key: PublicKey | None, *, unsigned: bool) -> None:
         raise UntrustedBundle(f"{path} would be installed without asking who made it", hint=hint)
 
 
-def _install(bundle: Bundle, target: Target, two: Slots, progress: Progress) -> BundleSlot:
+def _install(bundle: Bundle, target: Target, two: Slots, progress: Progress) -> Installed:
     slot = two.spare()
     _require_elsewhere(slot, target, two)
     two.clear(slot)
@@ -157,13 +157,13 @@ def _install(bundle: Bundle, target: Target, two: Slots, progress: Progress) -> 
         _make_venv(slot, target)
         edgellm = f'"$here/{slots.VENV}/bin/python" -P -m edgellm'
     _make_home(slot, two.root)
-    _keep_calibrations(slot, two.root / slots.CACHE)
+    unkept = measured.keep(slot.files, two.root / slots.CACHE)
     _write(slot.folder / slots.RUN, _SCRIPT.format(edgellm=edgellm, arguments=shlex.join(target.serve)), 0o755)
     unit = _UNIT.format(root=two.root.absolute(), current=slots.CURRENT, run=slots.RUN)
     _write(slot.folder / "edgellm.service", unit, 0o644)
     manifest = bundle.manifest
     record = SlotRecord(name=manifest.name, release=manifest.release, sha256=bundle.sha256, target=target.name)
-    return two.finish(slot, record)
+    return Installed(two.finish(slot, record), manifest, target, is_new=True, unkept=unkept)
 
 
 def roll_back(root: Path, progress: Progress = silent) -> BundleSlot:
@@ -378,16 +378,6 @@ def _make_home(slot: BundleSlot, root: Path) -> None:
         (slot.files / name).mkdir(exist_ok=True)
         os.symlink(f"../../{slots.FILES}/{name}", data / name)
     os.symlink(f"../../{slots.CACHE}", slot.folder / slots.HOME / "cache")
-
-
-def _keep_calibrations(slot: BundleSlot, cache: Path) -> None:
-    """What was measured on machines of the bundle, unless this one measured the same. Their names say of which
-    processor and build they are, so that others are never read."""
-    for path in (slot.files / calibrations.FOLDER).glob("*.json"):
-        own = cache / calibrations.FOLDER / path.name
-        if not own.exists():
-            own.parent.mkdir(exist_ok=True)
-            write_atomic(own, read_regular(path, calibrations.MAX_BYTES))
 
 
 def _write(path: Path, text: str, mode: int) -> None:
