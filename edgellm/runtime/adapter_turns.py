@@ -38,29 +38,44 @@ class Turn:
 
 
 class AdapterTurns:
-    """Of one engine. `mixes`: it has no turns, as its steps may hold different sets."""
+    """Of one engine. The next turn is of the client that was served longest ago, however many sets it has, and of its
+    sets of the one that was. `mixes`: the engine has no turns, as its steps may hold different sets.
+    """
 
     def __init__(self, *, mixes: bool) -> None:
         self._mixes = mixes
         self._turn = Turn()
-        self._served: dict[AdapterSet, int] = {}  # step number of the last turn, or of arrival before the first
+        # The step number of its last turn, or of its arrival before the first.
+        self._clients: dict[str, int] = {}
+        self._sets: dict[AdapterSet, int] = {}
 
-    def arrive(self, adapters: AdapterSet, clock: int) -> None:
-        """A request with these runs from now on. `clock`: the number of the last step."""
-        self._served.setdefault(adapters, clock)
+    def arrive(self, request: RequestState, clock: int) -> None:
+        """It runs from now on. `clock`: the number of the last step."""
+        self._clients.setdefault(_client(request), clock)
+        self._sets.setdefault(request.adapters, clock)
 
     def stepping(self, running: Sequence[RequestState]) -> Sequence[RequestState]:
         """Those of the next step, in the same order."""
-        sets = list(dict.fromkeys(request.adapters for request in running))
+        sets = {request.adapters for request in running}
         if self._mixes or len(sets) < 2:
             return running
         goes_on = self._turn.adapters in sets and not self._turn.is_over
-        adapters = self._turn.adapters if goes_on else min(sets, key=lambda adapters: self._served[adapters])
+        adapters = self._turn.adapters if goes_on else min(running, key=self._served).adapters
         return [request for request in running if request.adapters == adapters]
 
     def advance(self, step: Step, seconds: float, running: Sequence[RequestState], clock: int) -> None:
-        """The step with the number `clock` took so long."""
+        """The step with the number `clock` took so long. It counts for all clients that share its set."""
         self._turn = self._turn.after(step, seconds)
-        sets = {request.adapters for request in running}
-        self._served = {adapters: at for adapters, at in self._served.items() if adapters in sets}
-        self._served[self._turn.adapters] = clock
+        served = [request for request in running if request.adapters == self._turn.adapters]
+        clients, sets = {_client(request) for request in running}, {request.adapters for request in running}
+        self._clients = {client: at for client, at in self._clients.items() if client in clients}
+        self._clients |= dict.fromkeys(map(_client, served), clock)
+        self._sets = {adapters: at for adapters, at in self._sets.items() if adapters in sets}
+        self._sets[self._turn.adapters] = clock
+
+    def _served(self, request: RequestState) -> tuple[int, int]:
+        return self._clients[_client(request)], self._sets[request.adapters]
+
+
+def _client(request: RequestState) -> str:
+    return request.generation.client

@@ -98,7 +98,7 @@ class Scheduler:
         if not request.paused:
             request.n_cached, request.n_told_cached = n_kept, min(n_kept, admission.n_own)
         self.running.append(request)
-        self._turns.arrive(request.adapters, self._clock)
+        self._turns.arrive(request, self._clock)
 
     def gives_way(self) -> RequestState | None:
         """The answer whose slot another client should have; None where none is due, or a slot is free.

@@ -192,14 +192,16 @@ def test_the_same_prompt_is_read_anew_for_another_set_and_only_once_for_the_same
 class Turns:
     """A scheduler whose requests answer for ever."""
 
-    def __init__(self, *requests: tuple[AdapterSet, int], info: EngineInfo = INFO) -> None:
-        """`requests`: adapters, and tokens of the prompt."""
+    def __init__(
+        self, *requests: tuple[AdapterSet, int] | tuple[AdapterSet, int, str], info: EngineInfo = INFO
+    ) -> None:
+        """`requests`: adapters, tokens of the prompt, and the client."""
         self.scheduler = Scheduler(info)
         for number, one in enumerate(requests):
             self.add(number, *one)
 
-    def add(self, number: int, adapters: AdapterSet, n_prompt: int) -> None:
-        generation = GenerationRequest("", adapters=adapters)
+    def add(self, number: int, adapters: AdapterSet, n_prompt: int, client: str = "") -> None:
+        generation = GenerationRequest("", adapters=adapters, client=client)
         prompt = [1000 * number + token for token in range(n_prompt)]
         self.scheduler.submit(RequestState(number, generation, prompt, limit=10**6))
         admission = self.scheduler.admit()
@@ -250,6 +252,31 @@ def test_those_that_come_later_do_not_starve_the_first() -> None:
         turns.scheduler.release(turns.scheduler.running[-1])
     for adapters in (ONE, TWO):
         assert served.count(adapters) >= len(served) // 4
+
+
+SCALES: tuple[AdapterSet, ...] = tuple((("one", 1 + n / 10),) for n in range(8))
+MANY_SLOTS = replace(INFO, n_slots=12, max_logits=12)
+
+
+@pytest.mark.parametrize("seconds", [0.0, TURN_S], ids=["fast", "slow"])
+@pytest.mark.parametrize("other", [(), TWO], ids=["the model", "an adapter"])
+def test_a_client_with_many_sets_has_no_more_turns_than_another(other: AdapterSet, seconds: float) -> None:
+    turns = Turns(*((adapters, 5, "many") for adapters in SCALES), info=MANY_SLOTS)
+    n_steps = SHORT_TURN_STEPS if seconds else TURN_STEPS
+    for _ in range(n_steps + 1):
+        turns.step(seconds)
+    turns.add(len(SCALES), other, 5, "one")
+    served = [turns.step(seconds).batch[0].adapters for _ in range(n_steps * (2 * len(SCALES) + 1))]
+    by_turn = served[n_steps - 1 :: n_steps]
+    assert by_turn[::2] == [other] * (len(SCALES) + 1)
+    assert set(by_turn[1::2]) == set(SCALES), "its own sets have their turns, too"
+
+
+def test_a_turn_of_a_set_is_one_of_all_clients_that_share_it() -> None:
+    """A client gets no further turn for what it has of another's."""
+    turns = Turns((ONE, 5, "a"), (ONE, 5, "b"), (TWO, 5, "b"), (BOTH, 5, "c"))
+    third = turns.scheduler.running[-1].adapters
+    assert turns.served(6 * TURN_STEPS)[::TURN_STEPS] == [ONE, third, TWO] * 2
 
 
 def test_a_prompt_of_another_set_is_read_in_parts_between_answers() -> None:
