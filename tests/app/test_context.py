@@ -7,7 +7,6 @@ many as there is room for, which changes nothing but their number.
 
 from __future__ import annotations
 
-import contextlib
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 from support import gguf_writer
+from support.running_rule import running_rule
 
 from edgellm import EdgeLLM
 from edgellm.app import context as app_context
@@ -70,24 +70,6 @@ def only_free(options: Sequence[Option], scenario: Scenario) -> RuleResult:
 
 
 FREE = PluginRule(only_free, "free", "edgellm-free 1.0")
-
-
-class _Rules:
-    @hookimpl
-    def register_rules(self, register: Callable[[Any], None]) -> None:
-        register(only_free)
-
-
-@contextlib.contextmanager
-def free_plugin() -> Iterator[None]:
-    host = plugins()
-    host._manager.register(_Rules(), "free")
-    host._rows["free"] = PluginRow("free", "edgellm-free 1.0", "edgellm_free")
-    try:
-        yield
-    finally:
-        host._manager.unregister(name="free")
-        del host._rows["free"]
 
 
 def test_files_that_cannot_be_had_are_known_before_anything_is_asked(tmp_path: Path) -> None:
@@ -157,7 +139,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Call]]:
 
     for module in (decide_module, launch, fleet):
         monkeypatch.setattr(module, "decide", decide)
-    with free_plugin():
+    with running_rule(only_free, "free"):
         yield calls
 
 
@@ -286,7 +268,7 @@ def test_another_machine_has_nothing_of_this_one(calls: list[Call]) -> None:
 def test_what_a_rule_of_a_plugin_refuses_is_a_problem_of_the_estimate(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with free_plugin(), pytest.raises(SystemExit) as end:
+    with running_rule(only_free, "free"), pytest.raises(SystemExit) as end:
         main(["estimate", "gemma-3-270m", "--quant", "Q8_0", "--profile", "raspberry-pi-5-8gb"])
 
     assert end.value.code == 3

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,12 @@ import pytest
 from bitnet.models import Tiny
 from support import gguf_writer
 from support.refusals import refuses
+from support.running_rule import running_rule
 from support.words import said
 
 from edgellm.app import launch
 from edgellm.cli.main import main
-from edgellm.contract.hookspecs import hookimpl
-from edgellm.contract.manager import PluginRow, plugins
+from edgellm.contract.manager import plugins
 from edgellm.errors import BackendError, NothingFits, UnsupportedArtifact, UnsupportedTask, UsageError
 from edgellm.history import fingerprint, run_log
 from edgellm.history.run_log import Numbers, Quality, Run
@@ -117,31 +116,12 @@ def test_a_file_that_does_not_fit_is_refused_with_its_numbers(path: str) -> None
         planned(path, ctx=32768, max_memory="330MiB")
 
 
-@contextlib.contextmanager
-def with_rule(rule: Callable[..., Any]) -> Iterator[None]:
-    """As if a plugin had registered it."""
-
-    class Rules:
-        @hookimpl
-        def register_rules(self, register: Callable[[Any], None]) -> None:
-            register(rule)
-
-    host = plugins()
-    host._manager.register(Rules(), "licences")
-    host._rows["licences"] = PluginRow("licences", "edgellm-licences 1.0", "edgellm_licences")
-    try:
-        yield
-    finally:
-        host._manager.unregister(name="licences")
-        del host._rows["licences"]
-
-
 def test_a_rule_of_a_plugin_is_in_force_for_a_file(path: str) -> None:
     def none_of_unknown_licence(options: Sequence[Option], scenario: Scenario) -> RuleResult:
         lost = tuple((o, Stated("licence unknown")) for o in options)
         return RuleResult((), lost, Stated("Known licences only."))
 
-    with with_rule(none_of_unknown_licence), refuses(NothingFits):
+    with running_rule(none_of_unknown_licence, "licences"), refuses(NothingFits):
         planned(path)
 
 
@@ -156,11 +136,11 @@ def test_a_rule_that_gives_no_result_or_raises_is_a_typed_error(path: str) -> No
     def returns_options(options: Sequence[Option], scenario: Scenario) -> list[Option]:
         return list(options) * 100
 
-    with with_rule(forgets_to_return), refuses(BackendError):
+    with running_rule(forgets_to_return, "licences"), refuses(BackendError):
         planned(path)
-    with with_rule(returns_options), refuses(BackendError):
+    with running_rule(returns_options, "licences"), refuses(BackendError):
         planned(path)
-    with with_rule(asks_for_a_price), refuses(BackendError, varies=r"line \d+"):
+    with running_rule(asks_for_a_price, "licences"), refuses(BackendError, varies=r"line \d+"):
         planned(path)
 
 
