@@ -56,13 +56,22 @@ def received(from_server: socket.socket) -> bytes:
     return b"".join(parts)
 
 
-@pytest.mark.parametrize("target", ["*@127.0.0.1:9/secret", "@127.0.0.1:9/secret", "http://127.0.0.1:9/", "*"])
+@pytest.mark.parametrize("target", ["*@127.0.0.1:9/secret", "@127.0.0.1:9/secret", "*"])
 def test_no_other_host_is_asked(box: OneBox, target: str) -> None:
     """Behind the address of Ray's proxy, `@` makes of it a user's name."""
     with front(box) as client, connection(client) as raw:
         raw.sendall(f"GET {target} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {KEY}\r\n\r\n".encode())
         assert received(raw).startswith(b"HTTP/1.1 400")
         assert box.paths == []
+
+
+def test_a_whole_address_is_asked_of_a_box(box: OneBox) -> None:
+    """As programs write it that take the server for a proxy: the host in it is not asked."""
+    own = f"Host: 127.0.0.1\r\nConnection: close\r\nAuthorization: Bearer {KEY}\r\n\r\n"
+    with front(box) as client, connection(client) as raw:
+        raw.sendall(f"GET http://127.0.0.1:9/health HTTP/1.1\r\n{own}".encode())
+        assert received(raw).startswith(b"HTTP/1.1 200")
+        assert box.paths == ["/health"]
 
 
 @pytest.mark.parametrize("path", ["/web/../../-/routes", "/web/%2e%2e/%2e%2e/-/routes"])
