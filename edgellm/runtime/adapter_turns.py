@@ -45,13 +45,13 @@ class AdapterTurns:
     def __init__(self, *, mixes: bool) -> None:
         self._mixes = mixes
         self._turn = Turn()
-        # The step number of its last turn, or of its arrival before the first.
+        # The number of the last step that it had, or of its arrival before the first.
         self._clients: dict[str, int] = {}
         self._sets: dict[AdapterSet, int] = {}
 
     def arrive(self, request: RequestState, clock: int) -> None:
         """It runs from now on. `clock`: the number of the last step."""
-        self._clients.setdefault(_client(request), clock)
+        self._clients.setdefault(_client(request), clock - 1)  # before the client that had this step
         self._sets.setdefault(request.adapters, clock)
 
     def stepping(self, running: Sequence[RequestState]) -> Sequence[RequestState]:

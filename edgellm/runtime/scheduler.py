@@ -106,7 +106,9 @@ class Scheduler:
         It must be paused, and then `admit` gives the slot to who waits.
         """
         request = self._next_waiting(1) if self.waiting and not self._n_free else None
-        return None if request is None else slot_share.gives_way(self.running, request)
+        if request is None:
+            return None
+        return slot_share.gives_way(self.running, self._turns.stepping(self.running), request)
 
     def pause(self, request: RequestState, now: float = 0.0) -> None:
         """Take its slot from an answer, which waits then as one that comes now. `now`: as in `RequestState`."""

@@ -15,6 +15,8 @@ from edgellm.runtime.slots import Slot, common_prefix
 # Tokens that an answer has in a slot before it gives that to another client; or as many as it had before, so
 # that less is read again than is drawn. One of a client that has more slots than the other does so after an eighth.
 QUANTUM, EXCESS_PART = 256, 8
+# And after a 64th where other adapters have their turn now: it would draw nothing with the slot.
+AWAY_PART = 64
 
 
 def next_waiting(waiting: Sequence[RequestState], running: Sequence[RequestState]) -> RequestState | None:
@@ -34,15 +36,18 @@ def can_wait(
     return len(request.prompt) - held > BUSY_CHUNK
 
 
-def gives_way(running: Sequence[RequestState], waiting: RequestState) -> RequestState | None:
-    """The answer whose slot `waiting` should have; None where none is due."""
+def gives_way(
+    running: Sequence[RequestState], stepping: Sequence[RequestState], waiting: RequestState
+) -> RequestState | None:
+    """The answer whose slot `waiting` should have; None where none is due. `stepping`: those of the next step."""
     held = _held(running)
     of_waiting = held[waiting.generation.client]
 
     def is_due(answer: RequestState) -> bool:
         n_more, n_since = held[answer.generation.client] - of_waiting, answer.n_generated - answer.n_before
         quantum = max(QUANTUM, answer.n_before)
-        return n_more > 0 and n_since >= (quantum if n_more == 1 else quantum // EXCESS_PART)
+        part = 1 if n_more == 1 else EXCESS_PART if answer in stepping else AWAY_PART
+        return n_more > 0 and n_since >= quantum // part
 
     due = filter(is_due, running)
     return max(due, key=lambda a: (held[a.generation.client], a.n_generated - a.n_before), default=None)

@@ -38,6 +38,7 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Answers that were paused; each is as soon as it has two tokens more."""
     monkeypatch.setattr(slot_share, "QUANTUM", 2)
     monkeypatch.setattr(slot_share, "EXCESS_PART", 1)
+    monkeypatch.setattr(slot_share, "AWAY_PART", 1)
     found: list[int] = []
     pause = Scheduler.pause
 

@@ -15,6 +15,7 @@ from support.refusals import refuses
 
 from edgellm.contract.engine import EngineInfo
 from edgellm.errors import Overloaded
+from edgellm.runtime.adapter_turns import SHORT_TURN_STEPS, TURN_S, TURN_STEPS
 from edgellm.runtime.busy_step import BUSY_CHUNK, LEAST_CHUNK
 from edgellm.runtime.request_state import CONTINUED_CHUNK, RequestState
 from edgellm.runtime.scheduler import Scheduler
@@ -302,6 +303,23 @@ def test_who_holds_all_slots_gives_one_to_another_client() -> None:
     table.scheduler.release(other)
     table.admit()
     assert (held[3].slot, held[0].slot) == (0, -1), "who came first is first"
+
+
+@pytest.mark.parametrize("seconds", [0.0, TURN_S / 25, TURN_S], ids=["fast", "between", "slow"])
+def test_who_holds_all_slots_with_as_many_adapters_gives_one_after_a_turn(seconds: float) -> None:
+    """Else each set would come to the tokens of an answer that gives way only after turns of all the others."""
+    table = Table()
+    table.seconds = lambda step: seconds
+    held = [table.submit(prompt(20, kind), client="a", adapters=(("one", 1 + kind / 10),)) for kind in range(4)]
+    table.admit()
+    other = table.submit(prompt(20, 5), client="b")
+    n_steps = 0
+    while not (found := paused(table)):
+        table.step()
+        n_steps += 1
+    assert found == held[:1]
+    assert n_steps == {0.0: TURN_STEPS, TURN_S / 25: 25, TURN_S: SHORT_TURN_STEPS}[seconds]
+    assert table.step().requests == (other,)
 
 
 def test_clients_take_turns_in_the_only_slot() -> None:
