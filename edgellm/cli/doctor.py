@@ -9,35 +9,28 @@ import importlib.metadata
 import json
 import os
 import platform
-import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 from edgellm import __version__, settings
 from edgellm.cli import dump
 from edgellm.cli.doctor_grammar import examine_grammar
+from edgellm.cli.doctor_store import examine_models_file, examine_store
 from edgellm.cli.page import examples, say_json, say_lines
 from edgellm.cli.report import LIBRARIES, Report, render
-from edgellm.errors import EdgeLLMError
-from edgellm.files import nearest_existing, read_regular
-from edgellm.units import GIB, MIB, counted, show_memory, show_size
+from edgellm.files import read_regular
+from edgellm.units import MIB, counted, show_memory
 
 if TYPE_CHECKING:
     from edgellm.contract.backend import Advice, Backend, Device, Offload
     from edgellm.selection.backend_facts import BackendFacts
-    from edgellm.store.adapters import StoredAdapter
-    from edgellm.store.manifest import StoredModel
-    from edgellm.tables import Place
     from edgellm.types.machine import Machine
-    from edgellm.types.model import ModelCard
-
-T = TypeVar("T")
 
 SETUP_BACKENDS = {"bitnet": "ternary models", "gguf": "most models (GGUF files)", "onnx": "ONNX models"}
 SETUP_RECORD = "edgellm-setup.json"  # written by plugins/install.py into the environment it makes
@@ -57,12 +50,12 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
 def examine(ctx: click.Context) -> Report:
     report = Report(versions=versions())
-    home = attempt(report, "the environment", lambda: settings.current().data_dir)
+    home = report.attempt("the environment", lambda: settings.current().data_dir)
     if home is None:
         # The machine and its backends can be told all the same, as for somebody who keeps nothing yet.
         empty = ctx.with_resource(tempfile.TemporaryDirectory())
         ctx.with_resource(settings.override(home=Path(empty)))
-    machine = attempt(report, "the hardware probe", _probe)
+    machine = report.attempt("the hardware probe", _probe)
     if machine is not None:
         report.machine = asdict(machine) | {"memory_budget_bytes": machine.memory_budget_bytes}
         examine_machine(report, machine)
@@ -83,19 +76,6 @@ def examine(ctx: click.Context) -> Report:
     if settings.current().offline:
         report.note("EDGELLM_OFFLINE is set: only models that need no network are chosen", "unset EDGELLM_OFFLINE")
     return report
-
-
-def attempt(report: Report, what: str, action: Callable[[], T]) -> T | None:
-    """The action's result, or None and a problem in the report."""
-    try:
-        return action()
-    except EdgeLLMError as error:
-        report.problem(f"{what}: {error.message}", error.hint)
-    except Exception as error:
-        report.problem(
-            f"{what} failed: {type(error).__name__}: {error}", "report this, with the output of this command"
-        )
-    return None
 
 
 def versions() -> dict[str, str]:
@@ -130,7 +110,7 @@ def examine_machine(report: Report, machine: Machine) -> None:
             + counted(machine.compute_threads, "thread"),
             "a larger quota makes answers faster",
         )
-    for hindrance in attempt(report, "the look at system settings", lambda: hindrances(machine)) or []:
+    for hindrance in report.attempt("the look at system settings", lambda: hindrances(machine)) or []:
         report.note(hindrance.text, hindrance.fix)
     for text in machine.notes:
         report.note(text)
@@ -145,12 +125,12 @@ def examine_history(report: Report, machine: Machine) -> None:
     from edgellm.selection.backend_facts import backend_facts
 
     able = [plugins().backend(row["name"]) for row in report.backends if row["can_run"] and row["name"] != "echo"]
-    facts = {f.name: f for f in attempt(report, "the backends' facts", lambda: backend_facts(able, machine)) or ()}
+    facts = {f.name: f for f in report.attempt("the backends' facts", lambda: backend_facts(able, machine)) or ()}
     report.calibrations = dump.calibrations(facts)
     examine_calibrations(
         report, machine, [facts[b.name] for b in able if isinstance(b, Calibrator) and b.name in facts]
     )
-    read = attempt(report, "the history of runs", lambda: dump.history_of(machine, facts))
+    read = report.attempt("the history of runs", lambda: dump.history_of(machine, facts))
     if read is None:
         return
     log, report.history = read
@@ -201,7 +181,7 @@ def examine_backends(report: Report, machine: Machine) -> None:
     for name, backend in plugins().backends().items():
         reasons = answers.check(backend, machine)
         about = answers.describe(backend)  # which may hold what the check has found out
-        offload = attempt(report, "GPUs", lambda backend=backend: offload_facts(backend, machine, every))  # type: ignore[misc]
+        offload = report.attempt("GPUs", lambda backend=backend: offload_facts(backend, machine, every))  # type: ignore[misc]
         if offload is not None:
             about |= {"GPU": "; ".join(map(_device, offload.devices)) or f"none: {offload.missing}"}
         if offload is not None and isinstance(backend, Offloader):
@@ -211,7 +191,7 @@ def examine_backends(report: Report, machine: Machine) -> None:
             report.note(f"backend {name}: {problem}", "install what it names; until then plans go without it")
         row = {"name": name, "can_run": reasons == [], "reasons": reasons, "about": about, "devices": devices}
         report.backends.append(row)
-        advice = attempt(report, "advice", lambda backend=backend: advise(backend, machine)) or []  # type: ignore[misc]
+        advice = report.attempt("advice", lambda backend=backend: advise(backend, machine)) or []  # type: ignore[misc]
         fixes = {row.text: row.fix for row in advice}
         faults = {row.error for row in plugins().rows()}  # told as the plugin's
         for reason in (reason for reason in reasons if f"backend {name}: {reason}" not in faults):
@@ -265,7 +245,7 @@ def _device(device: Device) -> str:
 def examine_plugins(report: Report, ctx: click.Context) -> None:
     from edgellm.cli.plugins import collect
 
-    report.plugins = attempt(report, "the list of plugins", lambda: collect(ctx)) or []
+    report.plugins = report.attempt("the list of plugins", lambda: collect(ctx)) or []
     for row in report.plugins:
         if row["status"] == "error":
             fix = f"pip install --upgrade or uninstall {row['distribution'].split(' ')[0]}"
@@ -280,8 +260,8 @@ def examine_variables(report: Report) -> None:
 
     backends = [row["name"] for row in report.backends]
     others = {name: value for name, value in os.environ.items() if name != "EDGELLM_HOME"}  # which is told already
-    attempt(report, "the environment", lambda: settings.check(others))
-    attempt(report, "the environment", lambda: plugins().check_names())
+    report.attempt("the environment", lambda: settings.check(others))
+    report.attempt("the environment", lambda: plugins().check_names())
     for name, near in settings.strangers(os.environ, backends).items():
         fix = f"`{near}` may be meant; " if near else ""
         report.note(f"{name} is set and has no meaning", f"{fix}docs/cli.md lists the variables")
@@ -310,76 +290,3 @@ def examine_setup(report: Report, record: Path) -> set[str]:
     for name, note, hint in failed:
         report.problem(f"set-up could not install {name}: {note}", hint)
     return {name for name, _, _ in failed}
-
-
-def examine_store(report: Report) -> None:
-    from edgellm.store import local
-    from edgellm.store.adapters import AdapterStore
-    from edgellm.store.library import Library
-
-    stored = attempt(report, "the look at stored models", Library().checked) or []
-    report.models = dump.stored_models(stored)
-    for entry in stored:
-        examine_entry(report, entry)
-    for adapter in attempt(report, "the look at stored adapters", AdapterStore().checked) or []:
-        examine_adapter(report, adapter)
-    for item in attempt(report, "the search for model files", local.models) or []:
-        if item.problem:
-            report.problem(f"{item.path} is damaged: {item.problem}", "fetch it again, or remove it")
-    folder = settings.current().data_dir / "models"
-    files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
-    free = shutil.disk_usage(nearest_existing(folder)).free
-    size = sum(path.stat().st_size for path in files)
-    report.store = {"path": str(folder), "files": len(files), "bytes": size, "free_bytes": free}
-    data, cache = settings.current().data_dir, settings.current().cache_dir
-    ends = {folder: "nothing is fetched", data / "history": "nothing is learned from what runs"}
-    ends[cache] = "no calibration is kept, and this machine is measured again each time"
-    fixed = [path for path in ends if not os.access(nearest_existing(path), os.W_OK)]
-    for path in fixed:
-        fix = "fine where that is meant; else check its permissions, or set EDGELLM_HOME"
-        report.note(f"{path} cannot be written: {ends[path]}", fix)
-    if folder not in fixed and free < GIB:
-        report.problem(
-            f"{show_size(free)} left on the disk of {folder}", "free some, or set EDGELLM_HOME to a larger disk"
-        )
-
-
-def examine_models_file(report: Report) -> None:
-    """The user's own rows: the file may be damaged, and what they name may not be there."""
-    from edgellm import explain
-    from edgellm.app.context import absence
-    from edgellm.catalog.lookup import placed_rows
-
-    def placed() -> list[tuple[Place, ModelCard]]:
-        file = settings.current().models_file
-        return [] if file is None else placed_rows(file)
-
-    for place, card in attempt(report, "your own models", placed) or []:
-        for number, model_file in enumerate(card.files):
-            if (why := absence(model_file.source)) is not None:
-                text = f"{place.path}: {place.row}: files[{number}].source: {explain.refusal(why)}"
-                report.problem(text, "mend the row: until then this file of the model is not chosen")
-
-
-def examine_adapter(report: Report, adapter: StoredAdapter) -> None:
-    from edgellm import explain
-
-    if adapter.problem is not None:
-        fix = f"bring it again, or remove it: edgellm adapters rm {adapter.label}"
-        report.problem(f"the adapter {adapter.label} is {explain.stored(adapter.problem)}", fix)
-
-
-def examine_entry(report: Report, entry: StoredModel) -> None:
-    from edgellm import explain
-    from edgellm.store import manifest
-
-    name = f"{entry.model_id} {entry.quant}"
-    if entry.problem is not None:
-        fix = f"{explain.stored_remedy(entry.problem)}; or remove {entry.folder}"
-        report.problem(f"{name} is {explain.stored(entry.problem)}", fix)
-    elif manifest.is_hashed_each_time(entry):
-        report.note(
-            f"{name} is hashed at each start: its files have other times than its record, and {entry.folder} cannot be "
-            "written",
-            "copy it with its times (cp -a, rsync -t), or start it once where it can be written",
-        )

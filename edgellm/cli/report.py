@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
+from edgellm.errors import EdgeLLMError
 from edgellm.units import counted, show_size
+
+T = TypeVar("T")
 
 SCHEMA = 1
 LIBRARIES = ("click", "jinja2", "llguidance", "msgspec", "numpy", "pluggy", "starlette", "uvicorn")
@@ -43,6 +47,17 @@ class Report:
 
     def note(self, text: str, fix: str = "") -> None:
         self.findings.append(Finding("note", text, fix))
+
+    def attempt(self, what: str, action: Callable[[], T]) -> T | None:
+        """The action's result, or None and a problem."""
+        try:
+            return action()
+        except EdgeLLMError as error:
+            self.problem(f"{what}: {error.message}", error.hint)
+        except Exception as error:
+            fault = f"{type(error).__name__}: {error}"
+            self.problem(f"{what} failed: {fault}", "report this, with the output of this command")
+        return None
 
 
 def render(report: Report) -> str:

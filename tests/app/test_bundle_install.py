@@ -24,7 +24,7 @@ from support.read_only import run_mounted
 from support.refusals import check_refusal, refuses
 
 from edgellm import settings
-from edgellm.app.bundle import install
+from edgellm.app.bundle import fitting, install
 from edgellm.app.bundle.install import InstallOptions
 from edgellm.bundle.manifest import PackedPython
 from edgellm.bundle.slots import BundleSlot, Slots
@@ -305,14 +305,14 @@ def test_what_is_for_another_machine_is_refused_before_anything_is_written(what,
 @pytest.mark.parametrize(("told", "library"), [("1.2.5", ("musl", "1.2.5")), ("", ("", ""))])
 def test_musl_is_known_by_its_loader(told, library, by_python, tmp_path, monkeypatch):
     monkeypatch.setattr("platform.libc_ver", lambda: (by_python, ""))
-    assert install.c_library(tmp_path) == (by_python, "")
+    assert fitting.c_library(tmp_path) == (by_python, "")
     loader = tmp_path / f"ld-musl-{platform.machine()}.so.1"
     loader.write_text(
         f"#!/bin/sh\nprintf 'musl libc (x86_64)\\nVersion {told}\\nDynamic Program Loader\\n' >&2\nexit 1\n"
     )
     loader.chmod(0o755)
 
-    assert install.c_library(tmp_path) == library
+    assert fitting.c_library(tmp_path) == library
 
 
 def test_one_that_expired_is_refused(path, root):

@@ -19,7 +19,7 @@ from minisign import KeyPair
 from support import bundles
 
 from edgellm.app.bundle import contents as packed
-from edgellm.app.bundle import install
+from edgellm.app.bundle import fitting
 from edgellm.bundle.manifest import INSTALL, INSTALL_SIGNATURE, NAME, SIGNATURE, PackedPython, Target
 from edgellm.bundle.papers import PackedPart
 from edgellm.bundle.signature import sign
@@ -73,7 +73,7 @@ def made(tmp_path: Path) -> Path:
     wheel = tmp_path / "edgellm-1.0-py3-none-any.whl"
     wheel.write_bytes(runnable("1.0", "edgellm ran"))
     archive = Content.of(ARCHIVE, interpreter("python ran"))
-    library, version = install.c_library()
+    library, version = fitting.c_library()
     target = bundles.target(
         arch=platform.machine(), os="linux", python="3.1", requires=("edgellm[bundle]",),
         interpreter=PackedPython(archive=archive.path, program=PROGRAM, bytes=1000),
@@ -225,7 +225,7 @@ def test_the_python_of_the_bundle_is_looked_for_by_its_name(has_it, told, tmp_pa
     """Beside `python3`, which is another one."""
     wheel = tmp_path / "edgellm-1.0-py3-none-any.whl"
     wheel.write_bytes(runnable("1.0", "edgellm ran"))
-    library, version = install.c_library()
+    library, version = fitting.c_library()
     libraries = {library: ".".join(version.split(".")[:2])}
     target = bundles.target(arch=platform.machine(), os="linux", python="9.9", wheels=(WHEEL,), **libraries)
     script, _ = scripts(target, wheel, [Content.of_file(WHEEL, wheel)])
