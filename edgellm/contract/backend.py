@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from edgellm.contract.answers import answer
 from edgellm.errors import BackendUnavailable, UsageError
 from edgellm.settings import variables
+from edgellm.types.build_api import BuildApi  # `field_types` reads the annotations of `Offload`
 
 if TYPE_CHECKING:  # `edgellm --help` needs no plan
     from edgellm.contract.engine import Engine
-    from edgellm.types.build_api import BuildApi
     from edgellm.types.calibration import Calibration
     from edgellm.types.device_trial import DeviceTrial
     from edgellm.types.machine import Machine

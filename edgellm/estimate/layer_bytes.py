@@ -23,7 +23,7 @@ def layers_of(shape: Shape, tensor_bytes: int, quant: str, own: Layers | None = 
     if own is not None and len(own.blocks) == shape.n_layer:
         return own
     mix = quants.QUANTS.get(quant)
-    recipe_name = quant if mix is None or mix.predictable or not mix.like else mix.like[0]
+    recipe_name = quant if mix is None else mix.recipe
     parts = architecture.tensors(shape)
     n_layer = shape.n_layer
     model_traits = traits(shape)

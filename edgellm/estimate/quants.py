@@ -8,9 +8,11 @@ model really takes comes from `estimate/weights.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from edgellm.contract.field_types import mistyped
 from edgellm.errors import UsageError
 from edgellm.estimate import recipe
 from edgellm.estimate.isa import IsaClass, describe
@@ -31,13 +33,19 @@ class Quant:
     base: str  # tensor type of most weights
     meaning: str
     best_for: str
-    like: tuple[str, float] = ("", 1.0)  # (row of the quality table, factor on its loss); "" = no loss
+    # (row of the quality table, factor on its loss); "" = no loss, and of a plugin's: as the nearest of its base.
+    like: tuple[str, float] = ("", 1.0)
     mainline: bool = True  # stock llama.cpp opens it; False = needs a backend that names it
 
     @property
     def predictable(self) -> bool:
         """Whether `estimate/weights.py` can tell its size; otherwise only a published size counts."""
         return self.name in recipe.BASE_TYPE
+
+    @property
+    def recipe(self) -> str:
+        """The mix whose rules say what its tensors are: its own, or the nearest, which a published size corrects."""
+        return self.name if self.predictable else self.like[0] or _nearest(self).name
 
     def on(self, cls: IsaClass) -> str:
         """What processors of this class do with most of its weights: a prior, not a measurement."""
@@ -134,21 +142,53 @@ _ALL = (
 QUANTS: dict[str, Quant] = {quant.name: quant for quant in _ALL}
 
 
+# Short names of llama.cpp's own tools.
+ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
+
+LOSS_ROWS = frozenset(quant.like[0] for quant in _ALL if quant.like[0])  # of the quality table
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_MOST_BITS = 64
+_MOST_LOSS = 1000  # times a row of the quality table
+
+
 def register(quant: Quant) -> None:
-    """Add a plugin's quantization.
+    """Add a plugin's quantization. One without `like` loses as much as the nearest of its base.
 
     Raises:
-        TypeError: it is none. ValueError: the name is taken by another one; a plugin cannot change what a built-in name
-        means.
+        TypeError: it is none. ValueError: it cannot be, or the name is taken by another one; a plugin cannot change
+        what a built-in name means.
     """
     if not isinstance(quant, Quant):
         raise TypeError(f"{quant!r} is not a Quant")
-    if QUANTS.setdefault(quant.name, quant) != quant:
+    if problem := mistyped(quant) or _impossible(quant):
+        raise ValueError(f"quantization {quant.name!r}: {problem}")
+    if not quant.like[0]:
+        quant = replace(quant, like=_nearest(quant).like)
+    same = next((known for known in QUANTS.values() if known.name.lower() == quant.name.lower()), quant)
+    if same != quant or quant.name.upper() in ALIASES:
         raise ValueError(f"quantization name {quant.name!r} is already taken")
+    QUANTS[quant.name] = quant
 
 
-# Short names of llama.cpp's own tools.
-ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
+def _impossible(quant: Quant) -> str:
+    """What in it cannot be; "" = nothing."""
+    row, factor = quant.like
+    sound = {
+        "letters, digits, -, _ and . are expected in a name": _NAME.fullmatch(quant.name),
+        f"bits is {quant.bits!r}, more than 0 and up to {_MOST_BITS} are expected": 0 < quant.bits <= _MOST_BITS,
+        f"base is {quant.base!r}, a type of tensors is expected: {', '.join(TYPES)}": quant.base in TYPES,
+        f"like names {row!r}, one of {', '.join(sorted(LOSS_ROWS))} is expected": row in ("", *LOSS_ROWS),
+        f"the factor in like is {factor!r}, 0 to {_MOST_LOSS} is expected": 0 <= factor <= _MOST_LOSS,
+        "meaning and best_for are one line of text each": (quant.meaning + quant.best_for).isprintable(),
+    }
+    return next((problem for problem, is_so in sound.items() if not is_so), "")
+
+
+def _nearest(quant: Quant) -> Quant:
+    """The built-in one of the same base, or of any where there is none, whose bits are nearest."""
+    mixes = [known for known in _ALL if known.predictable]
+    alike = [known for known in mixes if known.base == quant.base] or mixes
+    return min(alike, key=lambda known: abs(known.bits - quant.bits))
 
 
 def find(name: str) -> Quant:

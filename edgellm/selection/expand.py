@@ -155,9 +155,8 @@ def file_weights(
     has_recipe = quant is not None and quant.predictable and file.format in GGML_FORMATS
     if quant is None or (not has_recipe and file.tensor_bytes is None):
         return None
-    # A hand-made mix is near the mix it is like; its published size corrects the rest.
-    recipe = file.quant if quant.predictable else quant.like[0]
-    return _sized(weights.weights(shape, card.params, card.params_active, recipe, tuple(file.types.items())), file)
+    types = tuple(file.types.items())
+    return _sized(weights.weights(shape, card.params, card.params_active, quant.recipe, types), file)
 
 
 def _sized(predicted: weights.Weights, file: ModelFile) -> weights.Weights:

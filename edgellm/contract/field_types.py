@@ -1,0 +1,107 @@
+"""Whether what a plugin put into a dataclass or Struct is of the types that its class says.
+
+Nothing asks when one is made, and the error would come far from the mistake.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import reprlib
+import types
+import typing
+from collections.abc import Collection, Mapping, Set
+from typing import Any, Literal, Union, get_args, get_origin
+
+import msgspec
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = 60
+_UNTOLD = (Any, object)
+
+
+def mistyped(thing: object, path: str = "") -> str:
+    """The first field in `thing`, or in what it holds, that is of another type: `"shape.n_layer is '28', int is
+    expected"`; "" = none is."""
+    if isinstance(thing, (list, tuple)):
+        return _first(mistyped(item, f"{path}[{i}]") for i, item in enumerate(thing))
+    kind: type = type(thing)
+    hints = _hints(kind)
+    return _first(_unlike(getattr(thing, name), hint, f"{path}.{name}" if path else name) for name, hint in hints)
+
+
+def _first(problems: typing.Iterable[str]) -> str:
+    return next(filter(None, problems), "")
+
+
+@functools.cache
+def _hints(kind: type) -> tuple[tuple[str, Any], ...]:
+    """Fields of a dataclass or Struct; none of other classes, and where only a type checker has the annotations."""
+    if dataclasses.is_dataclass(kind):
+        names = [field.name for field in dataclasses.fields(kind)]
+    elif issubclass(kind, msgspec.Struct):
+        names = list(kind.__struct_fields__)
+    else:
+        return ()
+    try:
+        hints = typing.get_type_hints(kind)
+    except NameError:
+        return ()
+    return tuple((name, hints[name]) for name in names)
+
+
+def _unlike(value: Any, hint: Any, path: str) -> str:
+    """Why `value`, at `path`, is not what the annotation `hint` says."""
+    wrong = f"{path} is {_repr.repr(value)}, {_told(hint)} is expected"
+    origin, args = get_origin(hint), get_args(hint)
+    if hint in _UNTOLD or isinstance(hint, typing.TypeVar):
+        return ""
+    if origin is Literal:
+        return "" if value in args and type(value) in {type(arg) for arg in args} else wrong
+    if origin in (Union, types.UnionType):
+        problems = [_unlike(value, arg, path) for arg in args]
+        # Of a value of a class that may be there, what is wrong in it.
+        deeper = (problem for problem in problems if problem and not problem.startswith(f"{path} is "))
+        return "" if "" in problems else next(deeper, wrong)
+    kind = origin or hint
+    if kind is None:
+        kind = type(None)
+    if not isinstance(kind, type):
+        return ""
+    is_number = kind in (int, float)
+    if not isinstance(value, (int, float) if kind is float else kind) or (is_number and isinstance(value, bool)):
+        return wrong
+    return _inside(value, kind, args, path) or (mistyped(value, path) if not args else "")
+
+
+def _inside(value: Any, kind: type, args: tuple[Any, ...], path: str) -> str:
+    """The first item of a collection that is not what the annotation says."""
+    if not args or not issubclass(kind, Collection):
+        return ""
+    if issubclass(kind, Mapping):
+        of_key, of_value = args
+        return _first(
+            _unlike(key, of_key, f"a key of {path}") or _unlike(item, of_value, f"{path}[{_repr.repr(key)}]")
+            for key, item in value.items()
+        )
+    if issubclass(kind, tuple) and args[-1] is not Ellipsis:
+        if len(value) != len(args):
+            return f"{path} has {len(value)} items, {len(args)} are expected"
+        return _first(_unlike(item, arg, f"{path}[{i}]") for i, (item, arg) in enumerate(zip(value, args, strict=True)))
+    where = f"an item of {path}" if issubclass(kind, Set) else ""
+    return _first(_unlike(item, args[0], where or f"{path}[{i}]") for i, item in enumerate(value))
+
+
+def _told(hint: Any) -> str:
+    """`tuple[ModelFile, ...] | None` -> "tuple of ModelFile or None"."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, args))}"
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(map(_told, args)))
+    if hint in (None, type(None)):
+        return "None"
+    name: str = getattr(origin or hint, "__name__", str(hint))
+    is_collection = isinstance(origin, type) and issubclass(origin, Collection)
+    items = [_told(arg) for arg in args if arg is not Ellipsis] if is_collection else []
+    return f"{name} of {' and '.join(items)}" if items else name
