@@ -35,7 +35,7 @@ import contextlib
 import difflib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -286,13 +286,25 @@ def override(**flags: Any) -> Iterator[None]:
 
 def variables() -> dict[str, str]:
     """Variables for a process that is to go by the same settings: without keys, tokens and passwords."""
-    spelled: dict[str, Callable[[Any], tuple[str, str]]] = {
-        "offline": lambda on: ("EDGELLM_OFFLINE", "1" if on else "0"),
-        "models_dirs": lambda folders: ("EDGELLM_MODELS_DIR", os.pathsep.join(map(str, folders))),
-        "max_rate": lambda rate: ("EDGELLM_MAX_RATE", rate),
-        "devices": lambda names: ("EDGELLM_DEVICE", ",".join(names)),
-        "log": lambda level: ("EDGELLM_LOG", level),
-        "log_format": lambda form: ("EDGELLM_LOG_FORMAT", form),
-    }
-    inherited = {name: value for name, value in os.environ.items() if not _SECRET.search(name)}
-    return inherited | dict(spelled[name](value) for name, value in _flags.items())
+    given = {name: value for name, value in os.environ.items() if not _SECRET.search(name)}
+    for field, value in _flags.items():
+        if _SECRET.search(name := _variable(field)):
+            continue
+        if value is None:
+            given.pop(name, None)
+        else:
+            given[name] = _spelled(value)
+    return given
+
+
+def _variable(field: str) -> str:
+    """Which says the same as this field of `Environment`."""
+    return PREFIX + {"devices": "DEVICE", "models_dirs": "MODELS_DIR"}.get(field, field.upper())
+
+
+def _spelled(value: Any) -> str:
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    if isinstance(value, tuple):  # folders are separated as in PATH, names by commas
+        return (os.pathsep if value and isinstance(value[0], Path) else ",").join(map(str, value))
+    return ",".join(sorted(value)) if isinstance(value, frozenset) else str(value)

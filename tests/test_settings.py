@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import fields
 from pathlib import Path
 
 import click
@@ -17,6 +18,7 @@ from edgellm.contract import pip
 from edgellm.contract.backend import worker_environment
 from edgellm.errors import UsageError
 from edgellm.sdk.client import EdgeLLM
+from edgellm.settings import Environment
 
 
 def test_the_environment_is_read_anew_each_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -82,6 +84,34 @@ def test_what_looks_like_a_secret_reaches_no_process_that_we_start(monkeypatch: 
     for given in (settings.variables(), worker_environment(None), pip.environment()):
         assert given.keys().isdisjoint(SECRETS.split())
         assert given.keys() >= set(HARMLESS.split())
+
+
+SETTINGS = {
+    "home": Path("/x y"), "plugins": frozenset({"b", "a"}), "offline": True, "models": "", "max_rate": "2MB/s",
+    "models_dirs": (Path("/a"), Path("/b c")), "allow_http": True, "log": "INFO", "hung_after": "0",
+    "server_memory": "1GB", "log_format": "json", "devices": ("CUDA0", "CUDA1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("field", sorted({field.name for field in fields(Environment)} - {"api_key"}))
+def test_a_process_that_we_start_goes_by_each_setting(field: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the environment says; the key is no business of its."""
+    for name in settings.NAMES:
+        monkeypatch.delenv(name, raising=False)
+    unset = getattr(settings.current(), field)
+    with settings.override(**{field: SETTINGS[field]}):
+        given = settings.variables()
+    assert getattr(Environment.of(given), field) == SETTINGS[field] != unset
+
+    for name in settings.NAMES & given.keys():
+        monkeypatch.setenv(name, given[name])
+    with settings.override(**{field: unset}):
+        assert getattr(Environment.of(settings.variables()), field) == unset
+
+
+def test_a_key_that_is_set_reaches_no_process() -> None:
+    with settings.override(api_key="secret"):
+        assert "secret" not in settings.variables().values()
 
 
 def test_a_format_of_lines_that_is_none_is_refused_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
