@@ -25,7 +25,7 @@ class InstalledFile(msgspec.Struct, frozen=True, array_like=True):
 
 
 def taken(folder: Path, names: Iterable[str]) -> bytes:
-    """The list of all files and links in the folders of these names, as JSON; those that are not there have none.
+    """The list of the files and links of these names, and of all in the folders, as JSON; what is not there has none.
 
     Raises:
         OSError: a file cannot be read.
@@ -53,8 +53,11 @@ def difference(folder: Path, content: bytes) -> str:
     return ""
 
 
-def _inside(folder: Path) -> Iterator[str]:
-    for place, folders, files in os.walk(folder):
+def _inside(path: Path) -> Iterator[str]:
+    if path.is_symlink() or path.is_file():
+        yield str(path)
+        return
+    for place, folders, files in os.walk(path):
         folders[:] = [name for name in folders if name != _COMPILED]
         links = [name for name in folders if os.path.islink(os.path.join(place, name))]
         yield from (os.path.join(place, name) for name in (*links, *files))

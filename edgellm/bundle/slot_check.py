@@ -57,7 +57,7 @@ def _damages(slot: BundleSlot, progress: Progress) -> Iterator[str]:
     yield from _of_files(slot, manifest, progress)
     if any(target.wheels for target in manifest.targets if target.name == slot.record.target):
         yield from _of_python(slot.folder / VENV)
-        yield from _of_installed(slot.folder, slot.record.installed)
+    yield from _of_installed(slot.folder, slot.record.installed)
 
 
 def _of_files(slot: BundleSlot, manifest: Manifest, progress: Progress) -> Iterator[str]:

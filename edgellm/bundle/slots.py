@@ -7,9 +7,11 @@
         python/       the bundle's Python, where it brings one
         venv/         EdgeLLM from the bundle's wheels, where it has any
         run           serves the slot; flags may follow
-        installed.json  what lay in python/ and venv/ then
+        edgellm.service  a unit of systemd that runs it
+      installed.json  what lay in all of these but bundle/ then
         slot.json     what it is; written last, so that a slot without it is not whole
         unproven      until the service was seen well with it: the sha256 of what was served before, or nothing
+      unserved      until it is served, and again where it is refused: nobody goes back to it unasked
       current -> A    changed by one rename
       cache/          measurements of this machine
       releases.json   the highest release of each name that was served
@@ -37,7 +39,9 @@ from edgellm.files import locked, read_regular, write_atomic
 
 SLOTS = ("A", "B")
 CURRENT, CACHE, RECORD, FILES, HOME, VENV, RUN = "current", "cache", "slot.json", "bundle", "home", "venv", "run"
-PYTHON, INSTALLED, UNPROVEN, RELEASES = "python", "installed.json", "unproven", "releases.json"
+PYTHON, UNIT, INSTALLED, RELEASES = "python", "edgellm.service", "installed.json", "releases.json"
+UNPROVEN, UNSERVED = "unproven", "unserved"
+_LISTED = (RUN, UNIT, HOME, PYTHON, VENV)
 SCHEMA = 1
 _MAX_BYTES = 64 * 1024
 _MAX_RELEASES_BYTES = 16 * 1024**2
@@ -51,6 +55,7 @@ class SlotRecord(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str  # of its manifest
     target: str
     installed: str = ""  # sha256 of the list of what was installed; "" = there is none, as in slots of before
+    marked: bool = False  # whether UNSERVED tells if it has served; slots of before have no such mark
     schema: int = SCHEMA
 
 
@@ -155,15 +160,15 @@ class Slots:
         slot.folder.mkdir(parents=True)
 
     def finish(self, slot: BundleSlot, record: SlotRecord) -> BundleSlot:
-        """From now on it is whole, with a list of what was installed into it.
+        """From now on it is whole, with a list of what was installed into it, and has not served.
 
         Raises:
             OSError: a file cannot be read or written.
         """
-        if any((slot.folder / name).exists() for name in (PYTHON, VENV)):
-            listed = inventory.taken(slot.folder, (PYTHON, VENV))
-            write_atomic(slot.folder / INSTALLED, listed, sync=True)
-            record = msgspec.structs.replace(record, installed=hashlib.sha256(listed).hexdigest())
+        listed = inventory.taken(slot.folder, _LISTED)
+        write_atomic(slot.folder / INSTALLED, listed, sync=True)
+        record = msgspec.structs.replace(record, installed=hashlib.sha256(listed).hexdigest(), marked=True)
+        (slot.folder / UNSERVED).touch()
         content = msgspec.json.format(msgspec.json.encode(record)) + b"\n"
         os.sync()  # what pip wrote
         write_atomic(slot.folder / RECORD, content, sync=True)
@@ -171,9 +176,9 @@ class Slots:
         sync_folder(self.root)
         return BundleSlot(slot.name, slot.folder, record)
 
-    def activate(self, slot: BundleSlot, *, instead_of: str | None = None) -> None:
+    def activate(self, slot: BundleSlot, *, instead_of: str | None = None, goes_back: bool = False) -> None:
         """Serve this one. `instead_of`: until it is `proven`, the sha256 of what was served before; "" = nothing was;
-        None = it needs no proof.
+        None = it needs no proof. `goes_back`: what is current now was not seen well, and does not count as served.
 
         Raises:
             UnsupportedArtifact: it is not whole.
@@ -181,8 +186,13 @@ class Slots:
         if slot.record is None:
             hint = "install a bundle first: edgellm bundle install FILE"
             raise UnsupportedArtifact(f"slot {slot.name} in {self.root} holds nothing that is whole", hint=hint)
+        current = self.current()
+        if current is not None and current.name != slot.name and not goes_back:
+            # Also where a process was killed before it could: it may have served for weeks since.
+            self._has_served(current)
         if instead_of is None:
-            self.proven(slot)
+            self._keep_release(slot)
+            _remove(slot, UNPROVEN)
         else:
             write_atomic(slot.folder / UNPROVEN, instead_of.encode(), sync=True)
             sync_folder(slot.folder)
@@ -190,14 +200,35 @@ class Slots:
         os.symlink(slot.name, link)
         os.replace(link, self.root / CURRENT)
         sync_folder(self.root)
+        if instead_of is None:
+            _remove(slot, UNSERVED)
 
     def proven(self, slot: BundleSlot) -> None:
-        """The service was seen well with it, or nobody asks for that."""
-        if slot.record is not None:
-            self._keep_release(slot.record)
-        with contextlib.suppress(FileNotFoundError):
-            (slot.folder / UNPROVEN).unlink()
+        """The service was seen well with it."""
+        self._has_served(slot)
+        _remove(slot, UNPROVEN)
+
+    def refused(self, slot: BundleSlot) -> None:
+        """It failed when it was to be served: nobody goes back to it unasked, even if it has served before."""
+        with contextlib.suppress(OSError):  # why it was refused is told all the same
+            (slot.folder / UNSERVED).touch()
             sync_folder(slot.folder)
+
+    def has_served(self, slot: BundleSlot) -> bool:
+        """Whether a whole slot has served, and was not refused since. One of before there were marks has, unless
+        `releases` knows better.
+        """
+        if slot.record is None or (slot.folder / UNSERVED).exists():
+            return False
+        try:
+            highest = self.releases().get(slot.record.name)
+        except UsageError:
+            highest = None
+        return slot.record.marked or highest is None or slot.record.release <= highest
+
+    def _has_served(self, slot: BundleSlot) -> None:
+        self._keep_release(slot)
+        _remove(slot, UNSERVED)
 
     def releases(self) -> dict[str, int]:
         """Name -> the highest release that was served here.
@@ -214,12 +245,12 @@ class Slots:
             hint = "remove it; then a release is compared with the one that is served now"
             raise UsageError(f"{path} cannot be read: {error}", hint=hint, param="root") from None
 
-    def _keep_release(self, record: SlotRecord) -> None:
+    def _keep_release(self, slot: BundleSlot) -> None:
         try:
             releases = self.releases()
         except UsageError:  # `install` tells it; what is served can be changed all the same
             return
-        if record.release > releases.get(record.name, 0):
+        if (record := slot.record) is not None and record.release > releases.get(record.name, 0):
             releases[record.name] = record.release
             write_atomic(self.root / RELEASES, msgspec.json.encode(releases) + b"\n", sync=True)
 
@@ -234,6 +265,12 @@ class Slots:
             return None
         others = (one for one in self.all() if one.name != slot.name and one.record is not None)
         return next((one for one in others if one.record is not None and one.record.sha256 == sha256), None)
+
+
+def _remove(slot: BundleSlot, name: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        (slot.folder / name).unlink()
+        sync_folder(slot.folder)
 
 
 def sync_folder(folder: Path) -> None:

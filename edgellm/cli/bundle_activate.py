@@ -108,7 +108,7 @@ def activate_slot(*, slot: str, root: Path | None, as_json: bool, **gate: Any) -
 def roll_back(*, root: Path | None, as_json: bool) -> None:
     """Serve the other slot, which is what was served before, from the next start on.
 
-    It is read first, and not asked: a damaged one is refused.
+    It is read first, and not asked: one that is damaged, has not served or was refused since stays unserved.
     """
     from edgellm.app.bundle import install
     from edgellm.cli.progress import progress

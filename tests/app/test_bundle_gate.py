@@ -30,7 +30,7 @@ from edgellm.app.bundle.trial import last_lines
 from edgellm.bundle.slots import Slots
 from edgellm.bundle.writer import Content
 from edgellm.cli.main import cli
-from edgellm.errors import BadArtifact, UnfitSlot, UsageError
+from edgellm.errors import BadArtifact, UnfitSlot, UnsupportedArtifact, UsageError
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="links of a POSIX system")
 
@@ -47,6 +47,7 @@ def put(folder: Path, release: int, plan: bytes = b"{}\n", run: str = "") -> str
     slot = install.install(path, InstallOptions(folder / "root", bundles.PUBLIC)).slot
     if run:
         (slot.folder / "run").write_text(f"#!/bin/sh\n{run}\n")
+        Slots(folder / "root").finish(slot, slot.record)  # as if it had been installed with that
     return slot.name
 
 
@@ -112,6 +113,7 @@ def test_the_old_one_is_served_again_where_the_service_fails(served, tmp_path):
         activate.activate(served.root, name, UNASKED, Service(f"sh {script}"))
     assert log.read_text().split() == ["B", "A"]
     assert served.current().name == "A"
+    assert not served.has_served(served.slot(name))
 
 
 class Health(http.server.BaseHTTPRequestHandler):
@@ -203,6 +205,7 @@ def test_one_that_is_told_to_end_goes_back_first(served, restarts, tmp_path):
     assert ended(put(tmp_path, 2), served.root, restarts, signal.SIGTERM) == 128 + signal.SIGTERM
 
     assert (restarts.seen(), served.current().name) == (["B", "A"], "A")
+    assert not served.has_served(served.slot("B"))
     assert activate.activate(served.root, "A", UNASKED, restarts.service).checks == ()
     assert restarts.seen() == ["B", "A"]
 
@@ -261,6 +264,44 @@ def test_what_is_served_is_not_spoken_of_where_nothing_is(tmp_path):
 
     with refuses(UnfitSlot, failed=("start",)):
         activate.activate(tmp_path / "root", name)
+    with refuses(UnsupportedArtifact):
+        install.roll_back(tmp_path / "root")
+    assert Slots(tmp_path / "root").current() is None
+
+
+def test_nobody_goes_back_to_what_the_gate_refused(served, tmp_path):
+    name = put(tmp_path, 2, run="exit 3")
+    releases = (served.root / "releases.json").read_text()
+    for _ in range(2):
+        with refuses(UnsupportedArtifact):  # before it was asked, and after
+            install.roll_back(served.root)
+        with refuses(UnfitSlot, failed=("start",)):
+            activate.activate(served.root, name)
+    assert (served.current().name, (served.root / "releases.json").read_text()) == ("A", releases)
+
+
+def test_what_has_served_and_fails_now_is_not_gone_back_to(served, tmp_path):
+    """It is activated on purpose only."""
+    activate.activate(served.root, put(tmp_path, 2, run="exit 3"), UNASKED)
+    assert install.roll_back(served.root).name == "A"
+    assert served.has_served(served.slot("B"))
+
+    with refuses(UnfitSlot, failed=("start",)):
+        activate.activate(served.root, "B")
+    with refuses(UnsupportedArtifact):
+        install.roll_back(served.root)
+    activate.activate(served.root, "B", UNASKED)
+    for name in "AB":
+        assert install.roll_back(served.root).name == name
+
+
+def test_what_had_no_room_to_be_asked_is_still_gone_back_to(served, tmp_path):
+    activate.activate(served.root, put(tmp_path, 2, json.dumps(plan(2**50)).encode()), UNASKED)
+    install.roll_back(served.root)
+
+    with refuses(UnfitSlot, failed=("memory",), varies=r"(?!)"):
+        activate.activate(served.root, "B")
+    assert install.roll_back(served.root).name == "B"
 
 
 @pytest.mark.parametrize(("failed", "load"), [(["speed"], 8.0), (["speed"], None), (["start"], 8.0)])

@@ -43,6 +43,7 @@ def slot(tmp_path: Path) -> BundleSlot:
     (slot.folder / "home" / "data" / "models").symlink_to("../../bundle/models")
     (slot.folder / "run").write_text("#!/bin/sh\n")
     (slot.folder / "run").chmod(0o755)
+    (slot.folder / "edgellm.service").write_text("[Unit]\n")
     venv.create(slot.folder / "venv", symlinks=True)
     put_wheel(slot.folder)
     return two.finish(slot, record)
@@ -87,6 +88,12 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
         (folder / "bundle" / "manifest.json").read_bytes() + b"\n"
     ),
     "run": lambda folder: (folder / "run").unlink(),
+    "run that is empty": lambda folder: (folder / "run").write_bytes(b""),
+    "a byte of run": lambda folder: changed(folder / "run", 3),
+    "a byte of the unit": lambda folder: changed(folder / "edgellm.service"),
+    "a store elsewhere": lambda folder: (
+        (folder / "home" / "data" / "models").unlink() or (folder / "home" / "data" / "models").symlink_to("..")
+    ),
     "the store": lambda folder: (folder / "home" / "data" / "models").unlink(),
     "python that is gone": lambda folder: (folder / "venv" / "bin" / "python").unlink(),
     "python that fails": stopped,
@@ -140,6 +147,24 @@ def test_a_slot_of_before_without_a_list_is_whole(slot):
     assert damage(before, silent) == ""
     stopped(slot.folder)
     assert damage(before, silent)
+
+
+def test_without_wheels_run_is_compared_too(slot):
+    target = bundles.target()
+    bundles.make(slot.folder.parent / "y", targets=(target,))
+    two = Slots(slot.folder.parent)
+    two.clear(slot)
+    with reader.opened(slot.folder.parent / "y") as bundle:
+        unpack(bundle, slot.files, silent)
+        record = SlotRecord(name="box", release=1, sha256=bundle.sha256, target="box")
+    (slot.folder / "home" / "data" / "models").mkdir(parents=True)
+    (slot.folder / "run").write_text("#!/bin/sh\n")
+    (slot.folder / "run").chmod(0o755)
+    slot = two.finish(slot, record)
+    require_whole(slot, silent)
+    (slot.folder / "run").write_bytes(b"")
+
+    assert damage(slot, silent) == "run has another content than it had"
 
 
 def test_nothing_is_not_whole(tmp_path):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from support import bundles
 from support.refusals import refuses
@@ -47,11 +48,61 @@ def test_one_is_served_and_the_other_is_spare(tmp_path):
     two = Slots(tmp_path)
     assert (two.current(), two.spare().name) == (None, "A")
     whole(two, OLD)
-    assert (two.current().record, two.spare().name) == (record(OLD), "B")
+    assert (two.current().record.name, two.spare().name) == (OLD, "B")
     whole(two, NEW)
-    assert (two.current().name, two.spare().record) == ("B", record(OLD))
+    assert (two.current().name, two.spare().record.name) == ("B", OLD)
     two.activate(two.spare())
-    assert two.current().record == record(OLD)
+    assert two.current().record.name == OLD
+
+
+def marked(two: Slots) -> str:
+    """The slots that can be gone back to."""
+    return "".join(slot.name for slot in two.all() if two.has_served(slot))
+
+
+def test_a_slot_has_served_once_it_was_activated(tmp_path):
+    two = Slots(tmp_path)
+    two.clear(slot := two.spare())
+    slot = two.finish(slot, record())
+    assert marked(two) == ""
+    two.activate(slot)
+    assert marked(two) == "A"
+    two.refused(slot)
+    assert marked(two) == ""
+    two.activate(slot)
+    assert marked(two) == "A"
+    two.clear(slot)
+    assert marked(two) == ""
+
+
+@pytest.mark.parametrize("goes_back", [False, True])
+def test_what_was_never_seen_well_has_served_once_another_one_is_to_be(goes_back, tmp_path):
+    """A process may have been killed before it could say so; not where the service failed with it."""
+    two = Slots(tmp_path)
+    whole(two)
+    two.clear(slot := two.spare())
+    two.activate(two.finish(slot, record(NEW)), instead_of="0" * 64)
+    assert marked(two) == "A"
+    two.activate(two.slot("A"), goes_back=goes_back)
+
+    assert marked(two) == ("A" if goes_back else "AB")
+
+
+@pytest.mark.parametrize(("releases", "known"), [("", "AB"), ("{", "AB"), ('{"new": 1}', "AB"), ('{"old": 1}', "A")])
+def test_of_slots_of_before_the_releases_tell_which_has_served(releases, known, tmp_path):
+    """A serves release 1, B has release 2. Where the list says nothing, both may have."""
+    two = Slots(tmp_path)
+    for release, slot in enumerate(two.all(), 1):
+        slot.folder.mkdir()
+        old = msgspec.structs.replace(record(), release=release)
+        (slot.folder / "slot.json").write_bytes(msgspec.json.encode(old))
+    os.symlink("A", tmp_path / "current")
+    if releases:
+        (tmp_path / "releases.json").write_text(releases)
+
+    assert marked(two) == known
+    two.activate(two.slot("B"))
+    assert marked(two) == "AB"
 
 
 @pytest.mark.parametrize("name", ["A", "cache"])
@@ -76,7 +127,7 @@ def test_what_is_not_whole_is_never_served(tmp_path):
 
     with refuses(UnsupportedArtifact):
         two.activate(two.spare())
-    assert two.current().record == record()
+    assert two.current().record.name == OLD
 
 
 @pytest.mark.parametrize("link", ["./A", "A/", "A/.", "../root/A", "absolute"])
@@ -111,7 +162,7 @@ def test_a_slot_that_is_the_other_one_is_not_emptied(tmp_path):
 
     with refuses(UsageError, param="root"):
         two.clear(two.spare())
-    assert two.current().record == record()
+    assert two.current().record.name == OLD
 
 
 def test_one_process_at_a_time_changes_them(tmp_path):
@@ -203,8 +254,14 @@ def update(bundle, left):
         two.activate(done.slot)
     os._exit(0)
 
+served = set()
+
 def whole():
-    slot = Slots(root).current()
+    two = Slots(root)
+    slot, spare = two.current(), two.spare()
+    served.add(slot.record.name)
+    # What has been current can be gone back to, and nothing else.
+    assert two.has_served(spare) == (spare.record is not None and spare.record.name in served)
     for entry in slot.manifest().files:
         assert hashlib.sha256((slot.files / entry.path).read_bytes()).hexdigest() == entry.sha256, entry.path
     assert (slot.folder / "run").exists()

@@ -72,13 +72,29 @@ def activate(
         else:
             if service is not None and before is not None:
                 _require_there(service, before)
-            checks = gate.examined(slot, options or GateOptions(), progress, is_first=before is None)
+            checks = _examined(two, slot, options or GateOptions(), progress, is_first=before is None)
         if service is None:
             two.activate(slot)
         else:
             progress(0, None, "starting the service with it")
             _take_over(two, slot, before, service)
     return Activated(slot, checks)
+
+
+def _examined(
+    two: Slots, slot: BundleSlot, options: GateOptions, progress: Progress, *, is_first: bool
+) -> tuple[GateCheck, ...]:
+    """
+    Raises:
+        UnfitSlot: it failed; where it was asked, `rollback` does not serve it either. BadArtifact, UnsupportedArtifact:
+        it is damaged.
+    """
+    try:
+        return gate.examined(slot, options, progress, is_first=is_first)
+    except UnfitSlot as error:
+        if any(check["name"] == "start" for check in error.checks):
+            two.refused(slot)
+        raise
 
 
 def _require_there(service: Service, before: BundleSlot) -> None:
@@ -110,6 +126,7 @@ def _take_over(two: Slots, slot: BundleSlot, before: BundleSlot | None, service:
     except (SystemExit, KeyboardInterrupt):
         _go_back(two, before, service)
         raise
+    two.refused(slot)
     back = _go_back(two, before, service)
     row = {"name": "service", "state": "failed", "value": None, "bound": service.deadline_s, "problem": problem}
     raise UnfitSlot(f"the service does not answer: {problem}; {back}", hint="see what it logs", checks=(row,))
@@ -119,7 +136,7 @@ def _go_back(two: Slots, before: BundleSlot | None, service: Service) -> str:
     """What is served now, in words."""
     if before is None or before.record is None:
         return "there is nothing to go back to"
-    two.activate(before, instead_of="")
+    two.activate(before, instead_of="", goes_back=True)
     if worse := _failing(service):
         return f"nor does slot {before.name} now: {worse}"
     two.proven(before)

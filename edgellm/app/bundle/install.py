@@ -156,24 +156,41 @@ def _install(bundle: Bundle, target: Target, two: Slots, progress: Progress) -> 
     unkept = measured.keep(slot.files, two.root / slots.CACHE)
     _write(slot.folder / slots.RUN, _SCRIPT.format(edgellm=edgellm, arguments=shlex.join(target.serve)), 0o755)
     unit = _UNIT.format(root=two.root.absolute(), current=slots.CURRENT, run=slots.RUN)
-    _write(slot.folder / "edgellm.service", unit, 0o644)
+    _write(slot.folder / slots.UNIT, unit, 0o644)
     manifest = bundle.manifest
     record = SlotRecord(name=manifest.name, release=manifest.release, sha256=bundle.sha256, target=target.name)
     return Installed(two.finish(slot, record), manifest, target, is_new=True, unkept=unkept)
 
 
 def roll_back(root: Path, progress: Progress = silent) -> BundleSlot:
-    """Serve the slot that is not served, which is read first, and not asked.
+    """Serve the slot that is not served, which has served before, is read first, and not asked.
 
     Raises:
-        UnsupportedArtifact, BadArtifact: it is not whole. UsageError: the slots are being changed, or cannot be
-        written.
+        UnsupportedArtifact: it is not whole, has not served, or was refused since. BadArtifact: it is damaged.
+        UsageError: the slots are being changed, or cannot be written.
     """
     with changing(root) as two:
         slot = two.spare()
+        _require_served(two, slot)
         slot_check.require_whole(slot, progress)
         two.activate(slot)
     return slot
+
+
+def _require_served(two: Slots, slot: BundleSlot) -> None:
+    """
+    Raises:
+        UnsupportedArtifact: nobody would go back by it.
+    """
+    if slot.record is None:
+        return  # told as what is not whole
+    hint = f"edgellm bundle activate {slot.name} --root {two.root} asks it, and serves it where it answers well"
+    if two.current() is None:
+        message = f"nothing is served in {two.root} yet, so that there is nothing to go back to"
+        raise UnsupportedArtifact(message, hint=hint)
+    if not two.has_served(slot):
+        message = f"slot {slot.folder} has not served, or was refused since, so that nothing is known to go back to"
+        raise UnsupportedArtifact(message, hint=f"what is served goes on; {hint}")
 
 
 def served(root: Path) -> BundleSlot:
