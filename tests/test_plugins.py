@@ -77,8 +77,15 @@ def test_a_bad_backend_is_refused_and_told(folder: Path, source: str, reason: st
 
 
 WRONG_THINGS = """
+from dataclasses import replace
 from edgellm.builtin.echo import EchoBackend
 from edgellm.contract.hookspecs import hookimpl
+from edgellm.types.model import ModelCard
+
+CARD = ModelCard("mine", "llama", "chat", "mit", 8192, 10**9, 10**9, None)
+
+class Numbered(EchoBackend):
+    name, formats = "numbered", frozenset({{7}})
 
 class Deaf(EchoBackend):
     name = "deaf"
@@ -134,6 +141,15 @@ def {hook}(register):
             "footprint: it takes (base, settings), but is called with (base, settings, size)",
         ),
         ("register_tuners", "OneMethod()", "methods of tuner 'one' is 'lora', a set of names is expected"),
+        (
+            "register_backends",
+            "Numbered()",
+            "formats of backend 'numbered' is frozenset({7}), a set of names is expected",
+        ),
+        ("register_converters", '"gguf", "UPPER", print', "to_format is 'UPPER', lower case is expected"),
+        ("register_converters", '"gguf", 7, print', "the name of a format is 7, letters, digits, - and _ are expected"),
+        ("register_models", "replace(CARD, shape={})", "catalog row 'mine': shape is {}, Shape or None is expected"),
+        ("register_models", "replace(CARD, files=(7,))", "catalog row 'mine': files[0] is 7, ModelFile is expected"),
     ],
 )
 def test_what_is_registered_is_checked_at_once(folder: Path, hook: str, things: str, reason: str) -> None:
@@ -150,8 +166,39 @@ def test_what_is_registered_is_checked_at_once(folder: Path, hook: str, things: 
     plugins.call(hook, register=register_source if hook == "register_sources" else register)
 
     assert reason in row(plugins, "wrong").error
-    assert row(plugins, "wrong").error.endswith(f"({folder}/fake_wrong.py, line 33)")
+    line = WRONG_THINGS.splitlines().index("    register({things})") + 1
+    assert row(plugins, "wrong").error.endswith(f"({folder}/fake_wrong.py, line {line})")
     assert not any(type(thing).__module__ == "fake_wrong" for thing in registered)
+
+
+ACCELERATOR = """
+from edgellm.contract.hookspecs import hookimpl
+from edgellm.types.machine import Accelerator
+
+@hookimpl
+def probe_accelerators(register, machine):
+    register(Accelerator({}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ('"acme", "Acme", vram_bytes="4GB"', "accelerator 'Acme': vram_bytes is '4GB', int or None is expected"),
+        ('"acme", None', "accelerator None: name is None, str is expected"),
+        ('"acme", ""', "accelerator '': name is '', a line of text is expected"),
+        ('"acme", "Acme", free_bytes=-1', "accelerator 'Acme': free_bytes is -1, 0 to 2**60 is expected"),
+        ('"acme", "Acme", bandwidth_gb_s=float("nan")', "bandwidth_gb_s is nan, 0 to 2**60 is expected"),
+    ],
+)
+def test_an_accelerator_is_checked_at_once(folder: Path, arguments: str, reason: str) -> None:
+    fake_plugins.install(folder, "wrong", ACCELERATOR.format(arguments))
+    plugins = Plugins()
+    registered: list[object] = []
+    plugins.call("probe_accelerators", register=registered.append, machine=None)
+
+    assert registered == []
+    assert reason in row(plugins, "wrong").error
 
 
 CONVERTER = """

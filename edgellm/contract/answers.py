@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import reprlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Set
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 TOLD_AFTER_S = 10.0
+MOST_SHOWN = 400  # characters of one value
 log = logging.getLogger("edgellm.contract.answers")
 
 HINT = "this is for the author of the plugin, which `edgellm plugins` names; EDGELLM_PLUGINS can leave it out"
@@ -50,13 +52,32 @@ def asked(what: str, ask: Callable[[], T], fits: Callable[[T], bool], expected: 
             if child.is_ending():
                 raise
         raise Fault(f"{what} failed: {told(error)}") from error
+    from edgellm.contract.field_types import mistyped  # as above
+
+    # A field of another type would be an error of whoever reads it, far from here.
+    if problem := mistyped(given):
+        raise Fault(f"{what} gives {_shown(given)}, in which {problem}")
     try:
         is_right = fits(given)
     except (TypeError, AttributeError, ValueError):  # it has not even the members that are looked at
         is_right = False
     if not is_right:
-        raise Fault(f"{what} gives {kind_of(given)}, {expected} is expected")
+        raise Fault(f"{what} gives {_shown(given)}, {expected} is expected")
     return given
+
+
+def _shown(given: object) -> str:
+    """The value itself in a line, so that what is wrong in a thing of the right kind is seen."""
+    cut = reprlib.Repr()
+    cut.maxstring = cut.maxother = MOST_SHOWN
+    try:
+        if isinstance(given, Mapping):  # what `worker_environment` gives is nobody's to read
+            given = {key: type(value) for key, value in given.items()}
+        return " ".join(cut.repr(given).split())
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # a class of the plugin's may raise here, too
+        return kind_of(given)
 
 
 def kind_of(given: object) -> str:

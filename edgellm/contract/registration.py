@@ -6,9 +6,13 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Set
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from edgellm.types.machine import Accelerator
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_MOST = 2**60  # bytes, or 1e9 bytes per second
 
 
 def checked(hook: str, register: Callable[..., None]) -> Callable[..., None]:
@@ -45,9 +49,13 @@ def _backend(backend: Any) -> str:
         return f"the name of a backend is {backend.name!r}, letters, digits, - and _ are expected"
     for member in ("formats", "quants"):
         names = getattr(backend, member)
-        if not isinstance(names, Set) and not (member == "quants" and names is None):
+        if not _are_names(names) and not (member == "quants" and names is None):
             return f"{member} of backend {backend.name!r} is {names!r}, a set of names is expected"
     return ""
+
+
+def _are_names(given: object) -> bool:
+    return isinstance(given, Set) and all(isinstance(name, str) for name in given)
 
 
 def _source(scheme: object, source: object) -> str:
@@ -59,9 +67,14 @@ def _source(scheme: object, source: object) -> str:
     return f"{source!r} is not a model source: {problem}" if problem else ""
 
 
-def _converter(_from: object, _to: object, converter: object) -> str:
+def _converter(from_format: object, to_format: object, converter: object) -> str:
     from edgellm.contract.converter import Converter
 
+    for name in (from_format, to_format):
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            return f"the name of a format is {name!r}, letters, digits, - and _ are expected"
+    if to_format != str(to_format).lower():
+        return f"to_format is {to_format!r}, lower case is expected, as `edgellm convert --to` asks for"
     problem = miscalled(converter, Converter.__call__)
     return f"{converter!r} is not a converter: {problem}" if problem else ""
 
@@ -73,14 +86,14 @@ def _tuner(tuner: Any) -> str:
         return f"{tuner!r} is not a tuner: {problem}"
     if not isinstance(tuner.name, str) or not tuner.name:
         return f"the name of a tuner is {tuner.name!r}, text is expected"
-    if not isinstance(tuner.methods, Set):
+    if not _are_names(tuner.methods):
         return f"methods of tuner {tuner.name!r} is {tuner.methods!r}, a set of names is expected"
     return ""
 
 
 def _rule(rule: object) -> str:
     problem = miscalled(rule, _rule_takes) or (
-        "" if hasattr(rule, "__name__") else "it has no __name__ to be called by"
+        "" if isinstance(getattr(rule, "__name__", None), str) else "it has no __name__ to be called by"
     )
     return f"{rule!r} is not a rule: {problem}" if problem else ""
 
@@ -95,15 +108,35 @@ def _command(command: object) -> str:
 
 
 def _model(card: object) -> str:
+    from edgellm.contract.field_types import mistyped
     from edgellm.types.model import ModelCard
 
-    return "" if isinstance(card, ModelCard) else f"{card!r} is not a ModelCard"
+    if not isinstance(card, ModelCard):
+        return f"{card!r} is not a ModelCard"
+    problem = mistyped(card)
+    return f"catalog row {card.id!r}: {problem}" if problem else ""
 
 
 def _accelerator(accelerator: object) -> str:
+    from edgellm.contract.field_types import mistyped
     from edgellm.types.machine import Accelerator
 
-    return "" if isinstance(accelerator, Accelerator) else f"{accelerator!r} is not an Accelerator"
+    if not isinstance(accelerator, Accelerator):
+        return f"{accelerator!r} is not an Accelerator"
+    problem = mistyped(accelerator) or _impossible(accelerator)
+    return f"accelerator {accelerator.name!r}: {problem}" if problem else ""
+
+
+def _impossible(accelerator: Accelerator) -> str:
+    for name in ("kind", "name"):
+        text = getattr(accelerator, name)
+        if not text.strip() or not text.isprintable():
+            return f"{name} is {text!r}, a line of text is expected"
+    for name in ("vram_bytes", "free_bytes", "bandwidth_gb_s"):
+        size = getattr(accelerator, name)
+        if size is not None and not 0 <= size <= _MOST:
+            return f"{name} is {size!r}, 0 to 2**60 is expected"
+    return ""
 
 
 _CHECKS: dict[str, Callable[..., str]] = {

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import reprlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import UnionType
 
 from msgspec import Struct
 
 from edgellm.contract.failure import told
+from edgellm.contract.field_types import mistyped
 from edgellm.errors import BackendError, EdgeLLMError
 from edgellm.selection.option import Option
 from edgellm.selection.scenario import Scenario
-from edgellm.types.basis import Fact
 from edgellm.types.criterion import Criterion, Stated
 from edgellm.types.plan import Rejection
 from edgellm.types.reason import FilesKept, Reason
@@ -72,17 +74,49 @@ class PluginRule:
 
 def _wrong(result: RuleResult, options: Sequence[Option]) -> str:
     """What in it is not as it must be; msgspec checks no types of what is made in Python. "" = nothing."""
+    for verb, some in (("keeps", result.kept), ("rejects", result.rejected)):
+        if not isinstance(some, tuple | list):
+            return f"what it {verb} is {reprlib.repr(some)}, a tuple is expected"
     if not all(isinstance(option, Option) for option in result.kept):
         return "what it keeps must be options"
     for pair in result.rejected:
         if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[0], Option):
             return "what it rejects must be pairs of an option and a reason"
-        if not isinstance(pair[1], Fact):
-            return f"the reason of a rejected option is {pair[1]!r:.60}, Stated(...) is expected"
-    if not isinstance(result.reason, Fact | None):
-        return f"its reason is {result.reason!r:.60}, Stated(...) is expected"
-    lost = len(options) - len(result.kept) - len(result.rejected)
-    return f"it drops {lost} of {len(options)} options without a reason" if lost > 0 else ""
+        if problem := _unfit(pair[1], RuleRefusal | Stated):
+            return f"the reason of a rejected option is {problem}"
+    if problem := _unfit(result.reason, Reason | None):
+        return f"its reason is {problem}"
+    return _miscounted(result, options)
+
+
+def _unfit(fact: object, kinds: UnionType) -> str:
+    problem = mistyped(fact) if isinstance(fact, kinds) else "Stated(...) is expected"
+    return f"{fact!r:.60}, {problem}" if problem else ""
+
+
+def _miscounted(result: RuleResult, options: Sequence[Option]) -> str:
+    """Whether each option that there was is kept or rejected, and once; with a smaller cache it is the same one."""
+    dropped = [o for o, _ in result.rejected]
+    given, kept, rejected = (Counter(map(_file_of, some)) for some in (options, result.kept, dropped))
+    if strange := next((file for file in (*kept, *rejected) if file not in given), None):
+        return f"it has {_named(strange)}, which was not among its options"
+    if twice := next(iter(kept - given), None):
+        return f"it keeps {_named(twice)} twice"
+    as_kept = {(_file_of(o), o.kv_type) for o in result.kept}
+    both = (file for o in dropped if ((file := _file_of(o)), o.kv_type) in as_kept)
+    if torn := next((file for file in both if kept[file] + rejected[file] > given[file]), None):
+        return f"it keeps and rejects {_named(torn)}"
+    lost = (given - kept - rejected).total()
+    return f"it drops {lost} of {len(options)} options without a reason" if lost else ""
+
+
+def _file_of(o: Option) -> tuple[str, str, str, str]:
+    return o.model, o.quant, o.file.source, o.backend
+
+
+def _named(file: tuple[str, str, str, str]) -> str:
+    model, quant, source, backend = file
+    return f"{model} {quant} from {source} on {backend}"
 
 
 Fails = Callable[[Option], RuleRefusal | Stated | None]
@@ -130,7 +164,7 @@ def rejections(result: RuleResult, rule: str) -> list[Rejection]:
         dropped.setdefault(o.card.id, []).append((o, why))
     kept = [o for o in result.kept if o.card.id in dropped]
     left = {o.model for o in kept}
-    files = {(o.model, o.quant, o.file.source, o.backend) for o in kept}
+    files = set(map(_file_of, kept))
     rows: list[Rejection] = []
     for model, items in dropped.items():
         if model not in left:
@@ -140,9 +174,9 @@ def rejections(result: RuleResult, rule: str) -> list[Rejection]:
             named: Refusal = why if alone or rule == "best_model" else EvenTheSmallest(closest.quant, why)
             rows.append(Rejection(model, "", rule, named))
             continue
-        last = {(o.quant, o.file.source, o.backend): o for o, _ in items}
+        last = {_file_of(o): o for o, _ in items}
         for o, why in items:
-            stays = (model, o.quant, o.file.source, o.backend) in files
-            if stays or o is last[o.quant, o.file.source, o.backend]:
+            stays = _file_of(o) in files
+            if stays or o is last[_file_of(o)]:
                 rows.append(Rejection(model, o.quant, rule, why, o.kv_type if stays else ""))
     return rows

@@ -14,12 +14,14 @@ import edgellm.contract.manager
 from edgellm.builtin.echo import EchoBackend
 from edgellm.contract import answers
 from edgellm.contract.backend import Device, Offload
+from edgellm.contract.converter import Converted
 from edgellm.contract.manager import Plugins
 from edgellm.errors import BackendError, BadArtifact
 from edgellm.selection.backend_facts import assumed_facts, backend_facts
 from edgellm.types.machine import Cpu, Machine, Memory
 from edgellm.types.model import Artifact
 from edgellm.types.plan import Settings
+from edgellm.types.priors import KernelRate, Priors
 
 MACHINE = Machine("test", "Test", Cpu("x86_64"), Memory(2**34))
 ECHO = Artifact("echo", (), "echo")
@@ -80,6 +82,8 @@ def test_a_method_that_does_not_come_back_is_named_while_it_lasts(
         ("repacking", lambda machine, *, is_here: None),
         ("priors", dict),
         ("kv_types", "f16"),
+        ("offload", lambda machine: Offload((Device("CUDA0", "a GPU", "24 GB"),))),
+        ("priors", lambda: Priors(rates={"Q4_K": KernelRate("fast", 1.0)})),
     ],
 )
 def test_facts_of_a_broken_backend_are_its_problem_and_others_have_theirs(member: str, given: Any) -> None:
@@ -112,6 +116,30 @@ def test_a_footprint_that_is_none_is_a_typed_error_and_one_of_ours_stays(monkeyp
     monkeypatch.setattr(backend, "footprint", damaged, raising=False)
     with refuses(BadArtifact):
         answers.footprint(backend, ECHO, Settings(n_ctx=1))
+
+
+class Unshowable:
+    def __repr__(self) -> str:
+        raise SystemExit(3)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ([], "it gives [], a path is expected"),
+        ({"library": 7}, "it gives {'library': <class 'int'>}, a path is expected"),
+        ([Unshowable()], "it gives a list of Unshowable, a path is expected"),
+        (
+            Converted("/x", 7),
+            "it gives Converted(path='/x', bytes=7, notes=()), in which path is '/x', Path is expected",
+        ),
+    ],
+)
+def test_what_is_wrong_is_seen_in_what_is_told(given: object, told: str) -> None:
+    with pytest.raises(answers.Fault) as caught:
+        answers.asked("it", lambda: given, lambda _: False, "a path")
+
+    assert str(caught.value) == told
 
 
 BROKEN = (

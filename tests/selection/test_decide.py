@@ -23,7 +23,7 @@ from edgellm.selection.decision_json import to_dict
 from edgellm.selection.option import Option
 from edgellm.selection.reasons import evidence
 from edgellm.selection.rule_result import PluginRule, Rule, RuleResult
-from edgellm.types.criterion import Stated
+from edgellm.types.criterion import FitsBudget, Stated
 from edgellm.types.machine import Cpu, Limits, Machine, Memory
 from edgellm.types.model import ModelCard, ModelFile
 from edgellm.types.plan import Decision
@@ -390,6 +390,10 @@ def test_what_a_plugins_rule_drops_is_not_recommended_either() -> None:
     assert lines(vetoes("llama")) == []
 
 
+def strange_to(option: Option) -> Option:
+    return replace(option, file=replace(option.file, source="hf://somebody/else"))
+
+
 @pytest.mark.parametrize(
     "result",
     [
@@ -398,6 +402,14 @@ def test_what_a_plugins_rule_drops_is_not_recommended_either() -> None:
         pytest.param(lambda o: RuleResult(("first",)), id="kept"),
         pytest.param(lambda o: RuleResult(o, (), "a reason"), id="reason"),
         pytest.param(lambda o: RuleResult(o[1:]), id="silent"),
+        pytest.param(lambda o: RuleResult(None), id="nothing_kept"),
+        pytest.param(lambda o: RuleResult(o, None), id="nothing_rejected"),
+        pytest.param(lambda o: RuleResult(o, (), Stated(None)), id="reason_without_text"),
+        pytest.param(lambda o: RuleResult(o[1:], ((o[0], Stated(5)),)), id="number_for_text"),
+        pytest.param(lambda o: RuleResult(o[1:], ((o[0], FitsBudget(1)),)), id="fact_of_another_kind"),
+        pytest.param(lambda o: RuleResult(o, ((o[0], Stated("x")),)), id="kept_and_rejected"),
+        pytest.param(lambda o: RuleResult((*o[1:], o[1])), id="kept_twice_for_one_dropped"),
+        pytest.param(lambda o: RuleResult((*o, strange_to(o[0]))), id="strange"),
     ],
 )
 def test_what_a_plugins_rule_returns_is_checked(result: Callable[[tuple[Option, ...]], RuleResult]) -> None:
@@ -406,6 +418,17 @@ def test_what_a_plugins_rule_returns_is_checked(result: Callable[[tuple[Option, 
 
     with refuses(BackendError, varies=r"\d+ options"):
         decide(context(machine(), SOME, [GGUF], rules=(of_plugin(careless),)), SelectionRequest())
+
+
+def test_a_rule_of_a_plugin_may_give_lists_and_lower_caches() -> None:
+    def lowers(options: Sequence[Option], scenario: object) -> RuleResult:
+        lower = [o.lower or o for o in options]
+        return RuleResult(lower, [(o, Stated("in less")) for o in options if o.lower], Stated("Small caches."))
+
+    decision = decide(context(machine(), SOME, [GGUF], rules=(of_plugin(lowers),)), SelectionRequest())
+
+    assert decision.choice is not None
+    assert "Small caches." in said(decision)
 
 
 def test_a_restrictive_licence_is_said_when_chosen() -> None:
