@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from lzma import LZMAError
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from edgellm.errors import UsageError
@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 
 UNPACKED = 4  # times its size, wheels take at most once installed, with their bytecode
 MAX_METADATA_BYTES = 4 * 1024**2
+_MAX_REQUIREMENTS = 1000  # of one wheel
+_MAX_UNPACKED = 16 * 1024**3
+_MAX_FILES = 100_000
+_MAX_INFO_BYTES = 32 * 1024**2  # of a list such as RECORD, which is read as a whole where the wheel is installed
+_MAX_NAME = 255  # bytes of a name in a folder, as Linux has them
+_SHOWN = 200  # characters of what is wrong with a wheel
+_SHOWN_NAME = 100
 _OLDEST_GLIBC = 17  # 2.17, manylinux2014; 2.5 and 2.12 before it are served by no wheel for Python 3.11
 _OF_GLIBC_2_17 = "manylinux2014"
 _MAX_ROUNDS = 100
@@ -87,13 +94,15 @@ class Wheel:
     name: str  # as the index compares it
     version: Version
     metadata: RawMetadata = field(repr=False)
+    unpacked_bytes: int
 
 
 def needed(roots: Sequence[str], folders: Sequence[Path], platform: Platform) -> list[Wheel]:
     """The wheels with which `pip install --no-index` of `roots` succeeds on `platform`, by name: of each the newest.
 
     Raises:
-        UsageError: some are not in the folders, with what asks for them; a file there is no wheel.
+        UsageError: some are not in the folders, with what asks for them; a file there is no wheel, or one of those is
+            damaged.
     """
     from packaging.utils import canonicalize_name
 
@@ -109,7 +118,48 @@ def needed(roots: Sequence[str], folders: Sequence[Path], platform: Platform) ->
         if not more:
             break
         asked += more
+    for wheel in wheels.values():
+        state = wheel.path.stat()
+        _require_installable(wheel.path, state.st_mtime_ns, state.st_size)
     return list(wheels.values())
+
+
+@cache  # the machines of a fleet get the same wheels
+def _require_installable(path: Path, *_state: int) -> None:
+    """Read all of it: what is damaged, or would lie elsewhere, is told here, and not by pip on a machine that cannot
+    fetch another one."""
+    with unpacked(path) as archive:
+        members = archive.infolist()
+        n_bytes = _unpacked_bytes(archive)
+        if len(members) > _MAX_FILES or n_bytes > _MAX_UNPACKED:
+            raise zipfile.BadZipFile(f"it has {len(members):,} files of {n_bytes:,} bytes")
+        files = {member.filename for member in members if not member.is_dir()}
+        for member in members:
+            name = PurePosixPath(member.filename)
+            if problem := _problem(name, member.file_size, files):
+                raise zipfile.BadZipFile(f"{member.filename[:_SHOWN_NAME]!r} {problem}")
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f"{damaged[:_SHOWN_NAME]!r} is damaged")
+
+
+def _problem(name: PurePosixPath, n_bytes: int, files: Container[str]) -> str:
+    if not is_inside(name):
+        return "leads out of it"
+    if any(len(part.encode()) > _MAX_NAME for part in name.parts):
+        return "has a name that is too long"
+    if any(str(folder) in files for folder in name.parents):
+        return "lies below a file"
+    is_list = len(name.parts) == 2 and name.parts[0].endswith(".dist-info")
+    return f"has {n_bytes:,} bytes" if is_list and n_bytes > _MAX_INFO_BYTES else ""
+
+
+def is_inside(path: PurePosixPath) -> bool:
+    """Whether a path of a wheel is one below where the wheel is installed."""
+    return not path.is_absolute() and ".." not in path.parts
+
+
+def _unpacked_bytes(archive: zipfile.ZipFile) -> int:
+    return sum(member.file_size for member in archive.infolist())
 
 
 @cache
@@ -168,17 +218,21 @@ def _candidates(folders: Sequence[Path], platform: Platform) -> dict[str, list[W
     rows.sort(key=lambda row: row[:4], reverse=True)
     by_name: dict[str, list[Wheel]] = {}
     for name, version, _, _, path in rows:
-        by_name.setdefault(name, []).append(Wheel(path, name, version, _metadata(path)))
+        by_name.setdefault(name, []).append(Wheel(path, name, version, *_read(path)))
     return by_name
 
 
 def _files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise UsageError(f"{folder} is not a folder", hint="see --wheels", param="wheels")
-    return list(folder.glob("*.whl"))
+    try:
+        return [path for path in folder.iterdir() if path.suffix == ".whl"]
+    except (FileNotFoundError, NotADirectoryError):
+        problem = "is not a folder"
+    except OSError as error:
+        problem = f"cannot be read: {error.strerror}"
+    raise UsageError(f"{folder} {problem}", hint="see --wheels", param="wheels")
 
 
-def _metadata(path: Path) -> RawMetadata:
+def _read(path: Path) -> tuple[RawMetadata, int]:
     from packaging.metadata import parse_email
 
     with unpacked(path) as archive:
@@ -188,10 +242,13 @@ def _metadata(path: Path) -> RawMetadata:
         if archive.getinfo(names[0]).file_size > MAX_METADATA_BYTES:
             raise zipfile.BadZipFile(f"its METADATA has more than {MAX_METADATA_BYTES} bytes")
         metadata = parse_email(archive.read(names[0]))[0]
-        for text in metadata.get("requires_dist", ()):
+        asked = metadata.get("requires_dist", ())
+        if len(asked) > _MAX_REQUIREMENTS:
+            raise zipfile.BadZipFile(f"it asks for {len(asked):,} others")
+        for text in asked:
             if (marker := _requirement(text).marker) is not None:
                 marker.evaluate({"extra": ""})
-    return metadata
+        return metadata, _unpacked_bytes(archive)
 
 
 @contextlib.contextmanager
@@ -205,10 +262,12 @@ def unpacked(path: Path) -> Iterator[zipfile.ZipFile]:
         with open_named(path) as file, zipfile.ZipFile(file) as archive:
             yield archive
     except _UNSOUND as error:
-        reason = str(getattr(error, "strerror", None) or error).partition("\n")[0]
-        raise UsageError(
-            f"{path} is no sound wheel: {reason}", hint="fetch or build it again", param="wheels"
-        ) from None
+        raise unsound(path, error) from None
+
+
+def unsound(path: Path, error: Exception) -> UsageError:
+    reason = str(getattr(error, "strerror", None) or error).partition("\n")[0][:_SHOWN] or type(error).__name__
+    return UsageError(f"{path} is no sound wheel: {reason}", hint="fetch or build it again", param="wheels")
 
 
 def _missing(

@@ -4,18 +4,25 @@ processor's. PyPA's `installer` does it, in the extra `edgellm[make-bundle]`.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, BinaryIO
 
 from edgellm.bundle.papers import PackedPart, licence_of
-from edgellm.bundle.wheels import Wheel
+from edgellm.bundle.wheels import Wheel, is_inside, unsound
 from edgellm.bundle.writer import Content
-from edgellm.errors import UsageError
 from edgellm.image.tar_layer import Link
+
+if TYPE_CHECKING:
+    from installer.records import RecordEntry
+    from installer.utils import Scheme
 
 PREFIX = "opt/edgellm"
 PYTHON = f"/{PREFIX}/bin/python3"
+# None = the library found a file there already. Other errors are the disk's.
+_OF_THE_WHEEL = (None, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOTDIR)
 _CONFIG = """home = /usr/bin
 include-system-site-packages = false
 version = {python}
@@ -26,7 +33,7 @@ def laid_out(wheels: Iterable[Wheel], python: str, staging: Path) -> list[Packed
     """The files of each wheel, installed below `PREFIX`; they lie in `staging` until they are packed.
 
     Raises:
-        UsageError: a wheel cannot be installed, or states no licence. OSError.
+        UsageError: a wheel is not sound, or states no licence. OSError.
     """
     parts = []
     for no, wheel in enumerate(wheels):
@@ -40,21 +47,30 @@ def laid_out(wheels: Iterable[Wheel], python: str, staging: Path) -> list[Packed
 def _install(wheel: Wheel, python: str, folder: Path) -> None:
     from installer import install
     from installer.destinations import SchemeDictionaryDestination
-    from installer.exceptions import InstallerError
     from installer.sources import WheelFile
+
+    class Inside(SchemeDictionaryDestination):
+        """Asks of each path, those of programs in entry_points.txt too, what older versions of the library do not."""
+
+        def write_to_fs(self, scheme: Scheme, path: str, stream: BinaryIO, is_executable: bool) -> RecordEntry:
+            if not is_inside(PurePosixPath(path)):
+                raise ValueError(f"{path!r} leads out of it")
+            return super().write_to_fs(scheme, path, stream, is_executable)
 
     packages = f"/{PREFIX}/lib/python{python}/site-packages"
     schemes = {
         "purelib": packages, "platlib": packages, "scripts": f"/{PREFIX}/bin", "data": f"/{PREFIX}",
         "headers": f"/{PREFIX}/include/python{python}/{wheel.name}",
     }  # fmt: skip
-    destination = SchemeDictionaryDestination(schemes, PYTHON, "posix", destdir=str(folder))
     try:
         with WheelFile.open(wheel.path) as source:
-            install(source, destination, {"INSTALLER": b"edgellm\n"})
-    except (InstallerError, ValueError, KeyError, FileExistsError) as error:
-        message = f"{wheel.path} cannot be installed: {error}"
-        raise UsageError(message, hint="fetch or build it again", param="wheels") from None
+            install(source, Inside(schemes, PYTHON, "posix", destdir=str(folder)), {"INSTALLER": b"edgellm\n"})
+    except OSError as error:
+        if error.errno not in _OF_THE_WHEEL:
+            raise
+        raise unsound(wheel.path, error) from None
+    except Exception as error:  # of the library, of csv, configparser and email, and what it asserts
+        raise unsound(wheel.path, error) from None
 
 
 def _content(path: Path, folder: Path) -> Content:

@@ -88,7 +88,7 @@ def made(tmp_path: Path) -> Path:
 
 def scripts(target: Target, wheel: Path, files: list[Content]) -> list[Content]:
     part = PackedPart("file", "x", "", "MIT", tuple(files))
-    script = packed.install_script([target], [[Wheel(wheel, "edgellm", None, {})]], [part], 1)
+    script = packed.install_script([target], [[Wheel(wheel, "edgellm", None, {}, 0)]], [part], 1)
     assert script is not None
     return [script, packed.signature_of(script, bundles.KEY, "box", 1)]
 

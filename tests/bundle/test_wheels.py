@@ -157,6 +157,70 @@ def test_a_wheel_that_cannot_be_unpacked_is_named(case, tmp_path):
         names(tmp_path, "core")
 
 
+WRONG = {
+    "above": {"../../x": b""},
+    "absolute": {"/x": b""},
+    "of-data": {"core-1.0.data/scripts/../../../x": b""},
+    "below-a-file": {"core/a": b"", "core/a/b": b""},
+    "long-name": {f"core/{'a' * 256}.py": b""},
+    "long-list": {"core-1.0.dist-info/RECORD": bytes(33 * 1024**2)},
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wheel_that_cannot_be_installed_is_refused_before_it_goes_along(case, tmp_path):
+    wheel(tmp_path, "core-1.0", files=WRONG[case])
+
+    with refuses(UsageError, param="wheels"):
+        names(tmp_path, "core")
+
+
+def test_a_byte_that_changed_in_any_file_is_found_before_it_goes_along(tmp_path):
+    path = wheel(tmp_path, "core-1.0", files={"core/x.py": b"x = 12345"})
+    path.write_bytes(path.read_bytes().replace(b"12345", b"12354"))
+
+    with refuses(UsageError, param="wheels"):
+        names(tmp_path, "core")
+
+
+@pytest.mark.parametrize(("name", "most"), [("_MAX_FILES", 2), ("_MAX_UNPACKED", 100)])
+def test_a_wheel_without_bound_is_not_read(name, most, tmp_path, monkeypatch):
+    monkeypatch.setattr(wheels, name, most)
+    wheel(tmp_path, "core-1.0", files={"core/x.py": bytes(100)})
+
+    with refuses(UsageError, param="wheels", varies="[0-9]+ bytes"):
+        names(tmp_path, "core")
+
+
+def test_how_much_a_wheel_takes_is_known_before_it_is_unpacked(tmp_path):
+    path = wheel(tmp_path, "core-1.0", files={"core/x.bin": bytes(10**6)})
+    (taken,) = wheels.needed(["core"], [tmp_path], PI)
+
+    assert path.stat().st_size < 10**5
+    assert 10**6 < taken.unpacked_bytes < 10**6 + 1000
+
+
+def test_a_wheel_that_asks_for_thousands_is_refused(tmp_path):
+    wheel(tmp_path, "core-1.0", more="".join(f"Requires-Dist: a{no}\n" for no in range(1001)))
+
+    with refuses(UsageError, param="wheels"):
+        names(tmp_path, "core")
+
+
+def test_what_a_wheel_is_called_within_is_told_in_part(tmp_path):
+    path = wheel(tmp_path, "core-1.0", files={f"core/{'a/' * 5000}x.py": b"x = 12345"})
+    path.write_bytes(path.read_bytes().replace(b"12345", b"12354"))
+
+    with refuses(UsageError, param="wheels") as caught:
+        names(tmp_path, "core")
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_folder_that_cannot_be_looked_into_is_named(tmp_path):
+    with refuses(UsageError, param="wheels"):
+        names(tmp_path / ("x" * 300), "core")
+
+
 @pytest.mark.parametrize("case", BROKEN)
 def test_a_wheel_whose_licences_cannot_be_read_is_named(case, tmp_path):
     path = wheel(tmp_path, "core-1.0")

@@ -246,6 +246,16 @@ def test_what_makes_no_image_is_refused_and_leaves_nothing(spoil, param, inputs,
     assert not (tmp_path / "x").exists()
 
 
+def test_room_is_asked_for_what_wheels_unpack_to(inputs, tmp_path, monkeypatch):
+    packed = images.wheel(tmp_path / "wheels", "edgellm", files={"edgellm/x.bin": bytes(10**8)})
+    asked = []
+    monkeypatch.setattr("edgellm.app.image.create.require_room", lambda _, n_bytes, *__, **___: asked.append(n_bytes))
+    create(*inputs, "-o", tmp_path / "x")
+
+    assert packed.stat().st_size < 10**6
+    assert asked[0] > 2 * 10**8  # laid out, and in a layer
+
+
 @pytest.mark.parametrize(
     ("arguments", "param"),
     [(["--debian", "trixie"], "root"), (["--for", "apple-m1-8gb"], "for"), (["--tag", "a/b"], "tag")],

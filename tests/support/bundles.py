@@ -52,8 +52,15 @@ def make(path: Path, files: list[Content] | None = None, *, signed: bool = True,
         return writer.write(file, about(**changes), contents() if files is None else files, key, silent)
 
 
-def wheel(folder: Path, name: str, *, tag: str = "py3-none-any", more: str = "License-Expression: MIT\n") -> Path:
-    """A wheel that says what `more` says; `name` as "numpy-2.1"."""
+def wheel(
+    folder: Path,
+    name: str,
+    *,
+    tag: str = "py3-none-any",
+    more: str = "License-Expression: MIT\n",
+    files: dict[str, bytes] | None = None,
+) -> Path:
+    """A wheel that says what `more` says, with these files, deflated where they are large; `name` as "numpy-2.1"."""
     stem, _, version = name.rpartition("-")
     folder.mkdir(exist_ok=True)
     path = folder / f"{stem.replace('-', '_')}-{version}-{tag}.whl"
@@ -61,4 +68,6 @@ def wheel(folder: Path, name: str, *, tag: str = "py3-none-any", more: str = "Li
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.4\nName: {stem}\nVersion: {version}\n{more}\n")
         archive.writestr(f"{info}/licenses/LICENSE", f"of {stem}")
+        for member, data in (files or {}).items():
+            archive.writestr(member, data, zipfile.ZIP_DEFLATED if len(data) > 1000 else None)
     return path

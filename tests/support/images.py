@@ -70,22 +70,24 @@ def for_arm(folder: Path) -> None:
     (folder / "usr/lib/x86_64-linux-gnu").rename(folder / "usr/lib/aarch64-linux-gnu")
 
 
-def wheel(folder: Path, name: str, version: str = "1.0", *, files: dict[str, bytes] | None = None) -> Path:
-    """A wheel that can be installed, with a program of its name."""
+def wheel(
+    folder: Path, name: str, version: str = "1.0", *, files: dict[str, bytes] | None = None, record: str = ""
+) -> Path:
+    """A wheel that can be installed, with a program of its name. `record`: lines for its list of files."""
     folder.mkdir(exist_ok=True)
     module, path = name.replace("-", "_"), folder / f"{name.replace('-', '_')}-{version}-py3-none-any.whl"
     info = f"{module}-{version}.dist-info"
-    lines = f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\nLicense-Expression: MIT\n"
+    told = f"Metadata-Version: 2.4\nName: {name}\nVersion: {version}\nLicense-Expression: MIT\n"
     contents = {
         f"{module}/__init__.py": b"def main(): ...\n",
-        f"{info}/METADATA": lines.encode(),
+        f"{info}/METADATA": told.encode(),
         f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         f"{info}/entry_points.txt": f"[console_scripts]\n{name} = {module}:main\n".encode(),
         **(files or {}),
     }
-    record = "".join(f"{name},sha256={_digest(data)},{len(data)}\n" for name, data in contents.items())
-    with zipfile.ZipFile(path, "w") as archive:
-        for member, data in {**contents, f"{info}/RECORD": f"{record}{info}/RECORD,,\n".encode()}.items():
+    lines = "".join(f"{name},sha256={_digest(data)},{len(data)}\n" for name, data in contents.items())
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member, data in {**contents, f"{info}/RECORD": f"{lines}{info}/RECORD,,\n{record}".encode()}.items():
             archive.writestr(member, data)
     return path
 

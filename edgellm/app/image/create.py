@@ -13,7 +13,7 @@ from edgellm.app.bundle.asked import BundleOptions, machines
 from edgellm.app.bundle.create import PlannedBox, model_of, planned, require_libraries, stated_licences
 from edgellm.bundle import licences, papers, serving
 from edgellm.bundle.papers import PackedPart
-from edgellm.bundle.wheels import UNPACKED, Platform
+from edgellm.bundle.wheels import Platform
 from edgellm.bundle.writer import Content
 from edgellm.contract.source import Progress
 from edgellm.errors import UsageError
@@ -88,7 +88,7 @@ def write_image(
         target, model = model_of(box, progress)
         beside = [packed.adapter(name, target, model.licence) for name in options.adapters]
         models = [_in_home(part) for part in (model, *beside)]
-        n_bytes = _bytes(models) + 2 * UNPACKED * sum(wheel.path.stat().st_size for wheel in wheels)
+        n_bytes = _bytes(models) + 2 * sum(wheel.unpacked_bytes for wheel in wheels)
         require_room(output, n_bytes, "the image", hint="name a folder on another disk")
         with writer.staging() as staging:
             progress(0, None, "laying out EdgeLLM")
