@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import TypeVar
 
 from edgellm.contract.waiter import told_of_leaving, unwanted
@@ -13,14 +15,31 @@ from edgellm.types.request import Request, check_context
 
 T = TypeVar("T")
 Read = Callable[[Delivery, int], T]  # takes what came for the request with this number; raises it where it is an error
+_may_ask: ContextVar[bool] = ContextVar("may_ask", default=True)
+
+
+class AsksModel(Exception):
+    """What `without_asking` makes is not to be had without the model."""
+
+
+@contextlib.contextmanager
+def without_asking() -> Iterator[None]:
+    """In the block nothing is asked of a model, whose answer may take a step of seconds: that raises AsksModel."""
+    token = _may_ask.set(False)
+    try:
+        yield
+    finally:
+        _may_ask.reset(token)
 
 
 def submit(session: Session, request: Request, sink: Sink) -> int:
     """`Session.submit`, for which a text that no context of the model holds is not sent to the worker.
 
     Raises:
-        ContextOverflow; what `Session.submit` raises.
+        ContextOverflow; AsksModel, as `without_asking`; what `Session.submit` raises.
     """
+    if not _may_ask.get():
+        raise AsksModel
     if session.was_ready:
         check_context(request, session.info.n_ctx)
     return session.submit(request, sink)

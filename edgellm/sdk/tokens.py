@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Unpack
+import itertools
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from typing import TypeVar, Unpack
 
 from edgellm.errors import UsageError
+from edgellm.runtime.prompt_reader import LONG_TEXT
 from edgellm.sdk.asking import aask_all, ask_all, of_kind
 from edgellm.sdk.chat_request import RequestMethods
 from edgellm.sdk.conversation import Messages
@@ -13,6 +15,7 @@ from edgellm.sdk.deadline import Deadline
 from edgellm.types.event import Pieces, Tokens
 from edgellm.types.request import MAX_IDS, ChatKeywords, DetokenizeRequest, GenerationRequest, TokenizeRequest
 
+SizedT = TypeVar("SizedT", bound=Sized)
 SHORTER = "send less at a time"
 _tokens, _pieces = of_kind(Tokens), of_kind(Pieces)
 
@@ -112,6 +115,34 @@ class TokenMethods(RequestMethods):
 
     def _counted(self, messages: Messages | GenerationRequest, options: ChatKeywords) -> GenerationRequest:
         return messages if isinstance(messages, GenerationRequest) else self._asked(messages, options, "timeout")
+
+
+def tokenize_each(model: TokenMethods, texts: Iterable[str]) -> Iterator[list[int]]:
+    """`tokenize` of each. As many are asked for together as are read in one step, as each answer takes one."""
+    for portion in _portions(texts, LONG_TEXT):
+        batch = [TokenizeRequest(text) for text in portion]
+        yield from (list(tokens.ids) for tokens in ask_all(model._session, batch, _tokens, _deadline(None)))
+
+
+def detokenize_each(model: TokenMethods, texts: Iterable[Sequence[int]]) -> Iterator[str]:
+    """`detokenize` of each, in the same way."""
+    for portion in _portions(texts, MAX_IDS):
+        pieces = iter(model.pieces([one for ids in portion for one in ids]))
+        yield from (_text(list(itertools.islice(pieces, len(ids)))) for ids in portion)
+
+
+def _portions(items: Iterable[SizedT], most: int) -> Iterator[list[SizedT]]:
+    """Lists of them that are no longer together, but for one that is alone."""
+    portion: list[SizedT] = []
+    n = 0
+    for item in items:
+        if portion and n + len(item) > most:
+            yield portion
+            portion, n = [], 0
+        portion.append(item)
+        n += len(item)
+    if portion:
+        yield portion
 
 
 def _deadline(timeout: float | None) -> Deadline:

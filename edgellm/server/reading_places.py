@@ -1,5 +1,6 @@
 """Whose body is read next, and made a request of: a template and counts for cuts may take a second.
 
+A short body that is not read without the model's tokens waits for a step, or for several: not in a place of short ones.
 Both kinds of places together are no more than asyncio has threads on one processor, and short bodies have their own.
 """
 
@@ -20,12 +21,12 @@ class ReadingPlaces:
         self._short = Turns(SHORT_PLACES, keeps_room=True)
         self._long = Turns(LONG_PLACES, keeps_room=True)
 
-    def turn(self, client: str, n_bytes: int, *, has_more: bool) -> AbstractAsyncContextManager[None]:
-        """A place to read a body of so many bytes. `has_more`: what it goes on from is read, too. TooManyRequests, as
-        `Turns.turn`."""
-        return (self._short if is_short(n_bytes, has_more=has_more) else self._long).turn(client)
+    def turn(self, client: str, *, short: bool) -> AbstractAsyncContextManager[None]:
+        """A place to read a body. TooManyRequests, as `Turns.turn`."""
+        return (self._short if short else self._long).turn(client)
 
 
 def is_short(n_bytes: int, *, has_more: bool) -> bool:
-    """Whether a body is read so soon that nobody waits for it."""
+    """Whether a body of so many bytes is read so soon that nobody waits for it, unless it asks the model. `has_more`:
+    what it goes on from is read, too."""
     return n_bytes <= SHORT_BYTES and not has_more

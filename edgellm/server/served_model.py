@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 
 from edgellm import __version__
 from edgellm.errors import ContextOverflow, UnknownModel
+from edgellm.sdk.asking import AsksModel, without_asking
 from edgellm.sdk.client import EdgeLLM
 from edgellm.server import continued, request_log, sse
 from edgellm.server.activity import Activity, ActivityReport
@@ -92,9 +94,11 @@ class ServedModel:
         """
         raw, record = await request.body(), request_log.of_scope(request.scope)
         unknown = self.unknown_fields(request)
+        body: Body | None = None
 
         def read() -> Body:
-            body = body_type.read(raw, unknown)
+            nonlocal body
+            body = body or body_type.read(raw, unknown)
             self.require(body.model)
             request.state.adapters = self.adapters_named(body.model)
             return body
@@ -102,6 +106,10 @@ class ServedModel:
         def read_and_make() -> tuple[Body, MadeT]:
             body = read()
             return body, make(body)
+
+        def read_short() -> tuple[Body, MadeT]:
+            with without_asking():
+                return read_and_make()
 
         async def read_long() -> tuple[Body, MadeT]:
             if len(raw) <= LARGE_BYTES:
@@ -114,18 +122,24 @@ class ServedModel:
         try:
             # A model's own template takes time: not in the event loop that all streams share. Threads share one lock
             # of the interpreter, and many of them would keep the event loop from it in turn.
-            async with self._reading.turn(record.counts_as, len(raw), has_more=has_more):
-                if await request.is_disconnected():
-                    raise ClientDisconnect
-                if is_short(len(raw), has_more=has_more):
-                    return await beside(read_and_make)
-                made = await sse.unless_gone(request.receive, read_long())
-                if made is None:
-                    raise ClientDisconnect
-                return made
+            if is_short(len(raw), has_more=has_more):
+                with contextlib.suppress(AsksModel):
+                    return await self._in_reading_place(request, lambda: beside(read_short), short=True)
+            return await self._in_reading_place(request, read_long, short=False)
         finally:
             self.n_ignored += unknown.n
             record.ignored = unknown.text
+
+    async def _in_reading_place(
+        self, request: Request, read: Callable[[], Coroutine[Any, Any, MadeT]], *, short: bool
+    ) -> MadeT:
+        async with self._reading.turn(request_log.of_scope(request.scope).counts_as, short=short):
+            if await request.is_disconnected():
+                raise ClientDisconnect
+            made = await sse.unless_gone(request.receive, read())
+            if made is None:
+                raise ClientDisconnect
+            return made
 
     def unknown_fields(self, request: Request) -> UnknownFields:
         """Where the unknown fields of this request's body go."""

@@ -14,7 +14,11 @@ from support.refusals import refuses
 
 from edgellm import EdgeLLM, Prefill
 from edgellm.errors import ContextOverflow, UsageError
+from edgellm.runtime.prompt_reader import LONG_TEXT
 from edgellm.runtime.session import Sink
+from edgellm.sdk import tokens
+from edgellm.sdk.asking import AsksModel, ask_all, without_asking
+from edgellm.sdk.tokens import detokenize_each, tokenize_each
 from edgellm.types.event import Delta, Done
 from edgellm.types.message import Message, Tool
 from edgellm.types.model import Artifact
@@ -43,6 +47,42 @@ def test_a_text_comes_back(llm: EdgeLLM) -> None:
 def test_many_tokens_are_asked_for_in_portions(llm: EdgeLLM) -> None:
     ids = llm.tokenize("ab") * MAX_IDS
     assert llm.detokenize(ids) == "ab" * MAX_IDS
+
+
+@pytest.mark.parametrize(("n_chars", "together"), [(1, [4]), (LONG_TEXT // 2, [2, 2]), (LONG_TEXT, [1] * 4)])
+def test_of_several_texts_as_many_as_a_step_reads_are_asked_for_together(
+    llm: EdgeLLM, monkeypatch: pytest.MonkeyPatch, n_chars: int, together: list[int]
+) -> None:
+    texts, asked = [letter * n_chars for letter in "abcd"], list[int]()
+
+    def noting(session: Any, batch: list[Any], *rest: Any) -> Any:
+        asked.append(len(batch))
+        return ask_all(session, batch, *rest)
+
+    monkeypatch.setattr(tokens, "ask_all", noting)
+    ids = list(tokenize_each(llm, texts))
+    assert asked == together
+    assert list(detokenize_each(llm, ids)) == texts
+    assert list(detokenize_each(llm, [[97] * (MAX_IDS + 1), [], [98]])) == ["a" * (MAX_IDS + 1), "", "b"]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda llm: llm.tokenize("a"),
+        lambda llm: llm.detokenize([97]),
+        lambda llm: llm.count_tokens("Hi"),
+        lambda llm: llm.embed("a"),
+        lambda llm: llm.chat("Hi"),
+        lambda llm: list(llm.stream("Hi")),
+        lambda llm: llm.request("a" * 8000, truncate=True),
+    ],
+)
+def test_nothing_is_asked_where_nothing_may_wait(llm: EdgeLLM, ask: Callable[[EdgeLLM], Any]) -> None:
+    with without_asking(), pytest.raises(AsksModel):
+        ask(llm)
+    assert llm._session.idle
+    ask(llm)
 
 
 def test_portions_are_asked_for_one_after_another(llm: EdgeLLM, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from support.waiting import PATIENCE_S, wait_until
 from edgellm.errors import UsageError
 from edgellm.server.dialects.rerank.bodies import RerankBody
 from edgellm.server.intake import LARGE_BYTES, MAX_BODY_BYTES, Incoming, Intake
-from edgellm.server.reading_places import LONG_PLACES, SHORT_BYTES
+from edgellm.server.reading_places import LONG_PLACES, SHORT_BYTES, SHORT_PLACES
 from edgellm.server.request_log import RequestRecord
 from edgellm.server.schemas.chat import ChatBody
 from edgellm.server.schemas.completion import CompletionBody
@@ -357,6 +357,65 @@ def test_a_client_that_left_gives_up_its_place_while_its_body_waits_for_the_mode
         assert live.llm._session.idle  # the model is not asked any more
     finally:
         live.release()
+
+
+# Short bodies that are not read without the model's tokens.
+ASKING: list[tuple[str, dict[str, Any]]] = [
+    ("/completion", {"prompt": "a", "logit_bias": [["ab", 1]]}),
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a" * 8000}], "truncate_prompt": True}),
+    ("/v1/messages/count_tokens", {"messages": [{"role": "user", "content": "a" * 8000}]}),
+    ("/api/chat", {"messages": [{"role": "user", "content": "a" * 8000}]}),
+    ("/api/generate", {"prompt": "a" * 8000}),
+    ("/tokenize", {"content": "a" * 8000}),
+    ("/v1/rerank", {"query": "a", "documents": ["a" * 8000], "truncation": True}),
+    ("/v2/rerank", {"query": "a", "documents": ["a" * 8000], "max_tokens_per_doc": 1}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), ASKING, ids=[path for path, _ in ASKING])
+def test_short_bodies_that_wait_for_the_model_keep_no_other_from_being_read(
+    serve: Servers, path: str, body: dict[str, Any]
+) -> None:
+    live = serve(slots=2)
+    sent = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(sent)}\r\n".encode()
+    live.hold()
+    try:
+        asking = [live.connection(f"127.0.0.{2 + at}") for at in range(SHORT_PLACES + LONG_PLACES)]
+        for connection in asking:
+            connection.sendall(head + b"Content-Type: application/json\r\n\r\n" + sent)
+        wait_until(lambda: len(live.llm._session._dispatcher) == LONG_PLACES)
+        honest = {"messages": [{"role": "user", "content": "Hi"}]}
+        assert live.post("/apply-template", honest).status_code == 200
+        assert len(live.llm._session._dispatcher) == LONG_PLACES
+        for connection in asking:
+            connection.close()
+        wait_until(lambda: live.llm._session.idle)
+    finally:
+        live.release()
+
+
+@pytest.mark.parametrize("n_bytes", [1, SHORT_BYTES], ids=["short", "long"])
+async def test_a_body_is_read_only_for_a_client_that_waits(live: Live, n_bytes: int) -> None:
+    """Its client hangs up while it is read."""
+    begun, gone = threading.Event(), threading.Event()
+    body: Iterator[Message] = iter([{"type": "http.request", "body": b'{"prompt": "%s"}' % (b"a" * n_bytes)}])
+
+    async def receive() -> Message:
+        if (message := next(body, None)) is not None:
+            return message
+        await asyncio.to_thread(begun.wait, PATIENCE_S)
+        asyncio.get_running_loop().call_soon(gone.set)
+        return {"type": "http.disconnect"}
+
+    def make(_: CompletionBody) -> None:
+        begun.set()
+        gone.wait(PATIENCE_S)
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [], "client": ("a", 1)}
+    RequestRecord.begin(scope)
+    with pytest.raises(ClientDisconnect):
+        await ServedModel(live.llm).receive(Request(scope, receive), CompletionBody, make)
 
 
 async def test_a_place_is_held_until_the_thread_is_free(live: Live) -> None:

@@ -8,10 +8,14 @@ from typing import Any
 import httpx
 import pytest
 from support.live_server import Live, Servers
+from support.refusals import refuses
 from support.waiting import PATIENCE_S
 
 from edgellm import EdgeLLM
+from edgellm.errors import UsageError
+from edgellm.runtime.prompt_reader import LONG_TEXT
 from edgellm.server.dialects.llama_server.bodies import LlamaCompletionBody
+from edgellm.types.sampling import MAX_BIASES
 
 
 def completion(live: Live, **body: Any) -> Any:
@@ -136,13 +140,46 @@ def test_what_a_text_is_biased_by_counts_for_all_of_its_tokens(live: Live) -> No
     assert "l" not in completion(live, logit_bias=[["ll", -100]], n_predict=4)["content"]
 
 
+def texts_asked(llm: EdgeLLM, patch: pytest.MonkeyPatch) -> list[str]:
+    """Texts whose tokens the model is asked for from now on."""
+    asked, submit = list[str](), llm._session.submit
+
+    def noting(request: Any, sink: Any) -> int:
+        asked.append(request.text)
+        return submit(request, sink)
+
+    patch.setattr(llm._session, "submit", noting)
+    return asked
+
+
+def test_tokens_of_biases_are_counted_as_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here each text has as many as there are letters in ASCII, and is as long as is asked for at a time."""
+    texts = ["".join(map(chr, range(128))) * (LONG_TEXT // 128) + str(at) for at in range(12)]
+    with EdgeLLM.load("echo") as llm:
+        body = LlamaCompletionBody.read(
+            json.dumps({"prompt": "a", "logit_bias": [[text, 1] for text in texts]}).encode()
+        )
+        asked = texts_asked(llm, monkeypatch)
+        with refuses(UsageError, param="logit_bias"):
+            body.to_requests(llm)
+
+    assert asked == texts[: MAX_BIASES // 128 + 1]
+
+
+def test_nothing_is_asked_where_a_bias_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    with EdgeLLM.load("echo") as llm:
+        body = LlamaCompletionBody.read(b'{"prompt": "a", "logit_bias": [["ll", 1], ["l"]]}')
+        asked = texts_asked(llm, monkeypatch)
+        with refuses(UsageError, param="logit_bias"):
+            body.to_requests(llm)
+
+    assert not asked
+
+
 def test_a_text_of_a_bias_is_made_tokens_once_for_all_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
     with EdgeLLM.load("echo") as llm:
         body = LlamaCompletionBody.read(b'{"prompt": ["a", [98], "c"], "n_cmpl": 2, "logit_bias": [["ll", -100]]}')
-        asked: list[str] = []
-        tokenize = llm.tokenize
-        monkeypatch.setattr(llm, "tokenize", lambda text: asked.append(text) or tokenize(text))
-
+        asked = texts_asked(llm, monkeypatch)
         requests = body.to_requests(llm)
 
     assert asked == ["ll"]

@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from edgellm.errors import UnknownAdapter, UsageError
 from edgellm.sdk.client import EdgeLLM
+from edgellm.sdk.tokens import tokenize_each
 from edgellm.server.schemas.fields import Fields, NeutralValues, RequestBody, shortened
 from edgellm.server.schemas.inputs import Inputs, inputs_of
 from edgellm.server.schemas.structured import StructuredBody
@@ -280,10 +281,29 @@ def _biases(value: Any, llm: EdgeLLM) -> tuple[tuple[int, float], ...]:
         raise _wrong_bias(value)
     n_chars = sum(len(part) for pair in pairs if isinstance(pair, list | tuple) for part in pair if type(part) is str)
     check_range(n_chars <= MAX_BIASES * MAX_TOKEN_BYTES, "logit_bias", f"at most {MAX_BIASES} tokens")
-    return tuple(bias for pair in pairs for bias in _bias(pair, llm))
+    biases = [_bias(pair) for pair in pairs]
+    tokens = _tokens(llm, list(dict.fromkeys(token for token, _ in biases if isinstance(token, str))))
+    return tuple(
+        (one, bias) for token, bias in biases for one in (tokens[token] if isinstance(token, str) else [token])
+    )
 
 
-def _bias(pair: Any, llm: EdgeLLM) -> list[tuple[int, float]]:
+def _tokens(llm: EdgeLLM, texts: list[str]) -> dict[str, list[int]]:
+    """The distinct ones of each."""
+    tokens: dict[str, list[int]] = {}
+    n_tokens = 0
+    for text, ids in zip(texts, tokenize_each(llm, texts), strict=True):
+        tokens[text] = list(dict.fromkeys(ids))
+        n_tokens += len(tokens[text])
+        check_range(n_tokens <= MAX_BIASES, "logit_bias", f"at most {MAX_BIASES} tokens")
+    return tokens
+
+
+def _bias(pair: Any) -> tuple[int | str, float]:
+    """
+    Raises:
+        UsageError: no pair of a token id, or a text, and a bias.
+    """
     if not isinstance(pair, list | tuple) or len(pair) != 2:
         raise _wrong_bias(pair)
     token, bias = pair
@@ -293,11 +313,9 @@ def _bias(pair: Any, llm: EdgeLLM) -> list[tuple[int, float]]:
         raise _wrong_bias(pair)
     check_range(NEVER <= bias <= -NEVER, "logit_bias", f"biases {NEVER:g} to {-NEVER:g}")  # a float has an end
     weight = NEVER if bias is False else float(bias)
-    if isinstance(token, str):
-        return [(one, weight) for one in dict.fromkeys(llm.tokenize(token))]
-    if type(token) is not int:
+    if type(token) not in (int, str):
         raise _wrong_bias(pair)
-    return [(token, weight)]
+    return token, weight
 
 
 def _wrong_bias(value: Any) -> UsageError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
 from msgspec import Meta
@@ -9,6 +10,7 @@ from msgspec import Meta
 from edgellm.errors import UsageError
 from edgellm.runtime.unsupported_task import unsupported_task
 from edgellm.sdk.client import EdgeLLM
+from edgellm.sdk.tokens import detokenize_each, tokenize_each
 from edgellm.server.schemas.fields import NeutralValues, RequestBody
 from edgellm.types.checks import MAX_COUNT
 from edgellm.types.request import MAX_INPUTS, MAX_TOKEN_BYTES, RerankRequest
@@ -101,15 +103,18 @@ def fitting(llm: EdgeLLM, query: str, documents: list[str], most: int) -> tuple[
     ):
         return tuple(documents)  # no token is shorter than a byte
     most = max(1, min(most, llm.info.n_ctx - len(llm.tokenize(query)) - SPECIALS))
-    return tuple(_cut(llm, document, most) for document in documents)
+    fitting = {index: one[: most * MAX_TOKEN_BYTES] for index, one in enumerate(documents) if len(one.encode()) > most}
+    cut: list[int] = []
 
+    def beginnings() -> Iterator[list[int]]:
+        for index, tokens in zip(fitting, tokenize_each(llm, fitting.values()), strict=True):
+            if len(tokens) > most:
+                cut.append(index)
+                yield tokens[:most]
 
-def _cut(llm: EdgeLLM, document: str, most: int) -> str:
-    if len(document.encode()) <= most:
-        return document
-    document = document[: most * MAX_TOKEN_BYTES]
-    tokens = llm.tokenize(document)
-    return document if len(tokens) <= most else llm.detokenize(tokens[:most])
+    texts = list(detokenize_each(llm, beginnings()))
+    fitting.update(zip(cut, texts, strict=True))
+    return tuple(fitting.get(index, document) for index, document in enumerate(documents))
 
 
 def _check_at_least_one(value: int | None, name: str) -> None:
