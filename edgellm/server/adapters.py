@@ -51,7 +51,7 @@ def operations(served: ServedModel, *, allow_manage: bool) -> list[Operation]:
     async def load(request: Request) -> ASGIApp:
         """Load an adapter of this model that `edgellm adapters list` shows. No path: a client names no files here."""
         check_may_manage(request, allowed=allow_manage, what=WHAT, instead=INSTEAD)
-        body = LoadAdapterBody.read(await request.body(), served.unknown_fields(request))
+        body = await served.receive_names(request, LoadAdapterBody)
         served.require(body.model)
         stored = await beside(app_adapters.stored, body.name, served.llm.plan.artifact)
         await served.llm.aadd_adapter(stored.path, body.name)

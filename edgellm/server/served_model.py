@@ -25,7 +25,7 @@ from edgellm.server.beside import beside
 from edgellm.server.errors import HttpError
 from edgellm.server.intake import LARGE_BYTES
 from edgellm.server.names import ALWAYS, TAG, ModelNames
-from edgellm.server.reading_places import ReadingPlaces, is_short
+from edgellm.server.reading_places import SHORT_BYTES, ReadingPlaces, is_short
 from edgellm.server.schemas.fields import Body
 from edgellm.server.schemas.unknown import STRICT_HEADER, UnknownFields
 from edgellm.server.turns import Turns
@@ -92,8 +92,7 @@ class ServedModel:
             UsageError, UnsupportedField: the body is wrong; UnknownModel, HttpError: as `require`; what `make` raises;
             ClientDisconnect: nobody waits for the answer any more; TooManyRequests: as `Turns.turn`.
         """
-        raw, record = await request.body(), request_log.of_scope(request.scope)
-        unknown = self.unknown_fields(request)
+        raw, unknown = await request.body(), self._unknown_fields(request)
         body: Body | None = None
 
         def read() -> Body:
@@ -127,8 +126,23 @@ class ServedModel:
                     return await self._in_reading_place(request, lambda: beside(read_short), short=True)
             return await self._in_reading_place(request, read_long, short=False)
         finally:
-            self.n_ignored += unknown.n
-            record.ignored = unknown.text
+            self._note_ignored(request, unknown)
+
+    async def receive_names(self, request: Request, body_type: type[Body]) -> Body:
+        """The body of a request that is not for this model: of a few names, and read whoever sends it.
+
+        Raises:
+            HttpError: 413, it is longer than any; UsageError, UnsupportedField: it is wrong; ClientDisconnect;
+            TooManyRequests.
+        """
+        raw, unknown = await request.body(), self._unknown_fields(request)
+        if len(raw) > SHORT_BYTES:
+            what = f"the body is larger than {SHORT_BYTES} bytes"
+            raise HttpError(413, what, code="body_too_large", hint="it holds names only")
+        try:
+            return await self._in_reading_place(request, lambda: beside(body_type.read, raw, unknown), short=True)
+        finally:
+            self._note_ignored(request, unknown)
 
     async def _in_reading_place(
         self, request: Request, read: Callable[[], Coroutine[Any, Any, MadeT]], *, short: bool
@@ -141,9 +155,12 @@ class ServedModel:
                 raise ClientDisconnect
             return made
 
-    def unknown_fields(self, request: Request) -> UnknownFields:
-        """Where the unknown fields of this request's body go."""
+    def _unknown_fields(self, request: Request) -> UnknownFields:
         return UnknownFields(strict=self._strict_fields or request.headers.get(STRICT_HEADER) == "1")
+
+    def _note_ignored(self, request: Request, unknown: UnknownFields) -> None:
+        self.n_ignored += unknown.n
+        request_log.of_scope(request.scope).ignored = unknown.text
 
     async def events(self, request: Request, generations: Sequence[GenerationRequest]) -> EventLists:
         """The answers to `request`: `n` to each prompt, numbered through. All have the same `n`."""

@@ -27,6 +27,7 @@ from edgellm.server.dialects.rerank.bodies import RerankBody
 from edgellm.server.intake import LARGE_BYTES, MAX_BODY_BYTES, Incoming, Intake
 from edgellm.server.reading_places import LONG_PLACES, SHORT_BYTES, SHORT_PLACES
 from edgellm.server.request_log import RequestRecord
+from edgellm.server.schemas import fields as body_fields
 from edgellm.server.schemas.chat import ChatBody
 from edgellm.server.schemas.completion import CompletionBody
 from edgellm.server.schemas.embeddings import EmbeddingBody
@@ -490,6 +491,36 @@ def test_memory_goes_back_to_the_system() -> None:
             client.join()
 
         wait_until(lambda: process.memory_info().rss < before + 20 * 1024**2, timeout_s=20)
+
+
+def test_no_route_reads_a_body_in_the_event_loop(serve: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    live = serve(allow_manage=True, isolate=False)
+    described = live.http.get("/openapi.json").json()["paths"]
+    routes = [
+        (method, path) for path, methods in described.items() for method in methods if "requestBody" in methods[method]
+    ]
+    read = calls_off_loop(monkeypatch, body_fields, "_decode")
+    for method, path in routes:
+        live.http.request(method, path, json={"model": "nobody"})
+
+    assert {"/v1/chat/completions", "/api/pull", "/api/copy", "/api/delete", "/edgellm/adapters"} <= {
+        path for _, path in routes
+    }
+    assert read == [True] * len(routes)
+
+
+@pytest.mark.parametrize("allow_manage", [False, True])
+def test_a_body_of_names_is_not_read_where_it_is_long(
+    serve: Servers, monkeypatch: pytest.MonkeyPatch, allow_manage: bool
+) -> None:
+    live = serve(allow_manage=allow_manage, isolate=False)
+    read = calls_off_loop(monkeypatch, body_fields, "_decode")
+    routes = [("POST", "/api/pull"), ("POST", "/api/copy"), ("DELETE", "/api/delete"), ("POST", "/edgellm/adapters")]
+    body = {"model": "echo", "x": "a" * SHORT_BYTES}
+    statuses = [live.http.request(method, path, json=body).status_code for method, path in routes]
+
+    assert statuses == ([413] * 4 if allow_manage else [413, 403, 403, 403])
+    assert not read
 
 
 def test_bodies_are_read_beside_the_event_loop(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:

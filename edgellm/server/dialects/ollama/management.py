@@ -114,7 +114,7 @@ def operations(served: ServedModel, *, allowed: bool) -> list[Operation]:
 
     async def pull(request: Request) -> ASGIApp:
         """Fetch a model into the store, in lines of JSON unless `stream` is false. The one that is served is here."""
-        body = OllamaPullBody.read(await request.body(), served.unknown_fields(request))
+        body = await served.receive_names(request, OllamaPullBody)
         name = _required(body.model)
         if management.has(name):
             return JSONResponse(DONE) if body.stream is False else _Lines(request, _nothing_to_fetch())
@@ -131,7 +131,7 @@ def operations(served: ServedModel, *, allowed: bool) -> list[Operation]:
     async def copy(request: Request) -> ASGIApp:
         """Give the model that is served another name, for as long as the server runs."""
         management.check(request)
-        body = OllamaCopyBody.read(await request.body(), served.unknown_fields(request))
+        body = await served.receive_names(request, OllamaCopyBody)
         if not served.is_named(body.source):
             raise served.unknown(body.source)
         served.names = served.names.with_alias(body.destination)
@@ -140,7 +140,7 @@ def operations(served: ServedModel, *, allowed: bool) -> list[Operation]:
     async def delete(request: Request) -> ASGIApp:
         """Delete a model from the store, or a name that `/api/copy` gave. The one that is served stays."""
         management.check(request)
-        body = OllamaNameBody.read(await request.body(), served.unknown_fields(request))
+        body = await served.receive_names(request, OllamaNameBody)
         await beside(management.remove, _required(body.model))
         return Response()
 
