@@ -46,7 +46,7 @@ def list_adapters(*, as_json: bool) -> None:
     from edgellm import explain
     from edgellm.store.adapters import AdapterStore
 
-    installed = AdapterStore().installed()
+    installed = AdapterStore().checked(again=False)
     if as_json:
         say_json({"schema": SCHEMA, "adapters": list(map(_stored_row, installed))})
         return

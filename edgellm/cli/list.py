@@ -29,7 +29,7 @@ def show(as_json: bool) -> None:
     """Print what is stored, and what other tools and the user put on this disk."""
     from edgellm.store.library import Library
 
-    stored = Library().installed()
+    stored = Library().checked(again=False)
     entries = [_entry(s) for s in stored]
     others = elsewhere(stored)
     if as_json:

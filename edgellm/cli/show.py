@@ -36,13 +36,14 @@ def command(*, model: str, offline: bool, models_file: Path | None, as_json: boo
     """
     from edgellm.app.context import here
     from edgellm.app.resolve import resolve
+    from edgellm.store import manifest
     from edgellm.store.library import Library
 
     resolved = resolve(model, here(models_file), offline=offline)
     if resolved.typed:
         say(f"{resolved.typed} is taken as {resolved.card.id}.", err=True)
     names = (resolved.card.id, resolved.shown_as)
-    stored = [s for s in Library().installed() if s.model_id in names]
+    stored = [manifest.check(s, again=False) for s in Library().installed() if s.model_id in names]
     sampling = _sampling(resolved, stored)
     if as_json:
         say_json(_row(resolved, stored, sampling))

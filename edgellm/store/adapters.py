@@ -30,7 +30,7 @@ from edgellm.errors import UnknownAdapter, UnsupportedArtifact, UsageError
 from edgellm.files import locked, safe_name, sync, write_atomic, writing
 from edgellm.formats.gguf import adapter as gguf_adapter
 from edgellm.formats.gguf.reader import read_model
-from edgellm.store.content_hash import file_hash
+from edgellm.store.content_hash import file_hash, hash_of
 from edgellm.store.record import read_record, size_problem
 from edgellm.types.adapter import check_adapter_name
 from edgellm.types.store_problem import OtherHash, RecordUnreadable, StoreProblem
@@ -149,9 +149,9 @@ class AdapterStore:
         folders = sorted(path for path in self.root.glob("*/*") if path.is_dir() and not _is_hidden(path, self.root))
         return [_read(folder) for folder in folders]
 
-    def checked(self) -> list[StoredAdapter]:
-        """The same, with files hashed again whose time has changed."""
-        return [_checked(stored) for stored in self.installed()]
+    def checked(self, *, again: bool = True) -> list[StoredAdapter]:
+        """The same, with files hashed whose time has changed; where not `again`, once until they change once more."""
+        return [_checked(stored, again=again) for stored in self.installed()]
 
     def find(self, base_id: str, name: str) -> StoredAdapter:
         """
@@ -278,11 +278,11 @@ def _read(folder: Path) -> StoredAdapter:
     return replace(stored, problem=size_problem(stored.path, record.bytes))
 
 
-def _checked(stored: StoredAdapter) -> StoredAdapter:
+def _checked(stored: StoredAdapter, *, again: bool = True) -> StoredAdapter:
     """The same, hashed again where the file's time is another one."""
     record = stored.record
     if record is None or stored.problem is not None or stored.path.stat().st_mtime_ns == record.mtime_ns:
         return stored
-    sha256 = file_hash(str(stored.path))
+    sha256 = hash_of([str(stored.path)], again=again)
     problem = None if sha256 == record.sha256 else OtherHash(str(stored.path), sha256, record.sha256)
     return replace(stored, problem=problem)

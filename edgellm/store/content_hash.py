@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+from collections.abc import Sequence
 
 import msgspec
 
@@ -33,17 +34,27 @@ def content_hash(artifact: Artifact) -> str:
     if artifact.sha256 and len(artifact.paths) == 1:
         return artifact.sha256
     try:
-        stamp = " ".join(map(_stamp, artifact.paths))
-        name = hashlib.sha256("\0".join(map(os.path.abspath, artifact.paths)).encode(errors="surrogateescape"))
-        place = settings.current().cache_dir / "hashes" / f"{name.hexdigest()[:32]}.json"
+        return hash_of(artifact.paths)
+    except OSError as error:
+        message = f"{error.filename or artifact.path} cannot be read: {error.strerror}"
+        raise BadArtifact(message, hint="check the path and its permissions") from error
+
+
+def hash_of(paths: Sequence[str], *, again: bool = False) -> str:
+    """The same of these files, kept for the next time. `again`: whatever was kept.
+
+    Raises:
+        OSError: one cannot be read.
+    """
+    stamp = " ".join(map(_stamp, paths))
+    name = hashlib.sha256("\0".join(map(os.path.abspath, paths)).encode(errors="surrogateescape"))
+    place = settings.current().cache_dir / "hashes" / f"{name.hexdigest()[:32]}.json"
+    if not again:
         with contextlib.suppress(OSError, msgspec.MsgspecError, ValueError):
             kept = msgspec.json.decode(read_regular(place, _MAX_BYTES), type=_Kept)
             if kept.stamp == stamp:
                 return kept.sha256
-        parts = [file_hash(path) for path in artifact.paths]
-    except OSError as error:
-        message = f"{error.filename or artifact.path} cannot be read: {error.strerror}"
-        raise BadArtifact(message, hint="check the path and its permissions") from error
+    parts = [file_hash(path) for path in paths]
     sha256 = parts[0] if len(parts) == 1 else hashlib.sha256("\n".join(parts).encode()).hexdigest()
     with contextlib.suppress(OSError):
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -68,9 +68,10 @@ class Library:
         entries = [manifest.read(record.parent) for record in records if not record.parent.name.startswith(".")]
         return [manifest.check_sizes(stored) for stored in entries if stored is not None]
 
-    def checked(self) -> list[StoredModel]:
-        """The same, with files hashed again whose time has changed: that takes seconds where they are gigabytes."""
-        return [manifest.check(stored) for stored in self.installed()]
+    def checked(self, *, again: bool = True) -> list[StoredModel]:
+        """The same, with files hashed whose time has changed: that takes seconds where they are gigabytes. Where not
+        `again`, what was found of them counts until they change once more."""
+        return [manifest.check(stored, again=again) for stored in self.installed()]
 
     def local_keys(self) -> frozenset[str]:
         """Sources and sha256 of what is stored and sound: the files that need no network."""

@@ -21,6 +21,7 @@ import msgspec
 
 from edgellm.errors import IntegrityError
 from edgellm.files import sync, write_atomic
+from edgellm.store import content_hash
 from edgellm.store.record import read_record, size_problem, unreadable
 from edgellm.types.model import Artifact, Shape
 from edgellm.types.store_problem import OtherHash, StoreProblem
@@ -151,8 +152,10 @@ def _unrecorded(folder: Path) -> tuple[StoredFile, ...]:
     return tuple(files)
 
 
-def check(stored: StoredModel) -> StoredModel:
-    """The entry as its record is now. Changed files are hashed again; `problem` says what is wrong."""
+def check(stored: StoredModel, *, again: bool = True) -> StoredModel:
+    """The entry as its record is now; `problem` says what is wrong. Changed files are hashed, where not `again` only if
+    they changed since anybody did.
+    """
     stored = check_sizes(stored)
     if stored.problem:
         return stored
@@ -160,8 +163,10 @@ def check(stored: StoredModel) -> StoredModel:
     for file in stored.files:
         path = stored.folder / file.path
         try:
-            is_same = path.stat().st_mtime_ns == file.mtime_ns
-            now = file if is_same else describe_file(path, inside=stored.folder, expected_sha256="")
+            now = file
+            if path.stat().st_mtime_ns != file.mtime_ns:
+                sha256 = content_hash.hash_of([str(path)], again=again)
+                now = describe_file(path, inside=stored.folder, expected_sha256="", written_sha256=sha256)
         except OSError as error:
             return replace(stored, problem=unreadable(path, error))
         if now.sha256 != file.sha256:

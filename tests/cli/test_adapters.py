@@ -233,6 +233,15 @@ def test_who_deletes_an_adapter_as_a_model_is_told_how_to(base: Path, mail: Path
     assert AdapterStore().find("toy", "mail")
 
 
+def test_an_adapter_with_other_bytes_is_told(base: Path, mail: Path) -> None:
+    invoke("import", mail, "--base", base)
+    path = AdapterStore().find("toy", "mail").path
+    path.write_bytes(path.read_bytes()[:-4] + b"worn")
+
+    assert answer("list")["adapters"][0]["problem_facts"]["kind"] == "other_hash"
+    assert "damaged" in invoke("list").stdout
+
+
 def test_a_damaged_adapter_is_told_and_can_be_removed(base: Path, mail: Path, tmp_path: Path) -> None:
     invoke("import", mail, "--base", base)
     path = AdapterStore().find("toy", "mail").path

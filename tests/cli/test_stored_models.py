@@ -85,6 +85,24 @@ def test_pull_says_where_it_lies_as_json_and_fetches_once(address: str) -> None:
     assert [Path(path).stat().st_size for path in first["paths"]] == [first["bytes"]]
 
 
+def test_a_model_that_was_damaged_is_marked(address: str) -> None:
+    assert invoke("pull", address).exit_code == 0
+    (stored,) = installed()
+    path = stored.folder / stored.files[0].path
+    content = bytearray(path.read_bytes())
+    content[-4:] = b"worn"
+    path.write_bytes(content)
+
+    (entry,) = json.loads(invoke("list", "--json").stdout)["installed"]
+    assert entry["problem_facts"] == {
+        "kind": "other_hash", "path": str(path), "sha256": hashlib.sha256(content).hexdigest(),
+        "stored_sha256": stored.sha256,
+    }  # fmt: skip
+    assert entry["problem"] in " ".join(invoke("list").stdout.split())
+    (shown,) = json.loads(invoke("show", stored.model_id, "--json").stdout)["installed"]
+    assert shown["problem"] == entry["problem"]
+
+
 def test_what_is_built_in_needs_no_fetching() -> None:
     assert "built in" in invoke("pull", "echo").stdout
 

@@ -15,7 +15,7 @@ from support.read_only import run_read_only
 from support.store_server import card_of, sha256
 
 from edgellm import explain
-from edgellm.store import manifest
+from edgellm.store import content_hash, manifest
 from edgellm.store.library import Library
 from edgellm.store.manifest import StoredModel
 from edgellm.store.record import read_record, size_problem
@@ -125,6 +125,30 @@ def test_damage_is_found_and_named(stored: StoredModel) -> None:
     (entry,) = Library().installed()
     assert isinstance(entry.problem, FileUnreadable)
     assert entry.problem.path == str(path)
+
+
+def test_a_file_that_changed_is_read_once(stored: StoredModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where what was found may count: `edgellm list` does not hash gigabytes each time."""
+    path, hashed = stored.folder / "tiny.gguf", []
+    original = content_hash.file_hash
+    monkeypatch.setattr(content_hash, "file_hash", lambda path: hashed.append(path) or original(path))
+    assert (Library().checked(again=False)[0].problem, hashed) == (None, [])
+
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(1, 1))
+    problem = OtherHash(str(path), sha256(bytes(content)), stored.sha256)
+    assert [Library().checked(again=False)[0].problem for _ in range(2)] == [problem, problem]
+    assert hashed == [str(path)]
+    assert Library().checked()[0].problem == problem
+    assert len(hashed) == 2
+
+    content[-1] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(2, 2))
+    assert [Library().checked(again=False)[0].problem for _ in range(2)] == [None, None]
+    assert len(hashed) == 3
 
 
 @pytest.mark.skipif(not hasattr(os, "seteuid"), reason="Windows has no such users")
