@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 SHOWN_PROBLEMS = 3
 QUANT_TABLE = (
     Column("quant"), Column("weights", right=True, spare=1), Column("context", right=True, spare=3),
-    Column("memory", right=True), Column("tok/s", right=True), Column("kept", right=True, spare=2), Column("verdict"),
+    Column("slots", right=True, spare=4), Column("memory", right=True), Column("tok/s", right=True),
+    Column("kept", right=True, spare=2), Column("verdict"),
 )  # fmt: skip
 DOES_NOT_FIT = 3  # exit code of errors.NothingFits
 
@@ -246,6 +247,8 @@ def _show_all(
     table(QUANT_TABLE, [_quant_row(report, chosen) for report in reports], styles=styles)
     if fits:
         say(f"\nMemory budget {budget_reason}.")
+        if len({report.candidate.slots for report in fits}) > 1:
+            say("Slots: conversations at a time, each with a context of its own; `--slots 1` asks for one.")
         if busy := next((report.busy for report in fits if report.busy), None):
             say(explain.all_busy(busy.load, busy.processors))
         if aside := next((report.set_aside for report in fits if report.set_aside), None):
@@ -259,7 +262,8 @@ def _show_all(
 def _quant_row(report: FitReport, chosen: str) -> tuple[str, ...]:
     candidate = report.candidate
     word = f"{_word(report)}, chosen" if candidate.quant == chosen else _word(report)
-    sizes = (show_size(candidate.tensor_bytes), f"{candidate.ctx:,}", show_memory(report.counted_bytes))
+    context = (f"{candidate.ctx:,}", f"{candidate.slots}")
+    sizes = (show_size(candidate.tensor_bytes), *context, show_memory(report.counted_bytes))
     return (candidate.quant, *sizes, show_rate(report.rate_tps), f"{report.kept.mid:.1%}", word)
 
 

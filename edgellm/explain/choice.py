@@ -24,7 +24,8 @@ def model(fact: model_reason.ModelReason) -> str:
             kept = f"{fact.quant} keeps {fact.kept:.1%} of it"
             ability = f"ability {fact.ability:.0f} of 100, {basis(fact.ability_basis)}"
             score = f"{fact.score:.1f} ({ability}; {kept}; weighed by how sure that is, and by speed)"
-            return f"Model: {fact.model} ({show_params(fact.params)}) scores best: {score}."
+            how = "is the only one left, and scores" if fact.alone else "scores best:"
+            return f"Model: {fact.model} ({show_params(fact.params)}) {how} {score}."
         case model_reason.ChosenQuant():
             size = f"{fact.bits:.2f} bits a weight, {show_size(fact.tensor_bytes)}"
             return f"Quantization: {fact.quant} ({size}): {quant_criterion(fact.why)}."

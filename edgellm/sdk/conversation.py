@@ -46,7 +46,7 @@ def _message(message: Message | Mapping[str, Any], place: str) -> Message:
         what = f"{place} has a key {unknown[0]!r:.60}, which means nothing"
         raise UsageError(what, hint=f"keys of a message: {', '.join(KEYS)}", param="messages")
     try:
-        return message_of(message)
+        return message_of(message, place)
     except msgspec.ValidationError as error:
         problem, where, allowed = in_python(error)
         what = f"{place}{'.' if where else ''}{where}{'' if allowed else ':'} {problem}"

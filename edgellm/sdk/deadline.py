@@ -71,6 +71,6 @@ class Deadline:
         return TimedOut(
             f"the answer was not complete after {self._timeout:g} s, and was ended",
             hint=f"give it a longer timeout or less to do; {self._instead}; where other programs keep the processors "
-            f"busy, {option('threads', 1)} is often many times faster",
+            f"busy and several threads compute, {option('threads', 1)} is often many times faster",
             timeout=float(self._timeout),
         )

@@ -26,9 +26,10 @@ def best_model(options: Sequence[Option], scenario: Scenario) -> RuleResult:
     if not ranked:
         return RuleResult(())
     best = ranked[0]
-    assert not isinstance(best.ability.basis, Losses)
+    basis, alone = best.ability.basis, len(ranked) == 1
+    assert not isinstance(basis, Losses)
     reason = BestModel(
-        best.model, best.card.params, best.score, best.ability.mid, best.ability.basis, best.kept.mid, best.quant
+        best.model, best.card.params, best.score, best.ability.mid, basis, best.kept.mid, best.quant, alone
     )
     lost = {o.model: refusal.ScoresLess(o.score, o.quant, best.model, best.score) for o in ranked[1:]}
     rejected = tuple((o, lost[o.model]) for o in options if o.model != best.model)

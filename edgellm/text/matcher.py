@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # met of the answers under one may have 20 to 40 more.
 KEPT = 8
 _HINTS: dict[GrammarKind, str] = {
-    "json_schema": "mend it; schemas are read as JSON Schema (draft 2020-12) says",
+    "json_schema": "write it in another way: answers cannot be kept to all of JSON Schema (draft 2020-12)",
     "regex": "mend it; patterns are those of Rust's regex: no look-around, no references back",
     "lark": "mend it; rules as `start: a`, texts in double quotes, patterns between slashes",
     "gbnf": "mend it; rules as `root ::= a`, as llama.cpp reads them",

@@ -46,12 +46,12 @@ class _Message(msgspec.Struct):
     reasoning: str | None = None
     thinking: str | None = None
 
-    def to_message(self) -> Message:
+    def to_message(self, place: str) -> Message:
         if self.content is None and not self.tool_calls:
-            raise UsageError("a message lacks 'content'", hint=AS_MESSAGES, param="messages")
+            raise UsageError(f"{place} lacks 'content'", hint=AS_MESSAGES, param="messages")
         return Message(
             "system" if self.role == "developer" else self.role,
-            self.content if isinstance(self.content, str) else "".join(map(_text_of, self.content or ())),
+            self.content if isinstance(self.content, str) else "".join(_text_of(p, place) for p in self.content or ()),
             self.reasoning_content or self.reasoning or self.thinking or "",
             tuple(call.to_call() for call in self.tool_calls or ()),
             self.tool_call_id or "",
@@ -62,18 +62,19 @@ class _Message(msgspec.Struct):
 KEYS = _Message.__struct_fields__
 
 
-def message_of(message: Mapping[str, Any]) -> Message:
-    """
+def message_of(message: Mapping[str, Any], place: str = "a message") -> Message:
+    """`place`: what errors call it, as `messages[5]`.
+
     Raises:
         msgspec.ValidationError: a value is missing, or of another type. UsageError: it means nothing.
     """
-    return msgspec.convert(message, _Message).to_message()
+    return msgspec.convert(message, _Message).to_message(place)
 
 
-def _text_of(part: _Part) -> str:
+def _text_of(part: _Part, place: str) -> str:
     if part.type != "text":
-        what = f"a message has a part of type {part.type[:40]}"
+        what = f"{place} has a part of type {part.type[:40]}"
         raise UsageError(what, hint="models read text: send parts of type text", param="messages")
     if part.text is None:
-        raise UsageError("a part of a message lacks 'text'", hint=AS_MESSAGES, param="messages")
+        raise UsageError(f"a part of {place} lacks 'text'", hint=AS_MESSAGES, param="messages")
     return part.text

@@ -49,6 +49,7 @@ class BestModel(Fact, frozen=True):
     ability_basis: AbilityBasis
     kept: float
     quant: str
+    alone: bool = False  # no other model was left, as where one was named
 
 
 class ChosenQuant(Fact, frozen=True):

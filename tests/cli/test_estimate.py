@@ -101,6 +101,16 @@ def test_all_quantizations_stand_in_a_table_with_the_chosen_one(look: Look) -> N
     assert len(auto["estimates"]) == sum(line.count("%") == 1 for line in output.splitlines())
 
 
+@pytest.mark.parametrize(("slots", "is_told"), [((), True), (("--slots", "1"), False)])
+def test_the_table_says_for_how_many_conversations_memory_is(look: Look, slots: tuple[str, ...], is_told: bool) -> None:
+    """Else a smaller file that leaves room for more of them seems to need more than a larger one."""
+    output = look("qwen3-4b", "--profile", "intel-n100-16gb", *slots)[0]
+    rows = json.loads(look("qwen3-4b", "--profile", "intel-n100-16gb", *slots, "--json")[0])["estimates"]
+    shown = {line.split()[0]: line.split()[4] for line in output.splitlines() if " GB " in line and "," in line}
+    assert shown == {row["quant"]: str(row["slots"]) for row in rows}
+    assert ("conversations at a time" in output) == is_told
+
+
 def test_the_json_is_the_same_twice_and_its_terms_add_up(look: Look) -> None:
     arguments = ("qwen3.5-2b", *PI, "--slots", "2", "--kv", "q8_0", "--json")
     once, again = look(*arguments)[0], look(*arguments)[0]

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+import edgellm
 from edgellm import errors
 from edgellm.adaptation.worker import TuneStop
 from edgellm.sdk import tuning
@@ -45,8 +46,8 @@ with EdgeLLM.auto() as llm:
 ```
 
 `edgellm` itself exports `EdgeLLM`, `Message`, `Tool`, `TextInput`, `NamedTool`, `ToolCall`, `Grammar`, `Sampling`,
-`Completion`, `Delta`, `Done`, `Prefill`, what [tunes](#tuning) and all [errors](#errors); the rest is in
-`edgellm.types`. Everything is typed: an editor completes options and marks wrong ones. [A page of its
+`Completion`, `Delta`, `Done`, `Prefill`, what [tunes](#tuning) and all [errors](#errors); what else there is names its
+module. Everything is typed: an editor completes options and marks wrong ones. [A page of its
 own](how-to/use-answers-in-programs.md) shows how answers become objects, and how a model calls functions.
 
 Answers are [msgspec](https://jcristharif.com/msgspec/) structs. `msgspec.to_builtins(answer)` makes plain dictionaries
@@ -135,7 +136,8 @@ def _class(kind: type, *, level: int = 2) -> str:
     text = kind.__doc__ or ""
     # A dataclass or a struct without a docstring of its own has one that repeats its signature.
     written = "" if text.startswith(f"{kind.__name__}(") else inspect.cleandoc(text)
-    return f"{'#' * level} `{kind.__name__}`\n\n{_text(written)}" if written else f"{'#' * level} `{kind.__name__}`\n"
+    home = "" if hasattr(edgellm, kind.__name__) else f"\nFrom `{kind.__module__}`.\n"
+    return f"{'#' * level} `{kind.__name__}`\n{home}" + (f"\n{_text(written)}" if written else "")
 
 
 def _methods(kind: type, *, level: int = 3) -> Iterator[str]:
