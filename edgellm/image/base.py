@@ -109,12 +109,12 @@ def survey(layer: Path) -> Base:
         # A package may share its folder of documents with another one.
         names = {*root.members, *(f"{path}/copyright" for path, member in root.members.items() if member.issym())}
         texts = {path: root.text(path) for path in names if debian.is_read(path)}
-        return Base(arch, version[1], glibc, dict(_files(archive, root)), texts)
+        return Base(arch, version[1], glibc, dict(_files(root)), texts)
 
 
-def _files(archive: tarfile.TarFile, tree: TarTree) -> Iterator[tuple[str, Content]]:
-    for path, member in sorted(tree.members.items()):
-        if (member.isreg() or member.islnk()) and (file := archive.extractfile(member)) is not None:
+def _files(tree: TarTree) -> Iterator[tuple[str, Content]]:
+    for path in sorted(tree.members):
+        if (file := tree.opened(path)) is not None:
             sha256, n_bytes = hashlib.sha256(), 0
             while piece := file.read(_PIECE):
                 sha256.update(piece)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from support import pythons
 from support.refusals import refuses
 
-from edgellm.bundle import interpreter
+from edgellm.bundle import interpreter, tar_tree
 from edgellm.bundle.tar_tree import TarTree, opened_tar
 from edgellm.errors import UsageError
 
@@ -84,12 +87,80 @@ def test_a_folder_is_to_be_packed_first(tmp_path: Path) -> None:
         interpreter.read(tmp_path)
 
 
-def test_more_than_a_python_has_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("where", "name"), [(tar_tree, "_MAX_MEMBERS"), (interpreter, "MAX_BYTES")])
+def test_more_than_a_python_has_is_refused(
+    where: ModuleType, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = pythons.tar(tmp_path / "x.tar.gz", pythons.files())
-    for name in ("MAX_MEMBERS", "MAX_BYTES"):
-        with monkeypatch.context() as patch, refuses(UsageError, param="with_python"):
-            patch.setattr(interpreter, name, 3)
-            interpreter.read(path)
+    monkeypatch.setattr(where, name, 3)
+    with refuses(UsageError, param="with_python"):
+        interpreter.read(path)
+
+
+def of_pax(folder: Path, kind: bytes, told: Sequence[bytes]) -> Path:
+    """A tar.gz with a file behind each of these headers."""
+    with gzip.open(folder / "x.tar.gz", "wb", compresslevel=1) as file:
+        for no, text in enumerate(told):
+            header = tarfile.TarInfo("p")
+            header.type, header.size = kind, len(text)
+            file.write(header.tobuf(tarfile.USTAR_FORMAT) + text + bytes(-len(text) % 512))
+            file.write(tarfile.TarInfo(f"a{no}").tobuf(tarfile.USTAR_FORMAT))
+        file.write(bytes(10240))
+    return folder / "x.tar.gz"
+
+
+def comment(n_bytes: int, key: str = "comment") -> bytes:
+    text = f" {key}={'a' * (n_bytes - 7 - len(key) - 2)}\n".encode()
+    return f"{len(text) + 6:06d}".encode() + text
+
+
+TELLING = {
+    "a-long-one": (tarfile.XHDTYPE, [comment(17_000)]),
+    "a-long-name": (tarfile.GNUTYPE_LONGNAME, [b"a" * 17_000]),
+    "many-for-all": (tarfile.XGLTYPE, [comment(100, f"key{no}") for no in range(200)]),
+}
+
+
+@pytest.mark.parametrize("case", TELLING)
+def test_a_tar_that_tells_too_much_is_refused(case: str, tmp_path: Path) -> None:
+    with pytest.raises(tarfile.ReadError, match="tells"), opened_tar(of_pax(tmp_path, *TELLING[case]), 1000) as archive:
+        TarTree(archive)
+
+
+def test_all_that_a_tar_tells_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = of_pax(tmp_path, tarfile.XHDTYPE, [comment(4096)] * 20)
+    with opened_tar(path, 1000) as archive:
+        assert not any(member.pax_headers for member in TarTree(archive).members.values())
+
+    monkeypatch.setattr(tar_tree, "_MAX_HEADERS", 15 * 5120)
+    with pytest.raises(tarfile.ReadError, match="tells"), opened_tar(path, 1000) as archive:
+        TarTree(archive)
+
+
+@pytest.mark.parametrize("n_headers", [60, 5000])
+def test_headers_of_headers_end(n_headers: int, tmp_path: Path) -> None:
+    header = tarfile.TarInfo("p")
+    header.type = tarfile.XHDTYPE
+    with gzip.open(tmp_path / "x.tar.gz", "wb") as file:
+        file.write(header.tobuf(tarfile.USTAR_FORMAT) * n_headers + tarfile.TarInfo("a").tobuf() + bytes(10240))
+
+    if n_headers < 100:
+        with opened_tar(tmp_path / "x.tar.gz", 1000) as archive:
+            assert list(TarTree(archive).members) == ["a"]
+    else:
+        with pytest.raises(tarfile.ReadError), opened_tar(tmp_path / "x.tar.gz", 1000):
+            pass
+
+
+@pytest.mark.parametrize(("name", "n_bytes"), [("x.tar", 2**70), ("x.tar.gz", 2**40)])
+def test_what_is_said_to_lie_far_behind_is_not_looked_for(name: str, n_bytes: int, tmp_path: Path) -> None:
+    member = tarfile.TarInfo("a")
+    member.size = n_bytes
+    content = member.tobuf(tarfile.GNU_FORMAT) + bytes(10240)
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+
+    with pytest.raises(tarfile.ReadError, match="longer"), opened_tar(tmp_path / name, 1000) as archive:
+        TarTree(archive)
 
 
 def test_a_file_that_is_longer_than_a_header_may_be_is_read(tmp_path: Path) -> None:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import io
 import tarfile
+from pathlib import Path, PurePath
 
 import pytest
+from support import images
+from support.refusals import refuses
 
 from edgellm.bundle.tar_tree import TarTree
+from edgellm.errors import UsageError
+from edgellm.image.base import survey
 
 
 @pytest.mark.parametrize("target", ["/x" * 400, "/x" * 40 + "/../y" * 100])
@@ -21,3 +26,55 @@ def test_links_that_lengthen_a_path_end(target: str) -> None:
     packed.seek(0)
     with tarfile.open(fileobj=packed) as archive:
         assert len(TarTree(archive).resolve("l0")) < 2000
+
+
+Row = tuple[bytes, str]  # type, and where it leads
+CIRCLES: dict[str, dict[str, Row]] = {
+    "itself": {"a": (tarfile.SYMTYPE, "a")},
+    "two": {"a": (tarfile.SYMTYPE, "b"), "b": (tarfile.SYMTYPE, "a")},
+    "beside": {"x": (tarfile.REGTYPE, ""), "a": (tarfile.SYMTYPE, "b"), "b": (tarfile.SYMTYPE, "a")},
+    "another-name": {"b": (tarfile.SYMTYPE, "a"), "a": (tarfile.LNKTYPE, "b")},
+    "its-own-name": {"a": (tarfile.LNKTYPE, "a")},
+}
+
+
+@pytest.mark.parametrize("case", CIRCLES)
+def test_links_in_a_circle_lead_nowhere(case: str) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for name, (kind, target) in CIRCLES[case].items():
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, target
+            archive.addfile(member)
+    packed.seek(0)
+    with tarfile.open(fileobj=packed) as archive:
+        tree = TarTree(archive)
+        assert tree.text("a") == ""
+        assert tree.read("a") == b""
+
+
+def test_a_file_is_read_by_its_other_names() -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        member = tarfile.TarInfo("./x/first")
+        member.size = 3
+        archive.addfile(member, io.BytesIO(b"abc"))
+        for name, kind, target in (("second", tarfile.LNKTYPE, "./x/first"), ("third", tarfile.SYMTYPE, "second")):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, target
+            archive.addfile(member)
+    packed.seek(0)
+    with tarfile.open(fileobj=packed) as archive:
+        assert TarTree(archive).text("third") == "abc"
+
+
+@pytest.mark.parametrize("path", ["usr/bin/python3", "usr/lib/x86_64-linux-gnu/libc.so.6"])
+def test_a_root_whose_links_lead_in_a_circle_is_refused(path: str, tmp_path: Path) -> None:
+    root = images.root(tmp_path / "root")
+    (root / path).unlink()
+    (root / path).symlink_to(PurePath(path).name)
+    with tarfile.open(tmp_path / "layer", "w") as archive:
+        archive.add(root, ".")
+
+    with refuses(UsageError, param="root"):
+        survey(tmp_path / "layer")
