@@ -96,6 +96,19 @@ def writing(path: Path, *, needs: str = "", param: str = "") -> Iterator[None]:
         raise UsageError(message, hint="choose another folder", param=param) from None
 
 
+def try_to_write(folder: Path) -> None:
+    """Before what takes long is to be kept in the folder, which is made where it is not there.
+
+    Raises:
+        OSError: nothing can be written into it.
+    """
+    import tempfile
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
 def require_free(output: Path, *, force: bool) -> None:
     """Before the work, not after it.
 

@@ -20,6 +20,8 @@ class Progress:
     SILENCE_S = 20.0
     STEP = re.compile(r"\s*\[\s*(?:(\d+)/(\d+)|(\d+)%)\]")  # ninja's [12/133], make's [  9%]
 
+    DETAIL = re.compile(r":\s|:$| \(")  # from where on pip names packages, sizes and who asks
+
     def __init__(self, label: str) -> None:
         self.label = label
         self.started = time.monotonic()
@@ -52,7 +54,7 @@ class Progress:
             percent = int(match[3]) if match[3] else 100 * int(match[1]) // int(match[2])
             self._show(f"compiling {percent} %", percent)
         elif line.startswith(("Collecting", "Downloading", "  Downloading", "Building", "Installing")):
-            self._show(" ".join(line.split()[:2]), 0)
+            self._show(self.DETAIL.split(line.strip(), maxsplit=1)[0], 0)
 
     def _show(self, what: str, percent: int) -> None:
         self.doing = what

@@ -306,6 +306,24 @@ def test_where_pip_says_nothing_progress_does(modules, capsys: pytest.CaptureFix
     assert {line.partition(",")[0] for line in told} == {"  lib: Downloading big.tar.gz"}
 
 
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("Installing collected packages: a, b, c", "Installing collected packages"),
+        ("  Installing build dependencies: started", ""),
+        ("Installing build dependencies: started", "Installing build dependencies"),
+        ("Building wheels for collected packages: a", "Building wheels for collected packages"),
+        ("Collecting numpy>=1.26 (from edgellm==0.1.0)", "Collecting numpy>=1.26"),
+        ("Downloading numpy-2.0.0.whl.metadata (6 kB)", "Downloading numpy-2.0.0.whl.metadata"),
+    ],
+)
+def test_what_pip_does_is_told_as_a_whole_sentence(modules, line: str, shown: str) -> None:
+    progress = modules[0].Progress("lib")
+    progress(f"{line}\n")
+
+    assert progress.doing == (shown or "asking pip")
+
+
 def test_a_python_that_is_too_old_is_told_which_to_use() -> None:
     done = subprocess.run(
         ["make", "setup", "PYTHON=/bin/false"], cwd=PLUGINS.parent, capture_output=True, text=True, check=False,

@@ -168,7 +168,7 @@ def resolve(
         meant = named_model(reference.name, context)
         card = meant.card
         typed = reference.taken_as(card)
-        basis = f"the catalog; trust {card.trust}"
+        basis = _of_the_catalog(card)
         if predict:
             require_shape(card)
     whole = ResolvedModel(card, basis, typed=typed, shown_as="" if meant.name == card.id else meant.name)
@@ -258,7 +258,7 @@ def _of_address(uri: str, cards: Sequence[ModelCard], *, offline: bool) -> tuple
             raise SourceError(
                 f"{scheme_of(uri)}: describes no file before it is fetched", hint="fetch it first: edgellm run MODEL"
             )
-        return StoredCard(card.id, card), f"the catalog; trust {card.trust}"
+        return StoredCard(card.id, card), _of_the_catalog(card)
     try:
         _require_answer(uri, offline=offline)
         card = with_known_quants(recognize(card_of(uri), cards))
@@ -269,7 +269,12 @@ def _of_address(uri: str, cards: Sequence[ModelCard], *, offline: bool) -> tuple
             return stored, f"the headers of what is stored, as {error.message}"
         if card is None:
             raise
-        return StoredCard(card.id, card), f"the catalog (trust {card.trust}), as {error.message}"
+        return StoredCard(card.id, card), f"{_of_the_catalog(card)}, as {error.message}"
+
+
+def _of_the_catalog(card: ModelCard) -> str:
+    """Where the facts of a row are from; a plugin's, or the user's own, need not say it."""
+    return f"the catalog; trust {card.trust}" if card.trust else "a row that does not say how it knows them"
 
 
 def _require_answer(uri: str, *, offline: bool) -> None:

@@ -27,7 +27,7 @@ def make_keys(secret: Path, public: Path, *, password: str = "") -> str:
     Raises:
         UsageError: a file is there already, or cannot be written.
     """
-    require_library()
+    require_library("make-bundle")
     from minisign import KeyPair
 
     for path in (secret, public):  # both, before one of them is written
@@ -56,7 +56,7 @@ def secret_key(path: Path, password: Callable[[], str]) -> SecretKey:
     Raises:
         UsageError: it is no secret key, or has another password.
     """
-    require_library()
+    require_library("make-bundle")
     from minisign import Error, SecretKey
 
     try:
@@ -129,8 +129,9 @@ def _read(path: Path, param: str) -> bytes:
         raise UsageError(message, hint="see --key", param=param) from None
 
 
-def require_library() -> None:
-    """
+def require_library(extra: str = "bundle") -> None:
+    """`extra`: of edgellm, with all that the caller needs.
+
     Raises:
         UsageError: what checks signatures is not installed.
     """
@@ -138,4 +139,4 @@ def require_library() -> None:
         import minisign  # noqa: F401
     except ImportError:
         message = "signatures of bundles are made and checked by py-minisign, which is not installed"
-        raise UsageError(message, hint='pip install "edgellm[bundle]"', param="key") from None
+        raise UsageError(message, hint=f'pip install "edgellm[{extra}]"', param="key") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -43,6 +44,7 @@ def command(*, backend: str | None, threads: int | None, as_json: bool) -> None:
             raise UsageError("--threads is of the processor, --device of a GPU", hint="leave one out", param="threads")
         _measure_devices(_names(backend), devices, machine, as_json=as_json)
         return
+    _require_kept(settings.current().cache_dir / calibrations.FOLDER)
     count = threads or machine.compute_threads
     rows: list[dict[str, Any]] = []
     counting = []
@@ -92,8 +94,10 @@ def _measure_devices(names: list[str], devices: Sequence[str], machine: Machine,
     from edgellm import explain
     from edgellm.app import calibrate_device
     from edgellm.contract.manager import plugins
+    from edgellm.history import run_log
     from edgellm.selection.backend_facts import backend_facts
 
+    _require_kept(run_log.path_of(machine).parent)
     rows = []
     able = calibrate_device.able(names)
     for facts in backend_facts([plugins().backend(name) for name in able], machine):
@@ -128,6 +132,19 @@ def _show_device(description: str, runs: Sequence[Run]) -> None:
 
 def _against(measured: float | None, predicted: float | None) -> str:
     return f"{measured or 0:,.1f}" + (f" / {predicted:,.1f}" if predicted else "")
+
+
+def _require_kept(folder: Path) -> None:
+    """
+    Raises:
+        UsageError: nothing can be kept there, which is told before a minute of measuring.
+    """
+    from edgellm.files import try_to_write
+
+    try:
+        try_to_write(folder)
+    except OSError as error:
+        raise _not_stored(error) from error
 
 
 def _not_stored(error: OSError) -> UsageError:

@@ -168,7 +168,8 @@ def _show_one(resolved: ResolvedModel, machine: Machine, budget_reason: str, rep
     _head(resolved, machine, candidate.quant)
     weights = size(resolved.card, report)
     rule = "as it is loaded" if resolved.card.files[0].format == "safetensors" else "by llama.cpp's rules"
-    how = {"exact": "read from the file", "rule": rule, "estimate": "an estimate, within about 5 %"}[weights.basis]
+    read = "read from the file" if resolved.card.trust else "as its row says"
+    how = {"exact": read, "rule": rule, "estimate": "an estimate, within about 5 %"}[weights.basis]
     about = "" if weights.file_is_exact else "about "
     backend = f"backend {candidate.backend}" if candidate.backend else "no backend"
     source, cells = candidate.source, f"{candidate.ctx:,} tokens in {candidate.kv_type}"

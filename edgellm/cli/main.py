@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -128,6 +129,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
+_REMEDIES = {
+    errno.EMFILE: "allow this program more open files (`ulimit -n`, LimitNOFILE= of a service)",
+    errno.ENFILE: "end other programs: this machine has no more open files to give",
+    errno.EROFS: "its file system is read-only: name another folder, or set EDGELLM_HOME to one that can be written",
+    errno.ENOSPC: "make room, or name another folder",
+    errno.EDQUOT: "make room, or name another folder",
+    errno.EIO: "the disk fails: look into the system's log",
+}
+
+
 def _end_by_system(error: OSError) -> NoReturn:
     """What no command expects of the system: a full disk behind standard output, a program that may not be started."""
     from edgellm.cli.page import say_error
@@ -138,6 +149,7 @@ def _end_by_system(error: OSError) -> NoReturn:
     if isinstance(error, BrokenPipeError):
         sys.exit(READER_GONE)
     what = error.filename or "the output cannot be written"
-    hint = "look at its permissions" if error.filename else "look where standard output leads"
+    usual = "look at its permissions" if error.filename else "look where standard output leads"
+    hint = _REMEDIES.get(error.errno or 0, usual)
     say_error(EdgeLLMError(f"{what}: {error.strerror or error}", hint=hint))
     sys.exit(EdgeLLMError.exit_code)

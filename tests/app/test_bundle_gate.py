@@ -66,6 +66,13 @@ def test_one_that_does_not_start_is_not_served(served, tmp_path):
     assert served.current().name == "A"
 
 
+def test_what_is_not_ready_is_told_without_its_plan(served, tmp_path):
+    name = put(tmp_path, 2, run="echo 'Cache: f16, as asked.' >&2; exec sleep 600")
+
+    with refuses(UnfitSlot, failed=("start",)):
+        activate.activate(served.root, name, GateOptions(deadline_s=1.0))
+
+
 def test_what_failed_is_told_with_values(served, tmp_path):
     name = put(tmp_path, 2, json.dumps(plan(2**50)).encode())
     result = CliRunner().invoke(cli, ["bundle", "activate", name, "--root", str(served.root), "--json"])

@@ -45,6 +45,15 @@ def test_a_name_and_what_stands_behind_its_colon(typed: str, name: str, quant: s
 
 
 @pytest.mark.parametrize(
+    ("trust", "basis"), [("hub-api", "the catalog; trust hub-api"), ("", "a row that does not say")]
+)
+def test_where_the_facts_of_a_row_are_from(trust: str, basis: str) -> None:
+    card = replace(catalog()["qwen3-4b"], trust=trust)
+
+    assert resolve("qwen3-4b", context.of("raspberry-pi-5-8gb").narrowed([card])).basis.startswith(basis)
+
+
+@pytest.mark.parametrize(
     ("typed", "model", "taken_for"),
     [
         ("qwen3-4b", "qwen3-4b", ""),

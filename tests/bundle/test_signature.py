@@ -100,6 +100,21 @@ def test_the_id_of_a_key_is_shown_as_minisign_shows_it():
     assert signature.key_id(b"") == ""
 
 
+def test_the_hint_names_the_extra_that_has_all_that_is_needed(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "minisign", None)
+
+    for make in (
+        lambda: signature.make_keys(tmp_path / "a", tmp_path / "b"),
+        lambda: signature.secret_key(tmp_path / "a", str),
+    ):
+        with pytest.raises(UsageError) as caught:
+            make()
+        assert "edgellm[make-bundle]" in caught.value.hint
+    with pytest.raises(UsageError) as caught:
+        signature.public_key("RWQ")
+    assert "edgellm[bundle]" in caught.value.hint
+
+
 @pytest.mark.skipif(shutil.which("minisign") is None, reason="needs minisign")
 def test_minisign_checks_it(tmp_path):
     (tmp_path / "key.pub").write_bytes(bytes(bundles.PUBLIC) + b"\n")

@@ -169,6 +169,7 @@ def test_a_folder_that_cannot_be_written_is_an_error(edgellm, tmp_path: Path) ->
     done = edgellm("calibrate", code=2, EDGELLM_HOME=str(tmp_path / "home"))
 
     assert "cannot be stored" in done.stderr
+    assert "Measuring" not in done.stderr, "it is told before anything is measured"
 
 
 ON_A_GPU = METER.replace(

@@ -12,6 +12,7 @@ import pytest
 
 from edgellm.app import context
 from edgellm.app.adapters import taking_adapters
+from edgellm.app.stored_cards import StoredCard
 from edgellm.catalog.lookup import find
 from edgellm.cli import page
 from edgellm.cli.main import main
@@ -44,6 +45,13 @@ def look(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
         return output.out, output.err
 
     return run
+
+
+def test_what_a_row_says_is_not_told_as_read(look: Look, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = replace(find("qwen3-0.6b"), trust="")
+    monkeypatch.setattr("edgellm.app.resolve.named_model", lambda *_: StoredCard(card.id, card))
+
+    assert "633.5 MB (as its row says)" in look("qwen3-0.6b:Q8_0", *PI)[0]
 
 
 def test_as_a_process_of_its_own(planner_process) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import itertools
+import os
 import shlex
 import subprocess
 import sys
@@ -97,6 +99,18 @@ def test_a_program_that_may_not_be_started_is_named(failing, capsys: pytest.Capt
     failing(PermissionError(13, "Permission denied", "/opt/python"))
     assert status("quants") == 1
     assert "/opt/python: Permission denied" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("number", "remedy"),
+    [(errno.EMFILE, "ulimit -n"), (errno.EROFS, "read-only"), (errno.ENOSPC, "room"), (errno.EACCES, "permissions")],
+)
+def test_what_the_system_refuses_is_told_with_its_remedy(
+    number: int, remedy: str, failing, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing(OSError(number, os.strerror(number), "/opt/x"))
+    assert status("quants") == 1
+    assert remedy in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_reader_that_leaves_is_no_error_to_tell() -> None:

@@ -25,7 +25,7 @@ from support.tiny_models import MODELS
 from edgellm.bundle.layout import MTIME
 from edgellm.bundle.writer import Content
 from edgellm.cli.main import cli
-from edgellm.errors import DiskFull, SourceError, UsageError
+from edgellm.errors import DiskFull, SourceError, UnknownProfile, UsageError
 from edgellm.formats.oci.layout import Layout
 from edgellm.image import environment, tar_layer
 
@@ -266,6 +266,10 @@ def test_contradictions_are_refused(arguments, param, inputs, tmp_path):
 
     check_refusal(result.exception, UsageError, param=param)
     assert not (tmp_path / "x").exists()
+
+
+def test_a_profile_that_is_none_is_named_before_a_root_is_asked_for(tmp_path):
+    assert isinstance(create("--for", "nosuch", "-o", tmp_path / "x", code=2).exception, UnknownProfile)
 
 
 def test_debian_is_made_by_mmdebstrap_only(inputs, tmp_path, monkeypatch):

@@ -281,4 +281,4 @@ def require_libraries() -> None:
     except ImportError as error:
         message = f"bundles are made with {error.name}, which is not installed"
         raise UsageError(message, hint='pip install "edgellm[make-bundle]"') from None
-    signature.require_library()
+    signature.require_library("make-bundle")

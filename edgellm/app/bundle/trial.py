@@ -41,6 +41,7 @@ class Trial:
         """`command`: of `edgellm serve`, to which flags are added."""
         self._key = secrets.token_hex(16)
         self._port = 0
+        self._has_ended = False
         variables = {name: value for name, value in settings.variables().items() if name not in _OF_SERVICE}
         variables |= {**(env or {}), "EDGELLM_API_KEY": self._key}
         self._child = Child([*command, "--host", "127.0.0.1", "--port", "0", "--drain", "0"], env=variables)
@@ -60,8 +61,9 @@ class Trial:
 
     @property
     def last_words(self) -> str:
-        """The last lines that it wrote to stderr, as one; known after the block."""
-        return last_lines(self._child.end.stderr)
+        """The last lines that it wrote to stderr, as one, where it ended by itself; known after the block. What goes on
+        wrote no reason: its plan is there."""
+        return last_lines(self._child.end.stderr) if self._has_ended else ""
 
     def wait(self, deadline_s: float) -> float:
         """Seconds until it answers.
@@ -72,6 +74,7 @@ class Trial:
         began = time.monotonic()
         while not self._is_ready():
             if self._child.wait(_POLL_S):
+                self._has_ended = True
                 raise TrialFailed(f"it ended with status {self._child.returncode}")
             if time.monotonic() - began > deadline_s:
                 raise TrialFailed(f"it is not ready after {deadline_s:g} s")

@@ -26,6 +26,7 @@ from edgellm.image.environment import PREFIX
 from edgellm.image.tar_layer import Link, OwnedFolder
 from edgellm.image.writer import LayoutWriter, writing_layout
 from edgellm.selection import decision_json
+from edgellm.selection.fleet import Site
 from edgellm.store.library import silent
 from edgellm.types.plan import Candidate
 from edgellm.version import __version__
@@ -66,14 +67,14 @@ def write_image(
         fetched. ArtifactError, DiskFull.
     """
     _require_libraries()
-    epoch = _epoch()
+    epoch, site = _epoch(), _site(machine, options)
     if (image.root is None) == (not image.debian):
         hint = "give --root FOLDER with a root that has python3, or --debian trixie"
         raise UsageError("an image needs one root to stand on", hint=hint, param="root")
     if not options.wheels:
         hint = "name the folder that `make wheels` wrote, with --wheels"
         raise UsageError("an image needs wheels of EdgeLLM", hint=hint, param="wheels")
-    box = _planned(machine, options)
+    box = planned(site, options)
     platform = config.platform(box.site.machine.cpu.arch)
     with writing(output, param="output"), writing_layout(output, image.tag, force=image.force) as writer:
         progress(0, None, "packing the root")
@@ -152,10 +153,10 @@ def _finish(
     return writer.finish(manifest, tag, platform=platform)
 
 
-def _planned(machine: str, options: BundleOptions) -> PlannedBox:
+def _site(machine: str, options: BundleOptions) -> Site:
     """
     Raises:
-        UsageError: several machines, or none that images are for. NothingFits.
+        UsageError, UnknownProfile: no machine of that name, several, or one that images are not for.
     """
     fleet = machines(machine, options)
     if len(fleet.boxes) != 1:
@@ -165,7 +166,7 @@ def _planned(machine: str, options: BundleOptions) -> PlannedBox:
     if site.machine.os != "linux":
         hint = "name the profile of a machine with Linux"
         raise UsageError(f"{site.name} runs {site.machine.os}, and images are for Linux", hint=hint, param="for")
-    return planned(site, options)
+    return site
 
 
 def _require_same(box: PlannedBox, base: Base) -> None:
