@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,10 @@ def main() -> None:
     _limit()
     try:
         with open(sys.argv[1], "rb", opener=at_once) as file:
-            for batch in parquet.ParquetFile(file).iter_batches(batch_size=_ROWS, use_threads=False):
+            table = parquet.ParquetFile(file)
+            if twice := [name for name, n in Counter(table.schema_arrow.names).items() if n > 1]:
+                raise ValueError(f"it has two columns named {twice[0]!r}")
+            for batch in table.iter_batches(batch_size=_ROWS, use_threads=False):
                 for row in batch.to_pylist():
                     raw = msgspec.json.encode(_plain(row))
                     tell(msgspec.Raw(raw) if len(raw) <= int(most) else len(raw))

@@ -8,7 +8,8 @@ from __future__ import annotations
 import csv
 import importlib.util
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -33,6 +34,7 @@ MAX_JSON_VALUES = 4_000_000  # in it: they take some 70 bytes each
 MAX_RECORDS = 1_000_000
 MAX_HELD = 4_000_000  # values of all records together; at most some 250 bytes each
 _BOM = b"\xef\xbb\xbf"
+_SHOWN = 100  # characters of a name
 _PARAM = "data"
 _NUMBERED = tuple[int, object]
 
@@ -150,7 +152,7 @@ def _decoded(raw: bytes, line: int, findings: Findings, most: int = MAX_VALUES) 
 
 def _json(file: BinaryIO, findings: Findings) -> Iterator[_NUMBERED]:
     """A list of rows, which count as lines; JSON Lines under this name, too."""
-    raw = file.read().removeprefix(_BOM)
+    raw = (file.read(MAX_JSON_BYTES) or b"").removeprefix(_BOM)  # None = nothing yet, as in /proc/kmsg
     if not raw.lstrip().startswith(b"["):
         file.seek(0)
         yield from _json_lines(file, findings)
@@ -177,6 +179,7 @@ def _separated(separator: str) -> Callable[[BinaryIO, Findings], Iterator[_NUMBE
                     continue
                 if names is None:
                     names = values
+                    _check_names(Path(file.name), names)
                 elif len(values) != len(names):
                     findings.add(line, "not_csv", value=f"{len(values)} values, {len(names)} columns")
                     yield line, _REFUSED
@@ -191,6 +194,16 @@ def _separated(separator: str) -> Callable[[BinaryIO, Findings], Iterator[_NUMBE
             csv.field_size_limit(usual)
 
     return read
+
+
+def _check_names(path: Path, names: Sequence[str]) -> None:
+    """
+    Raises:
+        UsageError: two columns have one name, of which the last would count.
+    """
+    if twice := [name for name, n in Counter(names).items() if n > 1 and name.strip()]:
+        what = f"{path} has two columns named {twice[0][:_SHOWN]!r}"
+        raise UsageError(what, hint="rename one, or leave it out", param=_PARAM)
 
 
 class _Unreadable(Exception):

@@ -7,6 +7,7 @@ No catalog and no header that the core reads says anything of such a model, so i
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,11 +78,11 @@ def identified(path: str, backend: str | None) -> Artifact:
 def _recognized(path: str) -> Artifact | None:
     """As the first backend says that knows it. One that answers otherwise than it must is passed over, with its row."""
     where, begin = expanded(path), b""
-    if not where.is_dir():
+    if not os.path.isdir(where):
         try:
             with open_named(where) as file:
                 begin = file.read(RECOGNIZED_BY)
-        except OSError:
+        except (OSError, ValueError):
             return None
     for backend in plugins().backends().values():
         if isinstance(backend, Recognizer):

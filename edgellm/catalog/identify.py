@@ -5,7 +5,10 @@ Reads headers only. Whether an installed backend can open the file is for the ba
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+import stat
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,8 @@ from edgellm.formats.safetensors.reader import read_safetensors
 from edgellm.formats.sniff import sniff
 from edgellm.types.model import Artifact, ModelFacts, Shape
 
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EBADF)
+
 
 def identify(path: str, *, model_id: str | None = None) -> Artifact:
     """The artifact at `path`. Without `model_id` it is named after the file.
@@ -32,11 +37,16 @@ def identify(path: str, *, model_id: str | None = None) -> Artifact:
         UnsupportedArtifact: sound, but no language model: an adapter, a vision projector, a vocabulary.
     """
     where = expanded(path)
-    if where.is_dir():
+    try:
+        mode = os.stat(where).st_mode
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno not in _ABSENT:
+            raise BadArtifact(f"{path} cannot be read: {error.strerror}", hint="check its permissions") from error
+        hint = "`edgellm models` lists what the catalog knows"
+        raise UnknownModel(f"{path} does not exist", hint=hint) from error
+    if stat.S_ISDIR(mode):
         return _folder(where, model_id)
-    if not where.exists():
-        raise UnknownModel(f"{path} does not exist", hint="`edgellm models` lists what the catalog knows")
-    if not where.is_file():
+    if not stat.S_ISREG(mode):
         raise BadArtifact(f"{path} is neither a file nor a folder", hint="give the path of a .gguf file")
     try:
         with open(where, "rb") as file:

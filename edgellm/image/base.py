@@ -42,9 +42,9 @@ class Base:
 def from_folder(blob: Blob, root: Path, latest: int | None) -> None:
     """
     Raises:
-        UsageError: it is no folder, or holds what cannot be in a layer. OSError.
+        UsageError: it is no folder, or holds what cannot be read, or be in a layer. OSError.
     """
-    if not root.is_dir():
+    if not os.path.isdir(root):  # not where nobody may look, either
         hint = "name a folder with a root that has python3, or make one with --debian trixie"
         raise UsageError(f"{root} is not a folder", hint=hint, param="root")
     tar_layer.write_root(blob, root, latest)

@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, cast
+from typing import IO, Any, BinaryIO, cast
 
 from edgellm.bundle.layout import MTIME
 from edgellm.bundle.writer import Content
@@ -78,11 +78,14 @@ def write_root(blob: Blob, root: Path, latest: int | None) -> None:
     this become root's, and what is newer than `latest` (seconds since 1970) gets that time.
 
     Raises:
-        UsageError: a name has a meaning of its own in a layer. OSError: something cannot be read.
+        UsageError: a name has a meaning of its own in a layer, or something cannot be read. OSError: of the blob.
     """
     with _archive(blob) as archive:
         for path in _below(root):
-            member = archive.gettarinfo(path, path.relative_to(root).as_posix())
+            try:
+                member = archive.gettarinfo(path, path.relative_to(root).as_posix())
+            except OSError as error:
+                raise _unreadable(path, error) from None
             if member is None:  # a socket
                 continue
             if path.name.startswith(_WHITEOUT):
@@ -93,17 +96,29 @@ def write_root(blob: Blob, root: Path, latest: int | None) -> None:
             member.uname = member.gname = ""
             member.mtime = int(member.mtime) if latest is None else min(int(member.mtime), latest)
             if member.isreg():
-                with open(path, "rb") as file:
+                with _of_root(path) as file:
                     archive.addfile(member, file)
             else:
                 archive.addfile(member)
+
+
+def _of_root(path: Path) -> BinaryIO:
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> UsageError:
+    message = f"{path} cannot be read: {error.strerror}"
+    return UsageError(message, hint="make an image as a user who may read all of the root", param="root")
 
 
 def _below(root: Path) -> Iterator[Path]:
     """All paths in an order that depends on names only, folders before what is in them."""
 
     def fail(error: OSError) -> None:
-        raise error
+        raise _unreadable(error.filename, error) from None
 
     for place, folders, files in os.walk(root, onerror=fail):
         folder = Path(place)

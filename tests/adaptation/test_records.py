@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import csv
+import hashlib
+import io
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -15,6 +20,7 @@ from support.refusals import refuses
 from edgellm.adaptation import parquet_rows, reading
 from edgellm.adaptation.findings import Findings
 from edgellm.adaptation.reading import read_records
+from edgellm.app.tune import data as tune_data
 from edgellm.errors import UsageError
 from edgellm.types.message import Message, Tool, ToolCall
 from edgellm.types.tuning_data import DataProblem, DataReport, TrainingChat, TrainingPair, TrainingRecord, TrainingText
@@ -33,6 +39,40 @@ def read(folder: Path, *rows: object, name: str = "data.jsonl") -> tuple[list[Tr
     (folder / name).write_bytes(b"\n".join(lines))
     findings = Findings()
     return read_records(folder / name, findings), findings.report
+
+
+class Waiting(io.RawIOBase):
+    """A file in which nothing is yet, as /proc/kmsg: it is regular, and does not end."""
+
+    name = "data.json"
+    n_reads = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, place: int, _: int = 0) -> int:
+        return place
+
+    def readinto(self, _: Any) -> int:
+        self.n_reads += 1
+        assert self.n_reads < 10, "it is read for ever"
+        return cast("int", None)
+
+
+@pytest.mark.parametrize("name", ["data.jsonl", "data.json", "data.csv"])
+def test_a_file_in_which_nothing_is_yet_is_empty(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def opened(_: Path) -> Iterator[io.BufferedReader]:
+        yield io.BufferedReader(Waiting())
+
+    for module in (reading, tune_data):
+        monkeypatch.setattr(module, "data_file", opened)
+
+    assert read_records(tmp_path / name, Findings()) == []
+    assert tune_data.file_sha256(tmp_path / name) == hashlib.sha256().hexdigest()
 
 
 @pytest.mark.parametrize(
@@ -263,6 +303,16 @@ Bye,Bye,4
 
 
 @pytest.mark.parametrize(("name", "separator"), [("data.csv", ","), ("data.tsv", "\t")])
+def test_two_columns_of_one_name_are_refused(tmp_path: Path, name: str, separator: str) -> None:
+    with refuses(UsageError, param="data"):
+        read(tmp_path, separator.join(["text", "note", "text"]).encode(), b"", name=name)
+
+
+def test_columns_may_have_no_name(tmp_path: Path) -> None:
+    assert read(tmp_path, b"text,,", b"a,,", name="data.csv")[0] == [TrainingText(2, "a")]
+
+
+@pytest.mark.parametrize(("name", "separator"), [("data.csv", ","), ("data.tsv", "\t")])
 def test_columns_are_keys(tmp_path: Path, name: str, separator: str) -> None:
     text = CSV if separator == "," else CSV.replace("No,", "No;").replace(",", "\t").replace("No;", "No,")
     records, report = read(tmp_path, text.encode(), name=name)
@@ -395,6 +445,19 @@ def test_parquet_is_read_row_by_row(tmp_path: Path) -> None:
     for raw in (b"PAR1", (tmp_path / "data.parquet").read_bytes()[:-20], b""):
         with refuses(UsageError, param="data", varies="cannot be read: .*"):
             read(tmp_path, raw, name="data.parquet")
+
+
+def test_two_columns_of_one_name_are_refused_in_parquet_too(tmp_path: Path) -> None:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        pytest.skip("parquet: pyarrow is not installed")
+    table = pyarrow.Table.from_arrays([pyarrow.array(["a"]), pyarrow.array(["b"])], ["text", "text"])
+    parquet.write_table(table, tmp_path / "data.parquet")
+
+    with refuses(UsageError, param="data"):
+        read_records(tmp_path / "data.parquet", Findings())
 
 
 def test_what_a_parquet_file_unpacks_to_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from support import gguf_writer
 from support.refusals import refuses
 
+from edgellm.app import own_format
 from edgellm.builtin.echo import EchoBackend
 from edgellm.cli.main import cli
 from edgellm.contract.manager import Plugins, plugins
@@ -153,3 +154,9 @@ def test_a_model_without_a_file_is_named_where_its_backend_does_not_run(monkeypa
 
     with refuses(UnsupportedArtifact):
         EdgeLLM.load("trial")
+
+
+@pytest.mark.parametrize(("name", "kind"), [("x" * 300, BadArtifact), ("x\0", UnknownModel)])
+def test_no_backend_is_asked_for_a_path_that_cannot_be_looked_at(name, kind, tmp_path):
+    with pytest.raises(kind):
+        own_format.identified(str(tmp_path / name), None)

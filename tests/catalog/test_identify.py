@@ -125,6 +125,11 @@ def test_nothing_there(tmp_path):
         identify(str(tmp_path))
 
 
+def test_a_path_that_cannot_be_looked_at_is_named(tmp_path):
+    with refuses(BadArtifact):
+        identify(str(tmp_path / f"{'x' * 300}.gguf"))
+
+
 def test_a_folder_that_is_called_like_a_file_is_none(tmp_path):
     (tmp_path / "x.gguf").mkdir()
     with refuses(UnknownModel):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import tarfile
 from pathlib import Path, PurePath
+from typing import cast
 
 import pytest
 from support import images
@@ -12,7 +15,9 @@ from support.refusals import refuses
 
 from edgellm.bundle.tar_tree import TarTree
 from edgellm.errors import UsageError
-from edgellm.image.base import survey
+from edgellm.image import tar_layer
+from edgellm.image.base import from_folder, survey
+from edgellm.image.writer import Blob
 
 
 @pytest.mark.parametrize("target", ["/x" * 400, "/x" * 40 + "/../y" * 100])
@@ -78,3 +83,17 @@ def test_a_root_whose_links_lead_in_a_circle_is_refused(path: str, tmp_path: Pat
 
     with refuses(UsageError, param="root"):
         survey(tmp_path / "layer")
+
+
+def test_what_of_a_root_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(path: Path, _: str) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "secret").touch()
+    monkeypatch.setattr(tar_layer, "open", closed, raising=False)
+    blob = cast(Blob, io.BytesIO())
+    with refuses(UsageError, param="root"):
+        from_folder(blob, tmp_path / "root", None)
+    with refuses(UsageError, param="root"):
+        from_folder(blob, tmp_path / ("x" * 300), None)

@@ -347,6 +347,23 @@ def test_a_damaged_wheel_is_refused(tmp_path, damage):
         copy_member(path, "m/x", io.BytesIO(), None)
 
 
+@pytest.mark.parametrize(("at", "value"), [(46, b"\xff"), (42, b"\xff\xff\xff\x7f")], ids=["name", "place"])
+def test_a_list_of_files_that_cannot_be_is_damage(tmp_path, at, value):
+    path = tmp_path / "x.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("m/é", b"content")
+    data = bytearray(path.read_bytes())
+    at += data.index(b"PK\1\2")
+    data[at : at + len(value)] = value
+    if value != b"\xff":  # the list, too, seems to begin before the file does
+        data[-10:-6] = (2**31).to_bytes(4, "little")
+    path.write_bytes(data)
+
+    for copy in (lambda: copy_member(path, "m/é", io.BytesIO(), None), lambda: copy_folder(path, "m/", tmp_path, None)):
+        with pytest.raises(IntegrityError):
+            copy()
+
+
 @pytest.mark.model
 def test_the_real_smollm2_is_what_the_catalog_says(smollm2):
     with open(smollm2, "rb") as file:

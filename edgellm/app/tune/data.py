@@ -28,6 +28,7 @@ from edgellm.types.tuning_options import TuneOptions
 _OF_VALIDATION = 0.5  # of what is held out
 # One waits for the process of the template while another waits for the worker. More at once only take turns.
 _TURNING = 3
+_PIECE = 1024**2
 _AT_ONCE = 256  # records that are begun before one that fails, or Ctrl-C, ends it
 
 TuneDataProgress = Callable[[int, int | None, str], None]  # how much is done, of how much (None = unknown), and what
@@ -86,8 +87,12 @@ def file_sha256(path: Path) -> str:
     Raises:
         UsageError: as `adaptation.reading.data_file`.
     """
+    sha256 = hashlib.sha256()
     with data_file(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        # `file_digest` reads for ever where nothing is there yet, as in /proc/kmsg.
+        while piece := file.read(_PIECE):
+            sha256.update(piece)
+    return sha256.hexdigest()
 
 
 def prepare(path: Path, base: ServedBase, options: TuneOptions, progress: TuneDataProgress) -> TuneData:

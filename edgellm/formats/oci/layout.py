@@ -10,6 +10,7 @@ it names is followed.
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -159,7 +160,7 @@ class _Mark(Struct, rename="camel"):
 
 
 def is_layout(folder: Path) -> bool:
-    return (folder / MARK).is_file()
+    return os.path.isfile(folder / MARK)  # not where nobody may look, either
 
 
 def tagged(path: Path) -> tuple[Path, str] | None:

@@ -11,6 +11,7 @@ hash (`--require-hashes`), we check it again, and copy members out of the archiv
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -19,7 +20,8 @@ import tempfile
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -42,6 +44,7 @@ _INSIDE = re.compile(r"[A-Za-z0-9._+-]+(/[A-Za-z0-9._+-]+)*")
 MAX_MEMBERS, MAX_DEPTH = 256, 3  # of a folder
 _CHUNK_BYTES = 1024**2
 _SPARE_BYTES = 16 * 1024**2  # what else a wheel holds
+_SHOWN = 200  # characters of what is damaged
 _CACHED_S = 60.0
 _LOAD_S = 30.0  # 0.4 s on a desktop, 6 s on an emulated Arm core
 
@@ -238,27 +241,37 @@ def copy_member(wheel: Path, member: str, out: BinaryIO, limit: int | None) -> N
     Raises:
         IntegrityError: no such member, damaged, or larger than allowed (a zip bomb). DiskFull.
     """
+    with _archive(wheel) as archive:
+        members = [info for info in archive.infolist() if info.filename == member and not info.is_dir()]
+        if len(members) != 1:
+            raise IntegrityError(f"{wheel.name} holds {len(members)} members named {member!r}, one is needed")
+        info = members[0]
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
+            raise IntegrityError(f"{member!r} in {wheel.name} is encrypted or packed in a way wheels do not use")
+        if limit is not None and info.file_size > limit:
+            raise IntegrityError(f"{member!r} in {wheel.name} unpacks to {info.file_size} bytes, {limit} expected")
+        with archive.open(info) as packed:
+            left = info.file_size
+            while left >= 0 and (chunk := packed.read(_CHUNK_BYTES)):
+                left -= len(chunk)
+                out.write(chunk)
+        if left:
+            raise IntegrityError(f"{member!r} in {wheel.name} does not unpack to the {info.file_size} bytes declared")
+
+
+@contextmanager
+def _archive(wheel: Path) -> Iterator[zipfile.ZipFile]:
+    """
+    Raises:
+        IntegrityError: it is damaged, as the block may find out, too.
+    """
     try:
         with zipfile.ZipFile(wheel) as archive:
-            members = [info for info in archive.infolist() if info.filename == member and not info.is_dir()]
-            if len(members) != 1:
-                raise IntegrityError(f"{wheel.name} holds {len(members)} members named {member!r}, one is needed")
-            info = members[0]
-            if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
-                raise IntegrityError(f"{member!r} in {wheel.name} is encrypted or packed in a way wheels do not use")
-            if limit is not None and info.file_size > limit:
-                raise IntegrityError(f"{member!r} in {wheel.name} unpacks to {info.file_size} bytes, {limit} expected")
-            with archive.open(info) as packed:
-                left = info.file_size
-                while left >= 0 and (chunk := packed.read(_CHUNK_BYTES)):
-                    left -= len(chunk)
-                    out.write(chunk)
-            if left:
-                raise IntegrityError(
-                    f"{member!r} in {wheel.name} does not unpack to the {info.file_size} bytes declared"
-                )
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise IntegrityError(f"{wheel.name} is damaged: {error}", hint="fetch it again") from error
+            yield archive
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # a place before the file's beginning
+            raise
+        raise IntegrityError(f"{wheel.name} is damaged: {str(error)[:_SHOWN]}", hint="fetch it again") from error
 
 
 def copy_folder(wheel: Path, prefix: str, folder: Path, limit: int | None) -> list[Path]:
@@ -267,11 +280,8 @@ def copy_folder(wheel: Path, prefix: str, folder: Path, limit: int | None) -> li
     Raises:
         IntegrityError: there are none or too many, one would leave the folder, or as `copy_member`. DiskFull.
     """
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            names = sorted(i.filename for i in archive.infolist() if i.filename.startswith(prefix) and not i.is_dir())
-    except (zipfile.BadZipFile, NotImplementedError) as error:
-        raise IntegrityError(f"{wheel.name} is damaged: {error}", hint="fetch it again") from error
+    with _archive(wheel) as archive:
+        names = sorted(i.filename for i in archive.infolist() if i.filename.startswith(prefix) and not i.is_dir())
     if not 0 < len(names) <= MAX_MEMBERS:
         raise IntegrityError(f"{wheel.name} holds {len(names)} files below {prefix}, 1 to {MAX_MEMBERS} are allowed")
     targets, left = [], limit
