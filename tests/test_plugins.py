@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from support.refusals import refuses
 from edgellm.app import context
 from edgellm.app.resolve import resolve
 from edgellm.builtin.commands import COMMANDS
-from edgellm.contract import hookspecs
+from edgellm.contract import hookspecs, installed
 from edgellm.contract.manager import PluginRow, Plugins
 from edgellm.errors import BackendUnavailable, UnknownModel, UsageError
 
@@ -62,7 +63,7 @@ NAMED_BADLY = fake_plugins.TAKES_ECHO.replace("EchoBackend()", "type('My', (Echo
     ("source", "reason"),
     [
         (fake_plugins.BAD_BACKEND, "lacks formats, quants, check, supports, footprint, open, describe"),
-        (fake_plugins.TAKES_ECHO, "backend name 'echo' is already taken"),
+        (fake_plugins.TAKES_ECHO, "backend name 'echo' is already taken by plugin echo (built in)"),
         (NAMED_BADLY, "letters, digits, - and _ are expected"),
     ],
 )
@@ -79,6 +80,7 @@ def test_a_bad_backend_is_refused_and_told(folder: Path, source: str, reason: st
 WRONG_THINGS = """
 from dataclasses import replace
 from edgellm.builtin.echo import EchoBackend
+from edgellm.contract.command import LazyCommand
 from edgellm.contract.hookspecs import hookimpl
 from edgellm.types.model import ModelCard
 
@@ -134,6 +136,8 @@ def {hook}(register):
         ("register_rules", "7", "7 is not a rule: 7 cannot be called"),
         ("register_rules", "Deaf()", "cannot be called"),
         ("register_commands", '"hello"', "'hello' is not a click.Command"),
+        ("register_commands", "LazyCommand('a b', '', 'json')", "the name of a command is 'a b', letters, digits"),
+        ("register_commands", "LazyCommand(None, '', 'json')", "the name of a command is None, letters, digits"),
         ("register_models", '{"id": "mine"}', "is not a ModelCard"),
         (
             "register_tuners",
@@ -218,7 +222,8 @@ def test_a_converter_is_found_by_its_formats_and_the_first_keeps_them(folder: Pa
 
     assert plugins.converters()["acme", "acme2"] is print
     assert row(plugins, "yfirst").error == ""
-    assert "a converter from acme to acme2 is already there" in row(plugins, "zsecond").error
+    taken = "the converter from acme to acme2 is already taken by plugin yfirst (edgellm-yfirst 1.0)"
+    assert taken in row(plugins, "zsecond").error
     assert "7 cannot be called" in row(plugins, "zthing").error
 
 
@@ -246,7 +251,7 @@ def test_a_tuner_is_found_by_its_name_and_the_first_keeps_it(folder: Path) -> No
 
     assert type(plugins.tuners()["any"]).__module__ == "fake_yfirst"
     assert row(plugins, "yfirst").error == ""
-    assert "tuner name 'any' is already taken" in row(plugins, "zsecond").error
+    assert "tuner name 'any' is already taken by plugin yfirst (edgellm-yfirst 1.0)" in row(plugins, "zsecond").error
     assert plugins.registrations()["yfirst"] == ("tuner any",)
 
 
@@ -289,6 +294,27 @@ def test_built_in_plugins_come_first_then_by_name(folder: Path) -> None:
 
     assert [quant for quant in quants if isinstance(quant, str)] == ["alpha", "zeta"]
     assert plugins._implementations("register_commands")[0].plugin_name == "commands"
+
+
+def test_what_ships_keeps_its_names_whatever_another_plugin_is_called(folder: Path) -> None:
+    """A stranger's plugin `acme` with a backend `light`, and one of this project's that sorts behind it."""
+    source = fake_plugins.LIGHT_BACKEND.replace('name = "gguf"', 'name = "light"')
+    source += "\n@hookimpl\ndef register_backends(register):\n    register(Light())\n"
+    fake_plugins.install(folder, "acme", source)
+    fake_plugins.install(folder, "zlight", source, distribution="edgellm-gguf")
+    plugins = Plugins(frozenset({"acme", "zlight"}))
+
+    assert type(plugins.backends()["light"]).__module__ == "fake_zlight"
+    assert row(plugins, "zlight").error == ""
+    taken = "backend name 'light' is already taken by plugin zlight (edgellm-gguf 1.0)"
+    assert taken in row(plugins, "acme").error
+
+
+def test_the_distributions_of_this_project_are_all_known() -> None:
+    folders = (Path(__file__).parents[1] / "plugins").glob("*/pyproject.toml")
+    names = {tomllib.loads(file.read_text("utf-8"))["project"]["name"] for file in folders}
+
+    assert names == installed.OWN
 
 
 COUNTS = """
@@ -397,6 +423,15 @@ def test_a_plugin_for_another_version_of_the_contract_is_a_row(folder: Path) -> 
     )
     assert [r.name for r in plugins.unheard("register_rules")] == ["both (edgellm-other 1.0)", "later"]
     assert "mine" not in {r.name for r in plugins.rows()}
+
+
+@pytest.mark.parametrize("group", ["edgellm", "edgellm.V1", "edgellm_v1", "edgellm.plugins"])
+def test_a_plugin_in_a_group_that_nobody_reads_is_a_row(folder: Path, group: str) -> None:
+    (folder / "fake_mine.py").write_text(fake_plugins.COMMAND)
+    fake_plugins.declare(folder, "mine", "fake_mine", "edgellm-mine", "1.0", group)
+
+    reason = f"its entry point is in group {group!r}, which nobody reads: its author writes 'edgellm.v1'"
+    assert row(Plugins(frozenset({"mine"})), "mine").error == reason
 
 
 def test_an_interrupt_while_loading_is_not_swallowed(folder: Path) -> None:

@@ -17,7 +17,7 @@ from edgellm.cli.collector import look_seldom
 from edgellm.cli.environment import check_environment
 from edgellm.contract.command import LazyCommand
 from edgellm.contract.streams import open_streams
-from edgellm.errors import EdgeLLMError, UsageError, speak_in_flags
+from edgellm.errors import BackendError, EdgeLLMError, UsageError, speak_in_flags
 
 # What other programs call it.
 OTHER_WORDS = {
@@ -50,7 +50,11 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         command = _commands().get(cmd_name)
-        return command.load() if isinstance(command, LazyCommand) else command
+        try:
+            return command.load() if isinstance(command, LazyCommand) else command
+        except Exception as error:
+            _tell_of_plugin(cmd_name, error)
+            raise
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -65,11 +69,37 @@ class LazyGroup(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError as error:  # of which click makes status 1
             _end_by_system(error)
+        except Exception as error:
+            _tell_of_plugin(ctx.invoked_subcommand, error)
+            raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         helps = [(name, command.get_short_help_str(200)) for name, command in sorted(_commands().items())]
         with formatter.section("Commands"):
             formatter.write_dl(helps)
+
+
+def _tell_of_plugin(name: str | None, error: Exception) -> None:
+    """Of a mistake in a plugin's command, whose it is; of one of ours a traceback is what helps.
+
+    Raises:
+        BackendError: it is a plugin's.
+    """
+    from edgellm.contract.answers import HINT
+    from edgellm.contract.failure import told
+    from edgellm.contract.manager import BUILTIN, plugins
+
+    expected = (EdgeLLMError, OSError, click.ClickException, click.exceptions.Exit, click.exceptions.Abort)
+    owner = plugins().owner("register_commands", name or "")
+    if owner is None or owner.name in BUILTIN or isinstance(error, expected):
+        return
+    plugins().blame(str(name), told(error), "register_commands")
+    if os.environ.get("EDGELLM_LOG", "").upper() == "DEBUG":
+        import traceback
+
+        traceback.print_exception(error)
+    what = f"command {name} of plugin {owner.name} ({owner.distribution}) failed: {told(error)}"
+    raise BackendError(what, hint=f"{HINT}; EDGELLM_LOG=DEBUG shows the traceback") from error
 
 
 def _unknown(name: str, names: Sequence[str]) -> UsageError:

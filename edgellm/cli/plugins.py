@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import partial
 from typing import Any
 
@@ -32,7 +33,8 @@ def collect(ctx: click.Context) -> list[dict[str, Any]]:
     from edgellm.app import context
     from edgellm.cli.main import cli
     from edgellm.contract import answers
-    from edgellm.contract.manager import plugins
+    from edgellm.contract.manager import BUILTIN, plugins
+    from edgellm.errors import BackendError
     from edgellm.hardware.probe import probe
     from edgellm.selection.backend_facts import backend_facts
     from edgellm.store.sources.registry import sources
@@ -41,7 +43,11 @@ def collect(ctx: click.Context) -> list[dict[str, Any]]:
     # That a thing lacks a method, or that its name is taken, is noticed when it is registered.
     for register in (host.backends, host.converters, sources, context.rules, partial(context.cards, here=False)):
         register()
-    cli.list_commands(ctx)
+    for name in cli.list_commands(ctx):
+        owner = host.owner("register_commands", name)
+        if owner is not None and owner.name not in BUILTIN:
+            with contextlib.suppress(BackendError):  # its row has it
+                cli.get_command(ctx, name)
     # What a backend says of this machine is asked by every choice.
     backend_facts(host.backends().values(), probe(measure=False))
     for backend in host.backends().values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import reprlib
 
 import click
 
@@ -19,6 +20,12 @@ class LazyCommand(click.Command):
         self._attribute = attribute
 
     def load(self) -> click.Command:
-        """The command itself."""
-        command: click.Command = getattr(importlib.import_module(self._module), self._attribute)
+        """The command itself.
+
+        Raises:
+            TypeError: what stands there is none. Others: as importing it.
+        """
+        command: object = getattr(importlib.import_module(self._module), self._attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{self._module}.{self._attribute} is {reprlib.repr(command)}, a click.Command is expected")
         return command

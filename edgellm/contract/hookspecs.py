@@ -1,7 +1,8 @@
 """Everything a plugin can add to EdgeLLM. Entry-point group: `edgellm.v1`.
 
 Every hook receives `register` and calls it once per thing it adds; the host validates at that moment. Plugins are
-called one after the other, the built-in ones first, then by name: `tryfirst`, `trylast` and wrappers are refused.
+called one after the other, the built-in ones first, then this project's, then by name: `tryfirst`, `trylast` and
+wrappers are refused.
 """
 
 from __future__ import annotations

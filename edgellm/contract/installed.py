@@ -9,7 +9,10 @@ from pathlib import Path
 
 from edgellm.contract.failure import told
 
-_GROUPS = re.compile(r"edgellm\.v\d+")  # of each version of the contract
+# Of each version of the contract, and what is written where the version is forgotten.
+_GROUPS = re.compile(r"edgellm(\.v\d+|[._-]v?\d+|[._-]plugins?)?", re.IGNORECASE)
+# Distributions of this project: what they register keeps its name, whatever a stranger's plugin is called.
+OWN = frozenset({"edgellm-bitnet", "edgellm-gguf", "edgellm-onnx", "edgellm-ray", "edgellm-tune"})
 
 
 def entries() -> tuple[list[EntryPoint], dict[str, str]]:

@@ -1,8 +1,8 @@
 """Finds plugins and keeps their failures apart: a broken plugin is a row in `edgellm plugins`, never a traceback.
 
 Each entry point of group `edgellm.v1` is imported on its own (pluggy's loader stops at the first that raises), and each
-hook implementation is called on its own for the same reason: built-in plugins first, the others by name. A plugin
-that asks pluggy for another order (`tryfirst`, wrappers) is refused when it is loaded.
+hook implementation is called on its own for the same reason: built-in plugins first, then those of this project, the
+others by name. A plugin that asks pluggy for another order (`tryfirst`, wrappers) is refused when it is loaded.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import difflib
 import functools
 import importlib
 import inspect
+import re
 import reprlib
 import sys
 from collections.abc import Callable, Collection
@@ -27,6 +28,8 @@ from edgellm.contract.registration import checked
 from edgellm.errors import BackendUnavailable, UsageError
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     import click
 
     from edgellm.contract.backend import Backend
@@ -60,17 +63,18 @@ class Plugins:
         self._manager.add_hookspecs(hookspecs)
         self._allow = allow
         self._rows: dict[str, PluginRow] = {}
-        self._owners: dict[str, str] = {}  # backend -> plugin
+        self._owners: dict[tuple[str, Any], str] = {}  # (hook, name of what it registered) -> plugin
         self._raised: dict[tuple[str, str], str] = {}  # (plugin, hook) -> what it raised, the first of each
         for name, module in BUILTIN.items():
             self._load(name, "built in", module, functools.partial(importlib.import_module, module))
         entries, damaged = installed.entries()
-        for entry in sorted(entries, key=lambda entry: (entry.group != hookspecs.GROUP, entry.name)):
+        sound: list[tuple[EntryPoint, str]] = []
+        for entry in entries:
             try:
-                dist = installed.distribution(entry)
+                sound.append((entry, installed.distribution(entry)))
             except ValueError as error:
                 damaged[installed.distribution_by_folder(entry)] = str(error)
-                continue
+        for entry, dist in sorted(sound, key=lambda it: (it[0].group != hookspecs.GROUP, _order(it[0].name, it[1]))):
             there = self._rows.get(entry.name)
             if entry.group != hookspecs.GROUP and there is not None and there.distribution == dist:
                 continue  # it is for both versions of the contract
@@ -81,8 +85,7 @@ class Plugins:
                 key = f"{entry.name} ({dist})"
                 self._rows[key] = PluginRow(key, dist, entry.value, _taken(entry.name, there))
             elif entry.group != hookspecs.GROUP:
-                other = f"it is for {entry.group}, and this EdgeLLM calls {hookspecs.GROUP}: install a release for that"
-                self._rows[entry.name] = PluginRow(entry.name, dist, entry.value, other)
+                self._rows[entry.name] = PluginRow(entry.name, dist, entry.value, _of_group(entry.group))
             else:
                 self._load(entry.name, dist, entry.value, entry.load)
         for dist, reason in damaged.items():  # whose plugins, if they have any, are not known
@@ -172,11 +175,16 @@ class Plugins:
             self._call_one("register_rules", impl, {"register": register})
         return added
 
-    def blame(self, backend: str, error: str) -> None:
-        """What a backend did against the contract is the error of the plugin that registered it; the first stays."""
-        owner = self._owners.get(backend)
-        if owner is not None and not self._rows[owner].error:
-            self._rows[owner] = replace(self._rows[owner], error=f"backend {backend}: {error}")
+    def owner(self, hook: str, name: str) -> PluginRow | None:
+        """The plugin that registered what has that name by `hook`."""
+        owner = self._owners.get((hook, name))
+        return None if owner is None else self._rows[owner]
+
+    def blame(self, name: str, error: str, hook: str = "register_backends") -> None:
+        """What a backend or command did against the contract is the error of its plugin; the first stays."""
+        owner = self.owner(hook, name)
+        if owner is not None and not owner.error:
+            self._rows[owner.name] = replace(owner, error=f"{_kind(hook)} {name}: {error}")
 
     def registrations(self) -> dict[str, tuple[str, ...]]:
         """Plugin name -> what it adds, in words: `("backend gguf", "command convert")`. Calls its register hooks."""
@@ -186,9 +194,8 @@ class Plugins:
                 if not hook.startswith("register_"):
                     added[impl.plugin_name].append(hook)  # asks for a machine, so it is only named
                     continue
-                kind = hook.removeprefix("register_").removesuffix("s")
 
-                def register(*things: object, kind: str = kind, to: str = impl.plugin_name) -> None:
+                def register(*things: object, kind: str = _kind(hook), to: str = impl.plugin_name) -> None:
                     added[to].append(f"{kind} {_label(things)}")
 
                 self._call_one(hook, impl, {"register": register})
@@ -196,7 +203,7 @@ class Plugins:
 
     def _implementations(self, hook: str) -> list[pluggy.HookImpl]:
         impls = getattr(self._manager.hook, hook).get_hookimpls()
-        return sorted(impls, key=lambda impl: (impl.plugin_name not in BUILTIN, impl.plugin_name))
+        return sorted(impls, key=lambda impl: _order(impl.plugin_name, self._rows[impl.plugin_name].distribution))
 
     def _call_one(self, hook: str, impl: pluggy.HookImpl, arguments: dict[str, Any]) -> None:
         called: list[bool] = []
@@ -239,53 +246,37 @@ class Plugins:
 
     @functools.cached_property
     def _backends(self) -> dict[str, Backend]:
-        by_name: dict[str, Backend] = {}
-
-        def register(backend: Backend, *, of: str) -> None:
-            if backend.name in by_name:
-                raise ValueError(f"backend name {backend.name!r} is already taken")
-            by_name[backend.name] = backend
-            self._owners[backend.name] = of
-
-        for impl in self._implementations("register_backends"):
-            self._call_one("register_backends", impl, {"register": functools.partial(register, of=impl.plugin_name)})
-        return dict(sorted(by_name.items()))
+        return self._by_name("register_backends", "backend name {!r}", lambda backend: backend.name)
 
     @functools.cached_property
     def _converters(self) -> dict[tuple[str, str], Converter]:
-        by_formats: dict[tuple[str, str], Converter] = {}
-
-        def register(from_format: str, to_format: str, converter: Converter) -> None:
-            if (from_format, to_format) in by_formats:
-                raise ValueError(f"a converter from {from_format} to {to_format} is already there")
-            by_formats[from_format, to_format] = converter
-
-        self.call("register_converters", register=register)
-        return dict(sorted(by_formats.items()))
+        return self._by_name(
+            "register_converters", "the converter from {0[0]} to {0[1]}", lambda start, to, _: (start, to)
+        )
 
     @functools.cached_property
     def _tuners(self) -> dict[str, Tuner]:
-        by_name: dict[str, Tuner] = {}
-
-        def register(tuner: Tuner) -> None:
-            if tuner.name in by_name:
-                raise ValueError(f"tuner name {tuner.name!r} is already taken")
-            by_name[tuner.name] = tuner
-
-        self.call("register_tuners", register=register)
-        return dict(sorted(by_name.items()))
+        return self._by_name("register_tuners", "tuner name {!r}", lambda tuner: tuner.name)
 
     @functools.cached_property
     def _commands(self) -> dict[str, click.Command]:
-        by_name: dict[str, click.Command] = {}
+        return self._by_name("register_commands", "command name {!r}", lambda command: command.name)
 
-        def register(command: click.Command) -> None:
-            if command.name is None or command.name in by_name:
-                raise ValueError(f"command name {command.name!r} is missing or already taken")
-            by_name[command.name] = command
+    def _by_name(self, hook: str, what: str, name_of: Callable[..., Any]) -> dict[Any, Any]:
+        """What is registered by `hook`, by its name, sorted; the first keeps it."""
+        by_name: dict[Any, Any] = {}
 
-        self.call("register_commands", register=register)
-        return by_name
+        def register(*things: Any, of: str) -> None:
+            name = name_of(*things)
+            if name in by_name:
+                taker = self._rows[self._owners[hook, name]]
+                raise ValueError(f"{what.format(name)} is already taken by plugin {taker.name} ({taker.distribution})")
+            by_name[name] = things[-1]
+            self._owners[hook, name] = of
+
+        for impl in self._implementations(hook):
+            self._call_one(hook, impl, {"register": functools.partial(register, of=impl.plugin_name)})
+        return dict(sorted(by_name.items()))
 
     def backend(self, name: str) -> Backend:
         """The backend of that name.
@@ -301,6 +292,17 @@ class Plugins:
                 raise BackendUnavailable(f"plugin {name!r} failed: {row.error}", hint="see `edgellm plugins`")
         hint = f"installed: {', '.join(backends) or 'none'}{self.suspects('register_backends')}"
         raise UsageError(f"no backend named {name!r}", hint=hint)
+
+
+def _order(name: str, distribution: str) -> tuple[bool, bool, str]:
+    """Built-in plugins come first, then those of this project, then the others, by name."""
+    return name not in BUILTIN, distribution.partition(" ")[0] not in installed.OWN, name
+
+
+def _of_group(group: str) -> str:
+    if re.fullmatch(r"edgellm\.v\d+", group):
+        return f"it is for {group}, and this EdgeLLM calls {hookspecs.GROUP}: install a release for that"
+    return f"its entry point is in group {group!r}, which nobody reads: its author writes {hookspecs.GROUP!r}"
 
 
 def _taken(name: str, by: PluginRow) -> str:
@@ -327,6 +329,10 @@ def _refuse_unmarked(plugin: object, called: Collection[object]) -> None:
             raise TypeError(f"{name} has no @hookimpl, so it is never called")
     if not called:
         raise TypeError("no function of it has @hookimpl, so it adds nothing; docs/plugins.md lists the hooks")
+
+
+def _kind(hook: str) -> str:
+    return hook.removeprefix("register_").removesuffix("s")
 
 
 def _label(things: tuple[object, ...]) -> str:

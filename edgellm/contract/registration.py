@@ -104,7 +104,11 @@ def _rule_takes(self: object, options: object, scenario: object) -> None: ...
 def _command(command: object) -> str:
     import click
 
-    return "" if isinstance(command, click.Command) else f"{command!r} is not a click.Command"
+    if not isinstance(command, click.Command):
+        return f"{command!r} is not a click.Command"
+    if not isinstance(command.name, str) or not _NAME.fullmatch(command.name):
+        return f"the name of a command is {command.name!r}, letters, digits, - and _ are expected"
+    return ""
 
 
 def _model(card: object) -> str:

@@ -14,13 +14,15 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from support import fake_plugins
 
 from edgellm import errors
 from edgellm.builtin.commands import COMMANDS
 from edgellm.cli import collector
 from edgellm.cli import main as front
 from edgellm.cli.main import cli, main
-from edgellm.errors import EdgeLLMError
+from edgellm.contract.manager import Plugins
+from edgellm.errors import BackendError, EdgeLLMError, UsageError
 
 
 @pytest.fixture
@@ -210,6 +212,85 @@ def test_an_error_leaves_with_its_code_its_text_and_its_hint(
 
     assert status("quants") == error.exit_code
     assert capsys.readouterr().err == "Error: what failed: 3 of 4\n  try `edgellm doctor`\n"
+
+
+COMMANDS_OF_A_PLUGIN = """
+import click
+from edgellm.contract.command import LazyCommand
+from edgellm.contract.hookspecs import hookimpl
+from edgellm.errors import UsageError
+
+@click.command()
+def breaks():
+    raise KeyError("x")
+
+@click.command()
+def refuses():
+    raise UsageError("no such thing")
+
+@click.command()
+def leaves():
+    raise SystemExit(3)
+
+@hookimpl
+def register_commands(register):
+    register(breaks)
+    register(refuses)
+    register(leaves)
+    register(LazyCommand("gone", "It is gone.", "fake_no_such_module"))
+    register(LazyCommand("other", "It is no command.", "json", "dumps"))
+"""
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plugins:
+    monkeypatch.syspath_prepend(tmp_path)
+    fake_plugins.install(tmp_path, "mine", COMMANDS_OF_A_PLUGIN, module="fake_commands")
+    monkeypatch.delitem(sys.modules, "fake_commands", raising=False)
+    plugins = Plugins(frozenset({"mine"}))
+    monkeypatch.setattr("edgellm.contract.manager.plugins", lambda: plugins)
+    return plugins
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("breaks", "KeyError: 'x' ({folder}/fake_commands.py, line 9)"),
+        ("gone", "ModuleNotFoundError: No module named 'fake_no_such_module'"),
+        ("other", "TypeError: json.dumps is <function dum"),
+    ],
+)
+def test_a_command_of_a_plugin_that_breaks_is_told_with_the_plugin(
+    host: Plugins, tmp_path: Path, name: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status(name) == BackendError.exit_code
+    error = capsys.readouterr().err
+    assert error.startswith(f"Error: command {name} of plugin mine (edgellm-mine 1.0) failed: ")
+    assert told.format(folder=tmp_path) in error
+    assert "Traceback" not in error
+    (row,) = (row for row in host.rows() if row.name == "mine")
+    assert row.error.startswith(f"command {name}: {told.format(folder=tmp_path)}")
+
+
+def test_the_traceback_of_a_plugins_command_is_there_for_its_author(
+    host: Plugins, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGELLM_LOG", "DEBUG")
+
+    assert status("breaks") == BackendError.exit_code
+    assert "Traceback (most recent call last):" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "code"), [("refuses", UsageError.exit_code), ("leaves", 3)])
+def test_what_a_command_of_a_plugin_says_on_purpose_passes(host: Plugins, name: str, code: int) -> None:
+    assert status(name) == code
+    assert host.owner("register_commands", name).error == ""
+
+
+def test_a_mistake_of_ours_is_a_traceback(failing) -> None:
+    failing(KeyError("x"))
+    with pytest.raises(KeyError):
+        main(["quants"])
 
 
 def test_an_interrupt_leaves_with_130(failing) -> None:

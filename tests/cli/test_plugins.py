@@ -63,7 +63,7 @@ def test_four_broken_plugins_are_rows_and_the_command_line_stays_up(tmp_path: Pa
     assert errors["raises"] == f"RuntimeError: its library is gone ({tmp_path}/fake_raises.py, line 1)"
     assert "is not a backend: it lacks formats" in errors["half"]
     assert "unknown hook 'register_backend'" in errors["typo"]
-    assert "command name 'serve' is missing or already taken" in errors["taken"]
+    assert "command name 'serve' is already taken by plugin commands (built in)" in errors["taken"]
     assert "name 'shout' is already taken" in str(errors)
     assert edgellm("shout", "hello").stdout == "HELLO\n"
     assert edgellm("--help").returncode == 0
@@ -174,3 +174,19 @@ def test_a_command_of_a_plugin_that_failed_is_told_with_its_name(tmp_path: Path,
 
     assert done.returncode == 2
     assert "plugin bad, which failed, may bring it (see `edgellm plugins`)" in done.stderr
+
+
+def test_a_lazy_command_that_leads_nowhere_is_an_error_of_its_plugin(tmp_path: Path, edgellm) -> None:
+    source = """
+from edgellm.contract.command import LazyCommand
+from edgellm.contract.hookspecs import hookimpl
+
+@hookimpl
+def register_commands(register):
+    register(LazyCommand("gone", "It is gone.", "fake_no_such_module"))
+"""
+    fake_plugins.install(tmp_path, "lazy", source)
+    rows = json.loads(edgellm("plugins", "--json", EDGELLM_PLUGINS="lazy").stdout)["plugins"]
+
+    told = "command gone: ModuleNotFoundError: No module named 'fake_no_such_module'"
+    assert [row["error"] for row in rows if row["name"] == "lazy"] == [told]
