@@ -21,7 +21,7 @@ from edgellm.server.trimming import trim_memory
 
 T = TypeVar("T")
 # What the bounds of bodies (64 MiB, and 16 KiB of each of 4,096 connections), of answers that nobody takes (64 MiB) and
-# of stored responses (150 MiB) add up to.
+# of stored responses (64 MiB) add up to, and half as much for what is made of them.
 LEAST_BYTES = 384 * 1024**2
 MOST_BYTES = 1024**3
 # From what ends work to what the kernel refuses. Decoding a body is one call, which nothing ends; and as much again may

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 
@@ -47,7 +47,15 @@ async def failure(request: Request, error: Exception) -> Response:
 
 
 async def not_routed(request: Request, error: Exception) -> Response:
-    """The response to a request for which Starlette has no route, in the shape of every other error."""
+    """The response to a request for which Starlette has no route, in the shape of every other error.
+
+    It comes behind the body: a client that wants the connection closed would find it reset instead.
+    """
+    try:
+        async for _ in request.stream():
+            continue
+    except ClientDisconnect:
+        return client_closed(request)
     status, detail = getattr(error, "status_code", 500), getattr(error, "detail", "")
     code = {404: "unknown_path", 405: "wrong_method"}.get(status, "http_error")
     where = f"{request.method} {request.url.path[:200]}: {detail}"

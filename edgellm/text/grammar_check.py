@@ -33,7 +33,9 @@ MAX_COMPILED_SIZE = 50_000
 # up to a kilobyte. A list of choices has at most one for each of its 65,536 bytes.
 MAX_LEXER_STATES = 100_000
 SECONDS = 2  # of processor time, beside the start of the process
-SHORT_PATTERN = 64  # characters: it compiles in milliseconds, whatever it is
+# Characters: it compiles in milliseconds, whatever it is (27 at most of 3,000 random ones that count to 9,999). What
+# each token of its answer takes then is bounded by the limits above, tried apart or not.
+SHORT_PATTERN = 64
 MEMORY_BYTES = 1024**3  # of addresses; Python and the library take 0.2 GiB
 PATIENCE_S = 60.0  # on a machine that other programs keep busy
 # What is not in a schema without these is compiled in a time that grows with its length.

@@ -15,12 +15,17 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import Message
 from support.live_server import Live, Servers
 from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.server.crowd import Crowd, Deadlines, most_connections
 from edgellm.server.intake import MAX_BODY_BYTES, Intake
 from edgellm.server.pace import Pace, TurnTaker
+from edgellm.server.request_log import CLIENT_CLOSED, RequestRecord
+from edgellm.server.responses import not_routed
 
 HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 NEVER = 3600.0
@@ -100,6 +105,25 @@ def test_who_sends_too_much_before_it_reads_is_told_so(live: Live, length: int) 
     with live.connection() as connection:
         connection.sendall(HEAD + f"Content-Length: {length}\r\n\r\n".encode() + b"x" * length)
         assert connection.recv(65536).startswith(b"HTTP/1.1 413")
+
+
+@pytest.mark.parametrize(("path", "status"), [("/v1/models", b"405"), ("/props", b"405"), ("/nowhere", b"404")])
+def test_whoever_ends_its_connection_has_its_answer_all_the_same(live: Live, path: str, status: bytes) -> None:
+    """More than the system holds of a body that nobody reads."""
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    with live.connection() as connection:
+        connection.sendall(head.encode() + b"Content-Length: 9000000\r\n\r\n" + b" " * 9_000_000)
+        assert received(connection).startswith(b"HTTP/1.1 " + status)
+
+
+async def test_a_client_that_hangs_up_before_its_refusal() -> None:
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    scope = {"type": "http", "method": "POST", "path": "/nowhere", "headers": []}
+    record = RequestRecord.begin(scope)
+    await not_routed(Request(scope, receive), HTTPException(404))
+    assert record.error == CLIENT_CLOSED
 
 
 def test_whoever_takes_nothing_is_cut_off(serve: Servers) -> None:

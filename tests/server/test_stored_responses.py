@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +18,7 @@ from edgellm.errors import UsageError
 from edgellm.server.dialects.responses import listing, operations
 from edgellm.server.dialects.responses.body import ResponsesBody
 from edgellm.server.dialects.responses.chunks import ResponsesChunks
-from edgellm.server.dialects.responses.stored import Conversation, StoredResponses
+from edgellm.server.dialects.responses.stored import Conversation, KeptItem, StoredResponses, kept_items
 from edgellm.server.errors import HttpError
 from edgellm.types.message import MAX_MESSAGES
 
@@ -174,7 +175,13 @@ class Answer(msgspec.Struct):
 
 def keep(stored: StoredResponses, owner: bytes, text: str, number: Iterator[int], client: str = "::1") -> str:
     answer: Any = Answer(f"resp_{next(number)}")
-    stored.keep(owner, client, answer, Conversation(), ResponsesBody.read(json.dumps({"input": text}).encode()))
+    stored.keep(
+        owner,
+        client,
+        answer,
+        Conversation(),
+        kept_items(ResponsesBody.read(json.dumps({"input": text}).encode()).items),
+    )
     return str(answer.id)
 
 
@@ -187,7 +194,7 @@ def test_the_oldest_are_dropped() -> None:
     assert all(stored.require(ALICE, one) for one in others)
 
 
-@pytest.mark.parametrize(("limit", "n_kept"), [({"max_responses": 3}, 3), ({"max_bytes": 5_000}, 4)])
+@pytest.mark.parametrize(("limit", "n_kept"), [({"max_responses": 3}, 3), ({"max_bytes": 7_000}, 4)])
 def test_the_client_that_has_most_gives_way(limit: dict[str, int], n_kept: int) -> None:
     """Whoever shares the key could drop what others go on from."""
     stored, number = StoredResponses(**limit), itertools.count()
@@ -221,7 +228,7 @@ def test_a_conversation_that_goes_on_is_as_long_as_one_that_is_sent() -> None:
         "::1",
         answer,
         Conversation(),
-        ResponsesBody.read(f'{{"input":[{",".join([item] * MAX_MESSAGES)}]}}'.encode()),
+        kept_items(ResponsesBody.read(f'{{"input":[{",".join([item] * MAX_MESSAGES)}]}}'.encode()).items),
     )
 
     assert len(stored.fill_in(ALICE, ResponsesBody(previous_response_id="resp_0", input=[])).items) == MAX_MESSAGES
@@ -237,7 +244,7 @@ def test_each_key_has_its_own_items() -> None:
     with refuses(UsageError, param="input[0].id", varies="msg_[0-9a-f]+"):
         stored.fill_in(BOB, body)
     stored.fill_in(ALICE, body)
-    assert body.input == [item]
+    assert body.input == [item.read()]
 
 
 def test_no_reference_reaches_what_another_client_sent_with_an_id_of_its_own() -> None:
@@ -245,20 +252,72 @@ def test_no_reference_reaches_what_another_client_sent_with_an_id_of_its_own() -
     stored, reference = StoredResponses(), json.dumps({"input": [{"type": "item_reference", "id": "msg_1"}]}).encode()
     item = {"type": "message", "id": "msg_1", "role": "user", "content": "a secret"}
     answer: Any = Answer("resp_0")
-    stored.keep(ALICE, "::1", answer, Conversation(), ResponsesBody.read(json.dumps({"input": [item]}).encode()))
+    stored.keep(
+        ALICE,
+        "::1",
+        answer,
+        Conversation(),
+        kept_items(ResponsesBody.read(json.dumps({"input": [item]}).encode()).items),
+    )
 
     with refuses(UsageError, param="input[0].id"):
         stored.fill_in(ALICE, ResponsesBody.read(reference))
-    (kept,) = stored.fill_in(ALICE, ResponsesBody(previous_response_id="resp_0", input=[])).items
-    assert kept.id == "msg_1"
+    (found,) = stored.fill_in(ALICE, ResponsesBody(previous_response_id="resp_0", input=[])).items
+    assert found.id == "msg_1"
 
 
-def test_a_conversation_that_goes_on_is_not_written_again_to_be_counted() -> None:
+def test_a_conversation_that_goes_on_is_not_read_again_to_be_counted() -> None:
     """A stream keeps it in the event loop, and it may have 64 MB."""
-    stored, unwritable = StoredResponses(), object()
+    stored, unreadable = StoredResponses(), KeptItem("msg_0", b"no JSON", has_own_id=True)
     answer: Any = Answer("resp_0")
-    earlier: Any = Conversation((unwritable,), 1000)  # type: ignore[arg-type]
-    stored.keep(ALICE, "::1", answer, earlier, ResponsesBody.read(b'{"input":"on"}'))
+    stored.keep(
+        ALICE, "::1", answer, Conversation((unreadable,), 1000), kept_items(ResponsesBody.read(b'{"input":"on"}').items)
+    )
     (_, on), n_bytes = stored.require(ALICE, "resp_0").conversation
 
-    assert n_bytes == 1000 + len(msgspec.json.encode([on]))
+    assert n_bytes == 1000 + on.n_bytes
+
+
+SAID: list[dict[str, Any]] = [
+    {"role": "user", "content": "\U0001f600"},
+    {"role": "user", "content": [{"type": "input_text", "text": "a"}, {"type": "refusal", "refusal": "b"}]},
+    {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "a"},
+    {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"},
+    {"type": "function_call_output", "call_id": "1", "output": ""},
+]
+
+
+def test_items_come_back_as_they_were() -> None:
+    items = ResponsesBody.read(json.dumps({"input": SAID}).encode()).items
+    read = [item.read() for item in kept_items(items)]
+
+    assert [msgspec.structs.replace(item, id=None) for item in read] == [
+        msgspec.structs.replace(item, id=None) for item in items if item is not None
+    ]
+    assert all(item.id for item in read)
+    assert [item.has_own_id for item in kept_items(items)] == [True, True, False, True, True]
+
+
+@pytest.mark.parametrize("text", ["a" * 200_000 + "\U0001f600", ""], ids=["of four bytes a character", "small"])
+def test_no_more_is_held_than_is_counted(text: str) -> None:
+    """Text of Python takes four bytes a character where one needs them."""
+    body = json.dumps({"input": [{"role": "user", "content": text}] * 5}, ensure_ascii=False).encode()
+    stored, n_answers = StoredResponses(), 20
+    tracemalloc.start()
+    try:
+        for number in range(n_answers):
+            answer: Any = Answer(f"resp_{number}")
+            stored.keep(ALICE, "::1", answer, Conversation(), kept_items(ResponsesBody.read(body).items))
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert held < stored._n_bytes + n_answers * 1024
+
+
+def test_what_a_stream_keeps_was_written_beside_the_event_loop(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = calls_off_loop(monkeypatch, operations, "kept_items")
+    assert live.post("/v1/responses", {"input": "hello", "stream": True}).status_code == 200
+    assert live.post("/v1/responses", {"input": "hello", "stream": True, "store": False}).status_code == 200
+    assert live.post("/v1/responses/input_tokens", {"input": "hello"}).status_code == 200
+    assert written == [True]

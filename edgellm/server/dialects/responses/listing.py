@@ -8,8 +8,7 @@ from typing import Any
 import msgspec
 
 from edgellm.errors import UsageError
-from edgellm.server.dialects.responses.items import ResponsesItem
-from edgellm.server.dialects.responses.stored import listed
+from edgellm.server.dialects.responses.stored import KeptItem, listed
 
 LIMIT, MAX_LIMIT = 20, 100
 # Of the items of a page, as JSON; whoever wants the rest asks for the next. Items of 1024 parts take milliseconds each.
@@ -24,7 +23,7 @@ class ResponsesItemList(msgspec.Struct, frozen=True):
     object: str = "list"
 
 
-def page(items: Sequence[ResponsesItem], query: Mapping[str, str]) -> ResponsesItemList:
+def page(items: Sequence[KeptItem], query: Mapping[str, str]) -> ResponsesItemList:
     """Items from the one behind `after` on, written one by one: call it in a thread. There is one at least.
 
     Args:
@@ -49,7 +48,7 @@ def page(items: Sequence[ResponsesItem], query: Mapping[str, str]) -> ResponsesI
     for item in ordered[:n_most]:
         if n_bytes >= MAX_BYTES:
             break
-        shown.append(msgspec.Raw(msgspec.json.encode(listed(item))))
+        shown.append(msgspec.Raw(msgspec.json.encode(listed(item.read()))))
         n_bytes += len(bytes(shown[-1]))
-    ends = (ordered[0].id, ordered[len(shown) - 1].id) if shown else (None, None)
-    return ResponsesItemList(shown, *ends, len(ordered) > len(shown))
+    first, last = (ordered[0].id, ordered[len(shown) - 1].id) if shown else (None, None)
+    return ResponsesItemList(shown, first, last, len(ordered) > len(shown))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,7 +18,7 @@ from edgellm.server.dialects.responses.answer import ResponsesAnswer
 from edgellm.server.dialects.responses.body import ResponsesBody, ResponsesCountBody
 from edgellm.server.dialects.responses.chunks import ResponsesChunks
 from edgellm.server.dialects.responses.compaction import ResponsesCompactBody, ResponsesCompaction, compacted
-from edgellm.server.dialects.responses.stored import Conversation, StoredResponses, owner_of
+from edgellm.server.dialects.responses.stored import Conversation, KeptItem, StoredResponses, kept_items, owner_of
 from edgellm.server.openapi import EVENTS, REFUSALS, Operation
 from edgellm.server.responses import NO_STORE, JSONResponse, client_closed
 from edgellm.server.served_model import ServedModel, overflow_names
@@ -28,7 +28,14 @@ from edgellm.types.request import GenerationRequest
 TAG = "OpenAI Responses"
 ONE = "/v1/responses/{response_id}"
 AnyBodyT = TypeVar("AnyBodyT", bound=ResponsesBody)
-Asked = tuple[Conversation, GenerationRequest]  # what was said before, and what is asked of the model
+
+
+class Asked(NamedTuple):
+    """What was said before, what is kept of what came with the request, and what is asked of the model."""
+
+    earlier: Conversation
+    sent: list[KeptItem]
+    generation: GenerationRequest
 
 
 def operations(served: ServedModel) -> list[Operation]:
@@ -41,21 +48,22 @@ def operations(served: ServedModel) -> list[Operation]:
 
         def asked(body: AnyBodyT) -> Asked:
             earlier = stored.fill_in(owner, body)
-            (generation,) = body.to_requests(served.llm, earlier.items)
-            return earlier, generation
+            (generation,) = body.to_requests(served.llm, earlier.read())
+            keeps = body_type is ResponsesBody and body.store is not False
+            return Asked(earlier, kept_items(body.items) if keeps else [], generation)
 
         return await served.receive(request, body_type, asked, has_more=True)
 
     async def create(request: Request) -> ASGIApp:
         """Answer a conversation. With `stream: true`, events that end with the whole response."""
         with overflow_names(ResponsesBody.text_field):
-            body, (earlier, generation) = await receive(request, ResponsesBody)
-
+            body, (earlier, sent, generation) = await receive(request, ResponsesBody)
+            body.input = None  # what is needed of it was made
             record = request_log.of_scope(request.scope)
 
             def keep(response: ResponsesAnswer) -> None:
                 if response.store:
-                    stored.keep(owner_of(request), record.counts_as, response, earlier, body)
+                    stored.keep(owner_of(request), record.counts_as, response, earlier, sent)
 
             chunks = ResponsesChunks(served, body, record, generation.notes, keep)
             event_lists = served.events(request, [generation])
@@ -64,25 +72,25 @@ def operations(served: ServedModel) -> list[Operation]:
     async def count_input_tokens(request: Request) -> ASGIApp:
         """How many tokens the model would read before it answers."""
         with overflow_names(ResponsesBody.text_field):
-            _, (_, generation) = await receive(request, ResponsesCountBody)
-            n_tokens = await sse.unless_gone(request.receive, served.count_tokens(request, generation))
+            _, asked = await receive(request, ResponsesCountBody)
+            n_tokens = await sse.unless_gone(request.receive, served.count_tokens(request, asked.generation))
         return client_closed(request) if n_tokens is None else JSONResponse(answer.ResponsesInputTokens(n_tokens))
 
     async def compact(request: Request) -> ASGIApp:
         """Make a conversation short. The model writes a summary of it, which takes the place of the rest."""
         with overflow_names(ResponsesBody.text_field):
-            body, (earlier, generation) = await receive(request, ResponsesCompactBody)
-            events = await sse.unless_gone(request.receive, sse.gathered(served.events(request, [generation])))
+            body, asked = await receive(request, ResponsesCompactBody)
+            events = await sse.unless_gone(request.receive, sse.gathered(served.events(request, [asked.generation])))
         if events is None:
             return client_closed(request)
-        return await beside(lambda: JSONResponse(compacted(body, earlier.items, whole(events))))
+        return await beside(lambda: JSONResponse(compacted(body, asked.earlier.read(), whole(events))))
 
     async def retrieve(request: Request) -> ASGIApp:
         """A response that was stored."""
         if request.query_params.get("stream", "false") != "false":
             raise UsageError("a stored response is not streamed again", hint="leave out stream", param="stream")
-        kept = stored.require(owner_of(request), request.path_params["response_id"])
-        return Response(kept.answer, media_type="application/json", headers=NO_STORE)
+        found = stored.require(owner_of(request), request.path_params["response_id"])
+        return Response(found.answer, media_type="application/json", headers=NO_STORE)
 
     async def delete(request: Request) -> ASGIApp:
         """Forget a response that was stored."""
@@ -98,10 +106,10 @@ def operations(served: ServedModel) -> list[Operation]:
 
     async def input_items(request: Request) -> ASGIApp:
         """What a stored response is the answer to, the newest first unless `order=asc`."""
-        kept = stored.require(owner_of(request), request.path_params["response_id"])
+        found = stored.require(owner_of(request), request.path_params["response_id"])
         # Python's lock is shared: of threads that write pages, several would keep the event loop from it.
         async with listing_turns.turn(request_log.of_scope(request.scope).counts_as):
-            return await beside(lambda: JSONResponse(listing.page(kept.input, request.query_params)))
+            return await beside(lambda: JSONResponse(listing.page(found.input, request.query_params)))
 
     return [
         Operation(

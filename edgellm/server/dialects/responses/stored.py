@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -23,19 +23,40 @@ from edgellm.server.errors import HttpError
 from edgellm.types.message import MAX_MESSAGES
 
 MAX_RESPONSES = 1024
-MAX_BYTES = 64 * 1024**2  # of all responses with their conversations, as JSON
+MAX_BYTES = 64 * 1024**2  # that all responses with their conversations take
+# Beside its JSON an item takes an object, its id, a place in the conversation and one among all items.
+ITEM_BYTES = 512
 _PREFIXES = {"reasoning": "rs", "function_call": "fc", "custom_tool_call": "ctc", "compaction": "cmp"}
 Owner = bytes
+_decode = msgspec.json.Decoder(ResponsesItem).decode
+
+
+class KeptItem(NamedTuple):
+    """An item as JSON: text of Python takes up to eight times as much, where one character is beyond U+FFFF."""
+
+    id: str
+    json: bytes
+    has_own_id: bool  # made here, and not by a client
+
+    @property
+    def n_bytes(self) -> int:
+        return len(self.json) + len(self.id) + ITEM_BYTES
+
+    def read(self) -> ResponsesItem:
+        return _decode(self.json)
 
 
 class Conversation(NamedTuple):
-    """What was said until now, and how long it is as JSON: that of a long one is not written again for each answer."""
+    """What was said until now, and what it takes: that of a long one is not counted again for each answer."""
 
-    items: tuple[ResponsesItem, ...] = ()
+    items: tuple[KeptItem, ...] = ()
     n_bytes: int = 0
 
-    def followed_by(self, items: Sequence[ResponsesItem]) -> Conversation:
-        return Conversation((*self.items, *items), self.n_bytes + len(msgspec.json.encode(items)))
+    def followed_by(self, items: Sequence[KeptItem]) -> Conversation:
+        return Conversation((*self.items, *items), self.n_bytes + sum(item.n_bytes for item in items))
+
+    def read(self) -> list[ResponsesItem]:
+        return [item.read() for item in self.items]
 
 
 class StoredResponse(NamedTuple):
@@ -53,15 +74,15 @@ class StoredResponse(NamedTuple):
         return len(self.answer) + self.conversation.n_bytes
 
     @property
-    def items(self) -> tuple[ResponsesItem, ...]:
+    def items(self) -> tuple[KeptItem, ...]:
         return self.conversation.items
 
     @property
-    def input(self) -> tuple[ResponsesItem, ...]:
+    def input(self) -> tuple[KeptItem, ...]:
         return self.items[: len(self.items) - self.n_output]
 
     @property
-    def new(self) -> tuple[ResponsesItem, ...]:
+    def new(self) -> tuple[KeptItem, ...]:
         return self.items[len(self.items) - self.n_new :]
 
 
@@ -72,23 +93,22 @@ class StoredResponses:
         self.max_responses = max_responses
         self.max_bytes = max_bytes
         self._responses: dict[str, StoredResponse] = {}  # the oldest first
-        self._items: dict[tuple[Owner, str], ResponsesItem] = {}
+        self._items: dict[tuple[Owner, str], KeptItem] = {}
         self._n_bytes = 0
         self._lock = threading.Lock()
 
     def keep(
-        self, owner: Owner, client: str, answer: ResponsesAnswer, earlier: Conversation, body: ResponsesBody
+        self, owner: Owner, client: str, answer: ResponsesAnswer, earlier: Conversation, sent: Sequence[KeptItem]
     ) -> None:
-        sent = {item.id for item in body.items if item is not None}
-        new = [with_id(item) for item in body.items if item is not None]
-        new += map(_sent_back, answer.output)
-        encoded = msgspec.json.encode(answer)
+        """`sent`: the items of the request."""
+        new = [*sent, *kept_items(map(_sent_back, answer.output), have_own_ids=True)]
+        encoded = _written(answer)
         stored = StoredResponse(owner, client, encoded, earlier.followed_by(new), len(new), len(answer.output))
         with self._lock:
             self._responses[answer.id] = stored
             self._n_bytes += stored.n_bytes
             # Whoever shares the key could guess an id that a client made, and so read what that one said.
-            self._items.update({(owner, item.id): item for item in stored.new if item.id and item.id not in sent})
+            self._items.update({(owner, item.id): item for item in stored.new if item.has_own_id})
             self._make_room()
 
     def require(self, owner: Owner, response_id: str) -> StoredResponse:
@@ -139,10 +159,10 @@ class StoredResponses:
         if item is None or not item.is_reference:
             return item
         with self._lock:
-            kept = self._items.get((owner, item.id or ""))
-        if kept is None:
+            found = self._items.get((owner, item.id or ""))
+        if found is None:
             raise _not_kept(item.id or "", f"{where}.id")
-        return kept
+        return found.read()
 
     def _get(self, owner: Owner, response_id: str) -> StoredResponse | None:
         with self._lock:
@@ -167,7 +187,7 @@ class StoredResponses:
         stored = self._responses.pop(response_id)
         self._n_bytes -= stored.n_bytes
         for item in stored.new:
-            key = stored.owner, item.id or ""
+            key = stored.owner, item.id
             if self._items.get(key) is item:
                 del self._items[key]
 
@@ -176,6 +196,22 @@ def owner_of(request: Request) -> Owner:
     """Who sends it: a digest of the key."""
     headers = request.headers
     return hashlib.sha256((headers.get("authorization") or headers.get("x-api-key") or "").encode()).digest()
+
+
+def kept_items(items: Iterable[ResponsesItem | None], *, have_own_ids: bool = False) -> list[KeptItem]:
+    """What is kept of items: written, so call it in a thread. `have_own_ids`: all their ids were made here."""
+    return [_kept(item, have_own_ids or not item.id) for item in items if item is not None]
+
+
+def _kept(item: ResponsesItem, has_own_id: bool) -> KeptItem:
+    item = with_id(item)
+    fields = {name: value for name, value in msgspec.structs.asdict(item).items() if value is not None}
+    return KeptItem(item.id or "", _written(fields), has_own_id)
+
+
+def _written(value: object) -> bytes:
+    """As JSON, copied: msgspec leaves up to half as much room behind what it wrote."""
+    return bytes(memoryview(msgspec.json.encode(value)))
 
 
 def _sent_back(item: OutputItem) -> ResponsesItem:
