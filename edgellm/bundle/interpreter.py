@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edgellm.bundle.papers import FOLDER, MAX_TEXT_BYTES, PackedPart
+from edgellm.bundle.papers import FOLDER, MAX_TEXT_BYTES, MAX_TEXTS_BYTES, PackedPart
 from edgellm.bundle.tar_tree import ELF_MACHINES, PYTHON, TarTree, opened_tar, processor
 from edgellm.bundle.writer import Content
 from edgellm.errors import UsageError
@@ -73,7 +73,7 @@ def read(path: Path) -> Interpreter:
             if tree.resolve(f"{library}/{name}") not in tree.members:
                 raise _refused(path, f"it has no {library}/{name}, so no environment can be made with it")
         arch, glibc = _machine(path, tree, target)
-        texts = _texts(tree, (home, f"{home}/licenses".lstrip("/"), library), f"cpython-{python}-{arch}")
+        texts = _texts(path, tree, (home, f"{home}/licenses".lstrip("/"), library), f"cpython-{python}-{arch}")
     if not texts:
         raise _refused(path, f"no text of its licence is in it, as {library}/LICENSE.txt would be")
     first = next((text for text in texts if isinstance(text.data, bytes) and _PSF.encode() in text.data), texts[0])
@@ -134,13 +134,16 @@ def _machine(path: Path, tree: TarTree, program: str) -> tuple[str, str]:
     return arch, f"2.{minor}" if library == "glibc" else ""
 
 
-def _texts(tree: TarTree, folders: tuple[str, ...], name: str) -> list[Content]:
-    texts = {}
+def _texts(archive: Path, tree: TarTree, folders: tuple[str, ...], name: str) -> list[Content]:
+    texts, n_bytes = {}, 0
     for path, member in tree.members.items():
         if not member.isreg() or not 0 < member.size <= MAX_TEXT_BYTES:
             continue
         folder, file = posixpath.split(path)
         if folder in folders and _TEXT.match(file):
+            n_bytes += member.size
+            if n_bytes > MAX_TEXTS_BYTES:
+                raise _refused(archive, f"its texts of licences have more than {MAX_TEXTS_BYTES:,} bytes")
             texts[file.lower()] = Content.of(f"{FOLDER}/{safe_name(name)}/{safe_name(file)}", tree.read(path))
     return list(texts.values())
 

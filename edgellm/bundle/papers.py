@@ -6,6 +6,7 @@ The library is in the extra `edgellm[make-bundle]`. Nothing of it depends on whe
 from __future__ import annotations
 
 import uuid
+import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 SBOM = "sbom.cdx.json"
 FOLDER = "licences"
 MAX_TEXT_BYTES = 1024**2
+MAX_TEXTS_BYTES = 32 * 1024**2  # of one wheel, or of a Python, which are held together
 _TEXTS = ("LICEN", "COPYING", "NOTICE", "AUTHORS")
 _SHORT = 100  # characters; what is longer is the text of a licence and no name of one
 _CLASSIFIER = "License :: OSI Approved :: "
@@ -69,11 +71,15 @@ def texts_of(wheels: Iterable[Wheel]) -> list[tuple[Wheel, Content]]:
 def _texts(wheel: Wheel) -> list[Content]:
     folder = f"{FOLDER}/{safe_name(f'{wheel.name}-{wheel.version}')}"
     contents: dict[str, Content] = {}
+    n_bytes = 0
     with unpacked(wheel.path) as archive:
         for member in sorted(archive.infolist(), key=lambda member: member.filename):
             path = PurePosixPath(member.filename)
             if not _is_text(path) or not 0 < member.file_size <= MAX_TEXT_BYTES:
                 continue
+            n_bytes += member.file_size
+            if n_bytes > MAX_TEXTS_BYTES:
+                raise zipfile.BadZipFile(f"its texts of licences have more than {MAX_TEXTS_BYTES:,} bytes")
             name = safe_name("-".join(path.parts[1:]).removeprefix("licenses-"))
             contents.setdefault(name.lower(), Content.of(f"{folder}/{name}", archive.read(member)))
     return list(contents.values())

@@ -23,7 +23,8 @@ _MAX_READ = 64 * 1024**2
 _MAX_PIECE = 1024**2
 # Of a tar that somebody made. Tarfile holds what it reads of each member, and of one that names another, as a whole.
 _MAX_MEMBERS = 100_000
-_MAX_HEADER = 16 * 1024  # bytes that are read at a time: of a name, or of all that PAX tells of a member
+_MAX_HEADER = 8 * 1024  # bytes that are read at a time: of a name, or of all that PAX tells of a member
+_DIGITS = re.compile(rb"\d{100}")  # tarfile of Python 3.11.9 begins anew at each of them
 _MAX_OF_MEMBER = 64 * 1024  # of all headers before its contents
 _MAX_HEADERS = 96 * 1024**2
 _MAX_GLOBAL = 100  # values that PAX tells for all that follow, which tarfile copies for each member
@@ -150,7 +151,10 @@ class _Bounded:
         self._n_header_bytes += n_bytes
         if n_bytes > _MAX_HEADER or self._n_header_bytes > min(self._header_ends, _MAX_HEADERS):
             raise tarfile.ReadError("what it tells of its files is too long")
-        return self._file.read(n_bytes)
+        header = self._file.read(n_bytes)
+        if _DIGITS.search(header):
+            raise tarfile.ReadError("it tells a number that is too long")
+        return header
 
     def seek(self, place: int) -> int:
         if place > self._most:  # gzip would unpack all that lies before

@@ -78,3 +78,13 @@ def test_texts_of_licences_come_along(tmp_path):
 
     ((_, text),) = papers.texts_of([only(tmp_path)])
     assert (text.path, text.data) == ("licences/core-1.0/LICENSE", b"of core")
+
+
+def test_texts_of_a_wheel_are_bounded_together(tmp_path, monkeypatch):
+    more = {f"core-1.0.dist-info/licenses/{no}": bytes(100) for no in range(5)}
+    wheel(tmp_path, "core-1.0", files=more)
+    found = only(tmp_path)
+    monkeypatch.setattr(papers, "MAX_TEXTS_BYTES", 500)
+
+    with refuses(UsageError, param="wheels"):
+        papers.texts_of([found])
