@@ -93,7 +93,7 @@ def smollm2_tuned(smollm2: str, tmp_path_factory: pytest.TempPathFactory):
 @pytest.mark.slow(400)
 @pytest.mark.parametrize(
     ("quant", "n_documents"),
-    [("F32", 8), ("", 8), ("Q8_0", 4)],
+    [("F32", 8), ("", 8), pytest.param("Q8_0", 4, marks=pytest.mark.by_hand)],
     ids=["F32", "Q4_1", "Q8_0"],
 )
 def test_llama_cpp_computes_what_the_tuner_does(
@@ -112,6 +112,7 @@ def test_llama_cpp_computes_what_the_tuner_does(
 
 
 @pytest.mark.slow(100)
+@pytest.mark.by_hand
 def test_llama_cpp_computes_what_the_tuner_does_of_gemma(gemma3: str, tmp_path: Path) -> None:
     rows = documents(gemma3, 22)
     made, adapter = train(gemma3, rows[:20], tmp_path, 20)
