@@ -309,7 +309,7 @@ def short_contexts(plan: LaunchPlan) -> list[str]:
 def headline(plan: LaunchPlan) -> str:
     """What runs, in one line."""
     run = plan.settings
-    name = " ".join(filter(None, (plan.artifact.name, plan.artifact.quant)))
+    name = " ".join(filter(None, (plan.served_as, plan.artifact.quant)))
     slots = f", {run.n_slots} at the same time" if run.n_slots > 1 else ""
     layers = {0: "", -1: ", all layers on the GPU"}.get(
         run.gpu_layers, f", {counted(run.gpu_layers, 'layer')} on the GPU"

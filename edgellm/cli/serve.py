@@ -219,7 +219,7 @@ def _serve(
         from edgellm.server.memory import limit_server
         from edgellm.server.names import ModelNames
 
-        names = ModelNames.of(aliases, any_name=any_model, model=plan.artifact.name)
+        names = ModelNames.of(aliases, any_name=any_model, model=plan.served_as)
         llm = EdgeLLM(plan, decision=decision, isolate=isolate)
         try:
             server = listener.Listener(

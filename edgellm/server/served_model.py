@@ -233,8 +233,9 @@ class ServedModel:
 
     @property
     def all_names(self) -> tuple[str, ...]:
-        """Its id, then its aliases, then its id with each adapter."""
-        return (self.id, *self.names.aliases, *(self.adapted_id(file.name) for file in self.llm.adapters))
+        """What answers where a request does not say, then its id, its aliases, and its id with each adapter."""
+        adapted = (self.adapted_id(file.name) for file in self.llm.adapters)
+        return tuple(dict.fromkeys((self.llm.plan.served_as, self.id, *self.names.aliases, *adapted)))
 
     def adapted_id(self, adapter: str) -> str:
         """The name by which requests ask for one adapter."""
@@ -254,17 +255,20 @@ class ServedModel:
             return ((adapter, 1.0),)
         return () if name == self.id else None
 
-    def id_for(self, name: str | None) -> str:
-        """What an answer to a request for `name` calls the model."""
+    def id_for(self, name: str | None, *, chooses: bool = False) -> str:
+        """What an answer to a request for `name` calls the model. `chooses`: the request has adapters of its own."""
         named = self.adapters_named(name)
+        if named is None:
+            return self.id if chooses else self.llm.plan.served_as
         return self.adapted_id(named[0][0]) if named else self.id
 
     def unknown(self, name: str) -> UnknownModel:
         """The error for a request for another model."""
         shown = repr(name if len(name) <= 80 else f"{name[:77]}...")
-        adapted = [self.adapted_id(file.name) for file in self.llm.adapters[:3]]
-        also = " or ".join((*ALWAYS, *self.names.aliases[:3], *adapted))
-        hint = f"served: {self.id} (also as {also}); start the server with --any-model to take every name"
+        served = self.llm.plan.served_as
+        own = [self.id, *(self.adapted_id(file.name) for file in self.llm.adapters[:3])]
+        also = " or ".join((*ALWAYS, *self.names.aliases[:3], *(other for other in own if other != served)))
+        hint = f"served: {served} (also as {also}); start the server with --any-model to take every name"
         return UnknownModel(f"{shown} is not served here", hint=hint, param="model")
 
     def reason(self) -> str:

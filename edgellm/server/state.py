@@ -36,9 +36,10 @@ def operations(model: ServedModel) -> list[Operation]:
         report = response.Health("ok") if ready else response.Health(state, reason)
         return JSONResponse(report, 200 if ready else 503, NO_STORE)
 
-    async def plan(_: Request) -> ASGIApp:
+    async def plan(request: Request) -> ASGIApp:
         """What runs here and why: the plan, the reasons, and how the choice was made (docs/http.md has the schema)."""
-        return JSONResponse(describe(model), headers=NO_STORE)
+        described = describe(model, request.query_params.get("model"))
+        return JSONResponse(described, headers=NO_STORE)
 
     async def activity(_: Request) -> ASGIApp:
         """Slots, queue and memory now, and how fast the last answers were."""
@@ -60,8 +61,8 @@ def operations(model: ServedModel) -> list[Operation]:
     ]
 
 
-def describe(model: ServedModel) -> dict[str, Any]:
-    """The body of /edgellm/plan."""
+def describe(model: ServedModel, name: str | None = None) -> dict[str, Any]:
+    """The body of /edgellm/plan, as asked by one of the model's names."""
     llm = model.llm
     plan, decision = llm.plan, llm.decision
     artifact, footprint = plan.artifact, plan.footprint
@@ -72,7 +73,7 @@ def describe(model: ServedModel) -> dict[str, Any]:
         "state": llm.state,
         "reason": model.reason(),
         "node": model.node,
-        "model": artifact.name,
+        "model": model.id_for(name),
         "quant": artifact.quant,
         "format": artifact.format,
         "file_bytes": artifact.bytes,

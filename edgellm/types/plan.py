@@ -124,6 +124,12 @@ class LaunchPlan:
     answers_with: AdapterSet = ()  # of these, where a request leaves it open
     may_use_bytes: int | None = None  # of RAM, when this was planned; None = whatever there is
 
+    @property
+    def served_as(self) -> str:
+        """What answers where a request leaves it open: `BASE:NAME` with one adapter, otherwise the model's own name."""
+        names = [name for name, _ in self.answers_with]
+        return ":".join((self.artifact.name, *names)) if len(names) == 1 else self.artifact.name
+
 
 @dataclass(frozen=True, slots=True)
 class PlacedPart:

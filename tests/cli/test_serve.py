@@ -19,6 +19,7 @@ import psutil
 import pytest
 from support import fake_plugins
 from support.full_pipe import full_pipe
+from support.live_server import echo_plan
 from support.processes import workers
 from support.serving import serving
 from support.waiting import PATIENCE_S, wait_until
@@ -26,6 +27,7 @@ from support.waiting import PATIENCE_S, wait_until
 from edgellm import explain
 from edgellm.app import launch
 from edgellm.cli import log_lines, serve
+from edgellm.cli._options import headline
 from edgellm.cli.main import main
 from edgellm.errors import BackendUnavailable, SourceUnreachable, UsageError
 from edgellm.types.reason import RulesUnasked
@@ -52,6 +54,15 @@ def test_it_says_what_runs_and_where_and_answers() -> None:
         assert "Model: echo, as named" in text
         assert f"{command.url}/v1" in text
         assert "\x1b" not in text
+
+
+def test_the_first_line_names_the_adapter_that_answers() -> None:
+    plan = echo_plan(512, 1)
+    mail, tone = ("mail", 1.0), ("tone", 1.0)
+
+    assert headline(replace(plan, answers_with=(mail,))).startswith("echo:mail on echo: ")
+    for other in (plan, replace(plan, answers_with=(mail, tone))):
+        assert headline(other).startswith("echo on echo: ")
 
 
 def test_it_listens_while_the_model_loads() -> None:

@@ -221,5 +221,44 @@ def test_a_model_that_is_served_with_an_adapter_answers_with_it_where_nothing_is
     assert server.llm.chat(TEXT, temperature=0, max_tokens=12, adapters=()).text == base
 
 
+def test_what_is_served_is_the_first_of_each_list_and_names_its_answers(
+    made: tuple[Path, dict[str, Path]], serve: Servers
+) -> None:
+    model, loras = made
+    keep(model, "late", loras["late"])
+    plan, _ = launch.plan(f"{BASE}:late", LaunchOptions.of(threads=1, adapters=[loras["mail"]]))
+    server, late = serve(plan, names=ModelNames(("gpt-4o",))), f"{BASE}:late"
+
+    listed = [late, BASE, "gpt-4o", f"{BASE}:mail"]
+    assert [one["id"] for one in server.http.get("/v1/models").json()["data"]] == listed
+    told = server.http.get("/v1/models", headers={"anthropic-version": "2023-06-01"}).json()
+    assert [told["first_id"], *[one["id"] for one in told["data"]]] == [late, *listed]
+    assert [one["name"] for one in server.http.get("/api/tags").json()["models"]] == listed
+    assert [one["name"] for one in server.http.get("/api/ps").json()["models"]] == [late]
+
+    def names(**asked: Any) -> set[str]:
+        chat_body = {"messages": MESSAGES, "max_tokens": 1, **asked}
+        posted = {
+            "/v1/chat/completions": chat_body,
+            "/v1/messages": chat_body,
+            "/v1/completions": {"prompt": TEXT, "max_tokens": 1, **asked},
+            "/v1/responses": {"input": TEXT, "max_output_tokens": 1, "store": False, **asked},
+            "/completion": {"prompt": TEXT, "n_predict": 1, **asked},
+        }
+        if asked.get("model", late) == late:  # otherwise it names what was asked for, as Ollama does
+            posted["/api/chat"] = {"messages": MESSAGES, "stream": False, "options": {"num_predict": 1}, **asked}
+        return {server.post(path, body).json()["model"] for path, body in posted.items()}
+
+    assert names() == names(model="default") == names(model="gpt-4o") == names(model=late) == {late}
+    assert names(model=BASE) == {BASE}
+    assert names(model=f"{BASE}:mail") == {f"{BASE}:mail"}
+    alone = answered(server, "/v1/chat/completions", messages=MESSAGES, max_tokens=1, adapters=[])
+    assert alone["model"] == answered(server, "/completion", prompt=TEXT, n_predict=1, lora=[])["model"] == BASE
+    plans = [server.http.get("/edgellm/plan", params=asked).json() for asked in ({}, {"model": BASE})]
+    assert [told["model"] for told in plans] == [late, BASE]
+    refused = server.chat(TEXT, model="other").json()["error"]
+    assert f"served: {late} (also as default or edgellm or gpt-4o or {BASE} or {BASE}:mail)" in str(refused)
+
+
 def test_echo_refuses_a_request_with_adapters(live: Live) -> None:
     assert live.chat(TEXT, adapters=[{"name": "mail"}]).json()["error"]["code"] == "unknown_adapter"

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 from playwright.sync_api import Browser, Page, expect
-from support.browser import answered, ask, count_kept, last_answer, ready, script, watched
+from support.browser import answered, ask, count_kept, last_answer, ready, reloaded, script, watched
 from support.live_server import Live, Servers, echo_plan
 from support.tiny_bert import TinyBert
 from support.waiting import wait_until
 
 from edgellm.app import launch
+from edgellm.server.names import ModelNames
 from edgellm.types.basis import Predicted
 from edgellm.types.criterion import Stated
 from edgellm.types.model_reason import ModelNamed
@@ -40,6 +41,28 @@ def test_a_chat_by_keyboard_alone(page: Page, live: Live) -> None:
     expect(page.locator(".turn")).to_have_count(4)
     expect(page.locator(".turn.assistant .speed").last).to_contain_text("tok/s")
     expect(page.locator("#text")).to_have_value("")
+
+
+def test_the_menu_begins_with_what_is_served_and_keeps_what_is_chosen(page: Page, serve: Servers) -> None:
+    plan = replace(echo_plan(4096, 1), answers_with=(("mini", 1.0),))
+    sent = script(page, {"content": "yes"})
+    ready(page, serve(plan, names=ModelNames(("gpt-4o",))))
+    menu = page.locator("#models")
+    expect(menu.locator("option")).to_have_text(["echo:mini", "echo", "gpt-4o"])
+    answered(page, "one")
+    expect(page.locator("#model")).to_have_text("echo:mini")
+
+    menu.select_option("echo")
+    expect(page.locator("#model")).to_have_text("echo")
+    reloaded(page)
+    expect(menu).to_have_value("echo")
+    answered(page, "two")
+    menu.select_option("echo:mini")
+    reloaded(page)
+    expect(menu).to_have_value("echo:mini")
+    assert page.evaluate("JSON.parse(localStorage.getItem('edgellm-settings')).model") == ""  # whatever is served next
+
+    assert [body["model"] for body in sent] == ["echo:mini", "echo"]
 
 
 def test_the_models_own_sampling_counts_unless_another_is_typed(page: Page, live: Live) -> None:

@@ -28,7 +28,7 @@ class AnthropicModelList(msgspec.Struct, frozen=True):
 
 
 def anthropic_models(served: ServedModel) -> AnthropicModelList:
-    """The one model that is served, by its id and then by its aliases."""
+    """The one model that is served, by each of its names."""
     names = served.all_names
     return AnthropicModelList([anthropic_model(served, name) for name in names], names[0], names[-1])
 

@@ -76,7 +76,7 @@ class LlamaChunks(sse.Chunks):
         return {
             **self._chunk(done.choice, text, tokens),
             "stop": True,
-            "model": model.id_for(self._body.model),
+            "model": model.id_for(self._body.model, chooses=self._body.lora is not None),
             "tokens_predicted": usage.completion_tokens,
             "tokens_evaluated": usage.prompt_tokens,
             "tokens_cached": usage.cached_tokens,

@@ -62,7 +62,7 @@ async def _answer(
     """Read the body, then stream the answer or send it whole."""
     with overflow_names(body_type.text_field):
         body, generations = await served.receive(request, body_type, lambda body: body.to_requests(served.llm))
-        chunks = chunks_type(body.model or served.id, body.notes(generations))
+        chunks = chunks_type(body.model or served.id_for(None), body.notes(generations))
         if not generations:
             return JSONResponse(chunks.loaded())
         event_lists = served.events(request, generations)

@@ -1,4 +1,4 @@
-"""`/api/tags`, `/api/show`, `/api/ps` and `/api/version`: the one model that is served, by its id and its aliases."""
+"""`/api/tags`, `/api/show`, `/api/ps` and `/api/version`: the one model that is served, by its names."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def operations(served: ServedModel) -> list[Operation]:
     """The operations that describe the model."""
 
     async def tags(_: Request) -> ASGIApp:
-        """The model that is served, by its id and then by its aliases."""
+        """The model that is served, by each of its names."""
         return JSONResponse(model_list(served))
 
     async def show(request: Request) -> ASGIApp:
@@ -88,5 +88,5 @@ def model_list(served: ServedModel) -> OllamaModelList:
 
 def running_list(served: ServedModel) -> OllamaRunningModels:
     """The body of /api/ps."""
-    running = [served.id] if served.llm.state == "ready" else []
+    running = [served.id_for(None)] if served.llm.state == "ready" else []
     return OllamaRunningModels([OllamaRunningModel.of(name, served.llm.plan) for name in running])

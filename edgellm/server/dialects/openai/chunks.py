@@ -35,7 +35,7 @@ class OpenAIChunks(sse.Chunks):
             "id": f"{self.prefix}-{uuid.uuid4().hex}",
             "object": self.object,
             "created": int(time.time()),
-            "model": model.id_for(body.model),
+            "model": model.id_for(body.model, chooses=body.adapters is not None),
             "system_fingerprint": model.fingerprint,
         }
         self._includes_usage = body.include_usage

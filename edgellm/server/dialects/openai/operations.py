@@ -47,7 +47,7 @@ def operations(served: ServedModel) -> list[Operation]:
         return await _answer(served, request, CompletionBody, TextChunks)
 
     async def models(request: Request) -> ASGIApp:
-        """The one model that is served, by its id and then by its aliases. With `anthropic-version`, as Anthropic's."""
+        """The one model that is served, by each of its names. With `anthropic-version`, as Anthropic's."""
         if lists_for_anthropic(request.scope):
             return JSONResponse(anthropic_models(served))
         return JSONResponse(model_list(served))

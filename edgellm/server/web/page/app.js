@@ -25,12 +25,12 @@ const STATES = {
 
 const settings = loadSettings();
 applyTheme(settings);
-const server = new Server();
+const server = new Server(settings);
 const panel = new PlanPanel();
 const store = await ConversationStore.open(() => sidebar.show(true));
 const chat = new Chat(store, settings, server);
 const sidebar = new Sidebar(store, chat, { problem: showProblem, solved: () => at("retry").hidden && showProblem(null) });
-const composer = new Composer({ send: (text, files) => ask(text, files), stop: () => chat.stop(), problem: showProblem });
+const composer = new Composer({ send: ask, stop: () => chat.stop(), problem: showProblem });
 const dialog = new SettingsDialog(settings, chat, () => panel.redraw());
 
 function ask(text, files) {
@@ -89,7 +89,11 @@ chat.addEventListener("failed", ({ detail }) => showProblem(detail, chat.again !
 
 // What the user does.
 
-at("models").onchange = ({ target }) => server.refresh(target.value);
+at("models").onchange = ({ target }) => {
+  settings.model = target.selectedIndex ? target.value : "";
+  keepSettings(settings);
+  server.refresh();
+};
 at("retry").onclick = () => {
   showProblem(null);
   chat.retry();
@@ -114,9 +118,10 @@ at("switch-theme").onclick = () => {
 // On a narrow screen one of list, chat and panel is shown.
 function toggle(name, button) {
   const shown = document.body.classList.toggle(name);
-  for (const other of ["list", "why"].filter((one) => one !== name)) document.body.classList.remove(other);
-  at("list-toggle").setAttribute("aria-expanded", String(document.body.classList.contains("list")));
-  at("why-toggle").setAttribute("aria-expanded", String(document.body.classList.contains("why")));
+  for (const one of ["list", "why"]) {
+    if (one !== name) document.body.classList.remove(one);
+    at(`${one}-toggle`).setAttribute("aria-expanded", String(document.body.classList.contains(one)));
+  }
   if (shown) panel.redraw();
   else button.focus();
 }

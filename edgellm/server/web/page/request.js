@@ -1,6 +1,6 @@
 // The body of a request for the next message of a conversation.
 
-const NUMBERS = ["temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "max_tokens", "seed"];
+export const NUMBERS = ["temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "max_tokens", "seed"];
 
 // [path, body]. Settings that are not set are the model's own. Throws where one is not JSON.
 export function requestFor(path, system, { settings, model, chats, goesOn = false }) {

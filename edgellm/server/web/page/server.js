@@ -16,6 +16,11 @@ export class Server extends EventTarget {
   activity = null;
   locked = false;
 
+  constructor(settings) {
+    super();
+    this.settings = settings;
+  }
+
   get ready() {
     return this.status === "ok" && !this.locked && this.writes;
   }
@@ -32,11 +37,11 @@ export class Server extends EventTarget {
   watch() {
     this.#watchState();
     this.#watchActivity();
-    addEventListener("online", () => this.#readState());
-    addEventListener("offline", () => this.#readState());
+    for (const name of ["online", "offline"]) addEventListener(name, () => this.#readState());
   }
 
-  async refresh(model = this.model) {
+  async refresh() {
+    const { model } = this.settings;
     try {
       this.models = (await get("/v1/models")).data.map(({ id }) => id);
       this.model = this.models.includes(model) ? model : this.models[0] ?? "default";

@@ -3,6 +3,7 @@
 const KEY = "edgellm-settings";
 const DEFAULTS = {
   theme: "", // "" = as the system
+  model: "", // "" = the first
   system: "",
   temperature: null,
   top_p: null,

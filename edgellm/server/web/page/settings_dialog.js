@@ -2,9 +2,9 @@
 
 import { at } from "/web/page/dom.js";
 import { mebibytes } from "/web/page/format.js";
+import { NUMBERS } from "/web/page/request.js";
 import { applyTheme, keepSettings } from "/web/page/settings.js";
 
-const NUMBERS = ["temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "max_tokens", "seed"];
 const TEXTS = ["theme", "effort", "schema", "tools"];
 const OBJECTS = { schema: "an object", tools: "a list" };
 
