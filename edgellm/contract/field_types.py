@@ -52,7 +52,7 @@ def _hints(kind: type) -> tuple[tuple[str, Any], ...]:
 
 def _unlike(value: Any, hint: Any, path: str) -> str:
     """Why `value`, at `path`, is not what the annotation `hint` says."""
-    wrong = f"{path} is {_repr.repr(value)}, {_told(hint)} is expected"
+    wrong = _wrong(value, hint, path)
     origin, args = get_origin(hint), get_args(hint)
     if hint in _UNTOLD or isinstance(hint, typing.TypeVar):
         return ""
@@ -61,8 +61,9 @@ def _unlike(value: Any, hint: Any, path: str) -> str:
     if origin in (Union, types.UnionType):
         problems = [_unlike(value, arg, path) for arg in args]
         # Of a value of a class that may be there, what is wrong in it.
-        deeper = (problem for problem in problems if problem and not problem.startswith(f"{path} is "))
-        return "" if "" in problems else next(deeper, wrong)
+        of_itself = {"", *(_wrong(value, arg, path) for arg in args)}
+        deeper = (problem for problem in problems if problem not in of_itself)
+        return next(deeper, wrong) if all(problems) else ""
     kind = origin or hint
     if kind is None:
         kind = type(None)
@@ -72,6 +73,10 @@ def _unlike(value: Any, hint: Any, path: str) -> str:
     if not isinstance(value, (int, float) if kind is float else kind) or (is_number and isinstance(value, bool)):
         return wrong
     return _inside(value, kind, args, path) or (mistyped(value, path) if not args else "")
+
+
+def _wrong(value: Any, hint: Any, path: str) -> str:
+    return f"{path} is {_repr.repr(value)}, {_told(hint)} is expected"
 
 
 def _inside(value: Any, kind: type, args: tuple[Any, ...], path: str) -> str:
