@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import http.server
+import contextlib
 import json
 import os
 import platform
@@ -10,11 +10,11 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from click.testing import CliRunner
@@ -123,15 +123,29 @@ def test_the_old_one_is_served_again_where_the_service_fails(served, tmp_path):
     assert not served.has_served(served.slot(name))
 
 
-class Health(http.server.BaseHTTPRequestHandler):
-    """A service that is always well."""
+# A service that is always well, at the socket that it inherits.
+WELL = """
+import socket, sys
+with socket.socket(fileno=int(sys.argv[1])) as listener:
+    while True:
+        with listener.accept()[0] as one:
+            one.recv(65536)
+            one.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n")
+"""
 
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.end_headers()
 
-    def log_message(self, *_: object) -> None:
-        pass
+@contextlib.contextmanager
+def well(*homes: Path | None) -> Iterator[str]:
+    """The URL of a service that processes of all these homes serve, or one without."""
+    with contextlib.ExitStack() as ended, socket.create_server(("127.0.0.1", 0)) as listener:
+        for home in homes:
+            env = os.environ | ({"EDGELLM_HOME": str(home)} if home else {})
+            command = [sys.executable, "-c", WELL, str(listener.fileno())]
+            process = ended.enter_context(subprocess.Popen(command, env=env, pass_fds=[listener.fileno()]))
+            ended.callback(process.kill)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listener.close()  # theirs alone
+        yield url
 
 
 RESTART = """
@@ -162,13 +176,10 @@ def restarts(served: Slots, tmp_path: Path) -> Iterator[Restarts]:
     script, log = tmp_path / "restart", tmp_path / "log"
     script.write_text(RESTART.format(root=served.root, log=log, folder=tmp_path))
     (tmp_path / "status").write_text("0")
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Health) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}"
+    with well(*(served.root / name / "home" for name in "AB")) as url:
         one = Restarts(tmp_path, log, Service(f"sh {script}", url, deadline_s=PATIENCE_S, watch_s=0.0))
         yield one
         one.let_go()  # what a killed process left behind
-        server.shutdown()
 
 
 def ended(name: str, root: Path, restarts: Restarts, number: int) -> int:
@@ -252,6 +263,30 @@ def test_a_service_that_answers_elsewhere_is_named_before_anything_is_changed(se
     assert (restarts.seen(), served.current().name) == ([], "A")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="environments of processes")
+@pytest.mark.parametrize("answering", ["A", ""])
+def test_what_answers_and_does_not_serve_the_slot_is_not_taken_for_it(answering, served, restarts, tmp_path):
+    """Nothing was started anew, or something else answers at the URL; it is known before where the slot is served."""
+    name = put(tmp_path, 2)
+    with well(served.root / "A" / "home" if answering else None) as url:
+        service = replace(restarts.service, restart="true", url=url, deadline_s=1.0)
+        error, told = (UnfitSlot, {"failed": ("service",)}) if answering else (UsageError, {"param": "url"})
+        with refuses(error, varies=r"(?<=process )\d+|(?<=port )\d+|(?<=127.0.0.1:)\d+|python[\d.]*", **told):
+            activate.activate(served.root, name, UNASKED, service)
+    assert served.current().name == "A"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="environments of processes")
+def test_who_listens_is_a_stranger_where_no_slot_listens(served, restarts):
+    two, port = served.all(), urlsplit(restarts.service.url).port
+    with well(None) as url:
+        assert serving.stranger(two, urlsplit(url).port).endswith(")")
+    assert [serving.stranger([slot], port) for slot in two] == ["", ""]
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        unheard = one.getsockname()[1]
+    assert serving.stranger(two, unheard) == "", "nobody does"
+
+
 @pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="a process of another user")
 def test_what_others_say_that_they_serve_does_not_count(served):
     """Whom the slots belong to may serve them; nobody else's process is believed."""
@@ -260,6 +295,7 @@ def test_what_others_say_that_they_serve_does_not_count(served):
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True, user=65534) as process:
         port = int(process.stdout.readline())
         unheard = serving.ports(served.current())
+        assert serving.stranger([served.current()], port) == "", "it may be a user of the service's own"
         os.chown(served.root, 65534, -1)
         heard = serving.ports(served.current())
         process.kill()

@@ -71,7 +71,7 @@ def activate(
             before = two.before(slot)
         else:
             if service is not None and before is not None:
-                _require_there(service, before)
+                _require_there(service, before, two)
             checks = _examined(two, slot, options or GateOptions(), progress, is_first=before is None)
         if service is None:
             two.activate(slot)
@@ -97,16 +97,17 @@ def _examined(
         raise
 
 
-def _require_there(service: Service, before: BundleSlot) -> None:
+def _require_there(service: Service, before: BundleSlot, two: Slots) -> None:
     """
     Raises:
         UsageError: what is served answers at another URL, so that nobody would see it well.
     """
     host, port = _address(service)
+    who = "nothing"
     with suppress(OSError), socket.create_connection((host, port), timeout=_ANSWER_S):
-        return
-    if listening := serving.ports(before):
-        message = f"slot {before.name} is served at port {listening[0]}, and nothing answers at {service.url}"
+        who = serving.stranger(two.all(), port)
+    if who and (listening := serving.ports(before)):
+        message = f"slot {before.name} is served at port {listening[0]}, and {who} answers at {service.url}"
         hint = f"say where the service answers: --url http://127.0.0.1:{listening[0]}"
         raise UsageError(message, hint=hint, param="url")
 
@@ -119,7 +120,7 @@ def _take_over(two: Slots, slot: BundleSlot, before: BundleSlot | None, service:
     sha256 = before.record.sha256 if before is not None and before.record is not None else ""
     try:
         two.activate(slot, instead_of=sha256)
-        problem = _failing(service)
+        problem = _failing(service, slot)
         if not problem:
             two.proven(slot)
             return
@@ -137,14 +138,14 @@ def _go_back(two: Slots, before: BundleSlot | None, service: Service) -> str:
     if before is None or before.record is None:
         return "there is nothing to go back to"
     two.activate(before, instead_of="", goes_back=True)
-    if worse := _failing(service):
+    if worse := _failing(service, before):
         return f"nor does slot {before.name} now: {worse}"
     two.proven(before)
     return f"slot {before.name} is served again"
 
 
-def _failing(service: Service) -> str:
-    """What is wrong once it was started anew; "" = it became healthy and stayed so."""
+def _failing(service: Service, slot: BundleSlot) -> str:
+    """What is wrong once it was started anew; "" = it became healthy with the slot, and stayed so."""
     try:
         done = subprocess.run(
             shlex.split(service.restart), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
@@ -155,15 +156,24 @@ def _failing(service: Service) -> str:
     if done.returncode:
         return f"{service.restart} ended with status {done.returncode}"
     began = time.monotonic()
-    while not _is_healthy(service):
+    while problem := _unwell(service, slot):
         if time.monotonic() - began > service.deadline_s:
-            return f"{service.url}/health is not well after {service.deadline_s:g} s"
+            return f"{problem} after {service.deadline_s:g} s"
         time.sleep(_POLL_S)
     began = time.monotonic()
     while time.monotonic() - began < service.watch_s:
         if not _is_healthy(service):
             return f"{service.url}/health was well for {time.monotonic() - began:.1f} s only"
         time.sleep(_POLL_S)
+    return _unwell(service, slot)
+
+
+def _unwell(service: Service, slot: BundleSlot) -> str:
+    """What is wrong now; "" = the slot answers, or what answers cannot be told from it."""
+    if not _is_healthy(service):
+        return f"{service.url}/health is not well"
+    if who := serving.stranger([slot], _address(service)[1]):
+        return f"{who} answers at {service.url}, and no process of slot {slot.name},"
     return ""
 
 
