@@ -13,7 +13,7 @@ from pathlib import Path
 from edgellm import explain
 from edgellm.app import file_card
 from edgellm.catalog.recognize import recognize
-from edgellm.errors import BadArtifact
+from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm.store.card import local_card
 from edgellm.store.library import Library
 from edgellm.store.manifest import StoredModel
@@ -45,12 +45,18 @@ def named(name: str, cards: Sequence[ModelCard]) -> StoredCard | None:
 
 
 def at(address: str, cards: Sequence[ModelCard]) -> StoredCard | None:
-    """The sound file that was fetched from that address; None = there is none.
+    """The sound file that was fetched from that address; None = there is none, or only the row that has it tells of it,
+    as where it is in a format of a plugin.
 
     Raises:
         BadArtifact, UnsupportedArtifact.
     """
-    return _of([stored for stored in Library().installed() if stored.source == address][:1], cards)
+    try:
+        return _of([stored for stored in Library().installed() if stored.source == address][:1], cards)
+    except UnsupportedArtifact:
+        if any(file.source == address for card in cards for file in card.files):
+            return None
+        raise
 
 
 def below(repository: str, cards: Sequence[ModelCard]) -> StoredCard | None:

@@ -105,7 +105,11 @@ def _tell(planned: Plan) -> None:
 
 def _done(planned: Plan, result: Made) -> None:
     say_lines(f"Wrote {result.path}, {show_size(result.bytes)}, in {result.seconds:.0f} s")
-    say_lines(f"  its {result.tensor_bytes:,} bytes of tensors are what was predicted")
+    n_bytes, file = f"{result.tensor_bytes:,} bytes of tensors", planned.file
+    if file.like:
+        say_lines(f"  it has {n_bytes}; {file.tensor_bytes:,} were predicted, by {file.like}")
+    else:
+        say_lines(f"  its {n_bytes} are what was predicted")
     say_lines(f"  run it: edgellm run {result.name or result.path}")
 
 

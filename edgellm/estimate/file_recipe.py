@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from edgellm.estimate import recipe
+from edgellm.estimate import quants, recipe
 from edgellm.estimate.tensor_types import ALIGNMENT, fits_row, for_row
 from edgellm.formats.gguf import reader
 from edgellm.formats.gguf.ggml_types import BY_NAME
@@ -50,6 +50,7 @@ class Planned:
     tensor: GgufTensor
     type: str
     asked: str  # what the mix wanted, before the fallback for its row
+    guessed: bool = False  # the rules are another mix's: it gets a type of about that size
 
     @property
     def row(self) -> int:
@@ -62,7 +63,7 @@ class Planned:
 
     @property
     def changes(self) -> bool:
-        return self.type != self.tensor.type.name
+        return self.guessed or self.type != self.tensor.type.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class FilePlan:
 
     quant: str
     tensors: tuple[Planned, ...]
+    like: str = ""  # whose rules were followed, where nobody knows those of `quant`
 
     @property
     def tensor_bytes(self) -> int:
@@ -104,11 +106,13 @@ class FilePlan:
 
 
 def plan(model: GgufModel, quant: str, *, imatrix: bool = False) -> FilePlan:
-    """What llama.cpp's quantizer would write for `model`.
+    """What llama.cpp's quantizer would write for `model`; of a plugin's quantization, what the nearest mix would be.
 
     Raises:
-        KeyError: no rule set of that name. BadArtifact: the header's shape is impossible.
+        KeyError: no quantization of that name. BadArtifact: the header's shape is impossible.
     """
+    mix = quants.QUANTS[quant].recipe
+    guessed = mix != quant
     facts = traits(model, imatrix=imatrix)
     tensors = sorted(model.tensors, key=_order)
     n_attn_v = sum(_family(role_of(tensor)) == "attn_v" for tensor in tensors)
@@ -122,14 +126,14 @@ def plan(model: GgufModel, quant: str, *, imatrix: bool = False) -> FilePlan:
         role = role_of(tensor)
         family = _family(role)
         # Mixtures of experts go by the layer in the name, except in the mixes that count tensors.
-        counts = family == "attn_v" or facts.n_expert < 2 or quant in recipe.COUNTING
+        counts = family == "attn_v" or facts.n_expert < 2 or mix in recipe.COUNTING
         i = seen[family] if counts else _order(tensor)[0]
         seen[family] += 1
         of_row = replace(facts, head_row=tensor.dims[0])
-        asked = recipe.tensor_type(role, i, n_attn_v if family == "attn_v" else n_layer, quant, of_row)
-        floats = recipe.BASE_TYPE[quant] in recipe.FLOATS
-        made.append(Planned(tensor, asked if floats else for_row(asked, tensor.dims[0]), asked))
-    return FilePlan(quant, tuple(made))
+        asked = recipe.tensor_type(role, i, n_attn_v if family == "attn_v" else n_layer, mix, of_row)
+        floats = recipe.BASE_TYPE[mix] in recipe.FLOATS
+        made.append(Planned(tensor, asked if floats else for_row(asked, tensor.dims[0]), asked, guessed))
+    return FilePlan(quant, tuple(made), mix if guessed else "")
 
 
 def traits(model: GgufModel, *, imatrix: bool = False) -> recipe.Traits:
@@ -192,6 +196,6 @@ def _first(header: GgufHeader, key: str, default: int) -> int:
 
 def _needs_imatrix(planned: Planned, quant: str) -> bool:
     name = planned.tensor.name
-    if name in _TABLES or name == "output.weight" or not allows(planned.tensor):
+    if planned.guessed or name in _TABLES or name == "output.weight" or not allows(planned.tensor):
         return False
     return planned.type in _NEEDS_IMATRIX or (planned.type == "Q2_K" and quant == "Q2_K_S")

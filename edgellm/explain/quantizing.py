@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from edgellm.types.quantize_note import LargerTypes, MatrixCovers, QuantizedTwice, QuantizeNote, SourceLostBefore
+from edgellm.types.quantize_note import (
+    LargerTypes,
+    MatrixCovers,
+    QuantizedTwice,
+    QuantizeNote,
+    SizeAsOf,
+    SourceLostBefore,
+)
 
 
 def note(of: QuantizeNote) -> str:
@@ -13,6 +20,8 @@ def note(of: QuantizeNote) -> str:
             return f"The importance matrix covers {of.tensors} tensors, {of.quantized} are quantized."
         case LargerTypes():
             return f"{of.tensors} tensors have rows that are not a multiple of the block and get larger types."
+        case SizeAsOf():
+            return f"Which types {of.quant} gives tensors is not known here; the predicted size is that of {of.like}."
         case SourceLostBefore():
             return f"The source was quantized before it became {of.quant}; what that lost stays lost."
 

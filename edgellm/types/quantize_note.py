@@ -29,10 +29,17 @@ class LargerTypes(Fact, frozen=True):
     tensors: int
 
 
+class SizeAsOf(Fact, frozen=True):
+    """Nobody knows which types the tensors get, so the size that is predicted is another quantization's."""
+
+    quant: str
+    like: str
+
+
 class SourceLostBefore(Fact, frozen=True):
     """The source is stored in a type without loss, and was quantized before it got there."""
 
     quant: str
 
 
-QuantizeNote = QuantizedTwice | MatrixCovers | LargerTypes | SourceLostBefore
+QuantizeNote = QuantizedTwice | MatrixCovers | LargerTypes | SizeAsOf | SourceLostBefore

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,17 @@ from click.testing import CliRunner
 from support import gguf_writer
 from support.refusals import refuses
 
-from edgellm.app import own_format
+from edgellm.app import context, launch, own_format, stored_cards
 from edgellm.builtin.echo import EchoBackend
 from edgellm.cli.main import cli
 from edgellm.contract.manager import Plugins, plugins
+from edgellm.contract.source import FetchedFile, Progress
 from edgellm.errors import BackendError, BackendUnavailable, BadArtifact, UnknownModel, UnsupportedArtifact, UsageError
 from edgellm.sdk.client import EdgeLLM
+from edgellm.store.sources.registry import sources
 from edgellm.types.backend_reason import BackendOpens
-from edgellm.types.model import Artifact
+from edgellm.types.model import Artifact, ModelCard, ModelFile, Shape
+from edgellm.types.request import SelectionRequest
 
 
 class Trial(EchoBackend):
@@ -160,3 +164,43 @@ def test_a_model_without_a_file_is_named_where_its_backend_does_not_run(monkeypa
 def test_no_backend_is_asked_for_a_path_that_cannot_be_looked_at(name, kind, tmp_path):
     with pytest.raises(kind):
         own_format.identified(str(tmp_path / name), None)
+
+
+class Bookcase:
+    """A source that describes nothing before it is fetched."""
+
+    scheme = "shelf"
+
+    def __init__(self, book: str) -> None:
+        self.book = book
+
+    def reachable(self, timeout_s: float, uri: str = "") -> str:
+        return ""
+
+    def needs(self, folder: Path, n_bytes: int) -> list[tuple[Path, int]]:
+        return [(folder, n_bytes)]
+
+    def fetch(self, uri: str, folder: Path, *, n_bytes: int | None, progress: Progress) -> list[FetchedFile]:
+        return [FetchedFile(Path(shutil.copy(self.book, folder)))]
+
+    def discard(self, paths: Sequence[Path]) -> None:
+        pass
+
+
+def test_a_stored_one_runs_by_its_address_as_it_did_before_it_was_stored(
+    book: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {"n_layer": 2, "n_embd": 64, "n_ff": 128, "n_head": 4, "n_head_kv": 4, "head_dim": 16, "n_vocab": 257}
+    shape = Shape("llama", tied_embeddings=True, **sizes)
+    size = Path(book).stat().st_size
+    file = ModelFile("shelf://book.shelf", "Q8_0", "shelf", bytes=size, tensor_bytes=size)
+    card = ModelCard("book-1m", "llama", "chat", "mit", 4096, 10**6, 10**6, shape, (file,))
+    monkeypatch.setattr(Shelf, "quants", None)
+    monkeypatch.setitem(sources(), "shelf", Bookcase(book))
+    here = context.here().narrowed([card])
+    plans = [launch.model_plan("shelf://book.shelf", SelectionRequest(), context=here) for _ in range(2)]
+
+    assert plans[0] == plans[1]
+    assert (plans[0].backend, plans[0].artifact.model_id) == ("shelf", "book-1m")
+    with refuses(UnsupportedArtifact):  # nothing tells of it any more
+        stored_cards.at("shelf://book.shelf", [])

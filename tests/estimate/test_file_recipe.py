@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.gguf_writer import F16, F32, Q8_0, Gguf, Tensor, model_keys
 
-from edgellm.estimate import file_recipe
+from edgellm.estimate import file_recipe, quants
 from edgellm.formats.gguf import reader
 
 
@@ -85,3 +85,18 @@ def test_a_row_that_no_type_divides_is_impossible_only_where_the_quantizer_gives
     assert file_recipe.plan(known, "Q4_K_M").tensors[1].type == "F16"
     assert file_recipe.plan(known, "Q4_K_M").impossible == ()
     assert [p.row for p in file_recipe.plan(known, "Q1_0").impossible] == [100]
+
+
+def test_a_quantization_of_a_plugin_is_predicted_by_the_nearest_mix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its types are its own to know: nothing is done already, and no matrix is demanded."""
+    monkeypatch.setattr(quants, "QUANTS", dict(quants.QUANTS))
+    quants.register(quants.Quant("ACME", "legacy", 2.4, "IQ2_XXS", "...", "..."))
+    known = read(tmp_path, Tensor("blk.0.attn_q.weight", (256, 2), 16, 132), half("blk.0.attn_k.weight", 256, 2))
+    planned, nearest = file_recipe.plan(known, "ACME"), file_recipe.plan(known, "IQ2_XXS")
+
+    assert (planned.quant, planned.like, planned.tensor_bytes) == ("ACME", "IQ2_XXS", nearest.tensor_bytes)
+    assert [len([p for p in one.tensors if p.changes]) for one in (planned, nearest)] == [3, 2]
+    assert [len(one.need_imatrix) for one in (planned, nearest)] == [0, 2]
+    assert nearest.like == ""

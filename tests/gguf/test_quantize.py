@@ -27,19 +27,20 @@ from support.words import said
 from edgellm import explain
 from edgellm.app import context, launch
 from edgellm.app.quantize import make as making
+from edgellm.app.quantize import plan as planning
 from edgellm.app.quantize.make import make
 from edgellm.app.quantize.plan import Plan, plan
 from edgellm.cli.main import cli
 from edgellm.contract.quantizer import Quantization
 from edgellm.errors import BackendError, BadArtifact, DiskFull, UnsupportedArtifact, UsageError, WorkerCrashed
-from edgellm.estimate import file_recipe
+from edgellm.estimate import file_recipe, quants
 from edgellm.formats.gguf import reader
 from edgellm.store.card import HEADER
 from edgellm.store.library import TWICE, Library
 from edgellm.types.model import Artifact
 from edgellm.types.model_reason import ChosenQuant
 from edgellm.types.plan import Decision
-from edgellm.types.quantize_note import MatrixCovers
+from edgellm.types.quantize_note import MatrixCovers, SizeAsOf
 from edgellm.types.request import SelectionRequest
 
 # One of each kind; all of them, on real models: `make bench-bytes`. IQ1 and IQ2 take seconds to set up.
@@ -275,6 +276,30 @@ def test_another_writing_than_predicted_is_refused(tiny: Path, tmp_path: Path, m
     with refuses(BackendError, varies=r"(?<=llama\.cpp )b\d+"):
         make(wanted)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_quantization_of_a_plugin_has_types_of_its_own(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgellm_gguf import quantize
+
+    def acme(_backend: str, job: Quantization, progress: Callable[[int, int, str], None]) -> None:
+        quantize.run(replace(job, quant="Q4_0"), progress)
+
+    monkeypatch.setattr(quants, "QUANTS", dict(quants.QUANTS))
+    quants.register(quants.Quant("Q2_ACME", "legacy", 2.6, "Q2_K", "...", "..."))
+    monkeypatch.setattr(planning, "backend_for", lambda quant, _machine: type("Acme", (), {"name": "acme"}))
+    monkeypatch.setattr("edgellm.runtime.quantize_worker.quantize", acme)
+    wanted = planned(tiny, "q2_acme", output=tmp_path / "x.gguf")
+    made = make(wanted)
+
+    assert wanted.quant == "Q2_ACME"
+    assert SizeAsOf("Q2_ACME", "Q2_K") in wanted.notes
+    assert reader.quant_name(reader.read_header(made.path)) == "Q4_0"
+    monkeypatch.setattr(quantize, "run", lambda job, _progress: Path(job.target).write_bytes(b"ACME"))
+    with refuses(BackendError):
+        make(replace(wanted, replace=True))
+    assert leftovers(tmp_path) == []
 
 
 def test_quantizing_twice_is_refused_with_its_cost(tiny: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from edgellm import settings
 from edgellm.app.quantize.plan import Plan
 from edgellm.app.quantize.preflight import exists
 from edgellm.contract.quantizer import Quantization
-from edgellm.errors import BackendError, UsageError
+from edgellm.errors import ArtifactError, BackendError, UsageError
 from edgellm.files import locked, rename_new, safe_name, sync
 from edgellm.formats.gguf import reader
 from edgellm.formats.gguf.reader import GgufModel
@@ -93,11 +93,16 @@ def _verified(planned: Plan, target: Path) -> GgufModel:
     """The written file, read again: every tensor there, of the type and size that were predicted.
 
     Raises:
-        BackendError: something else was written. BadArtifact: it is no sound file.
+        BackendError: something else was written, or no sound GGUF file.
     """
-    content = reader.read_model(target)
-    expected = {p.tensor.name: (p.tensor.dims, p.type) for p in planned.file.tensors}
+    try:
+        content = reader.read_model(target)
+    except ArtifactError as error:
+        raise BackendError(f"what {planned.backend} wrote is no sound GGUF file: {error.message}") from error
     actual = {tensor.name: (tensor.dims, tensor.type.name) for tensor in content.tensors}
+    # Which type a quantization of a plugin gives to a tensor is its own to know.
+    own = {name: kind for name, (_, kind) in actual.items()} if planned.file.like else {}
+    expected = {p.tensor.name: (p.tensor.dims, own.get(p.tensor.name, p.type)) for p in planned.file.tensors}
     if actual != expected:
         wrong = sorted(name for name in expected | actual if expected.get(name) != actual.get(name))
         one = wrong[0]

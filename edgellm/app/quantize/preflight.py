@@ -13,7 +13,14 @@ from edgellm.estimate.file_recipe import FilePlan
 from edgellm.files import require_room
 from edgellm.formats.gguf import reader
 from edgellm.formats.gguf.imatrix import Imatrix
-from edgellm.types.quantize_note import LargerTypes, MatrixCovers, QuantizedTwice, QuantizeNote, SourceLostBefore
+from edgellm.types.quantize_note import (
+    LargerTypes,
+    MatrixCovers,
+    QuantizedTwice,
+    QuantizeNote,
+    SizeAsOf,
+    SourceLostBefore,
+)
 
 _UNQUANTIZED = "start from an F16, BF16 or Q8_0 file, or accept the loss with --allow-requantize"
 
@@ -45,7 +52,9 @@ def to_content(
         if file.lossy and not allow_requantize:
             raise UsageError(explain.quantized_twice(twice), hint=_UNQUANTIZED, param="allow-requantize")
         notes.insert(0, twice)
-    if fallback := [p for p in file.tensors if p.type != p.asked]:
+    if file.like:
+        notes.append(SizeAsOf(file.quant, file.like))
+    elif fallback := [p for p in file.tensors if p.type != p.asked]:
         notes.append(LargerTypes(len(fallback)))
     if source.lossy:
         notes.append(SourceLostBefore(source.artifact.quant))
