@@ -50,7 +50,10 @@ except SystemExit as exit:
     [
         ("import edgellm; assert edgellm.__version__", (*NATIVE, *HEAVY, "click", "pluggy")),
         ("import edgellm; edgellm.EdgeLLM; edgellm.Sampling", NATIVE),
-        (command("--help"), (*NATIVE, *HEAVY, "edgellm.types", "edgellm.selection", "edgellm.app")),
+        (
+            command("--help"),
+            (*NATIVE, *HEAVY, "edgellm.selection", "edgellm.runtime", "edgellm.app"),
+        ),
         (command("plugins", "--json"), (*NATIVE, *HEAVY)),
         (command("auto-select", "--json"), (*NATIVE, *HEAVY)),
         (command("doctor", "--json"), NATIVE),

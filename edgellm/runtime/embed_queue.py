@@ -21,6 +21,7 @@ from edgellm.errors import BackendError, ContextOverflow, Overloaded, UsageError
 from edgellm.runtime import wire
 from edgellm.runtime.busy_step import BUSY_CHUNK
 from edgellm.runtime.engine_error import engine_error
+from edgellm.runtime.long_text import LONG_TEXT
 from edgellm.runtime.processor_time import WorkTime
 from edgellm.runtime.unsupported_task import unsupported_task
 from edgellm.types.event import Timings, Usage, Vectors
@@ -37,8 +38,6 @@ TextTokens = tuple[int, ...] | Pair
 MAX_WAITING = 1024
 # Texts are tokenized for at most this long at a time, so that others have their turn in between.
 READ_S = 0.010
-# A longer text is tokenized in another thread, as it takes longer than that alone.
-LONG_TEXT = 8192  # characters
 # A shorter sequence would be more padding than text beside the batch's longest.
 LEAST_FILL = 0.5
 

@@ -23,9 +23,10 @@ from edgellm.runtime.drawing import Drawing
 from edgellm.runtime.embed_queue import EmbedQueue
 from edgellm.runtime.engine_check import check_kept, check_logits
 from edgellm.runtime.engine_error import engine_error, of_adapters
+from edgellm.runtime.long_text import LONG_TEXT
 from edgellm.runtime.mailbox import Inbox
 from edgellm.runtime.processor_time import WorkTime
-from edgellm.runtime.prompt_reader import LONG_TEXT, READ, Begun, PromptRead, PromptReader, length, takes_long
+from edgellm.runtime.prompt_reader import READ, Begun, PromptRead, PromptReader, length, takes_long
 from edgellm.runtime.reader_thread import ReaderThread
 from edgellm.runtime.request_state import RequestState
 from edgellm.runtime.scheduler import Scheduler

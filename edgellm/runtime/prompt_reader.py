@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgellm.errors import ContextOverflow, UsageError
+from edgellm.runtime.long_text import LONG_TEXT
 from edgellm.runtime.processor_time import WorkTime
 from edgellm.runtime.unsupported_task import unsupported_task
 from edgellm.text.cuts import encoded
@@ -25,9 +26,6 @@ from edgellm.types.request import (
 
 if TYPE_CHECKING:
     from edgellm.contract.engine import EngineInfo, Tokenizer
-
-# Shorter texts are turned into tokens at once, in some 10 ms at most; a megabyte takes seconds.
-LONG_TEXT = 8192  # characters
 
 Answered = Tokens | Pieces
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import TypeVar, Unpack
 
 from edgellm.errors import UsageError
-from edgellm.runtime.prompt_reader import LONG_TEXT
+from edgellm.runtime.long_text import LONG_TEXT
 from edgellm.sdk.asking import aask_all, ask_all, of_kind
 from edgellm.sdk.chat_request import RequestMethods
 from edgellm.sdk.conversation import Messages

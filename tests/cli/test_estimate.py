@@ -202,7 +202,7 @@ def test_an_address_is_answered_by_the_catalog_where_its_source_is_not_asked(loo
     whole = json.loads(look("hf://unsloth/Qwen3-4B-GGUF", "--offline", *PI, "--json")[0])
 
     assert report["model"]["id"] == "qwen3-4b"
-    assert report["model"]["facts"].startswith("the catalog (trust medium")
+    assert report["model"]["facts"].startswith("the catalog; trust medium")
     assert [row["quant"] for row in report["estimates"]] == ["Q5_K_M"]
     assert len(whole["estimates"]) > 10
 

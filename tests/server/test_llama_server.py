@@ -13,7 +13,7 @@ from support.waiting import PATIENCE_S
 
 from edgellm import EdgeLLM
 from edgellm.errors import UsageError
-from edgellm.runtime.prompt_reader import LONG_TEXT
+from edgellm.runtime.long_text import LONG_TEXT
 from edgellm.server.dialects.llama_server.bodies import LlamaCompletionBody
 from edgellm.types.sampling import MAX_BIASES
 

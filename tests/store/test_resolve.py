@@ -83,7 +83,7 @@ def test_a_dead_source_leaves_the_catalogs_word(models):
     found = named("hf://unsloth/Qwen3-4B-GGUF:Q5_K_M", ROWS)
 
     assert found.card.id == "qwen3-4b"
-    assert found.basis.startswith("the catalog (trust medium")
+    assert found.basis.startswith("the catalog; trust medium")
     with pytest.raises(SourceUnreachable):
         named("hf://owner/unheard-of:Q8_0", ROWS)
 
