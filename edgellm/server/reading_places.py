@@ -21,7 +21,7 @@ class ReadingPlaces:
         self._short = Turns(SHORT_PLACES, keeps_room=True)
         self._long = Turns(LONG_PLACES, keeps_room=True)
 
-    def turn(self, client: str, *, short: bool) -> AbstractAsyncContextManager[None]:
+    def turn(self, client: str, *, short: bool) -> AbstractAsyncContextManager[object]:
         """A place to read a body. TooManyRequests, as `Turns.turn`."""
         return (self._short if short else self._long).turn(client)
 

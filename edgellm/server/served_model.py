@@ -66,7 +66,6 @@ class ServedModel:
         self._reading_large = asyncio.Lock()
         self._reading = ReadingPlaces()
         self._turns = Turns(2 * llm.plan.settings.n_slots, keeps_room=True)  # one client alone has one for each slot
-        self._grammar_turns = Turns(1)  # a worker reads one at a time, and each may take seconds
         self._embedding_turns = Turns(EMBEDDING_PLACES, keeps_room=True)
         self._token_turns = Turns(TOKEN_PLACES)
         self.activity = Activity(llm.plan.settings.n_slots)
@@ -176,17 +175,12 @@ class ServedModel:
                 yield events
 
     async def _in_turn(self, client: str, generation: GenerationRequest) -> EventLists:
-        async with (
-            aclosing(self.llm.aevents(generation)) as event_lists,
-            AsyncExitStack() as turn,
-            AsyncExitStack() as grammar_turn,
-        ):
-            await turn.enter_async_context(self._turns.turn(client, generation.n))
-            if generation.grammar is not None:
-                await grammar_turn.enter_async_context(self._grammar_turns.turn(client))
+        has_grammar = generation.grammar is not None  # a worker reads one at a time, and each may take seconds
+        async with aclosing(self.llm.aevents(generation)) as event_lists, AsyncExitStack() as turn:
+            is_read = await turn.enter_async_context(self._turns.turn(client, generation.n, single=has_grammar))
             with self.activity.generation(generation.n):
                 async for events in event_lists:
-                    await grammar_turn.aclose()
+                    is_read()
                     if not events:
                         continue  # the grammar was read
                     await turn.aclose()  # the place is for requests whose answer has not begun
@@ -206,7 +200,7 @@ class ServedModel:
         self.activity.saw(vectors)
         return vectors
 
-    def token_turn(self, request: Request) -> AbstractAsyncContextManager[None]:
+    def token_turn(self, request: Request) -> AbstractAsyncContextManager[object]:
         """A place to make tokens of this request's text, or text of its tokens. TooManyRequests, as `turn`."""
         return self._token_turns.turn(request_log.of_scope(request.scope).counts_as)
 

@@ -5,14 +5,25 @@ take turns, and one that sends twenty requests delays another by few of them.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from edgellm.errors import TooManyRequests
 
 # Each that waits keeps its request in memory, and the last of so many would be answered long after its client gave up.
 MAX_WAITING = 1024
+
+
+@dataclass(eq=False)
+class _Asked:
+    """Places that a request asks for, or has."""
+
+    client: str
+    n_places: int
+    single: bool
+    place: asyncio.Future[None] | None = None  # None: it never waited
 
 
 class Turns:
@@ -27,8 +38,9 @@ class Turns:
         self._free = places  # below 0 where one was free and a request took more
         self._keeps_room = keeps_room
         self._held = Counter[str]()  # places, by client
-        # By client, each with its number of places; the one whose turn is next comes first.
-        self._waiting: dict[str, deque[tuple[asyncio.Future[None], int]]] = {}
+        self._has_single = False
+        # By client; the one whose turn is next comes first.
+        self._waiting: dict[str, list[_Asked]] = {}
 
     @property
     def n_waiting(self) -> int:
@@ -36,49 +48,60 @@ class Turns:
         return sum(map(len, self._waiting.values()))
 
     @asynccontextmanager
-    async def turn(self, client: str, n_places: int = 1) -> AsyncIterator[None]:
+    async def turn(self, client: str, n_places: int = 1, *, single: bool = False) -> AsyncIterator[Callable[[], None]]:
         """Wait until a place is free, and hold `n_places` until the block ends.
+
+        `single`: of such requests one at a time has places, until it calls what is yielded. Those that wait for that
+        hold none, and others pass them by.
 
         Raises:
             TooManyRequests: MAX_WAITING requests wait already, and this client has most of them, or another came that
                 has fewer.
         """
-        if self._may(client):
-            self._take(client, n_places)
+        asked = _Asked(client, n_places, single)
+        if self._may(asked):
+            self._take(asked)
         else:
-            await self._wait(client, n_places)
+            await self._wait(asked)
         try:
-            yield
+            yield lambda: self._let_next_single(asked)
         finally:
-            self._give_back(client, n_places)
+            self._give_back(asked)
 
-    def _may(self, client: str) -> bool:
-        return self._free > (self._held[client] if self._keeps_room else 0)
+    def _may(self, asked: _Asked) -> bool:
+        held = self._held[asked.client] if self._keeps_room else 0
+        return self._free > held and not (asked.single and self._has_single)
 
-    def _take(self, client: str, n_places: int) -> None:
-        self._free -= n_places
-        self._held[client] += n_places
+    def _take(self, asked: _Asked) -> None:
+        self._free -= asked.n_places
+        self._held[asked.client] += asked.n_places
+        self._has_single |= asked.single
 
-    def _give_back(self, client: str, n_places: int) -> None:
-        self._free += n_places
-        self._held[client] -= n_places
-        if not self._held[client]:
-            del self._held[client]
+    def _give_back(self, asked: _Asked) -> None:
+        self._free += asked.n_places
+        self._held[asked.client] -= asked.n_places
+        if not self._held[asked.client]:
+            del self._held[asked.client]
+        self._let_next_single(asked)
         self._pass_on()
 
-    async def _wait(self, client: str, n_places: int) -> None:
+    def _let_next_single(self, asked: _Asked) -> None:
+        if asked.single:
+            asked.single = self._has_single = False
+            self._pass_on()
+
+    async def _wait(self, asked: _Asked) -> None:
         if self.n_waiting >= MAX_WAITING:
-            self._make_room(client)
-        place = asyncio.get_running_loop().create_future()
-        entry = (place, n_places)
-        self._waiting.setdefault(client, deque()).append(entry)
+            self._make_room(asked.client)
+        place = asked.place = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(asked.client, []).append(asked)
         try:
             await place
         except asyncio.CancelledError:
-            if entry in self._waiting.get(client, ()):
-                self._remove(client, entry)
-            elif not place.cancelled() and place.exception() is None:
-                self._give_back(client, n_places)  # they were given just before
+            if asked in self._waiting.get(asked.client, ()):
+                self._remove(asked)
+            elif not place.cancelled() and place.exception() is None:  # they were given just before
+                self._give_back(asked)
             raise
 
     def _make_room(self, client: str) -> None:
@@ -88,22 +111,27 @@ class Turns:
         if len(self._waiting[largest]) <= len(self._waiting.get(client, ())) + 1:
             raise overloaded
         latest = self._waiting[largest][-1]
-        self._remove(largest, latest)
-        if not latest[0].done():
-            latest[0].set_exception(overloaded)
+        self._remove(latest)
+        if latest.place is not None and not latest.place.done():
+            latest.place.set_exception(overloaded)
 
-    def _remove(self, client: str, entry: tuple[asyncio.Future[None], int]) -> None:
-        self._waiting[client].remove(entry)
-        if not self._waiting[client]:
-            del self._waiting[client]
+    def _remove(self, asked: _Asked) -> None:
+        self._waiting[asked.client].remove(asked)
+        if not self._waiting[asked.client]:
+            del self._waiting[asked.client]
 
     def _pass_on(self) -> None:
         """Give places that are free to the clients whose turn it is."""
-        while (client := next(filter(self._may, self._waiting), None)) is not None:
-            own = self._waiting.pop(client)
-            place, n_places = own.popleft()
+        while (asked := self._next()) is not None:
+            own = self._waiting.pop(asked.client)
+            own.remove(asked)
             if own:
-                self._waiting[client] = own
-            if not place.done():
-                self._take(client, n_places)
-                place.set_result(None)
+                self._waiting[asked.client] = own
+            if asked.place is not None and not asked.place.done():
+                self._take(asked)
+                asked.place.set_result(None)
+
+    def _next(self) -> _Asked | None:
+        """Of the first client that may have one, the first request that may."""
+        waiting = (asked for own in self._waiting.values() for asked in own)
+        return next(filter(self._may, waiting), None) if self._free > 0 else None

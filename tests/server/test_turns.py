@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Any
 
@@ -32,9 +32,11 @@ class Queue:
         self.served: list[str] = []
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.ends: dict[str, asyncio.Event] = {}
+        self.let_next_single: Callable[[], None] = list  # of the one that was served last
 
     async def ask(self, *names: str) -> None:
-        """`names`: client and number, as "a1", and the places that it takes where it is not one, as "a1x4"."""
+        """`names`: client and number, as "a1", and the places that it takes where it is not one, as "a1x4"; singles
+        have a capital, as "A1"."""
         for name in names:
             self.begin(name)
             await settle()
@@ -44,8 +46,10 @@ class Queue:
         self.tasks[name] = asyncio.create_task(self._hold(name))
 
     async def _hold(self, name: str) -> None:
-        async with self.turns.turn(name[0], int(name.partition("x")[2] or 1)):
+        client, n_places = name[0].lower(), int(name.partition("x")[2] or 1)
+        async with self.turns.turn(client, n_places, single=name[0].isupper()) as let_next_single:
             self.served.append(name)
+            self.let_next_single = let_next_single
             await self.ends[name].wait()
 
     async def end(self, name: str) -> None:
@@ -95,6 +99,49 @@ async def test_one_free_place_is_enough_to_begin() -> None:
     assert queue.served[3:] == []
     await queue.end("c1x4")
     assert queue.served[3:] == ["d1"]
+
+
+async def test_singles_that_wait_for_another_hold_no_place() -> None:
+    queue = Queue(places=2)
+    await queue.ask("A1", "B1", "C1", "B2", "d1")
+    assert queue.served == ["A1", "d1"]
+
+    await queue.end("d1")
+    assert queue.turns._free == 1
+    await queue.end("A1")
+    assert queue.served[2:] == ["B1"]
+    queue.let_next_single()
+    await settle()
+    assert queue.served[3:] == ["C1"]
+    await queue.end_all()
+    assert queue.served[4:] == ["B2"]
+    assert (queue.turns._free, queue.turns._has_single, queue.turns._held) == (2, False, {})
+
+
+async def test_a_single_keeps_its_turn_and_is_passed_by_where_another_has_its() -> None:
+    queue = Queue()
+    await queue.ask("A1", "B1", "b2", "c1", "A2")
+    await queue.end("A1")
+    assert queue.served == ["A1", "B1"]
+    await queue.end("B1")
+    await queue.end("c1")
+
+    assert queue.served[2:] == ["c1", "A2"]
+    await queue.end_all()
+    assert queue.served[4:] == ["b2"]
+
+
+async def test_a_single_that_leaves_lets_the_next_have_its_turn() -> None:
+    queue = Queue(places=2)
+    await queue.ask("A1", "B1", "C1")
+    queue.tasks["B1"].cancel()
+    queue.tasks["A1"].cancel()
+    await settle()
+
+    assert queue.served == ["A1", "C1"]
+    queue.ends["C1"].set()
+    await settle()
+    assert (queue.turns._free, queue.turns._has_single, queue.turns.n_waiting) == (2, False, 0)
 
 
 async def test_a_client_leaves_places_to_others() -> None:
@@ -205,11 +252,13 @@ def test_another_address_waits_for_few_requests_of_one_that_sends_many(
 
     class Watched(Turns):
         @asynccontextmanager
-        async def turn(self, client: str, n_places: int = 1) -> AsyncIterator[None]:
+        async def turn(
+            self, client: str, n_places: int = 1, *, single: bool = False
+        ) -> AsyncIterator[Callable[[], None]]:
             asked.append(client)
-            async with super().turn(client, n_places):
+            async with super().turn(client, n_places, single=single) as let_next_single:
                 served.append(client)
-                yield
+                yield let_next_single
 
     monkeypatch.setattr(served_model, "Turns", Watched)
     live = serve()
@@ -258,10 +307,12 @@ def handed_over(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     class Watched(Turns):
         @asynccontextmanager
-        async def turn(self, client: str, n_places: int = 1) -> AsyncIterator[None]:
-            async with super().turn(client, n_places):
+        async def turn(
+            self, client: str, n_places: int = 1, *, single: bool = False
+        ) -> AsyncIterator[Callable[[], None]]:
+            async with super().turn(client, n_places, single=single) as let_next_single:
                 clients.append(client)
-                yield
+                yield let_next_single
 
     monkeypatch.setattr(served_model, "Turns", Watched)
     return clients
@@ -318,8 +369,10 @@ def test_another_address_is_not_told_what_was_read_before(serve: Servers) -> Non
     assert cached("127.0.0.3", [*secret[:60], 64, 64, 64]) == 62
 
 
-async def test_of_requests_with_grammars_the_worker_has_one_at_a_time(serve: Servers) -> None:
-    live = serve(slots=3)
+@pytest.mark.parametrize("slots", [1, 3])
+async def test_of_requests_with_grammars_the_worker_has_one_at_a_time(serve: Servers, slots: int) -> None:
+    """The others hold no place: a request without a grammar gets to the worker beside them, whoever sent them."""
+    live = serve(slots=slots)
     served = ServedModel(live.llm)
 
     async def answered(client: str, grammar: Grammar | None) -> None:
@@ -333,11 +386,11 @@ async def test_of_requests_with_grammars_the_worker_has_one_at_a_time(serve: Ser
 
     live.hold()
     try:
-        tasks = [asyncio.create_task(answered("a", Grammar("lark", 'start: "hello"'))) for _ in range(3)]
+        tasks = [asyncio.create_task(answered(client, Grammar("lark", 'start: "hello"'))) for client in "aab"]
         await settle()
-        tasks.append(asyncio.create_task(answered("b", None)))
+        tasks.append(asyncio.create_task(answered("c", None)))
         await settle()
-        assert (served._grammar_turns.n_waiting, served._turns.n_waiting, served._turns._free) == (2, 0, 2)
+        assert (served._turns.n_waiting, served._turns._held) == (2, {"a": 1, "c": 1})
     finally:
         live.release()
     await asyncio.gather(*tasks)
@@ -376,9 +429,11 @@ def test_a_request_for_several_answers_takes_a_place_for_each(serve: Servers, mo
     places: list[int] = []
 
     class Watched(Turns):
-        def turn(self, client: str, n_places: int = 1) -> AbstractAsyncContextManager[None]:
+        def turn(
+            self, client: str, n_places: int = 1, *, single: bool = False
+        ) -> AbstractAsyncContextManager[Callable[[], None]]:
             places.append(n_places)
-            return super().turn(client, n_places)
+            return super().turn(client, n_places, single=single)
 
     monkeypatch.setattr(served_model, "Turns", Watched)
     live = serve(slots=2)
@@ -408,11 +463,13 @@ def test_few_texts_are_made_tokens_at_a_time(
 
     class Watched(Turns):
         @asynccontextmanager
-        async def turn(self, client: str, n_places: int = 1) -> AsyncIterator[None]:
+        async def turn(
+            self, client: str, n_places: int = 1, *, single: bool = False
+        ) -> AsyncIterator[Callable[[], None]]:
             asked.append(client)
-            async with super().turn(client, n_places):
+            async with super().turn(client, n_places, single=single) as let_next_single:
                 begun.append(client)
-                yield
+                yield let_next_single
 
     monkeypatch.setattr(served_model, "Turns", Watched)
     live = serve()
