@@ -78,7 +78,7 @@ class Intake:
 
 
 class Incoming:
-    """`receive` of one request, made in its task. What has come counts as held until `release`.
+    """`receive` of one request, made in its task. What has come counts as held until `release`; `incoming_of` finds it.
 
     `held`: bytes of it that count.
     """
@@ -92,6 +92,7 @@ class Incoming:
         self._intake = intake
         self._size = 0
         self._released = False
+        scope.setdefault("state", {})["incoming"] = self
 
     async def __call__(self) -> Message:
         message = await self._receive()
@@ -99,11 +100,23 @@ class Incoming:
             self._size += len(message.get("body", b""))
             if self._size > self._intake.max_body:
                 raise self._intake.too_large()
-            more = max(0, self._size - FREE_BYTES) - self.held
-            if more > 0 and not self._released:
-                self._intake.take(self, more)
-                self.held += more
+            self._count()
         return message
+
+    def names(self, n_bytes: int) -> None:
+        """The body names so much that is kept here, which counts as if it had been sent.
+
+        Raises:
+            Overloaded: as `Intake.take`.
+        """
+        self._size += n_bytes
+        self._count()
+
+    def _count(self) -> None:
+        more = max(0, self._size - FREE_BYTES) - self.held
+        if more > 0 and not self._released:
+            self._intake.take(self, more)
+            self.held += more
 
     def give_way(self) -> None:
         """Cancel its task, for the sake of another client."""
@@ -134,3 +147,8 @@ class Incoming:
             self._released = True
             self._intake.give_back(self, self.held)
         self.held = 0
+
+
+def incoming_of(scope: Scope) -> Incoming:
+    incoming: Incoming = scope["state"]["incoming"]
+    return incoming

@@ -17,7 +17,7 @@ from support.refusals import check_refusal, refuses
 
 from edgellm.errors import StepFailed, UnsupportedField, UsageError
 from edgellm.server.dialects.responses.body import ResponsesBody
-from edgellm.server.dialects.responses.chunks import ResponsesChunks
+from edgellm.server.dialects.responses.chunks import Keep, ResponsesChunks
 from edgellm.server.dialects.responses.items import ResponsesItem
 from edgellm.server.dialects.responses.output import OpenMessage
 from edgellm.server.dialects.responses.sealed import opened, sealed
@@ -60,9 +60,8 @@ ANSWER: list[Event] = [
 ]
 
 
-def chunks_of(kept: list[Any] | None = None, **fields: Any) -> ResponsesChunks:
+def chunks_of(keep: Keep = bool, **fields: Any) -> ResponsesChunks:
     model: Any = SimpleNamespace(id_for=lambda name: "m")
-    keep = (kept if kept is not None else []).append
     chunks = ResponsesChunks(model, read(tools=[WEATHER, NOTE], **fields), RequestRecord("", "", "", ""), (), keep)
     chunks._record.usage = Usage(5, 4, 1, 2)
     return chunks
@@ -215,6 +214,14 @@ def test_of_logprobs_their_json_is_kept_as_the_end_repeats_them() -> None:
     (part,) = message.item("completed").content
 
     assert isinstance(part.logprobs, msgspec.Raw)
+
+
+@pytest.mark.parametrize("store", [True, False])
+def test_a_response_that_was_to_be_stored_and_is_not_says_so(store: bool) -> None:
+    told = json.loads(msgspec.json.encode(chunks_of(lambda _: False, store=store).whole(ANSWER)))
+
+    assert (told["store"], told.get("notes")) == (False, ["not_stored"] if store else None)
+    assert chunks_of().whole(ANSWER).store
 
 
 def test_a_stream_that_fails_says_what_there_was() -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 import json
+import threading
 import tracemalloc
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
-from support.live_server import Live
+from support.live_server import Live, Servers
 from support.off_loop import calls_off_loop
 from support.refusals import refuses
+from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.errors import UsageError
 from edgellm.server.dialects.responses import listing, operations
@@ -20,6 +22,7 @@ from edgellm.server.dialects.responses.body import ResponsesBody
 from edgellm.server.dialects.responses.chunks import ResponsesChunks
 from edgellm.server.dialects.responses.stored import Conversation, KeptItem, StoredResponses, kept_items
 from edgellm.server.errors import HttpError
+from edgellm.server.intake import MAX_BODY_BYTES, Intake
 from edgellm.types.message import MAX_MESSAGES
 
 ALICE, BOB = b"a", b"b"
@@ -212,11 +215,30 @@ def test_what_they_hold_is_bounded() -> None:
     assert stored._n_bytes <= 10_000
     assert stored._n_bytes == sum(one.n_bytes for one in stored._responses.values())
     assert len(stored._items) == len(stored._responses)
-    assert stored.require(ALICE, last)
-    keep(stored, ALICE, "x" * 20_000, number)
-    assert not stored._responses
+    stored.delete(ALICE, last)
+    for response_id in [*stored._responses]:
+        stored.delete(ALICE, response_id)
     assert not stored._items
     assert stored._n_bytes == 0
+
+
+def test_what_is_larger_than_all_that_is_kept_drops_no_other() -> None:
+    stored, number = StoredResponses(max_bytes=10_000), itertools.count()
+    first = keep(stored, ALICE, "x" * 1000, number)
+    keep(stored, ALICE, "x" * 20_000, number)
+
+    assert [*stored._responses] == [first]
+
+
+@pytest.mark.parametrize(("n_bytes", "is_kept"), [(5_000, True), (9_500, False), (20_000, False)])
+def test_whether_there_is_room_is_told(n_bytes: int, is_kept: bool) -> None:
+    """Where another client's has most of it, or it is too large alone."""
+    stored, number, answer = StoredResponses(max_bytes=10_000), itertools.count(), cast(Any, Answer("resp"))
+    keep(stored, ALICE, "x" * 7_000, number, client="::2")
+    sent = kept_items(ResponsesBody(input="x" * (n_bytes - 700)).items)
+
+    assert stored.keep(ALICE, "::1", answer, Conversation(), sent) == is_kept
+    assert ("resp" in stored._responses) == is_kept
 
 
 def test_a_conversation_that_goes_on_is_as_long_as_one_that_is_sent() -> None:
@@ -231,15 +253,104 @@ def test_a_conversation_that_goes_on_is_as_long_as_one_that_is_sent() -> None:
         kept_items(ResponsesBody.read(f'{{"input":[{",".join([item] * MAX_MESSAGES)}]}}'.encode()).items),
     )
 
-    assert len(stored.fill_in(ALICE, ResponsesBody(previous_response_id="resp_0", input=[])).items) == MAX_MESSAGES
+    assert (
+        len(stored.fill_in(ALICE, ResponsesBody(previous_response_id="resp_0", input=[])).earlier.items) == MAX_MESSAGES
+    )
     with refuses(UsageError, param="previous_response_id"):
         stored.fill_in(ALICE, ResponsesBody(previous_response_id="resp_0", input="b"))
+
+
+def referring(item_id: str, times: int = 1) -> ResponsesBody:
+    references = [{"type": "item_reference", "id": item_id}] * times
+    return ResponsesBody.read(json.dumps({"input": references}).encode())
+
+
+def test_what_a_body_refers_to_has_with_it_no_more_bytes_than_a_body() -> None:
+    """300 kB of references stood for 4 GB, and writing those ended the process."""
+    stored = StoredResponses()
+    (item,) = stored.require(ALICE, keep(stored, ALICE, "x" * 1_000_000, itertools.count())).items
+    n_fit = MAX_BODY_BYTES // len(item.json)
+    rest = MAX_BODY_BYTES - n_fit * len(item.json)
+
+    assert stored.fill_in(ALICE, referring(item.id, n_fit), rest).json_bytes == MAX_BODY_BYTES - rest
+    tracemalloc.start()
+    try:
+        for times, n_body_bytes in ((MAX_MESSAGES, 0), (n_fit, rest + 1)):
+            too_many = referring(item.id, times)
+            with refuses(UsageError, param=f"input[{min(times, n_fit + 1) - 1}].id"):
+                stored.fill_in(ALICE, too_many, n_body_bytes)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * 1024**2
+
+
+def test_what_a_body_goes_on_from_has_with_it_no_more_bytes_than_a_body() -> None:
+    stored = StoredResponses()
+    first: Any = Answer("resp_0")
+    stored.keep(ALICE, "::1", first, Conversation(), kept_items(ResponsesBody(input="x" * 6_000_000).items))
+    on = ResponsesBody(previous_response_id="resp_0", input="on")
+
+    assert stored.fill_in(ALICE, on, 4_000_000).json_bytes > 6_000_000
+    with refuses(UsageError, param="previous_response_id"):
+        stored.fill_in(ALICE, on, 5_000_000)
+
+
+def test_what_is_referred_to_is_kept_once() -> None:
+    stored = StoredResponses()
+    (item,) = stored.require(ALICE, keep(stored, ALICE, "hello", itertools.count())).items
+    body = referring(item.id, 3)
+
+    named = stored.fill_in(ALICE, body)
+    assert all(kept is item for kept in kept_items(body.items, named.items))
+
+
+@pytest.mark.parametrize("deleted", [0, 1])
+def test_an_item_is_found_as_long_as_a_response_has_it(deleted: int) -> None:
+    """It is in the conversations of several: of that with which it came, and of those that refer to it or go on."""
+    stored, kept = StoredResponses(), [f"resp_{number}" for number in range(3)]
+    first, second, third = (cast(Any, Answer(name)) for name in kept)
+    stored.keep(ALICE, "::1", first, Conversation(), kept_items(ResponsesBody(input="hello").items))
+    item_id = stored.require(ALICE, "resp_0").items[0].id
+    body = referring(item_id)
+    named = stored.fill_in(ALICE, body)
+    stored.keep(ALICE, "::1", second, named.earlier, kept_items(body.items, named.items))
+    goes_on = stored.fill_in(ALICE, ResponsesBody(previous_response_id="resp_1", input=[])).earlier
+    stored.keep(ALICE, "::1", third, goes_on, ())
+    del named, goes_on
+
+    for response_id in (kept.pop(deleted), kept.pop(deleted)):
+        stored.delete(ALICE, response_id)
+        assert stored.fill_in(ALICE, referring(item_id)).items
+    stored.delete(ALICE, kept.pop())
+    with refuses(UsageError, param="input[0].id", varies="msg_[0-9a-f]+"):
+        stored.fill_in(ALICE, referring(item_id))
+
+
+def test_what_a_small_body_names_counts_until_the_answer_begins(serve: Servers) -> None:
+    """As if it had been sent: many of them may wait."""
+    intake = Intake()
+    live = serve(intake=intake, ctx=16384)
+    said = create(live, "x" * 10_000)["id"]
+    items = live.http.get(f"/v1/responses/{said}/input_items").json()["data"]
+    more = [{"type": "item_reference", "id": items[0]["id"]}] * 4
+    live.hold()
+    try:
+        asking = threading.Thread(
+            target=create, args=(live, ""), kwargs={"input": more, "previous_response_id": said, "truncation": "auto"}
+        )
+        asking.start()
+        wait_until(lambda: intake.held > 4 * 10_000)
+    finally:
+        live.release()
+    asking.join(PATIENCE_S)
+    assert intake.held == 0
 
 
 def test_each_key_has_its_own_items() -> None:
     stored, number = StoredResponses(), itertools.count()
     (item,) = stored.require(ALICE, keep(stored, ALICE, "hello", number)).items
-    body = ResponsesBody.read(json.dumps({"input": [{"type": "item_reference", "id": item.id}]}).encode())
+    body = referring(item.id)
 
     with refuses(UsageError, param="input[0].id", varies="msg_[0-9a-f]+"):
         stored.fill_in(BOB, body)
@@ -249,7 +360,7 @@ def test_each_key_has_its_own_items() -> None:
 
 def test_no_reference_reaches_what_another_client_sent_with_an_id_of_its_own() -> None:
     """All clients may share one key, and an id that a client made can be guessed."""
-    stored, reference = StoredResponses(), json.dumps({"input": [{"type": "item_reference", "id": "msg_1"}]}).encode()
+    stored = StoredResponses()
     item = {"type": "message", "id": "msg_1", "role": "user", "content": "a secret"}
     answer: Any = Answer("resp_0")
     stored.keep(
@@ -261,8 +372,8 @@ def test_no_reference_reaches_what_another_client_sent_with_an_id_of_its_own() -
     )
 
     with refuses(UsageError, param="input[0].id"):
-        stored.fill_in(ALICE, ResponsesBody.read(reference))
-    (found,) = stored.fill_in(ALICE, ResponsesBody(previous_response_id="resp_0", input=[])).items
+        stored.fill_in(ALICE, referring("msg_1"))
+    (found,) = stored.fill_in(ALICE, ResponsesBody(previous_response_id="resp_0", input=[])).earlier.items
     assert found.id == "msg_1"
 
 

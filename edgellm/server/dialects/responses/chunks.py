@@ -30,7 +30,7 @@ from edgellm.types.event import Delta, Done, Event, Usage
 
 _encode = msgspec.json.encode
 LARGE_BYTES = 64 * 1024  # of a response that is begun; the settings of the request are in it
-Keep = Callable[[ResponsesAnswer], None]
+Keep = Callable[[ResponsesAnswer], bool]
 
 
 class ResponsesChunks(sse.Chunks):
@@ -39,10 +39,10 @@ class ResponsesChunks(sse.Chunks):
     def __init__(
         self, model: ServedModel, body: ResponsesBody, record: RequestRecord, notes: Sequence[str], keep: Keep
     ) -> None:
-        """`keep`: takes the response when it is complete."""
+        """`keep`: takes the response when it is complete, if it is to be stored. False: it has no room for it."""
         self._response = begun(model, body)
         self._record = record
-        self._notes = list(notes) or msgspec.UNSET
+        self._notes = list(notes)
         self._keep = keep
         self._output = OutputItems(body)
         self._number = 0
@@ -82,7 +82,6 @@ class ResponsesChunks(sse.Chunks):
         ended = self._output.end("incomplete" if is_cut else "completed")
         told = [self._event(f"response.{name}", fields) for name, fields in ended]
         response = self._ended(done)
-        self._keep(response)
         return head + b"".join(told) + self._event(f"response.{response.status}", {"response": response})
 
     def waiting(self) -> bytes:
@@ -113,13 +112,12 @@ class ResponsesChunks(sse.Chunks):
         assert isinstance(done, Done)
         require_complete(done)
         self._output.end("incomplete" if done.finish_reason == "length" else "completed")
-        response = self._ended(done)
-        self._keep(response)
-        return response
+        return self._ended(done)
 
     def _ended(self, done: Done) -> ResponsesAnswer:
+        """It whole, and kept."""
         is_cut = done.finish_reason == "length"
-        return msgspec.structs.replace(
+        response = msgspec.structs.replace(
             self._response,
             status="incomplete" if is_cut else "completed",
             completed_at=None if is_cut else int(time.time()),
@@ -127,8 +125,11 @@ class ResponsesChunks(sse.Chunks):
             output=self._output.items,
             usage=ResponsesUsage.of(self._record.usage or Usage(0, 0)),
             timings=CompletionTimings.of(done.timings, done.usage),
-            notes=self._notes,
+            notes=self._notes or msgspec.UNSET,
         )
+        if not response.store or self._keep(response):
+            return response
+        return msgspec.structs.replace(response, store=False, notes=[*self._notes, "not_stored"])
 
     def _head(self) -> bytes:
         if self._number:

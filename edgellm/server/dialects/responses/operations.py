@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 
 from edgellm.errors import UsageError
 from edgellm.sdk.answer import whole
-from edgellm.server import request_log, sse
+from edgellm.server import intake, request_log, sse
 from edgellm.server.answers import EventLists
 from edgellm.server.beside import beside
 from edgellm.server.dialects.responses import answer, listing
@@ -18,7 +18,7 @@ from edgellm.server.dialects.responses.answer import ResponsesAnswer
 from edgellm.server.dialects.responses.body import ResponsesBody, ResponsesCountBody
 from edgellm.server.dialects.responses.chunks import ResponsesChunks
 from edgellm.server.dialects.responses.compaction import ResponsesCompactBody, ResponsesCompaction, compacted
-from edgellm.server.dialects.responses.stored import Conversation, KeptItem, StoredResponses, kept_items, owner_of
+from edgellm.server.dialects.responses.stored import KeptItem, Named, StoredResponses, kept_items, owner_of
 from edgellm.server.openapi import EVENTS, REFUSALS, Operation
 from edgellm.server.responses import NO_STORE, JSONResponse, client_closed
 from edgellm.server.served_model import ServedModel, overflow_names
@@ -31,9 +31,9 @@ AnyBodyT = TypeVar("AnyBodyT", bound=ResponsesBody)
 
 
 class Asked(NamedTuple):
-    """What was said before, what is kept of what came with the request, and what is asked of the model."""
+    """What a body names of what is kept, what is kept of what came with it, and what is asked of the model."""
 
-    earlier: Conversation
+    named: Named
     sent: list[KeptItem]
     generation: GenerationRequest
 
@@ -44,26 +44,27 @@ def operations(served: ServedModel) -> list[Operation]:
     listing_turns = Turns(1)
 
     async def receive(request: Request, body_type: type[AnyBodyT]) -> tuple[AnyBodyT, Asked]:
-        owner = owner_of(request)
+        owner, n_body_bytes = owner_of(request), len(await request.body())
 
         def asked(body: AnyBodyT) -> Asked:
-            earlier = stored.fill_in(owner, body)
-            (generation,) = body.to_requests(served.llm, earlier.read())
+            named = stored.fill_in(owner, body, n_body_bytes)
+            (generation,) = body.to_requests(served.llm, named.earlier.read())
             keeps = body_type is ResponsesBody and body.store is not False
-            return Asked(earlier, kept_items(body.items) if keeps else [], generation)
+            return Asked(named, kept_items(body.items, named.items) if keeps else [], generation)
 
-        return await served.receive(request, body_type, asked, has_more=True)
+        received = await served.receive(request, body_type, asked, has_more=True)
+        intake.incoming_of(request.scope).names(received[1].named.json_bytes)
+        return received
 
     async def create(request: Request) -> ASGIApp:
         """Answer a conversation. With `stream: true`, events that end with the whole response."""
         with overflow_names(ResponsesBody.text_field):
-            body, (earlier, sent, generation) = await receive(request, ResponsesBody)
+            body, (named, sent, generation) = await receive(request, ResponsesBody)
             body.input = None  # what is needed of it was made
             record = request_log.of_scope(request.scope)
 
-            def keep(response: ResponsesAnswer) -> None:
-                if response.store:
-                    stored.keep(owner_of(request), record.counts_as, response, earlier, sent)
+            def keep(response: ResponsesAnswer) -> bool:
+                return stored.keep(owner_of(request), record.counts_as, response, named.earlier, sent)
 
             chunks = ResponsesChunks(served, body, record, generation.notes, keep)
             event_lists = served.events(request, [generation])
@@ -83,7 +84,7 @@ def operations(served: ServedModel) -> list[Operation]:
             events = await sse.unless_gone(request.receive, sse.gathered(served.events(request, [asked.generation])))
         if events is None:
             return client_closed(request)
-        return await beside(lambda: JSONResponse(compacted(body, asked.earlier.read(), whole(events))))
+        return await beside(lambda: JSONResponse(compacted(body, asked.named.earlier.read(), whole(events))))
 
     async def retrieve(request: Request) -> ASGIApp:
         """A response that was stored."""

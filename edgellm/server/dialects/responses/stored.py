@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import msgspec
 from starlette.requests import Request
@@ -20,6 +22,7 @@ from edgellm.server.dialects.responses.body import ResponsesBody
 from edgellm.server.dialects.responses.items import ResponsesItem
 from edgellm.server.dialects.responses.output import new_id
 from edgellm.server.errors import HttpError
+from edgellm.server.intake import MAX_BODY_BYTES
 from edgellm.types.message import MAX_MESSAGES
 
 MAX_RESPONSES = 1024
@@ -31,7 +34,7 @@ Owner = bytes
 _decode = msgspec.json.Decoder(ResponsesItem).decode
 
 
-class KeptItem(NamedTuple):
+class KeptItem(msgspec.Struct, frozen=True, weakref=True):
     """An item as JSON: text of Python takes up to eight times as much, where one character is beyond U+FFFF."""
 
     id: str
@@ -55,18 +58,29 @@ class Conversation(NamedTuple):
     def followed_by(self, items: Sequence[KeptItem]) -> Conversation:
         return Conversation((*self.items, *items), self.n_bytes + sum(item.n_bytes for item in items))
 
+    @property
+    def json_bytes(self) -> int:
+        return sum(len(item.json) for item in self.items)
+
     def read(self) -> list[ResponsesItem]:
         return [item.read() for item in self.items]
 
 
+class Named(NamedTuple):
+    """What a body names of what is kept. `items`: those that it refers to, by their place in its input."""
+
+    earlier: Conversation = Conversation()
+    items: Mapping[int, KeptItem] = MappingProxyType({})
+    json_bytes: int = 0
+
+
 class StoredResponse(NamedTuple):
-    """Of the whole conversation the last `n_output` items are the answer, and `n_new` came with it."""
+    """Of the whole conversation the last `n_output` items are the answer."""
 
     owner: Owner
     client: str  # where clients take turns
     answer: bytes  # JSON
     conversation: Conversation
-    n_new: int
     n_output: int
 
     @property
@@ -81,10 +95,6 @@ class StoredResponse(NamedTuple):
     def input(self) -> tuple[KeptItem, ...]:
         return self.items[: len(self.items) - self.n_output]
 
-    @property
-    def new(self) -> tuple[KeptItem, ...]:
-        return self.items[len(self.items) - self.n_new :]
-
 
 class StoredResponses:
     """Of one server; safe to use from any thread."""
@@ -93,23 +103,27 @@ class StoredResponses:
         self.max_responses = max_responses
         self.max_bytes = max_bytes
         self._responses: dict[str, StoredResponse] = {}  # the oldest first
-        self._items: dict[tuple[Owner, str], KeptItem] = {}
+        # Those of all conversations that are kept: an item is in several, and goes with the last of them.
+        self._items = WeakValueDictionary[tuple[Owner, str], KeptItem]()
         self._n_bytes = 0
         self._lock = threading.Lock()
 
     def keep(
         self, owner: Owner, client: str, answer: ResponsesAnswer, earlier: Conversation, sent: Sequence[KeptItem]
-    ) -> None:
-        """`sent`: the items of the request."""
+    ) -> bool:
+        """False: it is so large that there is no room for it. `sent`: the items of the request."""
         new = [*sent, *kept_items(map(_sent_back, answer.output), have_own_ids=True)]
         encoded = _written(answer)
-        stored = StoredResponse(owner, client, encoded, earlier.followed_by(new), len(new), len(answer.output))
+        stored = StoredResponse(owner, client, encoded, earlier.followed_by(new), len(answer.output))
+        if stored.n_bytes > self.max_bytes:
+            return False  # all others of its client would have to go first
         with self._lock:
             self._responses[answer.id] = stored
             self._n_bytes += stored.n_bytes
             # Whoever shares the key could guess an id that a client made, and so read what that one said.
-            self._items.update({(owner, item.id): item for item in stored.new if item.has_own_id})
+            self._items.update({(owner, item.id): item for item in new if item.has_own_id})
             self._make_room()
+            return answer.id in self._responses
 
     def require(self, owner: Owner, response_id: str) -> StoredResponse:
         """
@@ -133,14 +147,26 @@ class StoredResponses:
             if response_id in self._responses:
                 self._drop(response_id)
 
-    def fill_in(self, owner: Owner, body: ResponsesBody) -> Conversation:
-        """Put items in the place of references to them. Returns what was said before the input of `body`.
+    def fill_in(self, owner: Owner, body: ResponsesBody, n_body_bytes: int = 0) -> Named:
+        """Put items in the place of references to them. What `body` names takes, with it, no more than a body may.
 
         Raises:
             UsageError: it refers to what is not kept, or the whole conversation is too long.
         """
-        if isinstance(body.input, list):
-            body.input = [self._item(owner, item, f"input[{index}]") for index, item in enumerate(body.input)]
+        earlier = self._earlier(owner, body)
+        n_bytes = _within_a_body(n_body_bytes + earlier.json_bytes, "previous_response_id")
+        items = dict[int, KeptItem]()
+        sent = body.input if isinstance(body.input, list) else []
+        for index, item in enumerate(sent):
+            if item is not None and item.is_reference:
+                where = f"input[{index}].id"
+                items[index] = self._item(owner, item.id or "", where)
+                n_bytes = _within_a_body(n_bytes + len(items[index].json), where)
+        if items:
+            body.input = [items[index].read() if index in items else item for index, item in enumerate(sent)]
+        return Named(earlier, items, n_bytes - n_body_bytes)
+
+    def _earlier(self, owner: Owner, body: ResponsesBody) -> Conversation:
         if body.previous_response_id is None:
             return Conversation()
         stored = self._get(owner, body.previous_response_id)
@@ -155,14 +181,12 @@ class StoredResponses:
             )
         return stored.conversation
 
-    def _item(self, owner: Owner, item: ResponsesItem | None, where: str) -> ResponsesItem | None:
-        if item is None or not item.is_reference:
-            return item
+    def _item(self, owner: Owner, item_id: str, where: str) -> KeptItem:
         with self._lock:
-            found = self._items.get((owner, item.id or ""))
+            found = self._items.get((owner, item_id))
         if found is None:
-            raise _not_kept(item.id or "", f"{where}.id")
-        return found.read()
+            raise _not_kept(item_id, where)
+        return found
 
     def _get(self, owner: Owner, response_id: str) -> StoredResponse | None:
         with self._lock:
@@ -186,10 +210,6 @@ class StoredResponses:
     def _drop(self, response_id: str) -> None:
         stored = self._responses.pop(response_id)
         self._n_bytes -= stored.n_bytes
-        for item in stored.new:
-            key = stored.owner, item.id
-            if self._items.get(key) is item:
-                del self._items[key]
 
 
 def owner_of(request: Request) -> Owner:
@@ -198,9 +218,23 @@ def owner_of(request: Request) -> Owner:
     return hashlib.sha256((headers.get("authorization") or headers.get("x-api-key") or "").encode()).digest()
 
 
-def kept_items(items: Iterable[ResponsesItem | None], *, have_own_ids: bool = False) -> list[KeptItem]:
-    """What is kept of items: written, so call it in a thread. `have_own_ids`: all their ids were made here."""
-    return [_kept(item, have_own_ids or not item.id) for item in items if item is not None]
+def kept_items(
+    items: Iterable[ResponsesItem | None],
+    kept: Mapping[int, KeptItem] = MappingProxyType({}),
+    *,
+    have_own_ids: bool = False,
+) -> list[KeptItem]:
+    """What is kept of items: written, so call it in a thread.
+
+    Args:
+        kept: those that are already, by their place.
+        have_own_ids: all their ids were made here.
+    """
+    return [
+        kept.get(index) or _kept(item, have_own_ids or not item.id)
+        for index, item in enumerate(items)
+        if item is not None
+    ]
 
 
 def _kept(item: ResponsesItem, has_own_id: bool) -> KeptItem:
@@ -242,6 +276,17 @@ def _said(part: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     yield from ((name, value) for name, value in part.items() if value is not None)
     if part["type"] == "output_text":
         yield "annotations", []
+
+
+def _within_a_body(n_bytes: int, where: str) -> int:
+    """
+    Raises:
+        UsageError: it is more.
+    """
+    if n_bytes > MAX_BODY_BYTES:
+        what = f"the body has {n_bytes} bytes with what it refers to, of {MAX_BODY_BYTES} that are allowed"
+        raise UsageError(what, hint="send what matters of it as input", param=where)
+    return n_bytes
 
 
 def _not_kept(name: str, where: str) -> UsageError:
