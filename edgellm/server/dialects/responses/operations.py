@@ -18,7 +18,7 @@ from edgellm.server.dialects.responses.answer import ResponsesAnswer
 from edgellm.server.dialects.responses.body import ResponsesBody, ResponsesCountBody
 from edgellm.server.dialects.responses.chunks import ResponsesChunks
 from edgellm.server.dialects.responses.compaction import ResponsesCompactBody, ResponsesCompaction, compacted
-from edgellm.server.dialects.responses.stored import KeptItem, Named, StoredResponses, kept_items, owner_of
+from edgellm.server.dialects.responses.stored import KeptItem, ReferredTo, StoredResponses, kept_items, owner_of
 from edgellm.server.openapi import EVENTS, REFUSALS, Operation
 from edgellm.server.responses import NO_STORE, JSONResponse, client_closed
 from edgellm.server.served_model import ServedModel, overflow_names
@@ -33,7 +33,7 @@ AnyBodyT = TypeVar("AnyBodyT", bound=ResponsesBody)
 class Asked(NamedTuple):
     """What a body names of what is kept, what is kept of what came with it, and what is asked of the model."""
 
-    named: Named
+    named: ReferredTo
     sent: list[KeptItem]
     generation: GenerationRequest
 

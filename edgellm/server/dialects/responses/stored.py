@@ -66,7 +66,7 @@ class Conversation(NamedTuple):
         return [item.read() for item in self.items]
 
 
-class Named(NamedTuple):
+class ReferredTo(NamedTuple):
     """What a body names of what is kept. `items`: those that it refers to, by their place in its input."""
 
     earlier: Conversation = Conversation()
@@ -147,7 +147,7 @@ class StoredResponses:
             if response_id in self._responses:
                 self._drop(response_id)
 
-    def fill_in(self, owner: Owner, body: ResponsesBody, n_body_bytes: int = 0) -> Named:
+    def fill_in(self, owner: Owner, body: ResponsesBody, n_body_bytes: int = 0) -> ReferredTo:
         """Put items in the place of references to them. What `body` names takes, with it, no more than a body may.
 
         Raises:
@@ -164,7 +164,7 @@ class StoredResponses:
                 n_bytes = _within_a_body(n_bytes + len(items[index].json), where)
         if items:
             body.input = [items[index].read() if index in items else item for index, item in enumerate(sent)]
-        return Named(earlier, items, n_bytes - n_body_bytes)
+        return ReferredTo(earlier, items, n_bytes - n_body_bytes)
 
     def _earlier(self, owner: Owner, body: ResponsesBody) -> Conversation:
         if body.previous_response_id is None:
