@@ -69,6 +69,8 @@ def _hint(model_id: str, installed: Sequence[StoredModel]) -> str:
     if comes_with_package(model_id):
         return "it is part of an installed package, and takes no room of its own: there is nothing to remove"
     names = sorted({f"{s.model_id}:{s.quant}" for s in installed})
+    if of_it := sorted({s.quant for s in installed if s.model_id.lower() == model_id}):
+        return f"stored of it: {', '.join(of_it)}"
     if near := [name for name in names if name.lower().startswith(model_id)]:
         return f"did you mean {' or '.join(near)}? The beginning of a name is not enough to delete by"
     return f"stored: {', '.join(names) or 'nothing'}"

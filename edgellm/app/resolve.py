@@ -153,6 +153,8 @@ def resolve(
         UnknownModel, UsageError, ArtifactError, SourceError.
     """
     reference = refer(text, context.cards)
+    if reference.kind is ReferenceKind.CARD:
+        _require_no_adapter(text)
     if reference.kind is ReferenceKind.FILE:
         if quant is not None:
             hint = "leave it out: a file is in one"
@@ -173,6 +175,15 @@ def resolve(
             require_shape(card)
     whole = ResolvedModel(card, basis, typed=typed, shown_as="" if meant.name == card.id else meant.name)
     return _narrowed(whole, quant or reference.quant, predict=predict)
+
+
+def _require_no_adapter(text: str) -> None:
+    if ":" not in text:
+        return
+    label = next((stored.label for stored in AdapterStore().installed() if stored.label.lower() == text.lower()), "")
+    if label:
+        hint = f"`edgellm adapters show {label}` says what it is, `edgellm run {label}` answers with it"
+        raise UsageError(f"{label} is no published file: it was tuned or imported here", hint=hint, param="model")
 
 
 def require_shape(card: ModelCard) -> None:

@@ -286,6 +286,8 @@ def _content_row(content: Adapter) -> dict[str, Any]:
 
 
 def _lines(stored: StoredAdapter | None, content: Adapter | None) -> list[tuple[str, str]]:
+    from edgellm.explain.tuning import figure_rows
+
     lines: list[tuple[str, str]] = []
     record = stored.record if stored else None
     if record is not None:
@@ -294,7 +296,7 @@ def _lines(stored: StoredAdapter | None, content: Adapter | None) -> list[tuple[
         lines += [("from", f"{record.source}, {record.made_at}")]
         if record.merged_quant:
             lines.append(("what", f"{_what(record)}, and no adapter"))
-        lines += [(key, f"{value:g}") for key, value in record.figures.items()]
+        lines += figure_rows(record.figures, record.against)
     if content is not None:
         alpha = f"{content.alpha:g}" if content.alpha else "none"
         ranks = sorted({pair.rank for pair in content.pairs})

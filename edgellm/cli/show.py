@@ -103,13 +103,22 @@ def _lines(
     if card.native_quant:
         lines.append(("trained in", card.native_quant))
     lines += [("score", f"{score:g} in {benchmark}, as published") for benchmark, score in card.scores.items()]
-    lines.append(("published", ", ".join(map(_file, card.files)) or "no file is known"))
+    published = filter(_is_published, card.files)
+    lines.append(("published", ", ".join(map(_file, published)) or "no file is known"))
     here = (f"{s.quant}, {show_size(s.bytes)}, {explain.stored(s.problem) or s.folder}" for s in stored)
     lines += [("on this disk", text) for text in here]
     if sampling is not None:
         lines.append(("sampling", explain.drawn_by(sampling)))
     lines.append(("facts from", resolved.basis))
     return lines
+
+
+def _is_published(file: ModelFile) -> bool:
+    from edgellm.contract.source import scheme_of
+    from edgellm.store.library import MADE
+
+    is_own = file.trust == "stored" and scheme_of(file.source) == "file"  # `edgellm quantize --output` wrote it
+    return not is_own and not file.source.startswith(MADE)
 
 
 def _file(file: ModelFile) -> str:

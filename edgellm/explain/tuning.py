@@ -279,6 +279,30 @@ def _points(gain: PairedGain) -> str:
     return f"{gain.gain * 100:+.1f} points, {gain.low * 100:+.1f} to {gain.high * 100:+.1f} with {gain.level:.0%}"
 
 
+def figure_rows(figures: Mapping[str, float], against: str) -> list[tuple[str, str]]:
+    """What the gate measured of a stored adapter, in words; intervals are told as data only."""
+    rows = []
+    shares = (
+        ("accuracy", "its base"),
+        ("few_shot", "its base with examples"),
+        ("over_shuffled", "tuned on shuffled answers"),
+        ("against", against),
+        ("against_few_shot", f"{against} with examples"),
+    )
+    if "accuracy_after" in figures:
+        rows.append(("right answers", f"{figures['accuracy_after']:.1%} of {figures['accuracy_n_rows']:.0f} held out"))
+        others = [f"{name} {figures[f'{key}_before']:.1%}" for key, name in shares if f"{key}_before" in figures]
+        rows.append(("compared with", ", ".join(others)))
+    if "shuffled_accuracy" in figures:
+        chance = f"chance is {figures['shuffled_chance']:.1%}"
+        rows.append(("control", f"{figures['shuffled_accuracy']:.1%} of shuffled answers known; {chance}"))
+    numbers = (("loss", "held-out loss", "nats a token"), ("general", "other text", "perplexity"))
+    for key, label, unit in numbers:
+        if figures.keys() >= {f"{key}_before", f"{key}_after"}:
+            rows.append((label, f"{figures[f'{key}_before']:.3g} before, {figures[f'{key}_after']:.3g} after; {unit}"))
+    return rows
+
+
 def scores(label: str, figures: Mapping[str, float], against: str) -> str:
     """What the gate measured of a stored adapter, beside the models that were not tuned; "" where it did not."""
     if "accuracy_after" not in figures:

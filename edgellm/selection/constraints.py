@@ -203,6 +203,10 @@ def _too_big(o: Option, needed: int, ctx: int) -> refusal.NeedsMemory:
     return refusal.NeedsMemory(needed, o.scenario.budget_bytes, ctx, o.kv_type)
 
 
+def _with_memory(needed_bytes: int) -> str:
+    return option("max_memory", f"{needed_bytes // 1024**2 + 1}MiB")
+
+
 def _nothing_fits(options: Sequence[Option], scenario: Scenario) -> NothingFits:
     def needed(o: Option) -> int:
         return o.counted_at(scenario.request.ctx or min(SHORTEST_CTX, o.most_ctx))
@@ -220,7 +224,11 @@ def _nothing_fits(options: Sequence[Option], scenario: Scenario) -> NothingFits:
     if isinstance(budget, RequestedBudget) and needed(closest) > budget.machine_bytes:
         hint = "no size is enough here: take a machine with more memory, or a smaller model"
     elif scenario.request.max_memory_bytes is not None:
-        hint = f"try `{option('max_memory', f'{needed(closest) // 1024**2 + 1}MiB')}`"
+        hint = f"try `{_with_memory(needed(closest))}`"
+        here = min((o for o in options if not o.download_bytes), key=needed, default=None)
+        if closest.download_bytes and here is not None:
+            more = f"`{_with_memory(needed(here))}` for {here.model} {here.quant}, which is here"
+            hint += f", if its source answers; {more}"
     elif scenario.request.ctx is not None or scenario.slots > 1:
         hint = f"ask for less with {option('ctx')} or {option('slots')}"
     what = f"{closest.model} {closest.quant}, needs {show_memory(needed(closest))}"

@@ -177,10 +177,10 @@ def _nothing_opens(
         formats = " and ".join(sorted(usable[0].formats)) or "no files"
         hint = f"leave {option('backend')} out, or name a file that it opens"
         return NothingFits(f"backend {request.backend} opens {formats}, not gguf", hint=hint)
-    said = " ".join(("", *map(explain.sentence, broken)))
+    said = " ".join((".", *map(explain.sentence, broken))).removesuffix(".")
     names = ", ".join(backend.name for backend in usable)
     return NothingFits(
-        f"no backend that runs here opens model files (there is {names}).{said}",
+        f"no backend that runs here opens model files (there is {names}){said}",
         hint="`make setup`, or pip install edgellm-gguf; `edgellm doctor` says what is installed and what is wrong",
     )
 
@@ -195,7 +195,7 @@ def _nothing_runs(impossible: Sequence[Rejection], kind: str, broken: Sequence[B
     count = Counter(r.reason for r in rows)
     first = max(rows, key=lambda r: count[r.reason], default=None)
     why = "" if first is None else f": {first.model} {first.quant} {explain.refusal(first.reason)}"
-    said = " ".join((".", *map(explain.sentence, broken))) if broken else ""
+    said = " ".join((".", *map(explain.sentence, broken))).removesuffix(".")
     hint = "`edgellm doctor` says what mends it" if broken else "see `edgellm plugins`"
     return NothingFits(f"no {kind} model runs on an installed backend{why}{said}", hint=hint)
 

@@ -25,7 +25,10 @@ ALL_ADDRESSES = ("0.0.0.0", "::")
 # uvloop takes one new connection in each round of its loop, for each listening socket that it has. With one, a new
 # client would wait for a round of all others for each of those that came before it.
 ACCEPTED_AT_ONCE = 16
+NEAR = 100  # ports around one that is taken, of which a free one is named
 LAST_WORDS_S = 1.0  # to end the answers that are cut off, and again to write that they were
+
+Address = tuple[str | int | bytes, ...]  # host, port, and what an address of IPv6 has beside
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -40,7 +43,14 @@ def bind(host: str, port: int) -> socket.socket:
         )[0]
     except (OSError, UnicodeError) as error:
         raise UsageError(f"--host {host} is not an address: {error}", hint="use 127.0.0.1", param="host") from None
-    listener = socket.socket(family, kind, protocol)
+    try:
+        return _listening(socket.socket(family, kind, protocol), address)
+    except OSError as error:
+        raise _cannot_bind(family, host, address, error) from None
+
+
+def _listening(listener: socket.socket, address: Address) -> socket.socket:
+    """Raises OSError, with the socket closed."""
     send_buffer.limit(listener)
     if sys.platform != "win32":
         # A server that was just stopped leaves connections behind; on Windows the flag would share a live port.
@@ -49,21 +59,35 @@ def bind(host: str, port: int) -> socket.socket:
         listener.bind(address)
         # Some systems notice another listener on the port only now.
         listener.listen(1)
-    except OSError as error:
+    except OSError:
         listener.close()
-        raise _cannot_bind(host, port, error) from None
+        raise
     return listener
 
 
-def _cannot_bind(host: str, port: int, error: OSError) -> UsageError:
+def _cannot_bind(family: socket.AddressFamily, host: str, address: Address, error: OSError) -> UsageError:
+    port = int(address[1])
     if error.errno == errno.EADDRINUSE:
+        free = _free_near(family, address)
+        other = f"--port {free} (0 = any free one)" if free else "--port 0 takes any free one"
         return UsageError(
             f"port {port} is taken by {holder(port) or 'another program'}",
-            hint=f"stop it, or choose another: --port {port + 1 if port < 65535 else port - 1} (0 = any free one)",
+            hint=f"stop it, or choose another: {other}",
             param="port",
         )
     reason = error.strerror or str(error)
     return UsageError(f"cannot listen on {host} port {port}: {reason}", hint="choose another --host or --port")
+
+
+def _free_near(family: socket.AddressFamily, address: Address) -> int | None:
+    """The next port above that nobody has, or below where there is none."""
+    port = int(address[1])
+    near: list[int] = [*range(port + 1, port + NEAR), *range(port - 1, port - NEAR, -1)]
+    for other in near:
+        if 0 < other < 2**16:
+            with suppress(OSError), _listening(socket.socket(family), (address[0], other, *address[2:])):
+                return other
+    return None
 
 
 def holder(port: int) -> str:

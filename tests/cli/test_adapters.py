@@ -22,6 +22,7 @@ from support.refusals import check_refusal
 from support.toy_llama import native_logits, toy_weights, write_toy
 
 from edgellm.adaptation import adapter_file, peft_export
+from edgellm.adaptation.gate import accuracy_gain
 from edgellm.adaptation.lora import Lora, LoraFactors
 from edgellm.adaptation.peft_config import CONFIG
 from edgellm.adaptation.peft_folder import WEIGHTS
@@ -30,7 +31,8 @@ from edgellm.cli.main import cli
 from edgellm.errors import BadArtifact, DiskFull, UnknownAdapter, UnknownModel, UnsupportedArtifact, UsageError
 from edgellm.formats.gguf import reader
 from edgellm.formats.safetensors.writer import write_safetensors
-from edgellm.store.adapters import FILE, AdapterStore
+from edgellm.store.adapters import FILE, AdapterOrigin, AdapterStore
+from edgellm.types.tuning_gate import Gate
 
 
 def invoke(*arguments: str | Path, code: int = 0) -> Result:
@@ -75,6 +77,7 @@ def test_an_adapter_comes_is_listed_goes_to_peft_and_back_and_away(base: Path, m
     assert (shown["architecture"], len(shown["matrices"])) == ("llama", 14)
     assert shown["matrices"][0] == {"name": "blk.0.attn_q.weight", "rank": 4, "scale": 4.0}
     assert "14 matrices: attn_k" in invoke("show", mail).stdout
+    check_refusal(CliRunner().invoke(cli, ["show", "TOY:mail"]).exception, UsageError, param="model")
 
     invoke("export", "toy:mail", "--output", tmp_path / "peft")
     invoke("import", tmp_path / "peft", "--base", base, "--name", "again")
@@ -138,6 +141,20 @@ def test_a_quantized_model_is_merged_and_what_it_lost_is_said(base: Path, mail: 
     assert [note["kind"] for note in said["notes_facts"]] == ["source_lost_before"]
     twice = invoke("merge", mail, "--base", tmp_path / "q.gguf", "--output", tmp_path / "n.gguf").stdout
     assert "stays lost" in twice
+
+
+def test_what_was_measured_is_shown_in_words(mail: Path) -> None:
+    gain = accuracy_gain([False] * 30 + [True] * 10, [True] * 35 + [False] * 5)
+    of = {**Gate(zero_shot=gain, few_shot=gain).figures, "loss_before": 2.5, "loss_after": 0.25}
+    origin = AdapterOrigin("mail", "toy", "F32", "", "/toy.gguf", figures=of)
+    AdapterStore().add(origin, lambda path: shutil.copy(mail, path))
+    shown = invoke("show", "toy:mail").stdout
+
+    assert "  right answers 87.5% of 40 held out\n" in shown
+    assert "  compared with its base 25.0%, its base with examples 25.0%\n" in shown
+    assert "  held-out loss 2.5 before, 0.25 after; nats a token\n" in shown
+    assert "_" not in shown.partition("right answers")[2].partition("architecture")[0]
+    assert answer("show", "toy:mail")["figures"] == of
 
 
 def refused(kind: type[Exception], *arguments: str | Path, varies: str = "", **attributes: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,6 +116,7 @@ def test_nothing_is_deleted_where_one_name_is_wrong(address: str) -> None:
     check_refusal(wrong.exception, UnknownModel)
     assert installed() == [stored]
     check_refusal(invoke("rm", f"{stored.model_id}:Q4_K_M").exception, UnknownModel)
+    assert invoke("rm", f"{stored.model_id}:Q4_K_M").exception.hint == "stored of it: Q8_0"
     address = invoke("rm", "https://someone:hunter2@models.example/a.gguf").exception
     check_refusal(address, UnknownModel)
     assert "hunter2" not in str(address)
@@ -181,6 +183,20 @@ def test_a_model_of_the_catalog_is_shown() -> None:
     report = json.loads(invoke("show", "qwen3-4b", "--json").stdout)
     assert (report["schema"], report["id"], report["installed"]) == (1, "qwen3-4b", [])
     assert {"quant", "bytes", "source", "format"} <= report["files"][0].keys()
+
+
+@pytest.mark.parametrize("source", ["made:here-Q2_K", "made:twice-Q4_1-here-Q2_K", "file:{}"])
+def test_what_was_made_here_is_not_shown_as_published(source: str, tmp_path: Path) -> None:
+    card, library = lookup.catalog()["smollm2-135m-instruct"], Library()
+    before = invoke("show", card.id).stdout
+    library.root.mkdir(parents=True, exist_ok=True)
+    made = library.root / "made.gguf"
+    made.write_bytes(gguf_writer.model().build())
+    library.keep(card, ModelFile(source.format(tmp_path / "a.gguf"), "Q2_K"), made)
+
+    shown = invoke("show", card.id).stdout
+    assert re.findall("  published.*", shown) == re.findall("  published.*", before)
+    assert "on this disk  Q2_K" in shown
 
 
 def test_what_a_running_program_has_open_is_deleted_only_by_force(address: str) -> None:
