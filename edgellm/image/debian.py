@@ -22,6 +22,7 @@ _INFO = "var/lib/dpkg/info"
 _MERGED = ("bin/", "sbin/", "lib/", "lib64/")  # since Debian 12 these are links into usr/
 _LICENCE = re.compile(r"^License:[ \t]*(\S[^\n]{0,100})", re.MULTILINE)
 _BYTECODE = re.compile(r"(.*/)?__pycache__/([^/]+?)\.cpython-\d+(?:\.opt-\d)?\.pyc")
+MOST_PACKAGES = 100_000  # Debian has some 65,000 in all
 AS_INSTALLED = "of the packages that made it when they were installed"
 
 
@@ -48,7 +49,7 @@ def parts(files: Mapping[str, Content], texts: Mapping[str, str], licence: str) 
     names; `licence`: of what states none.
 
     Raises:
-        UsageError: a package, or the whole root, states none, and `licence` is "".
+        UsageError: a package, or the whole root, states none, and `licence` is ""; there are more than MOST_PACKAGES.
     """
     packages = _packages(texts.get(STATUS, ""))
     if not packages:
@@ -63,8 +64,9 @@ def parts(files: Mapping[str, Content], texts: Mapping[str, str], licence: str) 
             rest.append(content)
         else:
             by_package[owner].append(content)
+    stated = {name: _licence(name, texts) for name in {package.name for package in by_package}}
     rows = [
-        PackedPart("debian", p.name, p.version, _licence(p, texts) or licence or _unstated(p.name), tuple(own), p.purl)
+        PackedPart("debian", p.name, p.version, stated[p.name] or licence or _unstated(p.name), tuple(own), p.purl)
         for p, own in sorted(by_package.items(), key=lambda row: row[0].name)
     ]
     return [*rows, PackedPart("system", "as installed", "", AS_INSTALLED, tuple(rest))] if rest else rows
@@ -72,6 +74,8 @@ def parts(files: Mapping[str, Content], texts: Mapping[str, str], licence: str) 
 
 def _packages(status: str) -> list[Package]:
     rows = []
+    if status.count("\n\n") > MOST_PACKAGES:
+        raise UsageError(f"{STATUS} names more than {MOST_PACKAGES} packages", hint="take another root", param="root")
     for paragraph in status.split("\n\n"):
         fields = dict(re.findall(r"^(Package|Version|Architecture|Status): (.+)$", paragraph, re.MULTILINE))
         if fields.get("Status", "").endswith(" installed") and {"Package", "Version", "Architecture"} <= fields.keys():
@@ -80,22 +84,21 @@ def _packages(status: str) -> list[Package]:
 
 
 def _owners(packages: list[Package], files: Mapping[str, Content], texts: Mapping[str, str]) -> dict[str, Package]:
+    """Each list is read once, however many packages there are."""
     owners: dict[str, Package] = {}
-    for package in packages:
-        own = f"{_INFO}/{package.name}"
-        names = (own, f"{own}:{package.arch}")
-        for line in "\n".join(texts.get(f"{name}.list", "") for name in names).splitlines():
+    by_name = {f"{_INFO}/{name}": p for p in packages for name in (p.name, f"{p.name}:{p.arch}")}
+    for name, package in by_name.items():
+        for line in texts.get(f"{name}.list", "").splitlines():
             path = line.strip("/")
             if path not in files and path.startswith(_MERGED):
                 path = f"usr/{path}"
             if path in files:
                 owners[path] = package
-        owners |= {path: package for path in files if path.startswith((f"{own}.", f"{own}:{package.arch}."))}
-    return owners
+    return owners | {path: by_name[name] for path in files if (name := path.rpartition(".")[0]) in by_name}
 
 
-def _licence(package: Package, texts: Mapping[str, str]) -> str:
-    path = f"{_DOCS}/{package.name}/copyright"
+def _licence(package: str, texts: Mapping[str, str]) -> str:
+    path = f"{_DOCS}/{package}/copyright"
     text = texts.get(path, "")
     if not text:
         return ""
