@@ -33,15 +33,18 @@ def engine_error(backend: str, error: BaseException) -> EdgeLLMError:
     )
 
 
-def of_adapters(backend: str, asked: AdapterSet | None, error: BaseException) -> UsageError | None:
-    """Where a request chose its adapters, logits that are no numbers count as its own doing. An engine may be at fault
-    all the same, so the log has them, too."""
-    if not asked or not isinstance(error, NoNumbers):
+def of_adapters(
+    backend: str, adapters: AdapterSet, error: BaseException, *, are_asked: bool
+) -> UsageError | BackendError | None:
+    """Where a request is answered with adapters, logits that are no numbers count as their doing; and as its own, where
+    it chose them (`are_asked`). An engine may be at fault all the same, so the log has them, too."""
+    if not adapters or not isinstance(error, NoNumbers):
         return None
     _log(named(backend), error)
-    listed = ", ".join(f"{name} (scale {scale:g})" for name, scale in asked)
+    listed = ", ".join(f"{name} (scale {scale:g})" for name, scale in adapters)
+    what = f"with {listed} the model computes no numbers"
     hint = "lower the scale, or leave the adapter out: what it adds is too large for the model"
-    return UsageError(f"with {listed} the model computes no numbers", hint=hint, param="adapters")
+    return UsageError(what, hint=hint, param="adapters") if are_asked else BackendError(what, hint=hint)
 
 
 def _log(who: str, error: BaseException) -> None:

@@ -318,7 +318,9 @@ class Loop:
         except GrammarFailed as error:
             self._fail([request], error, cache_is_lost=False)
         except Exception as error:
-            told = of_adapters(self._backend, request.generation.adapters, error)
+            told = of_adapters(
+                self._backend, request.adapters, error, are_asked=request.generation.adapters is not None
+            )
             self._fail([request], told or engine_error(self._backend, error), cache_is_lost=True)
         else:
             if reason is not None:

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from msgspec import structs
-from support.mixes import Planned, play, random_mix, random_request
+from support.mixes import Planned, Stage, play, random_mix, random_request
 from support.refusals import check_refusal, refuses
 from support.toy_engine import ToyEngine, answer
 
 from edgellm.contract.engine import EngineInfo, Logits, SlotInput, check_batch
-from edgellm.errors import UnknownAdapter, UnsupportedArtifact, UsageError
+from edgellm.errors import BackendError, UnknownAdapter, UnsupportedArtifact, UsageError
 from edgellm.runtime.adapter_shelf import AdapterShelf
 from edgellm.runtime.adapter_turns import SHORT_TURN_STEPS, TURN_S, TURN_STEPS
 from edgellm.runtime.busy_step import BUSY_CHUNK
@@ -127,7 +127,12 @@ def test_a_scale_that_leaves_no_numbers_is_the_fault_of_its_request(
     mix = [load, Planned(greedy("Once", (("one", 1000.0),))), Planned(greedy("Once", ONE))]
     _, refused, said = play(Overflows(adapters=True), mix)
     check_refusal(refused.error, UsageError, param="adapters")
-    (logged,) = [record for record in caplog.records if record.name == "edgellm.runtime.engine"]
+    open_one = structs.replace(greedy("Once"), adapters=None)
+    stage = Stage(Overflows(adapters=True), [load, Planned(open_one)])
+    stage.loop._adapters.used = (("one", 1000.0),)
+    stage.loop.run()
+    check_refusal(stage.answers[1].error, BackendError)
+    (logged, _) = [record for record in caplog.records if record.name == "edgellm.runtime.engine"]
     assert "logits are not finite" in str((logged.exc_info or ("", ""))[1]), "the engine may be at fault all the same"
     assert said.text == answer(greedy("Once", ONE), contents=CONTENTS)[0]
 
