@@ -10,6 +10,7 @@ import click
 from edgellm.cli._options import models_dir, models_file, say_unasked
 from edgellm.cli.page import examples, say, say_json
 from edgellm.cli.placed import on_gpus
+from edgellm.cli.progress import waiting
 from edgellm.units import show_memory, show_rate, show_size
 
 if TYPE_CHECKING:
@@ -45,10 +46,11 @@ def command(
     from edgellm.selection import fleet
 
     description = fleet_file.load(file)
-    sites = fleet_file.sites(description, models_file)
-    shared = fleet.plan_shared(sites, one_file=one_file) if one_model or one_file else None
+    with waiting(f"choosing for the boxes of {description.name}"):
+        sites = fleet_file.sites(description, models_file)
+        shared = fleet.plan_shared(sites, one_file=one_file) if one_model or one_file else None
+        boxes = shared.boxes if shared is not None else fleet.plan(sites)
     say_unasked()
-    boxes = shared.boxes if shared is not None else fleet.plan(sites)
     if as_json:
         from edgellm.selection import fleet_json
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from edgellm.app import context
 from edgellm.cli import page
+from edgellm.cli import plan as command_module
 from edgellm.cli.main import main
 from edgellm.hardware import profiles
+from edgellm.selection import fleet
 from edgellm.selection.backend_facts import BackendFacts
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "fleet.toml"
@@ -52,6 +55,22 @@ def test_the_example_has_a_row_for_each_box_and_its_downloads(plan: Plan) -> Non
     assert report["one_model"] is None
     assert report["downloads"]["total_bytes"] > report["downloads"]["distinct_bytes"]
     assert "over all 16 machines" in output
+
+
+def test_a_terminal_shows_that_boxes_are_being_chosen_for(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+
+    @contextmanager
+    def waiting(what: str) -> Iterator[None]:
+        shown.append(what)
+        yield
+        shown.append("chosen")
+
+    decided = fleet.plan
+    monkeypatch.setattr(command_module, "waiting", waiting)
+    monkeypatch.setattr(fleet, "plan", lambda sites: shown.append("choosing") or decided(sites))
+    plan(EXAMPLE)
+    assert shown == ["choosing for the boxes of school", "choosing", "chosen"]
 
 
 def test_one_model_and_one_file(plan: Plan) -> None:
