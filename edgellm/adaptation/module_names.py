@@ -29,7 +29,7 @@ MODULES: dict[str, dict[str, str]] = {**dict.fromkeys(_LIKE_LLAMA, _LLAMA), "phi
 _TABLES = {"embed_tokens": "token_embd.weight", "lm_head": "output.weight"}
 # Models with pictures hold the language model in one of some places; their towers have layers and tables of their own.
 _PLACE = r"(?:model\.|language_model\.|model\.language_model\.|language_model\.model\.)?"
-_LAYER = re.compile(_PLACE + r"layers\.(\d{1,4})\.(.+)")
+_LAYER = re.compile(_PLACE + r"layers\.([0-9]{1,4})\.(.+)")
 _TABLE = re.compile(_PLACE + "(embed_tokens|lm_head)")
 
 

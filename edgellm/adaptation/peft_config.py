@@ -26,7 +26,8 @@ _CHANGING = (
 # These took something out of the base's matrices, which a base that is fetched still has.
 _CHANGED_BASE = re.compile(r"pissa|olora|corda|loftq|lora_ga")
 # Of the patterns that peft takes as regular expressions, those that take no time: names, and few repeated parts.
-_PATTERN = re.compile(r"\^?(?:[\w.-]|\\[.d]|\[[\w-]{1,40}\]|(?<=\\d)\+|(?<=\])\+|(?<=\.)[*+]){1,300}\$?")
+_CLASS = r"\[-?(?:\w-\w|\w){1,20}-?\]"
+_PATTERN = re.compile(rf"\^?(?:[\w.-]|\\[.d]|{_CLASS}|(?<=\\d)\+|(?<=\])\+|(?<=\.)[*+]){{1,300}}\$?")
 _MOST_REPEATED = 2
 _MOST_ALPHA = 1e30  # that times a rank is a number of 32 bits
 _MOST_PATTERNS, _LONGEST = 4096, 300
@@ -107,6 +108,11 @@ def _check_patterns(place: Path, config: PeftConfig) -> None:
     for key in patterns:
         if len(key) > _LONGEST or not _PATTERN.fullmatch(key) or _n_repeated(key) > _MOST_REPEATED:
             raise _unsupported(place, f"alpha_pattern {key[:80]!r}", "write the names of modules in full")
+        try:
+            _compiled(key)
+        except re.error as error:  # a range that runs backwards
+            message = f"{place}: alpha_pattern {key[:80]!r} is no regular expression: {error}"
+            raise BadArtifact(message, hint="export the adapter again") from None
 
 
 def _n_repeated(key: str) -> int:

@@ -70,6 +70,7 @@ class _Folder:
     types: set[str] = field(default_factory=set)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what becomes infinite is refused by its name in the end
 def load(folder: Path, model: GgufModel) -> Lora:
     """The factors of a peft folder for `model`, of which it was trained in Hugging Face's form.
 

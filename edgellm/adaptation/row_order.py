@@ -17,7 +17,7 @@ from edgellm.formats.gguf.cursor import short
 from edgellm.formats.gguf.header import GgufHeader
 
 PERMUTED = frozenset({"llama", "granite", "mistral3", "smollm3"})
-_QK = re.compile(r"blk\.(\d+)\.attn_([qk])\.weight")
+_QK = re.compile(r"blk\.([0-9]+)\.attn_([qk])\.weight")
 Rows = npt.NDArray[np.int64]
 
 

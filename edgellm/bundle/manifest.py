@@ -102,7 +102,9 @@ class Manifest(Struct, frozen=True, kw_only=True):
     edgellm: _Text  # version that made it
     targets: Annotated[tuple[Target, ...], Meta(min_length=1, max_length=MAX_TARGETS)]
     files: Annotated[tuple[FileEntry, ...], Meta(min_length=1, max_length=MAX_FILES)]
-    expires: Annotated[str, Meta(pattern=r"^(\d{4}-\d\d-\d\d)?\Z")] = ""  # the first day on which it is not installed
+    expires: Annotated[str, Meta(pattern=r"^([0-9]{4}(-[0-9]{2}){2})?\Z")] = (
+        ""  # the first day on which it is not installed
+    )
     schema: int = SCHEMA
 
     @property
@@ -243,7 +245,7 @@ def check_expiry_date(text: str, today: str = "") -> None:
     Raises:
         UsageError: it is no date, or one that has come, from which on nobody installs the bundle.
     """
-    if not re.fullmatch(r"\d{4}-\d\d-\d\d", text) or not _is_date(text):
+    if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text) or not _is_date(text):
         raise UsageError(f"{text!r} is no date", hint="write it as 2027-01-31", param="expires")
     if (today or datetime.now(UTC).date().isoformat()) >= text:
         message = f"{text} has come already, so the bundle could not be installed any more"

@@ -6,7 +6,7 @@ import re
 
 from edgellm.errors import SourceError
 
-_PART = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)")
+_PART = re.compile(r"-([0-9]{5})-of-([0-9]{5})(?=\.gguf$)")
 _MAX_PARTS = 1024
 
 

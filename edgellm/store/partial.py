@@ -23,7 +23,7 @@ from pathlib import Path
 
 from edgellm.contract.source import RemoteFile
 
-_OWNER = re.compile(r"\.(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-(?P<start>\d+)-[0-9a-f]{8}\.incomplete$")
+_OWNER = re.compile(r"\.(?P<host>[0-9a-f]{8})-(?P<pid>[0-9]+)-(?P<start>[0-9]+)-[0-9a-f]{8}\.incomplete$")
 _FOREIGN_S = 3600.0  # after which a file that a process of another host wrote last counts as left
 _START_S = 2.0  # how exactly the start of a process is known
 

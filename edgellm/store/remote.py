@@ -24,7 +24,7 @@ FIRST_BYTES = 1024**2  # a vocabulary of 32,000 fits; one of 262,144 takes 6.5 M
 MAX_HEADER_BYTES = 64 * 1024**2
 _PIECE_BYTES = 64 * 1024
 _BROKEN = "its server, or a proxy on the way, is broken: try another source"
-_RANGE = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15}|\*)")
+_RANGE = re.compile(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15}|\*)")
 
 
 def content_range(response: http.Response) -> tuple[int, int | None]:

@@ -168,6 +168,7 @@ def test_dora_and_whole_matrices_are_read_for_a_merge_and_are_no_adapter(models,
         {"init_lora_weights": "pissa_niter_4"},
         {"alpha_pattern": {"(a+)+": 4}},
         {"alpha_pattern": {".*.*.*q_proj": 4}},
+        {"alpha_pattern": {"[a--b]": 4}},
         {"alpha_pattern": {"[aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa]" * 8: 4}},
         {"alpha_pattern": {f".+.+..{place}Z": 4 for place in range(3000)}},
     ],
@@ -223,8 +224,9 @@ def test_a_part_that_is_missing_or_of_another_shape_is_refused(name, values, mod
 @pytest.mark.parametrize(
     "text",
     ["", "[]", "{", '{"peft_type": 3}', '{"peft_type": "LORA", "r": 0}', '{"peft_type": "LORA", "lora_alpha": 1e999}',
-     '{"peft_type": "LORA", "alpha_pattern": {"q": "x"}}', "[" * 10_000, " " * 2_000_000],
-    ids=["empty", "list", "cut", "type", "rank-0", "infinite", "pattern", "nested", "long"],
+     '{"peft_type": "LORA", "alpha_pattern": {"q": "x"}}', '{"peft_type": "LORA", "alpha_pattern": {"[z-a]": 1}}',
+     "[" * 10_000, " " * 2_000_000],
+    ids=["empty", "list", "cut", "type", "rank-0", "infinite", "pattern", "backwards", "nested", "long"],
 )  # fmt: skip
 def test_a_configuration_that_is_malformed_is_refused(text, models, tmp_path):
     model = models["llama-grouped"]
@@ -268,6 +270,21 @@ def test_shapes_are_compared_before_values_are_read(name, models, tmp_path):
 
     with refuses(UnsupportedArtifact if is_vera else BadArtifact):
         peft_folder.load(tmp_path, models["llama-grouped"])
+
+
+@pytest.mark.parametrize("config", [{"lora_alpha": 1e30}, {"lora_alpha": 16, "alpha_pattern": {"q_proj": 1e-30}}])
+def test_factors_that_a_scale_makes_infinite_are_refused_without_a_warning(config, models, tmp_path):
+    model = models["llama-grouped"]
+    large = {name: np.full(pair.b.shape, 3e38, np.float32) for name, pair in random_lora(model).factors.items()}
+    lora = random_lora(model, roles=("attn_q", "attn_v"))
+    factors = {name: LoraFactors(pair.a, large[name]) for name, pair in lora.factors.items()}
+    folder_of(tmp_path / "x", model, lora=Lora(lora.architecture, lora.alpha, factors), **config)
+    if "alpha_pattern" not in config:
+        place = tmp_path / "x" / CONFIG
+        place.write_text(json.dumps(json.loads(place.read_text()) | {"alpha_pattern": {"q_proj": 1e-30}}))
+
+    with refuses(BadArtifact):
+        peft_folder.load(tmp_path / "x", model)
 
 
 def test_a_pickle_is_not_opened(models, tmp_path):

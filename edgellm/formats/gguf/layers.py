@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from edgellm.formats.gguf.header import GgufTensor
 from edgellm.types.layers import Layers
 
-_BLOCK = re.compile(r"blk\.(\d+)\.")
+_BLOCK = re.compile(r"blk\.([0-9]+)\.")
 # What `--n-cpu-moe` keeps on the host.
-_ROUTED = re.compile(r"blk\.\d+\.ffn_(up|down|gate|gate_up)_(ch|)exps")
+_ROUTED = re.compile(r"blk\.[0-9]+\.ffn_(up|down|gate|gate_up)_(ch|)exps")
 _WITH_FIRST = frozenset({"per_layer_model_proj", "per_layer_proj_norm"})
 _WITH_OUTPUT = frozenset({"output", "output_norm", "altup_proj", "altup_unembd_proj"})
 

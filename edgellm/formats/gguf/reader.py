@@ -30,7 +30,7 @@ __all__ = [
 
 MAX_PARTS = 1024
 _PLACE = ("split.no", "split.count")  # of a part among the others
-_PART = re.compile(r"(?P<stem>.+)-(?P<no>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
+_PART = re.compile(r"(?P<stem>.+)-(?P<no>[0-9]{5})-of-(?P<count>[0-9]{5})\.gguf", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from edgellm.files import expanded, read_regular, safe_name
 REGISTRY = "registry.ollama.ai"
 MANIFEST_BYTES = 1024**2
 _NAME = re.compile(
-    r"ollama:(?://)?(?:(?P<host>[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+(?::\d{1,5})?|localhost(?::\d{1,5})?)/)?"
+    r"ollama:(?://)?(?:(?P<host>[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+(?::[0-9]{1,5})?|localhost(?::[0-9]{1,5})?)/)?"
     r"(?:(?P<namespace>[A-Za-z0-9_][A-Za-z0-9_.-]{0,79})/)?(?P<model>[A-Za-z0-9_][A-Za-z0-9_.-]{0,79})"
     r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}))?"
 )
