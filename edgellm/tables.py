@@ -21,6 +21,7 @@ from edgellm.files import read_regular
 
 MAX_FILE_BYTES = 8 * 1024**2
 MAX_KEY_PARTS = 64  # of a dotted key: tomllib's time and memory grow with their square
+MAX_BITS = 64  # of a number: those of TOML have no more, and one with thousands of digits cannot be printed
 MAX_MARKS = 100_000  # of those below, which each take tomllib up to a kilobyte; and values of a line of JSON
 _SHOWN = 60  # characters of a name or value in an error
 # Texts and comments, which hold no keys, and what ends a key; each reaches to its end or to where tomllib gives up.
@@ -76,8 +77,8 @@ def parse_toml(text: str, path: Path, hint: str) -> dict[str, Any]:
     """The document.
 
     Raises:
-        UsageError: it is not TOML, of which the message has the line, has a key of more than MAX_KEY_PARTS parts, or
-            more than MAX_MARKS of all keys, tables and values.
+        UsageError: it is not TOML, of which the message has the line, has a key of more than MAX_KEY_PARTS parts, more
+            than MAX_MARKS of all keys, tables and values, or a number of more than MAX_BITS.
     """
     syntax = _TEXT.sub("", text)
     n_parts = max(key.count(".") for key in _KEY_ENDS.split(syntax)) + 1
@@ -87,9 +88,28 @@ def parse_toml(text: str, path: Path, hint: str) -> dict[str, Any]:
     if n_marks > MAX_MARKS:
         Place(str(path), hint=hint).refuse(f"has {n_marks} keys, tables and values; {MAX_MARKS} are allowed")
     try:
-        return tomllib.loads(text)
+        document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # ValueError: also of a number with thousands of digits
         Place(str(path), hint=hint).refuse(f"no valid TOML: {error}")
+    check_numbers(document, Place(str(path), hint=hint))
+    return document
+
+
+def check_numbers(document: object, place: Place) -> None:
+    """What is read of a file, before it is shown or computed with.
+
+    Raises:
+        UsageError: a whole number has more than MAX_BITS.
+    """
+    left = [("", document)]
+    while left:
+        key, value = left.pop()
+        if isinstance(value, dict):
+            left += [(f"{key}.{name}".lstrip("."), inner) for name, inner in value.items()]
+        elif isinstance(value, list):
+            left += [(key, inner) for inner in value]
+        elif isinstance(value, int) and value.bit_length() > MAX_BITS:
+            place.refuse(f"a number of {value.bit_length()} bits is out of range", field=key[:500])
 
 
 def toml_rows(text: str, document: dict[str, Any], key: str, path: Path, hint: str) -> Iterator[tuple[Place, Any]]:
@@ -134,6 +154,7 @@ def json_rows(text: str, path: Path, hint: str) -> Iterator[tuple[Place, Any]]:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
             at.refuse(f"no JSON: {error}")
+        check_numbers(row, at)
         yield Place(str(path), _named(f"line {number}", row), hint), row
 
 

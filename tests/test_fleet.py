@@ -74,6 +74,7 @@ def test_the_name_is_the_files_where_none_is_given(tmp_path: Path) -> None:
         pytest.param(BOX + "contex = 3\n", "contex", id="an unknown key of a box"),
         pytest.param(BOX + BOX.replace('"a"', '"b"') + "ctx = 1\n", "ctx", id="a short context of the second box"),
         pytest.param(BOX + "count = 0\n", "count", id="none of a box"),
+        pytest.param(BOX + "count = 0x" + "f" * 6000 + "\n", "boxes.count", id="a count without an end"),
         pytest.param(BOX + 'count = "many"\n', "count", id="a text of a count"),
         pytest.param(BOX + 'task = "poetry"\n', "task", id="an unknown task"),
         pytest.param(BOX + 'max_memory = "lots"\n', "max_memory", id="a size that is none"),

@@ -34,6 +34,18 @@ def test_a_file_of_any_size_is_bounded(tmp_path: Path) -> None:
         read_text(tmp_path / "rows", "a hint")
 
 
+@pytest.mark.parametrize("number", ["0x" + "f" * 6000, "0x1" + "0" * 16, "0o" + "7" * 6000, "0b" + "1" * 20_000])
+@pytest.mark.parametrize("form", ["a.b = {}", "a = {{b = [1, [{}]]}}", "[[a]]\nb = {}"])
+def test_a_number_that_no_message_could_show_is_refused(form: str, number: str) -> None:
+    with refuses(UsageError, param="a.b"):
+        parse_toml(form.format(number), ROWS, "a hint")
+
+
+def test_a_number_of_json_has_a_bound_too() -> None:
+    with refuses(UsageError, param="a"):
+        list(json_rows('{"a": ' + "9" * 4000 + "}", ROWS, "a hint"))
+
+
 @pytest.mark.parametrize("part", ["a", "'='", '"="', '"\\"="', " a\t", '""', "'#'"])
 @pytest.mark.parametrize("form", ["{} = 1", "[{}]", "[[{}]]", "x = {{{} = 1}}", 'x = {{y = """" """", {} = 1}}'])
 def test_a_key_of_many_parts_is_refused(form: str, part: str) -> None:

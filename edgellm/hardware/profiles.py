@@ -149,6 +149,7 @@ def _from_json(text: str, source: Path) -> dict[str, Any]:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{source} is not valid JSON: {error}", hint=hint) from None
+    tables.check_numbers(data, tables.Place(str(source), hint=hint))
     machine = data.get("machine", data) if isinstance(data, dict) else None
     if not isinstance(machine, dict):
         raise UsageError(f"{source} holds no machine", hint=hint)

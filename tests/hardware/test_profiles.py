@@ -165,6 +165,7 @@ def test_a_file_that_comes_with_edgellm_has_the_name_of_its_id(tmp_path: Path, m
         pytest.param(("1073741824", "9" * 18), "memory.total_bytes", id="too many bytes"),
         pytest.param(("1073741824", "9" * 400), "memory.total_bytes", id="a long number"),
         pytest.param(("1073741824", "9" * 5000), "", id="a number of 5000 digits"),
+        pytest.param(("1073741824", "0x" + "f" * 6000), "memory.total_bytes", id="a number of 6000 digits of 16"),
         pytest.param(("1073741824", "1\nbandwidth_gb_s = nan"), "memory.bandwidth_gb_s", id="no number"),
         pytest.param(("1073741824", "1\nbandwidth_gb_s = inf"), "memory.bandwidth_gb_s", id="infinite"),
         pytest.param(
