@@ -19,9 +19,9 @@ import uuid
 from collections.abc import Callable, Iterator
 from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
-from edgellm.errors import DiskFull, UsageError
+from edgellm.errors import DiskFull, EdgeLLMError, UsageError
 from edgellm.units import show_size
 
 SPARE_BYTES = 64 * 1024**2  # left free on the disk after a download
@@ -29,6 +29,12 @@ FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or the user's share of it
 PIPE_PATIENCE_S = 60.0  # for each part of what comes through a pipe that somebody named
 _LOCK_POLL_S = 0.2
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+
+T = TypeVar("T")
+
+
+class DamagedRecord(ValueError):
+    """What lies in the place of a record is none, however it came to be so: cut, flipped, nested without an end."""
 
 
 def expanded(path: str | Path) -> Path:
@@ -164,6 +170,28 @@ def read_regular(path: str | Path, most: int) -> bytes:
     if len(content) > most:
         raise OSError(errno.EFBIG, f"it is longer than {most} bytes")
     return content
+
+
+def read_json_record(path: str | Path, kind: type[T], most: int) -> T:
+    """What the program keeps as JSON in a file of its own, of at most `most` bytes.
+
+    Raises:
+        OSError: as `read_regular`. DamagedRecord.
+    """
+    return decode_json_record(read_regular(path, most), kind)
+
+
+def decode_json_record(content: bytes, kind: type[T]) -> T:
+    """
+    Raises:
+        DamagedRecord: it is no JSON, or not of that kind.
+    """
+    import msgspec
+
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (ValueError, RecursionError, EdgeLLMError) as error:  # errors of ours: from a type's own checks
+        raise DamagedRecord(str(error)) from None
 
 
 def read_named(path: str | Path, most: int, patience_s: float = PIPE_PATIENCE_S) -> bytes:

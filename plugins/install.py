@@ -109,7 +109,7 @@ class Installer:
         try:
             rows = json.loads((self.venv / RECORD).read_text("utf-8")) if self.python.exists() else {}
             return {name: Outcome(**row | {"extras": tuple(row["extras"])}) for name, row in rows.items()}
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return {}  # none yet, or one of another version: everything is installed again
 
     def make_venv(self) -> None:

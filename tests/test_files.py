@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import os
 import socket
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from edgellm import settings
+from edgellm.app.tune import jobs
+from edgellm.app.tune import plan as tune_plan
+from edgellm.bundle.slots import RECORD, RELEASES, SlotRecord, Slots
+from edgellm.cli import doctor
+from edgellm.cli.report import Report
 from edgellm.contract import probe
-from edgellm.files import atomic_writer, expanded, locked, read_named, read_regular, rename_new, write_atomic
+from edgellm.errors import UsageError
+from edgellm.files import (
+    DamagedRecord,
+    atomic_writer,
+    decode_json_record,
+    expanded,
+    locked,
+    read_named,
+    read_regular,
+    rename_new,
+    write_atomic,
+)
 from edgellm.formats.gguf import summary
 from edgellm.hardware import bandwidth
 from edgellm.history import calibrations, run_log
-from edgellm.store import manifest
+from edgellm.store import content_hash, manifest
 from edgellm.store.sources import ollama_store
 from edgellm.types.machine import Cpu, Machine, Memory
 from edgellm.types.store_problem import RecordUnreadable
@@ -241,6 +260,111 @@ def test_a_pipe_in_the_place_of_what_we_keep_is_told_or_passed_over(
     path.parent.mkdir(parents=True, exist_ok=True)
     put(path)
     assert bool(read(path)) is tells
+
+
+def releases_problem(path: Path) -> str:
+    with pytest.raises(UsageError) as refused:
+        Slots(path.parent).releases()
+    return refused.value.message
+
+
+def setup_note(path: Path) -> str:
+    report = Report()
+    assert doctor.examine_setup(report, path) == set()
+    return "".join(finding.text for finding in report.findings)
+
+
+def hashed(home: Path) -> Path:
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "model.gguf").write_bytes(b"model")
+    content_hash.hash_of([str(home / "model.gguf")])
+    (kept,) = (home / "cache" / "hashes").iterdir()
+    return kept
+
+
+RECORDS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], Any], bool]] = {
+    **{name: row for name, row in KEPT.items() if name not in ("history", "ollama")},  # of lines; another's
+    "slot": (lambda home: home / "A" / RECORD, lambda path: Slots(path.parent.parent).slot("A").record, False),
+    "releases": (lambda home: home / RELEASES, releases_problem, True),
+    "settings": (lambda home: home / tune_plan.SETTINGS, lambda path: tune_plan._earlier(path.parent), False),
+    "job": (lambda home: home / jobs.RECORD, lambda path: jobs._read(path.parent).record, False),
+    "probe of a library": (KEPT["probe"][0], lambda path: probe.read_kept(path, SlotRecord), False),
+    "hash": (hashed, lambda _: content_hash.hash_of([str(settings.current().home / "model.gguf")]), True),
+    "setup": (lambda home: home / doctor.SETUP_RECORD, setup_note, True),
+}
+DAMAGED = {
+    "nested": b'{"x":' + b"[" * 10_000, "flipped": b'{"method": "\xec+"}',
+    "cut": b'{"x": "', "other": b'["x"]', "empty": b"",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+@pytest.mark.parametrize(("place", "read", "tells"), RECORDS.values(), ids=RECORDS)
+def test_a_record_that_was_damaged_in_any_way_is_told_or_passed_over(
+    place: Callable[[Path], Path], read: Callable[[Path], Any], tells: bool, content: bytes, own_home: Path
+) -> None:
+    path = place(own_home)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    assert bool(read(path)) is tells
+
+
+def test_an_error_of_a_type_s_own_check_is_damage_too() -> None:
+    class Checked(msgspec.Struct):
+        def __post_init__(self) -> None:
+            raise UsageError("it is none")
+
+    with pytest.raises(DamagedRecord, match="it is none"):
+        decode_json_record(b"{}", Checked)
+
+
+ROOT = Path(__file__).parents[1]
+DECODERS = ("json.load", "json.loads", "msgspec.json.decode", "_decoder.decode")
+OF_TEXT = {"ValueError", "MsgspecError", "DecodeError", "UnicodeDecodeError", "JSONDecodeError"}
+NEVER_NESTED = {  # one string between quotes, or the answer of a process of our own
+    "edgellm/server/input_text.py", "edgellm/text/lark_pattern.py", "edgellm/text/readers/json_calls.py",
+    "edgellm/runtime/perplexity.py", "plugins/edgellm-gguf/edgellm_gguf/library.py",
+    "plugins/edgellm-onnx/edgellm_onnx/library.py",
+}  # fmt: skip
+
+
+def decoded(nodes: Iterable[ast.AST]) -> Iterator[ast.Call]:
+    """Calls that decode JSON, but for those in functions and `try` of their own."""
+    for node in nodes:
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in DECODERS:
+            yield node
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.Try):
+            yield from decoded(ast.iter_child_nodes(node))
+
+
+def caught(node: ast.AST) -> set[str]:
+    """Names of the exceptions that end in a `try`, or in a block that suppresses them."""
+    types: list[ast.AST] = []
+    if isinstance(node, ast.Try):
+        types = [handler.type for handler in node.handlers if handler.type is not None]
+    elif isinstance(node, ast.With):
+        calls = [item.context_expr for item in node.items if isinstance(item.context_expr, ast.Call)]
+        types = [one for call in calls if ast.unparse(call.func).endswith("suppress") for one in call.args]
+    return {ast.unparse(part).rpartition(".")[2] for one in types for part in getattr(one, "elts", [one])}
+
+
+def test_who_expects_what_is_no_json_expects_it_nested_without_an_end() -> None:
+    """A record is read by `read_json_record`. Whoever reads other JSON catches the third kind of damage, too."""
+    narrow, n_checked = [], 0
+    for file in sorted(file for top in ("edgellm", "plugins") for file in (ROOT / top).rglob("*.py")):
+        name = file.relative_to(ROOT).as_posix()
+        if {"build", "_vendor"} & set(file.parts) or name == "edgellm/files.py":
+            continue
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            calls = list(decoded(node.body)) if isinstance(node, ast.Try | ast.With) else []
+            expected = caught(node)
+            n_checked += bool(calls and expected)
+            if calls and expected & OF_TEXT and not expected & {"RecursionError", "Exception"}:
+                narrow += [f"{name}:{node.lineno}"] if name not in NEVER_NESTED else []
+            if any("read_regular" in ast.unparse(call) for call in calls):
+                narrow.append(f"{name}:{node.lineno} reads a record of its own")
+    assert narrow == []
+    assert n_checked > 20
 
 
 @needs_pipes

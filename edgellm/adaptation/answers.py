@@ -153,5 +153,5 @@ def _calls(parts: Sequence[Part]) -> list[tuple[str, object]]:
 def _json(text: str) -> object:
     try:
         return json.loads(text) if text.strip() else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         return text

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from edgellm.adaptation.arrays import ArrayFile, write_arrays
 from edgellm.contract.tuner import Arrays
 from edgellm.errors import BadArtifact
+from edgellm.files import DamagedRecord, decode_json_record
 from edgellm.types.tune_device import CPU
 from edgellm.types.tuning import TuneEvaluation, TuneSettings
 
@@ -112,8 +113,8 @@ class Checkpoints:
         """
         place = self._place(step)
         try:
-            meta = msgspec.json.decode(ArrayFile(place, hint=_REMOVE, prefix=_META)[""].tobytes(), type=_Meta)
-        except (KeyError, msgspec.MsgspecError) as error:
+            meta = decode_json_record(ArrayFile(place, hint=_REMOVE, prefix=_META)[""].tobytes(), _Meta)
+        except (KeyError, DamagedRecord) as error:
             raise BadArtifact(f"{place} is no checkpoint: {error}", hint=_REMOVE) from error
         state = ArrayFile(place, hint=_REMOVE, prefix=_STATE)
         return Checkpoint(meta.step, state, meta.evaluations, meta.exact and meta.origin == self._origin)

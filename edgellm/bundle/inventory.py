@@ -15,6 +15,8 @@ from urllib.parse import quote, unquote_to_bytes
 
 import msgspec
 
+from edgellm.files import decode_json_record
+
 _COMPILED = "__pycache__"
 
 
@@ -39,9 +41,9 @@ def difference(folder: Path, content: bytes) -> str:
     """What is no longer as a list has it; "" = nothing.
 
     Raises:
-        msgspec.MsgspecError: it is no list.
+        DamagedRecord: it is no list.
     """
-    for entry in msgspec.json.decode(content, type=list[InstalledFile]):
+    for entry in decode_json_record(content, list[InstalledFile]):
         try:
             found = _entry(folder, os.fsdecode(unquote_to_bytes(entry.path)))
         except FileNotFoundError:

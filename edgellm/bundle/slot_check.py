@@ -8,14 +8,12 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
-
 from edgellm.bundle import inventory
 from edgellm.bundle.manifest import MAX_BYTES, NAME, FileEntry, Manifest, decode
 from edgellm.bundle.slots import HOME, INSTALLED, RUN, VENV, BundleSlot
 from edgellm.contract.source import Progress
 from edgellm.errors import ArtifactError, BadArtifact, UnsupportedArtifact
-from edgellm.files import open_named, read_regular
+from edgellm.files import DamagedRecord, open_named, read_regular
 
 _PYTHON_S = 120.0  # for it to begin, on a card and beside others
 
@@ -103,7 +101,7 @@ def _of_installed(folder: Path, sha256: str) -> Iterator[str]:
                 return
             file.seek(0)
             problem = inventory.difference(folder, file.read())
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, DamagedRecord):
         yield f"{INSTALLED} cannot be read"
         return
     if problem:

@@ -35,7 +35,7 @@ import msgspec
 from edgellm.bundle import inventory
 from edgellm.bundle.manifest import NAME, Manifest, decode
 from edgellm.errors import UnsupportedArtifact, UsageError
-from edgellm.files import locked, read_regular, write_atomic
+from edgellm.files import DamagedRecord, locked, read_json_record, read_regular, write_atomic
 
 SLOTS = ("A", "B")
 CURRENT, CACHE, RECORD, FILES, HOME, VENV, RUN = "current", "cache", "slot.json", "bundle", "home", "venv", "run"
@@ -94,8 +94,8 @@ class Slots:
     def slot(self, name: str) -> BundleSlot:
         folder = self.root / name
         try:
-            record = msgspec.json.decode(read_regular(folder / RECORD, _MAX_BYTES), type=SlotRecord)
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+            record = read_json_record(folder / RECORD, SlotRecord, _MAX_BYTES)
+        except (OSError, DamagedRecord):
             record = None
         return BundleSlot(name, folder, record)
 
@@ -238,10 +238,10 @@ class Slots:
         """
         path = self.root / RELEASES
         try:
-            return msgspec.json.decode(read_regular(path, _MAX_RELEASES_BYTES), type=dict[str, int])
+            return read_json_record(path, dict[str, int], _MAX_RELEASES_BYTES)
         except FileNotFoundError:
             return {}
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (OSError, DamagedRecord) as error:
             hint = "remove it; then a release is compared with the one that is served now"
             raise UsageError(f"{path} cannot be read: {error}", hint=hint, param="root") from None
 

@@ -177,7 +177,7 @@ class _Server:
                 return msgspec.json.decode(response.read(MOST_BYTES), type=kind)
         except urllib.error.HTTPError:
             raise
-        except (OSError, ValueError, http.client.HTTPException, msgspec.MsgspecError):
+        except (OSError, ValueError, RecursionError, http.client.HTTPException):
             return None
 
 

@@ -6,7 +6,6 @@ Examines first, then prints. Nothing is fatal here: a probe or a backend that ra
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 import sys
@@ -14,7 +13,7 @@ import tempfile
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,7 +23,7 @@ from edgellm.cli.doctor_grammar import examine_grammar
 from edgellm.cli.doctor_store import examine_models_file, examine_store
 from edgellm.cli.page import examples, say_json, say_lines
 from edgellm.cli.report import LIBRARIES, Report, render
-from edgellm.files import read_regular
+from edgellm.files import read_json_record
 from edgellm.units import MIB, counted, show_memory
 
 if TYPE_CHECKING:
@@ -280,7 +279,7 @@ def examine_missing(report: Report, failed: Collection[str]) -> None:
 def examine_setup(report: Report, record: Path) -> set[str]:
     """What `make setup` could not install; there is no record where pip alone was used."""
     try:
-        rows = json.loads(read_regular(record, MIB))
+        rows = read_json_record(record, dict[str, Any], MIB)
         failed = [(name, row["note"], row["hint"]) for name, row in rows.items() if row["status"] == "failed"]
     except FileNotFoundError:
         return set()

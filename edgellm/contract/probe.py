@@ -11,7 +11,7 @@ from typing import TypeVar
 import msgspec
 
 from edgellm.contract.child import ask
-from edgellm.files import read_regular, write_atomic
+from edgellm.files import DamagedRecord, read_json_record, write_atomic
 from edgellm.settings import variables
 
 MAX_BYTES = 1024**2
@@ -57,8 +57,8 @@ def kept(path: Path, kind: type[T], probe: Callable[[], tuple[T, bool]]) -> T:
 def read_kept(path: Path, kind: type[T]) -> T | None:
     """Of the file, or of this process; None where there is neither, or a file that is damaged or none of ours."""
     try:
-        return msgspec.json.decode(read_regular(path, MAX_BYTES), type=kind)
-    except (OSError, ValueError):
+        return read_json_record(path, kind, MAX_BYTES)
+    except (OSError, DamagedRecord):
         verdict = _unwritten.get(path)
         return verdict if isinstance(verdict, kind) else None
 

@@ -20,10 +20,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgellm import settings
-from edgellm.files import read_regular, write_atomic
+from edgellm.files import read_json_record, write_atomic
 from edgellm.types.machine import Machine
 from edgellm.units import GIB, MIB, counted
 
@@ -73,7 +73,7 @@ def remembered(machine: Machine, notes: list[str]) -> MemoryBandwidth | None:
 def _read(machine: Machine, n_parts: int, notes: list[str]) -> MemoryBandwidth | None:
     path = _cache_file(machine, n_parts)
     try:
-        stored = json.loads(read_regular(path, 64 * 1024))
+        stored = read_json_record(path, dict[str, Any], 64 * 1024)
         occasions = int(stored["occasions"])
         contended = bool(stored.get("contended", occasions == 0))  # older files have no such key
         bandwidth = MemoryBandwidth(float(stored["gb_s"]), str(stored["basis"])[:200], occasions, contended)
@@ -82,7 +82,7 @@ def _read(machine: Machine, n_parts: int, notes: list[str]) -> MemoryBandwidth |
         raise ValueError("it describes another machine")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         reason = f"it lacks {error}"[:160] if isinstance(error, KeyError) else str(error)[:160]
         notes.append(f"stored memory bandwidth is not usable ({path.name}: {reason}): ignored")
         return None

@@ -18,7 +18,7 @@ import msgspec
 
 from edgellm import settings
 from edgellm.errors import UsageError
-from edgellm.files import make_private, read_regular, write_atomic
+from edgellm.files import make_private, read_json_record, write_atomic
 from edgellm.history import occasions
 from edgellm.types.calibration import Calibration, Occasion
 from edgellm.types.machine import Machine
@@ -112,7 +112,7 @@ def load(machine: Machine, backend: str, build: str, notes: list[str] | None = N
     """What was measured on this processor with this build; None = nothing, or nothing usable (a note says why)."""
     path = _path(machine, backend, build)
     try:
-        stored = msgspec.json.decode(read_regular(path, MAX_BYTES), type=_Stored)
+        stored = read_json_record(path, _Stored, MAX_BYTES)
         if stored.schema != SCHEMA or stored.key != _key(machine, backend, build):
             raise ValueError("it describes another processor, build or version")
         calibration = stored.calibration()
@@ -120,7 +120,7 @@ def load(machine: Machine, backend: str, build: str, notes: list[str] | None = N
         return dataclasses.replace(calibration, build=build, date=stored.date)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         reason = f"{path.name}: {str(error) or type(error).__name__}"[:200]
         note = f"the stored calibration of {backend} is not usable ({reason}): run `edgellm calibrate`"
         log.warning(note)

@@ -14,7 +14,7 @@ import msgspec
 
 from edgellm import settings
 from edgellm.errors import BadArtifact
-from edgellm.files import read_regular, write_atomic
+from edgellm.files import DamagedRecord, read_json_record, write_atomic
 from edgellm.types.model import Artifact
 
 _MAX_BYTES = 64 * 1024
@@ -50,8 +50,8 @@ def hash_of(paths: Sequence[str], *, again: bool = False) -> str:
     name = hashlib.sha256("\0".join(map(os.path.abspath, paths)).encode(errors="surrogateescape"))
     place = settings.current().cache_dir / "hashes" / f"{name.hexdigest()[:32]}.json"
     if not again:
-        with contextlib.suppress(OSError, msgspec.MsgspecError, ValueError):
-            kept = msgspec.json.decode(read_regular(place, _MAX_BYTES), type=_Kept)
+        with contextlib.suppress(OSError, DamagedRecord):
+            kept = read_json_record(place, _Kept, _MAX_BYTES)
             if kept.stamp == stamp:
                 return kept.sha256
     parts = [file_hash(path) for path in paths]

@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from edgellm.files import read_regular
+from edgellm.files import DamagedRecord, decode_json_record, read_regular
 from edgellm.types.store_problem import (
     FileUnreadable,
     Forbidden,
@@ -35,17 +35,17 @@ def read_record(path: Path, kind: type[T], *, schema: int, max_bytes: int) -> T 
     """
     try:
         content = read_regular(path, max_bytes)
-        written = msgspec.json.decode(content, type=_Version).schema
+        written = decode_json_record(content, _Version).schema
         if written > schema:
             return RecordOfNewer(str(path), written, schema)
-        return msgspec.json.decode(content, type=kind)
+        return decode_json_record(content, kind)
     except FileNotFoundError:
         raise
     except PermissionError:
         return Forbidden(str(path))
     except OSError as error:
         return RecordUnreadable(str(path), error.strerror or str(error))
-    except (ValueError, RecursionError) as error:  # msgspec's errors, UnicodeDecodeError
+    except DamagedRecord as error:
         return RecordUnreadable(str(path), str(error))
 
 

@@ -184,7 +184,7 @@ class _Adapter:
     def _object(self, call: ToolCall) -> dict[str, Any]:
         try:
             value = json.loads(call.arguments) if call.arguments.strip() else {}
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
         if isinstance(value, dict):
             return value

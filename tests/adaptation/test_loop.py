@@ -19,6 +19,7 @@ from support import toy_trainer
 from support.refusals import refuses
 
 from edgellm import files
+from edgellm.adaptation.arrays import write_arrays
 from edgellm.adaptation.checkpoint import CheckpointOrigin, Checkpoints, TuneKey
 from edgellm.adaptation.loop import FACTORS, Course, train
 from edgellm.contract.tuner import Batch
@@ -193,7 +194,7 @@ def test_threads_are_no_other_job(tmp_path: Path) -> None:
     assert events[0].first_step == events[0].n_steps
 
 
-@pytest.mark.parametrize("damage", ["a bit", "a header"])
+@pytest.mark.parametrize("damage", ["a bit", "a header", "a text", "a nest"])
 def test_a_damaged_checkpoint_is_named_and_an_older_one_taken(tmp_path: Path, damage: str) -> None:
     with pytest.raises(Killed):
         train(course(tmp_path), toy_trainer.ToyTrainer(SETTINGS), killed_after(20))
@@ -204,6 +205,9 @@ def test_a_damaged_checkpoint_is_named_and_an_older_one_taken(tmp_path: Path, da
     if damage == "a header":
         with zipfile.ZipFile(newest, "w") as file:
             file.writestr("meta.npy", b"\x93NUMPY\x01\x00\x01\x00(")
+    if damage in ("a text", "a nest"):
+        content = b'{"step": "\xec"}' if damage == "a text" else b'{"x":' + b"[" * 100_000
+        write_arrays(newest, {"meta": np.frombuffer(content, np.uint8)})
     events = run(course(tmp_path))
     run(course(tmp_path / "whole"))
 

@@ -115,6 +115,8 @@ DAMAGE = {
     "other groups": lambda file: rewrite_header(file, groups={f"{i}.{key}": 64 for i in range(2) for key in GROUPED}),
     "no groups": lambda file: rewrite_header(file, groups={}),
     "groups that are none": lambda file: rewrite_header(file, groups=7),
+    "a sum without an end": lambda file: rewrite_header(file, sum=float("inf")),
+    "a pipe": lambda file: (file.unlink(), os.mkfifo(file)),
     "a folder": lambda file: (file.unlink(), file.mkdir()),
 }
 GROUPED = ("qkv", "output", "gate_up", "down")

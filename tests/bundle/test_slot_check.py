@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import sys
@@ -16,7 +17,7 @@ from support.refusals import refuses
 
 from edgellm.bundle import reader
 from edgellm.bundle.slot_check import damage, require_whole
-from edgellm.bundle.slots import BundleSlot, SlotRecord, Slots
+from edgellm.bundle.slots import INSTALLED, RECORD, BundleSlot, SlotRecord, Slots
 from edgellm.bundle.unpack import unpack
 from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm.store.library import silent
@@ -47,6 +48,15 @@ def slot(tmp_path: Path) -> BundleSlot:
     venv.create(slot.folder / "venv", symlinks=True)
     put_wheel(slot.folder)
     return two.finish(slot, record)
+
+
+@pytest.mark.parametrize("content", [b'[["a", 1, "b", ' + b"[" * 10_000, b'[["\xec", 1, "b"]]', b"[", b"{}"])
+def test_a_list_of_what_was_installed_that_is_none_is_told(slot: BundleSlot, content: bytes) -> None:
+    (slot.folder / INSTALLED).write_bytes(content)
+    assert slot.record is not None
+    changed = msgspec.structs.replace(slot.record, installed=hashlib.sha256(content).hexdigest())
+    (slot.folder / RECORD).write_bytes(msgspec.json.encode(changed))
+    assert "installed.json cannot be read" in str(damage(Slots(slot.folder.parent).slot(slot.name), silent))
 
 
 def packages(folder: Path) -> Path:

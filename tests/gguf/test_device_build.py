@@ -75,6 +75,9 @@ def test_only_what_was_built_here_is_loaded(former: Path, content: bytes, is_it:
     build = device_backends.Build("vulkan", "a commit", hashlib.sha256(content).hexdigest(), (), {})
     (former.parent / device_backends.RECORD).write_bytes(msgspec.json.encode(build))
     assert device_backends.is_as_built("vulkan") is is_it
+    for damaged in (b'{"x":' + b"[" * 10_000, b'{"api": "\xec"}', b""):
+        (former.parent / device_backends.RECORD).write_bytes(damaged)
+        assert device_backends.build_of("vulkan") is None
 
 
 @pytest.mark.skipif(os.name != "posix", reason="os: Windows has no such modes")

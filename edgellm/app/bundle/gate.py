@@ -20,7 +20,7 @@ from edgellm.bundle.manifest import Target, damaged
 from edgellm.bundle.slots import RUN, BundleSlot
 from edgellm.contract.source import Progress
 from edgellm.errors import UnfitSlot, UnsupportedArtifact
-from edgellm.files import read_regular
+from edgellm.files import DamagedRecord, read_json_record, read_regular
 from edgellm.hardware.host_checks import busy_load
 from edgellm.hardware.probe import probe
 from edgellm.store.library import silent
@@ -217,8 +217,8 @@ def _target(slot: BundleSlot) -> Target:
 
 def _plan(slot: BundleSlot, target: Target) -> _Plan:
     try:
-        return msgspec.json.decode(read_regular(slot.files / target.plan, _MAX_PLAN_BYTES), type=_Plan)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return read_json_record(slot.files / target.plan, _Plan, _MAX_PLAN_BYTES)
+    except (OSError, DamagedRecord) as error:
         raise damaged(f"its plan cannot be read: {error}") from None
 
 

@@ -16,7 +16,7 @@ import msgspec
 from edgellm import settings
 from edgellm.adaptation.worker import LOCK
 from edgellm.errors import UsageError
-from edgellm.files import locked, read_regular, write_atomic, writing
+from edgellm.files import DamagedRecord, locked, read_json_record, write_atomic, writing
 from edgellm.types.tuning_options import TuneOptions
 
 RECORD = "job.json"
@@ -123,8 +123,8 @@ def remove(job: UnfinishedTuning) -> int:
 def _read(folder: Path) -> UnfinishedTuning:
     steps = [int(number) for place in folder.glob("*-*.npz") if (number := place.stem.rpartition("-")[2]).isdecimal()]
     try:
-        record = msgspec.json.decode(read_regular(folder / RECORD, _MAX_BYTES), type=TuneJobRecord)
-    except (OSError, ValueError, RecursionError, UsageError):  # msgspec's errors, UnicodeDecodeError
+        record = read_json_record(folder / RECORD, TuneJobRecord, _MAX_BYTES)
+    except (OSError, DamagedRecord):
         record = None
     n_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     return UnfinishedTuning(folder, n_bytes, max(steps, default=0), _is_running(folder), record)

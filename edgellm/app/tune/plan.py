@@ -28,7 +28,7 @@ from edgellm.contract.source import Progress
 from edgellm.contract.tuner import Tuner, lacking
 from edgellm.errors import BackendUnavailable, UnsupportedArtifact, UsageError, option
 from edgellm.estimate import quants
-from edgellm.files import read_regular, require_room, safe_name
+from edgellm.files import DamagedRecord, read_json_record, require_room, safe_name
 from edgellm.formats.gguf.reader import read_model
 from edgellm.hardware.probe import probe
 from edgellm.store.adapters import AdapterStore
@@ -280,6 +280,6 @@ def _folder(
 def _earlier(folder: Path) -> TuneSettings | None:
     """Those that were chosen when it began: memory may be another now."""
     try:
-        return msgspec.json.decode(read_regular(folder / SETTINGS, _MAX_BYTES), type=TuneSettings)
-    except (OSError, msgspec.MsgspecError, UsageError):
+        return read_json_record(folder / SETTINGS, TuneSettings, _MAX_BYTES)
+    except (OSError, DamagedRecord):
         return None

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from edgellm import settings
 from edgellm.errors import BadArtifact
-from edgellm.files import read_regular, write_atomic
+from edgellm.files import DamagedRecord, read_json_record, write_atomic
 from edgellm.formats import sampling_keys
 from edgellm.formats.gguf import reader
 from edgellm.formats.gguf.header import GgufHeader
@@ -108,11 +108,9 @@ def summary_of(path: str | Path) -> Summary:
 
 def cached(name: str, stamp: str) -> Summary | None:
     """What was kept of `name` (a path or an address) while it had this `stamp`, which changes when the file does."""
-    import msgspec
-
     try:
-        entry = msgspec.json.decode(read_regular(_place(name), _MAX_BYTES), type=tuple[int, str, str, Summary])
-    except (OSError, msgspec.MsgspecError, ValueError):
+        entry = read_json_record(_place(name), tuple[int, str, str, Summary], _MAX_BYTES)
+    except (OSError, DamagedRecord):
         return None
     return entry[3] if entry[:3] == (_SCHEMA, name, stamp) else None
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from edgellm import settings
-from edgellm.files import atomic_writer
+from edgellm.files import atomic_writer, open_named
 from edgellm_bitnet.arena import Arena
 from edgellm_bitnet.layout import VERSION
 
@@ -52,7 +52,7 @@ def path_of(fingerprint: Sequence[object]) -> Path:
 def header_of(path: Path) -> Header | None:
     """None where there is no file, or one that is not ours or not whole."""
     try:
-        with path.open("rb") as file:
+        with open_named(path) as file:
             head = file.read(DATA_OFFSET)
             n_bytes = os.fstat(file.fileno()).st_size - DATA_OFFSET
         if not head.startswith(MAGIC) or n_bytes < 0:
@@ -61,7 +61,7 @@ def header_of(path: Path) -> Header | None:
         groups = {str(key): int(group) for key, group in fields["groups"].items()}
         header = Header([str(source) for source in fields["sources"]], groups, int(fields["sum"]), int(fields["bytes"]))
         return header if header.n_bytes == n_bytes else None
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError, OverflowError):
         return None
 
 
@@ -82,7 +82,7 @@ def read(path: Path, arena: Arena, total: int, threads: int) -> None:
             at += n_read
         return _sum(arena, start, end)
 
-    with path.open("rb") as file:
+    with open_named(path) as file:
         _compare(path, arena, piece, total, threads)
 
 

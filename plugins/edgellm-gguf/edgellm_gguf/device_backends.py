@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from edgellm import settings
-from edgellm.files import at_once, read_regular
+from edgellm.files import DamagedRecord, at_once, read_json_record
 from edgellm_gguf.pinned import pinned
 
 RECORD = "build.json"
@@ -94,6 +94,6 @@ def written_by_others(api: str) -> str:
 def build_of(api: str) -> Build | None:
     """None where there is no record, or one that cannot be read."""
     try:
-        return msgspec.json.decode(read_regular(folder() / api / RECORD, _MAX_BYTES), type=Build)
-    except (OSError, ValueError):
+        return read_json_record(folder() / api / RECORD, Build, _MAX_BYTES)
+    except (OSError, DamagedRecord):
         return None

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from edgellm.errors import UsageError
-from edgellm.files import read_regular
+from edgellm.files import DamagedRecord, read_json_record
 
 _MOST_BYTES = 1024**2
 
@@ -26,7 +26,7 @@ def read(path: Path) -> tuple[tuple[str, str], ...]:
     """
     hint = 'write [{"prompt": "2+2?", "contains": "4"}]'
     try:
-        rows = msgspec.json.decode(read_regular(path, _MOST_BYTES), type=list[GoldenPrompt])
-    except (OSError, ValueError) as error:
+        rows = read_json_record(path, list[GoldenPrompt], _MOST_BYTES)
+    except (OSError, DamagedRecord) as error:
         raise UsageError(f"the golden prompts of {path} cannot be read: {error}", hint=hint, param="golden") from None
     return tuple((row.prompt, row.contains) for row in rows)
