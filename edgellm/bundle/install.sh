@@ -14,7 +14,9 @@ refuse() {
     exit "${2:-4}"
 }
 
-[ $# -ge 1 ] || refuse "usage: sh install FILE --key KEY|--unsigned [--root DIR] [--target NAME]" 2
+usage="usage: sh install FILE --key KEY|--unsigned [--root DIR] [--target NAME]"
+[ $# -ge 1 ] || refuse "$usage" 2
+case $1 in -h | --help) echo "$usage"; exit 0 ;; esac
 bundle=$1
 shift
 [ -f "$bundle" ] || refuse "$bundle is no file" 2

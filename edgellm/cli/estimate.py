@@ -120,7 +120,7 @@ def command(
     else:
         _show(resolved, context.machine, explain.budget(scenario.budget), fits, chosen)
         for rejection in refusals:
-            say(f"Not predicted: {rejection.quant} {explain.refusal(rejection.reason)}.")
+            say(f"Not predicted: {rejection.quant}: {explain.refusal(rejection.reason)}.")
     return 0 if any(report.fits for report in fits) else DOES_NOT_FIT
 
 

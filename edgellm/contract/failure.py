@@ -34,6 +34,7 @@ def _said(what: object) -> str:
         raise
     except BaseException as error:  # or sys.exit() in there would end every command
         return f"what it says cannot be told: {type(error).__name__}"
+    text = " ".join(filter(None, map(str.strip, text.splitlines())))
     return text if len(text) <= MOST_TOLD else f"{text[:MOST_TOLD]}... ({len(text):,} characters)"
 
 

@@ -15,7 +15,7 @@ import re
 import reprlib
 import sys
 from collections.abc import Callable, Collection
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,9 @@ BUILTIN = {
 }
 
 
+_PASSED = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)  # as pluggy passes arguments
+
+
 @dataclass(frozen=True, slots=True)
 class PluginRow:
     """One plugin as found. `error` is empty where it works."""
@@ -65,6 +68,7 @@ class Plugins:
         self._rows: dict[str, PluginRow] = {}
         self._owners: dict[tuple[str, Any], str] = {}  # (hook, name of what it registered) -> plugin
         self._raised: dict[tuple[str, str], str] = {}  # (plugin, hook) -> what it raised, the first of each
+        self._registered: dict[tuple[str, str], list[tuple[object, ...]]] = {}  # (plugin, hook) -> what it registered
         for name, module in BUILTIN.items():
             self._load(name, "built in", module, functools.partial(importlib.import_module, module))
         entries, damaged = installed.entries()
@@ -99,8 +103,8 @@ class Plugins:
         try:
             with redirect_stdout(sys.stderr):  # standard output is the command's own: perhaps one JSON object
                 plugin = load()
-            self._manager.register(plugin, name)
             _refuse_unknown(plugin)
+            self._manager.register(plugin, name)
             # Validates hook names and arguments now, so that a typo is this plugin's row and nobody else's error.
             self._manager.check_pending()
             self._refuse_order(name)
@@ -187,7 +191,7 @@ class Plugins:
             self._rows[owner.name] = replace(owner, error=f"{_kind(hook)} {name}: {error}")
 
     def registrations(self) -> dict[str, tuple[str, ...]]:
-        """Plugin name -> what it adds, in words: `("backend gguf", "command convert")`. Calls its register hooks."""
+        """Plugin name -> what it adds, in words: `("backend gguf", "command convert")`."""
         added: dict[str, list[str]] = {name: [] for name in self._rows}
         for hook in sorted(vars(self._manager.hook)):
             for impl in self._implementations(hook):
@@ -206,25 +210,34 @@ class Plugins:
         return sorted(impls, key=lambda impl: _order(impl.plugin_name, self._rows[impl.plugin_name].distribution))
 
     def _call_one(self, hook: str, impl: pluggy.HookImpl, arguments: dict[str, Any]) -> None:
-        called: list[bool] = []
+        """Call it, or register what it registered when it was called; what depends on a machine is asked anew."""
+        given: list[tuple[object, ...]] = []
         register = checked(hook, arguments["register"])
 
-        def register_counted(*things: object) -> None:
-            called.append(True)
+        def register_kept(*things: object) -> None:
+            given.append(things)
             register(*things)
 
-        arguments = arguments | {"register": register_counted}
+        key = (impl.plugin_name, hook)
+        if key in self._registered:
+            for things in self._registered[key]:
+                with suppress(Exception):  # its row has it since the hook was called
+                    register(*things)
+            return
+        arguments = arguments | {"register": register_kept}
         try:
             with redirect_stdout(sys.stderr):
                 returned = impl.function(*[arguments[name] for name in impl.argnames])
-            if returned is not None and not called:
+            if returned is not None and not given:
                 raise TypeError(f"it returned {reprlib.repr(returned)}, which nobody reads; call register instead")
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin that calls sys.exit() must not end every command
             row = self._rows[impl.plugin_name]
             self._rows[impl.plugin_name] = replace(row, error=f"{hook}: {told(error)}")
-            self._raised.setdefault((impl.plugin_name, hook), f"{hook}: {told(error)}")
+            self._raised.setdefault(key, f"{hook}: {told(error)}")
+        if "machine" not in arguments:
+            self._registered[key] = given
 
     def backends(self) -> dict[str, Backend]:
         """Name -> backend, sorted by name."""
@@ -310,11 +323,19 @@ def _taken(name: str, by: PluginRow) -> str:
 
 
 def _refuse_unknown(plugin: object) -> None:
-    """Refuse a hook that there is not; pluggy does, too, and does not say which may be meant."""
+    """Refuse a hook or an argument that there is not; pluggy does, too, and does not say which may be meant."""
     for name, function in inspect.getmembers(plugin, inspect.isroutine):
-        if hasattr(function, "edgellm_impl") and name not in _hooks():
+        if not hasattr(function, "edgellm_impl"):
+            continue
+        if name not in _hooks():
             near = difflib.get_close_matches(name, _hooks(), n=1)
             raise TypeError(f"unknown hook {name!r}" + (f", did you mean {near[0]}?" if near else ""))
+        there = list(inspect.signature(getattr(hookspecs, name)).parameters)
+        for argument in inspect.signature(function).parameters.values():
+            if argument.default is argument.empty and argument.name not in there and argument.kind in _PASSED:
+                near = difflib.get_close_matches(argument.name, there, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(there)}"
+                raise TypeError(f"unknown argument {argument.name!r} of {name}, {hint}")
 
 
 def _hooks() -> list[str]:

@@ -32,6 +32,8 @@ from edgellm.types.model import ModelFile, Shape
 from edgellm.types.priors import NO_PRIORS, NO_REPACKING, Priors, Repacking
 from edgellm.types.request import KV_TYPES
 
+# Formats whose quantizations are llama.cpp's; those of others follow the rule of a backend (`ExportRule`).
+GGML_FORMATS = frozenset({"gguf", "safetensors"})
 KV_BLOCK = 32  # elements of a block of q8_0 and q4_0: a head must be a multiple of it
 
 
@@ -41,7 +43,7 @@ class BackendFacts:
 
     name: str
     formats: frozenset[str]
-    quants: frozenset[str] | None = None  # names it computes with; None = every one that stock llama.cpp opens
+    quants: frozenset[str] | None = None  # names it computes with; None = all, of GGUF those of stock llama.cpp
     problems: tuple[str, ...] = ()  # why it cannot run on this machine; empty = it can
     archs: frozenset[str] | None = None  # GGUF architectures it loads; None = not known, all assumed
     offload: Offload | None = None  # GPUs it can put layers on; None = it puts none anywhere
@@ -62,7 +64,7 @@ class BackendFacts:
         needed = mix.like[0] if mix.kind == "dynamic" else quant
         if self.quants is not None and needed not in self.quants:
             return refusal.NoKernels(self.name, quant)
-        if self.quants is None and not mix.mainline:
+        if self.quants is None and not mix.mainline and file.format in GGML_FORMATS:
             return refusal.NotStockType(self.name, quant)
         if self.archs is not None and arch not in self.archs:
             return refusal.ArchNotLoaded(self.name, arch)

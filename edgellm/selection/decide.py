@@ -194,7 +194,7 @@ def _nothing_runs(impossible: Sequence[Rejection], kind: str, broken: Sequence[B
     rows = [r for r in rows if r.rule != OTHER_FORMAT] or rows
     count = Counter(r.reason for r in rows)
     first = max(rows, key=lambda r: count[r.reason], default=None)
-    why = "" if first is None else f": {first.model} {first.quant} {explain.refusal(first.reason)}"
+    why = "" if first is None else f": {f'{first.model} {first.quant}'.strip()}: {explain.refusal(first.reason)}"
     said = " ".join((".", *map(explain.sentence, broken))).removesuffix(".")
     hint = "`edgellm doctor` says what mends it" if broken else "see `edgellm plugins`"
     return NothingFits(f"no {kind} model runs on an installed backend{why}{said}", hint=hint)

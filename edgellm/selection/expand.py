@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from edgellm.estimate import exports, quality, quants, weights
 from edgellm.selection.adapter_fit import RULE, misfit
-from edgellm.selection.backend_facts import BackendFacts
+from edgellm.selection.backend_facts import GGML_FORMATS, BackendFacts
 from edgellm.selection.context import SelectionContext
 from edgellm.selection.option import Option
 from edgellm.selection.scenario import Scenario
@@ -19,8 +19,6 @@ from edgellm.types.refusal import NoBackendOpens, NoFiles, ShapeUnknown, SizeUnk
 
 MEMO_ROWS = 20_000
 OTHER_FORMAT = "backend_opens_format"  # the rule where no backend opens files of the kind
-# Formats whose quantizations are llama.cpp's; files of others follow the rule of a backend (`ExportRule`).
-GGML_FORMATS = frozenset({"gguf", "safetensors"})
 _memo: dict[tuple[str, str, str], tuple[ModelCard, ModelFile, ExportRule | None, weights.Weights | None]] = {}
 # Encoders read a text at once and keep nothing of it (llama.cpp b11434: no memory is made for them).
 ENCODERS = frozenset({"bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "modern-bert", "gemma-embedding"})

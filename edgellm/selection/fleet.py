@@ -216,7 +216,8 @@ def _rank(row: Sequence[Assigned]) -> tuple[float, ...]:
 
 def _none_fits(sites: Sequence[Site], runs: Sequence[int], n_tried: int) -> NothingFits:
     i = min(range(len(sites)), key=lambda i: runs[i])
+    more = "" if sites[i].request.max_memory_bytes is None else ", let it use more than its max_memory"
     return NothingFits(
         f"no model runs on every box; {sites[i].name} allows fewest, {runs[i]} of {n_tried}",
-        hint="give it less to hold (ctx, slots, min_tps), or plan without --one-model",
+        hint=f"give it less to hold (ctx, slots, min_tps){more}, or plan without --one-model",
     )

@@ -20,6 +20,7 @@ from support import bundles
 
 from edgellm.app.bundle import contents as packed
 from edgellm.app.bundle import fitting
+from edgellm.bundle import layout
 from edgellm.bundle.manifest import INSTALL, INSTALL_SIGNATURE, NAME, SIGNATURE, PackedPython, Target
 from edgellm.bundle.papers import PackedPart
 from edgellm.bundle.signature import sign
@@ -218,6 +219,14 @@ def test_the_script_has_the_hashes_of_what_it_runs(made):
 VENVLESS = """#!/bin/sh
 case "$*" in *version_info*) echo 9.9 ;; *) exit 1 ;; esac
 """
+
+
+@pytest.mark.parametrize("word", ["--help", "-h"])
+def test_the_script_says_how_it_is_called(word):
+    script = Path(layout.__file__).with_name("install.sh")
+    done = subprocess.run(["sh", script, word], capture_output=True, text=True, check=True)
+
+    assert done.stdout.startswith("usage: sh install FILE --key KEY|--unsigned")
 
 
 @pytest.mark.parametrize(("has_it", "told"), [(True, "install python9.9-venv"), (False, "--python ")])

@@ -31,3 +31,12 @@ def test_a_quantization_of_a_plugin_needs_a_base_and_no_more(machine, kind: str,
 
     assert decision.choice is not None
     assert (decision.choice.quant, decision.choice.tensor_bytes) == ("ACME", 400_000_000)
+
+
+@pytest.mark.parametrize(("of_format", "opens"), [("acme", True), ("gguf", False), ("safetensors", False)])
+def test_types_of_stock_llama_cpp_are_asked_of_its_formats_only(of_format: str, opens: bool) -> None:
+    quants.register(quants.Quant("ACME", "legacy", 2.6, "Q2_K", "...", "...", mainline=False))
+    facts = BackendFacts("acme", frozenset({"acme", "gguf", "safetensors"}))
+    refused = facts.refuses(ModelFile("file:/a/acme.bin", "ACME", of_format), "llama")
+
+    assert (refused is None) == opens

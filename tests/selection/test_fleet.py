@@ -140,6 +140,8 @@ def test_where_no_model_runs_everywhere_the_box_that_allows_fewest_is_named() ->
 def test_a_promise_is_not_broken_for_one_model() -> None:
     with refuses(NothingFits):
         plan_shared([site("raspberry-pi-5-8gb", "kiosk", min_tps=1000.0), M2])
+    with refuses(NothingFits):
+        plan_shared([site("raspberry-pi-5-8gb", "kiosk", max_memory_bytes=2**20), M2])
 
 
 def test_chat_and_embedding_models_are_not_one() -> None:
