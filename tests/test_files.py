@@ -314,7 +314,7 @@ def test_an_error_of_a_type_s_own_check_is_damage_too() -> None:
         def __post_init__(self) -> None:
             raise UsageError("it is none")
 
-    with pytest.raises(DamagedRecord, match="it is none"):
+    with pytest.raises(DamagedRecord):
         decode_json_record(b"{}", Checked)
 
 
