@@ -86,7 +86,7 @@ class Incoming:
     def __init__(self, scope: Scope, receive: Receive, intake: Intake) -> None:
         self.counts_as = clients.asks(scope)
         self.held = 0
-        self._gave_way = self._is_answered = False
+        self._gave_way = self._is_answered = self._is_waiting = False
         self._task = asyncio.current_task()
         self._receive = receive
         self._intake = intake
@@ -131,6 +131,17 @@ class Incoming:
         if not self._gave_way or self._is_answered or self._task is None or self._task.uncancel():
             return None
         return self._intake.overloaded()
+
+    def waits(self) -> None:
+        """The response will begin before the answer does: until `release` it is held, and may give way."""
+        self._is_waiting = True
+
+    def responds(self) -> None:
+        """The response begins."""
+        if self._is_waiting:
+            self._is_answered = True
+        else:
+            self.release()
 
     def answered(self) -> None:
         """The answer has begun, and the body is needed all the same."""

@@ -109,7 +109,7 @@ class _Secured:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.started = True
-            self._body.release()
+            self._body.responds()
             self._record.responds(message["status"])
             own = [(b"content-security-policy", self._csp)]
             own += [(name, self._record.id.encode()) for name in self._id_names]

@@ -21,6 +21,7 @@ from edgellm.server import continued, errors, request_log
 from edgellm.server.answers import EventLists
 from edgellm.server.beside import beside
 from edgellm.server.error_form import OPENAI
+from edgellm.server.intake import incoming_of
 from edgellm.server.request_log import RequestRecord
 from edgellm.server.responses import client_closed
 from edgellm.types.event import Delta, Done, Event, Prefill
@@ -100,7 +101,10 @@ class EventStream:
         self._silent = True  # since the last time that somebody asked
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        record = request_log.of_scope(scope)
+        record, incoming = request_log.of_scope(scope), incoming_of(scope)
+        if not self._first.done():
+            incoming.waits()
+            self._first.add_done_callback(lambda _: incoming.release())
         try:
             if await unless_gone(receive, self._write(send, record)) is None:
                 record.error = request_log.CLIENT_CLOSED

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 from starlette.requests import ClientDisconnect, Request
@@ -23,6 +24,7 @@ from support.serving import serving
 from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.errors import UsageError
+from edgellm.server import sse
 from edgellm.server.dialects.rerank.bodies import RerankBody
 from edgellm.server.intake import LARGE_BYTES, MAX_BODY_BYTES, Incoming, Intake
 from edgellm.server.reading_places import LONG_PLACES, SHORT_BYTES, SHORT_PLACES
@@ -453,6 +455,57 @@ def test_a_body_of_a_client_that_hung_up_is_let_go(serve: Servers) -> None:
         )
         wait_until(lambda: intake.held > 900_000)
     wait_until(lambda: intake.held == 0)
+
+
+def waiting_stream(live: Live, n_bytes: int) -> socket.socket:
+    """A stream whose response has begun, and its answer has not."""
+    body = json.dumps({"prompt": "x" * n_bytes, "stream": True, "max_tokens": 1}).encode()
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    connection = live.connection()
+    connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    assert connection.recv(12) == b"HTTP/1.1 200"
+    return connection
+
+
+def test_a_stream_that_waits_is_held_until_its_answer_begins(serve: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says every few seconds that it waits, and there may be a thousand of them."""
+    monkeypatch.setattr(sse, "KEEP_ALIVE_S", 0.05)
+    intake = Intake()
+    live = serve(intake=intake, ctx=65536)
+    live.hold()
+    try:
+        connection = waiting_stream(live, 50_000)
+        assert intake.held > 30_000
+    finally:
+        live.release()
+    with connection:
+        wait_until(lambda: intake.held == 0)
+
+
+def test_a_stream_that_waits_gives_way(serve: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise those of one client would hold all there is, for as long as they wait."""
+    monkeypatch.setattr(sse, "KEEP_ALIVE_S", 0.05)
+    live = serve(intake=Intake(max_bodies=60_000), ctx=65536)
+    live.hold()
+    try:
+        waiting = waiting_stream(live, 50_000)
+        told: list[int] = []
+        transport = httpx.HTTPTransport(local_address="127.0.0.2")
+        body = {"prompt": "x" * 50_000, "max_tokens": 1}
+
+        def ask() -> None:
+            with httpx.Client(base_url=live.url, timeout=PATIENCE_S, transport=transport) as http:
+                told.append(http.post("/v1/completions", json=body).status_code)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        with waiting:
+            while waiting.recv(65536):
+                pass  # until it is dropped
+    finally:
+        live.release()
+    asking.join(PATIENCE_S)
+    assert told == [200]
 
 
 async def test_what_comes_after_the_end_of_a_request_is_not_held() -> None:
