@@ -293,7 +293,7 @@ RECORDS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], Any], bool]] =
     "setup": (lambda home: home / doctor.SETUP_RECORD, setup_note, True),
 }
 DAMAGED = {
-    "nested": b'{"x":' + b"[" * 10_000, "flipped": b'{"method": "\xec+"}',
+    "nested": b'{"x":' + b"[" * 10_000, "flipped": b'{"method": "\xec+"}', "a name": b'{"methmd": "lora"}',
     "cut": b'{"x": "', "other": b'["x"]', "empty": b"",
 }  # fmt: skip
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -28,7 +29,7 @@ from edgellm.contract.source import Progress
 from edgellm.contract.tuner import Tuner, lacking
 from edgellm.errors import BackendUnavailable, UnsupportedArtifact, UsageError, option
 from edgellm.estimate import quants
-from edgellm.files import DamagedRecord, read_json_record, require_room, safe_name
+from edgellm.files import DamagedRecord, decode_json_record, read_regular, require_room, safe_name
 from edgellm.formats.gguf.reader import read_model
 from edgellm.hardware.probe import probe
 from edgellm.store.adapters import AdapterStore
@@ -280,6 +281,10 @@ def _folder(
 def _earlier(folder: Path) -> TuneSettings | None:
     """Those that were chosen when it began: memory may be another now."""
     try:
-        return read_json_record(folder / SETTINGS, TuneSettings, _MAX_BYTES)
+        content = read_regular(folder / SETTINGS, _MAX_BYTES)
+        settings = decode_json_record(content, TuneSettings)
+        # One whose name was damaged would count as left out, and have its usual value.
+        names = decode_json_record(content, dict[str, Any]).keys()
     except (OSError, DamagedRecord):
         return None
+    return settings if names <= set(TuneSettings.__struct_fields__) else None
