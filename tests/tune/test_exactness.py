@@ -93,7 +93,11 @@ def smollm2_tuned(smollm2: str, tmp_path_factory: pytest.TempPathFactory):
 @pytest.mark.slow(400)
 @pytest.mark.parametrize(
     ("quant", "n_documents"),
-    [("F32", 8), ("", 8), pytest.param("Q8_0", 4, marks=pytest.mark.by_hand)],
+    [
+        ("F32", 8),
+        pytest.param("", 8, marks=pytest.mark.by_hand),
+        pytest.param("Q8_0", 4, marks=pytest.mark.by_hand),
+    ],
     ids=["F32", "Q4_1", "Q8_0"],
 )
 def test_llama_cpp_computes_what_the_tuner_does(

@@ -62,6 +62,7 @@ def test_losses_over_100_steps(method, tmp_path):
 
 @pytest.mark.model
 @pytest.mark.slow(150)
+@pytest.mark.by_hand
 @pytest.mark.timeout(3000)  # beside other programs
 def test_losses_over_100_steps_of_a_real_model(smollm2):
     from support.hf_twin import Twin, losses
