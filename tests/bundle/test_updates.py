@@ -238,7 +238,7 @@ def test_what_fails_once_it_is_served_is_taken_back(packed, tmp_path):
         activate.activate(root, put(packed.write(tmp_path / "1", 1), root), unasked, service)
         assert is_well(service.url)
         bad = put(packed.write(tmp_path / "2", 2, no_model), root)
-        hasty = Service(service.restart, service.url, deadline_s=30.0, watch_s=1.0)
+        hasty = Service(service.restart, service.url, deadline_s=60.0, watch_s=1.0)
         with refuses(UnfitSlot, failed=("service",), varies=r"http://[\d.:]+"):
             activate.activate(root, bad, unasked, hasty)
         assert Slots(root).current().record.release == 1
