@@ -16,7 +16,6 @@ from edgellm.builtin.commands import COMMANDS
 from edgellm.contract import hookspecs, installed
 from edgellm.contract.manager import PluginRow, Plugins
 from edgellm.errors import BackendUnavailable, UnknownModel, UsageError
-from edgellm.types.model import ModelCard
 
 
 @pytest.fixture
@@ -179,49 +178,6 @@ def test_what_is_registered_is_checked_at_once(folder: Path, hook: str, things: 
     line = WRONG_THINGS.splitlines().index("    register({things})") + 1
     assert row(plugins, "wrong").error.endswith(f"({folder}/fake_wrong.py, line {line})")
     assert not any(type(thing).__module__ == "fake_wrong" for thing in registered)
-
-
-COUNTED = """
-from edgellm.contract.hookspecs import hookimpl
-from edgellm.types.model import ModelCard
-
-CALLS = []
-
-@hookimpl
-def register_models(register):
-    CALLS.append(None)
-    for name in ("one", "two", "three"):
-        register(ModelCard(name, "", "chat", "mit", 1, 1, 1, None))
-"""
-
-
-def test_a_hook_is_called_once_and_what_it_registers_is_registered_again(folder: Path) -> None:
-    fake_plugins.install(folder, "counted", COUNTED)
-    plugins = Plugins(frozenset({"counted"}))
-    registered: list[list[str]] = []
-    for _ in range(2):
-        registered.append([])
-        plugins.call("register_models", register=lambda card: registered[-1].append(card.id))
-
-    assert registered == [["one", "two", "three"]] * 2
-    assert plugins.registrations()["counted"] == ("model one", "model two", "model three")
-    assert len(sys.modules["fake_counted"].CALLS) == 1
-
-
-def test_what_a_hook_registered_before_it_failed_is_all_that_is_registered_again(folder: Path) -> None:
-    fake_plugins.install(folder, "counted", COUNTED)
-    plugins = Plugins(frozenset({"counted"}))
-    registered: list[str] = []
-
-    def register(card: ModelCard) -> None:
-        if card.id == "two":
-            raise ValueError("no two")
-        registered.append(card.id)
-
-    for _ in range(2):
-        plugins.call("register_models", register=register)
-    assert registered == ["one", "one"]
-    assert "no two" in row(plugins, "counted").error
 
 
 ACCELERATOR = """

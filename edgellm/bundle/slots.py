@@ -8,10 +8,10 @@
         venv/         EdgeLLM from the bundle's wheels, where it has any
         run           serves the slot; flags may follow
         edgellm.service  a unit of systemd that runs it
-      installed.json  what lay in all of these but bundle/ then
+        installed.json  what lay in all of these but bundle/ then
         slot.json     what it is; written last, so that a slot without it is not whole
         unproven      until the service was seen well with it: the sha256 of what was served before, or nothing
-      unserved      until it is served, and again where it is refused: nobody goes back to it unasked
+        unserved      until it is served, and again where it is refused: nobody goes back to it unasked
       current -> A    changed by one rename
       cache/          measurements of this machine
       releases.json   the highest release of each name that was served
@@ -41,6 +41,7 @@ SLOTS = ("A", "B")
 CURRENT, CACHE, RECORD, FILES, HOME, VENV, RUN = "current", "cache", "slot.json", "bundle", "home", "venv", "run"
 PYTHON, UNIT, INSTALLED, RELEASES = "python", "edgellm.service", "installed.json", "releases.json"
 UNPROVEN, UNSERVED = "unproven", "unserved"
+_REFUSED = b"refused"  # in UNSERVED
 _LISTED = (RUN, UNIT, HOME, PYTHON, VENV)
 SCHEMA = 1
 _MAX_BYTES = 64 * 1024
@@ -187,7 +188,7 @@ class Slots:
             hint = "install a bundle first: edgellm bundle install FILE"
             raise UnsupportedArtifact(f"slot {slot.name} in {self.root} holds nothing that is whole", hint=hint)
         current = self.current()
-        if current is not None and current.name != slot.name and not goes_back:
+        if current is not None and current.name != slot.name and not goes_back and not _is_refused(current):
             # Also where a process was killed before it could: it may have served for weeks since.
             self._has_served(current)
         if instead_of is None:
@@ -211,7 +212,7 @@ class Slots:
     def refused(self, slot: BundleSlot) -> None:
         """It failed when it was to be served: nobody goes back to it unasked, even if it has served before."""
         with contextlib.suppress(OSError):  # why it was refused is told all the same
-            (slot.folder / UNSERVED).touch()
+            (slot.folder / UNSERVED).write_bytes(_REFUSED)
             sync_folder(slot.folder)
 
     def has_served(self, slot: BundleSlot) -> bool:
@@ -265,6 +266,14 @@ class Slots:
             return None
         others = (one for one in self.all() if one.name != slot.name and one.record is not None)
         return next((one for one in others if one.record is not None and one.record.sha256 == sha256), None)
+
+
+def _is_refused(slot: BundleSlot) -> bool:
+    """Nothing was there to go back to, so it is the one that is served all the same."""
+    try:
+        return (slot.folder / UNSERVED).read_bytes() == _REFUSED
+    except OSError:
+        return False
 
 
 def _remove(slot: BundleSlot, name: str) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
+import sys
+from contextlib import redirect_stdout
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgellm.cli.page import examples, say, say_json
+
+if TYPE_CHECKING:
+    from edgellm.contract.manager import Plugins
 
 SCHEMA = 1
 
@@ -34,7 +38,6 @@ def collect(ctx: click.Context) -> list[dict[str, Any]]:
     from edgellm.cli.main import cli
     from edgellm.contract import answers
     from edgellm.contract.manager import BUILTIN, plugins
-    from edgellm.errors import BackendError
     from edgellm.hardware.probe import probe
     from edgellm.selection.backend_facts import backend_facts
     from edgellm.store.sources.registry import sources
@@ -46,8 +49,7 @@ def collect(ctx: click.Context) -> list[dict[str, Any]]:
     for name in cli.list_commands(ctx):
         owner = host.owner("register_commands", name)
         if owner is not None and owner.name not in BUILTIN:
-            with contextlib.suppress(BackendError):  # its row has it
-                cli.get_command(ctx, name)
+            _load_command(cli, ctx, name, host)
     # What a backend says of this machine is asked by every choice.
     backend_facts(host.backends().values(), probe(measure=False))
     for backend in host.backends().values():
@@ -64,3 +66,16 @@ def collect(ctx: click.Context) -> list[dict[str, Any]]:
         }
         for row in host.rows()
     ]
+
+
+def _load_command(group: click.Group, ctx: click.Context, name: str, host: Plugins) -> None:
+    """Where it cannot be, its plugin's row has it, whatever the module of the command raises."""
+    from edgellm.contract.failure import told
+
+    try:
+        with redirect_stdout(sys.stderr):
+            group.get_command(ctx, name)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        host.blame(name, told(error), "register_commands")

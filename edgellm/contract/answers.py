@@ -55,7 +55,11 @@ def asked(what: str, ask: Callable[[], T], fits: Callable[[T], bool], expected: 
     from edgellm.contract.field_types import mistyped  # as above
 
     # A field of another type would be an error of whoever reads it, far from here.
-    if problem := mistyped(given):
+    try:
+        problem = mistyped(given)
+    except Exception as error:  # of a collection that holds itself, or of one of the plugin's own
+        raise Fault(f"{what} gives {kind_of(given)}, which cannot be read: {told(error)}") from error
+    if problem:
         raise Fault(f"{what} gives {_shown(given)}, in which {problem}")
     try:
         is_right = fits(given)

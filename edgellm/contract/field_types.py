@@ -26,28 +26,43 @@ def mistyped(thing: object, path: str = "") -> str:
     if isinstance(thing, (list, tuple)):
         return _first(mistyped(item, f"{path}[{i}]") for i, item in enumerate(thing))
     kind: type = type(thing)
-    hints = _hints(kind)
-    return _first(_unlike(getattr(thing, name), hint, f"{path}.{name}" if path else name) for name, hint in hints)
+    return _first(_of_field(thing, field, path) for field in _fields(kind))
+
+
+def _of_field(thing: object, field: _Field, path: str) -> str:
+    place = f"{path}.{field.name}" if path else field.name
+    problem = _unlike(getattr(thing, field.name), field.hint, place)
+    if problem and not field.is_shown:  # a token, perhaps
+        return f"{place} is of another type, {_told(field.hint)} is expected"
+    return problem
 
 
 def _first(problems: typing.Iterable[str]) -> str:
     return next(filter(None, problems), "")
 
 
+class _Field(typing.NamedTuple):
+    name: str
+    hint: Any
+    is_shown: bool  # by its class, in a repr
+
+
 @functools.cache
-def _hints(kind: type) -> tuple[tuple[str, Any], ...]:
-    """Fields of a dataclass or Struct; none of other classes, and where only a type checker has the annotations."""
+def _fields(kind: type) -> tuple[_Field, ...]:
+    """Of a dataclass or Struct; none of other classes, and where only a type checker has the annotations. What a
+    plugin's class adds to one of ours is read by nobody else."""
+    kind = next((base for base in kind.__mro__ if base.__module__.partition(".")[0] == "edgellm"), kind)
     if dataclasses.is_dataclass(kind):
-        names = [field.name for field in dataclasses.fields(kind)]
+        shown = {field.name: field.repr for field in dataclasses.fields(kind)}
     elif issubclass(kind, msgspec.Struct):
-        names = list(kind.__struct_fields__)
+        shown = dict.fromkeys(kind.__struct_fields__, True)
     else:
         return ()
     try:
         hints = typing.get_type_hints(kind)
     except NameError:
         return ()
-    return tuple((name, hints[name]) for name in names)
+    return tuple(_Field(name, hints[name], is_shown) for name, is_shown in shown.items())
 
 
 def _unlike(value: Any, hint: Any, path: str) -> str:

@@ -15,7 +15,7 @@ import re
 import reprlib
 import sys
 from collections.abc import Callable, Collection
-from contextlib import redirect_stdout, suppress
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +68,6 @@ class Plugins:
         self._rows: dict[str, PluginRow] = {}
         self._owners: dict[tuple[str, Any], str] = {}  # (hook, name of what it registered) -> plugin
         self._raised: dict[tuple[str, str], str] = {}  # (plugin, hook) -> what it raised, the first of each
-        self._registered: dict[tuple[str, str], list[tuple[object, ...]]] = {}  # (plugin, hook) -> what it registered
         for name, module in BUILTIN.items():
             self._load(name, "built in", module, functools.partial(importlib.import_module, module))
         entries, damaged = installed.entries()
@@ -191,7 +190,7 @@ class Plugins:
             self._rows[owner.name] = replace(owner, error=f"{_kind(hook)} {name}: {error}")
 
     def registrations(self) -> dict[str, tuple[str, ...]]:
-        """Plugin name -> what it adds, in words: `("backend gguf", "command convert")`."""
+        """Plugin name -> what it adds, in words: `("backend gguf", "command convert")`. Calls its register hooks."""
         added: dict[str, list[str]] = {name: [] for name in self._rows}
         for hook in sorted(vars(self._manager.hook)):
             for impl in self._implementations(hook):
@@ -210,34 +209,25 @@ class Plugins:
         return sorted(impls, key=lambda impl: _order(impl.plugin_name, self._rows[impl.plugin_name].distribution))
 
     def _call_one(self, hook: str, impl: pluggy.HookImpl, arguments: dict[str, Any]) -> None:
-        """Call it, or register what it registered when it was called; what depends on a machine is asked anew."""
-        given: list[tuple[object, ...]] = []
+        called: list[bool] = []
         register = checked(hook, arguments["register"])
 
-        def register_kept(*things: object) -> None:
-            given.append(things)
+        def register_counted(*things: object) -> None:
+            called.append(True)
             register(*things)
 
-        key = (impl.plugin_name, hook)
-        if key in self._registered:
-            for things in self._registered[key]:
-                with suppress(Exception):  # its row has it since the hook was called
-                    register(*things)
-            return
-        arguments = arguments | {"register": register_kept}
+        arguments = arguments | {"register": register_counted}
         try:
             with redirect_stdout(sys.stderr):
                 returned = impl.function(*[arguments[name] for name in impl.argnames])
-            if returned is not None and not given:
+            if returned is not None and not called:
                 raise TypeError(f"it returned {reprlib.repr(returned)}, which nobody reads; call register instead")
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a plugin that calls sys.exit() must not end every command
             row = self._rows[impl.plugin_name]
             self._rows[impl.plugin_name] = replace(row, error=f"{hook}: {told(error)}")
-            self._raised.setdefault(key, f"{hook}: {told(error)}")
-        if "machine" not in arguments:
-            self._registered[key] = given
+            self._raised.setdefault((impl.plugin_name, hook), f"{hook}: {told(error)}")
 
     def backends(self) -> dict[str, Backend]:
         """Name -> backend, sorted by name."""

@@ -46,7 +46,8 @@ def gives_way(
     def is_due(answer: RequestState) -> bool:
         n_more, n_since = held[answer.generation.client] - of_waiting, answer.n_generated - answer.n_before
         quantum = max(QUANTUM, answer.n_before)
-        part = 1 if n_more == 1 else EXCESS_PART if answer in stepping else AWAY_PART
+        is_away = answer not in stepping and answer.adapters != waiting.adapters  # who waits would draw something
+        part = 1 if n_more == 1 else AWAY_PART if is_away else EXCESS_PART
         return n_more > 0 and n_since >= quantum // part
 
     due = filter(is_due, running)

@@ -88,6 +88,18 @@ def test_what_was_never_seen_well_has_served_once_another_one_is_to_be(goes_back
     assert marked(two) == ("A" if goes_back else "AB")
 
 
+def test_a_first_slot_that_the_service_refused_has_not_served(tmp_path):
+    """Nothing was there to go back to, so it stayed the one that is served."""
+    two = Slots(tmp_path)
+    two.clear(slot := two.spare())
+    two.activate(first := two.finish(slot, record()), instead_of="")
+    two.refused(first)
+    whole(two, NEW)
+
+    assert marked(two) == "B"
+    assert OLD not in two.releases()
+
+
 @pytest.mark.parametrize(("releases", "known"), [("", "AB"), ("{", "AB"), ('{"new": 1}', "AB"), ('{"old": 1}', "A")])
 def test_of_slots_of_before_the_releases_tell_which_has_served(releases, known, tmp_path):
     """A serves release 1, B has release 2. Where the list says nothing, both may have."""

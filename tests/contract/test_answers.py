@@ -148,6 +148,13 @@ BROKEN = (
 )
 
 
+def test_what_holds_itself_cannot_be_read() -> None:
+    given: list[object] = []
+    given.append(given)
+    with pytest.raises(answers.Fault):
+        answers.asked("it", lambda: given, lambda _: True, "a list")
+
+
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plugins:
     monkeypatch.syspath_prepend(tmp_path)

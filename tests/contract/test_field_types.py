@@ -74,6 +74,22 @@ def test_the_first_wrong_value_is_told_by_its_place(values: dict[str, Any], told
     assert mistyped(Outer(**values)) == told
 
 
+def test_what_its_class_does_not_show_is_not_shown() -> None:
+    token: Any = b"Bearer secret"
+    assert mistyped(RemoteFile("a", headers={"Authorization": token})) == (
+        "headers is of another type, Mapping of str and str is expected"
+    )
+
+
+def test_what_a_plugin_adds_is_its_own() -> None:
+    @dataclass(frozen=True)
+    class Mine(RemoteFile):
+        timeout: float = None  # type: ignore[assignment]
+
+    assert mistyped(Mine("a")) == ""
+    assert mistyped(Mine("a", bytes="b")) == "bytes is 'b', int or None is expected"  # type: ignore[arg-type]
+
+
 def test_a_list_is_looked_through() -> None:
     assert mistyped([Inner(1), Inner("2")]) == "[1].n is '2', int is expected"
     assert mistyped([1, "2", None]) == ""
@@ -89,7 +105,7 @@ def test_a_list_is_looked_through() -> None:
 )  # fmt: skip
 def test_the_fields_of_all_that_plugins_make_are_known(kind: type) -> None:
     """One whose annotations cannot be read would not be checked."""
-    assert field_types._hints(kind)
+    assert field_types._fields(kind)
 
 
 def test_what_ships_is_as_its_classes_say() -> None:

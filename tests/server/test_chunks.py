@@ -42,7 +42,7 @@ CALLS: list[Event] = [
 
 def chunks_of(notes: Sequence[str] = (), **fields: Any) -> ChatChunks:
     body = {"messages": [{"role": "user", "content": "hello"}], **fields}
-    model: Any = SimpleNamespace(id_for=lambda name: "m", fingerprint="fp_1")
+    model: Any = SimpleNamespace(id_for=lambda name, chooses: "m", fingerprint="fp_1")
     return ChatChunks(model, ChatBody.read(json.dumps(body).encode()), RequestRecord("", "", "", ""), notes)
 
 

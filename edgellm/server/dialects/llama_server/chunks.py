@@ -69,6 +69,7 @@ class LlamaChunks(sse.Chunks):
     def _end(self, done: Done, text: str, tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
         require_complete(done)
         model, usage = self._model, done.usage
+        name = model.id_for(self._body.model, chooses=self._body.lora is not None)
         asked = self._generations[done.choice // self._generations[0].n]
         drawn = Sampling()
         for part in done.timings.sampling:
@@ -76,11 +77,11 @@ class LlamaChunks(sse.Chunks):
         return {
             **self._chunk(done.choice, text, tokens),
             "stop": True,
-            "model": model.id_for(self._body.model, chooses=self._body.lora is not None),
+            "model": name,
             "tokens_predicted": usage.completion_tokens,
             "tokens_evaluated": usage.prompt_tokens,
             "tokens_cached": usage.cached_tokens,
-            "generation_settings": settings_of(asked, drawn, model.id, model.llm.info.n_ctx),
+            "generation_settings": settings_of(asked, drawn, name, model.llm.info.n_ctx),
             "prompt": asked.prompt if isinstance(asked.prompt, str) else list(asked.prompt),
             "has_new_line": "\n" in text,
             "truncated": False,

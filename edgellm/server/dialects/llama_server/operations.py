@@ -165,10 +165,10 @@ def _props(served: ServedModel) -> dict[str, Any]:
     return {
         "default_generation_settings": {
             "n_ctx": info.n_ctx,
-            "params": settings_of(GenerationRequest(""), drawn, served.id, info.n_ctx),
+            "params": settings_of(GenerationRequest(""), drawn, served.id_for(None), info.n_ctx),
         },
         "total_slots": llm.plan.settings.n_slots,
-        "model_alias": served.id,
+        "model_alias": served.id_for(None),
         "model_path": Path(llm.plan.artifact.path).name,
         "chat_template": info.chat_template or "",
         "modalities": {"vision": False, "audio": False},

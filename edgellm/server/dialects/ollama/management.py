@@ -71,7 +71,7 @@ class Management:
     def has(self, name: str) -> bool:
         """Whether there is nothing to fetch. Where models are fetched, `--any-model` makes none of another name."""
         names = self._served.names._replace(any=False) if self._allowed else self._served.names
-        return names.include(name, self._served.id)
+        return names.include(name, self._served.id) or name == self._served.llm.plan.served_as
 
     async def begin(self, name: str) -> Pull:
         """Begin a download.

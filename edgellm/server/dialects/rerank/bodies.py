@@ -103,7 +103,8 @@ def fitting(llm: EdgeLLM, query: str, documents: list[str], most: int) -> tuple[
     ):
         return tuple(documents)  # no token is shorter than a byte
     most = max(1, min(most, llm.info.n_ctx - len(llm.tokenize(query)) - SPECIALS))
-    fitting = {index: one[: most * MAX_TOKEN_BYTES] for index, one in enumerate(documents) if len(one.encode()) > most}
+    encoded = ((index, one.encode()) for index, one in enumerate(documents))
+    fitting = {at: one[: most * MAX_TOKEN_BYTES].decode(errors="ignore") for at, one in encoded if len(one) > most}
     cut: list[int] = []
 
     def beginnings() -> Iterator[list[int]]:
