@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, BinaryIO, cast
 
-from edgellm.bundle.layout import MTIME
+from edgellm.bundle.layout import MTIME, unpacked_at
 from edgellm.bundle.writer import Content
 from edgellm.errors import UsageError
 from edgellm.image.writer import Blob
@@ -139,6 +139,8 @@ def _add(archive: tarfile.TarFile, path: str, thing: Content | Link | OwnedFolde
     member = tarfile.TarInfo(path)
     member.mtime = MTIME
     if isinstance(thing, Content):
+        # As in a slot: records of the store have this time, and Python's bytecode, in a volume, knows a source by it.
+        member.mtime = unpacked_at(thing.sha256)
         member.size, member.mode = thing.n_bytes, 0o755 if thing.executable else 0o644
         with _opened(thing) as file:
             archive.addfile(member, file)
