@@ -132,6 +132,10 @@ class _Bounded:
         self._n_header_bytes = 0
         self._header_ends: int | None = None  # in `_n_header_bytes`; None = contents are read
 
+    @property
+    def is_in_header(self) -> bool:
+        return self._header_ends is not None
+
     @contextmanager
     def header(self) -> Iterator[None]:
         """What is read in the block tells of one member."""
@@ -169,7 +173,7 @@ class _Member(tarfile.TarInfo):
         with file.header():
             member = super().fromtarfile(archive)
         member.pax_headers = {}  # it has what counts of them
-        file.n_members += 1
+        file.n_members += not file.is_in_header  # a header of PAX reads the member that it tells of
         if file.n_members > _MAX_MEMBERS:
             raise tarfile.ReadError(f"it has more than {_MAX_MEMBERS:,} files")
         if len(archive.pax_headers) > _MAX_GLOBAL:

@@ -118,6 +118,14 @@ def of_pax(folder: Path, kind: bytes, told: Sequence[bytes]) -> Path:
     return folder / "x.tar.gz"
 
 
+def test_a_header_of_pax_is_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = of_pax(tmp_path, tarfile.XHDTYPE, [comment(100)] * 3)
+    monkeypatch.setattr(tar_tree, "_MAX_MEMBERS", 3)
+
+    with opened_tar(path, 1000) as archive:
+        assert [*TarTree(archive).members] == ["a0", "a1", "a2"]
+
+
 def comment(n_bytes: int, key: str = "comment") -> bytes:
     text = f" {key}={'a' * (n_bytes - 7 - len(key) - 2)}\n".encode()
     return f"{len(text) + 6:06d}".encode() + text
