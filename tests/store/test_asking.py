@@ -16,7 +16,7 @@ import pytest
 from support.refusals import refuses
 from support.store_server import card_of
 
-from edgellm.contract.source import RemoteFile
+from edgellm.contract.source import FetchedFile, RemoteFile
 from edgellm.errors import DiskFull, EdgeLLMError, IntegrityError, SourceError, SourceUnreachable, UsageError
 from edgellm.store.library import Library
 from edgellm.store.sources import asking
@@ -68,6 +68,10 @@ def fails(error: Exception) -> Callable[[Path], None]:
     return fetch
 
 
+def fetched(sha256: Any) -> FetchedFile:
+    return FetchedFile(Path("x.gguf"), sha256)
+
+
 def _answer(status: int) -> HTTPError:
     return HTTPError("http://shelf.example/x", status, "as the server says", Message(), None)
 
@@ -88,6 +92,7 @@ def _answer(status: int) -> HTTPError:
         pytest.param(lambda folder: [folder / "x.gguf"], SourceError, id="paths"),
         pytest.param(lambda folder: None, SourceError, id="none"),
         pytest.param(lambda folder: [], SourceError, id="nothing"),
+        pytest.param(lambda folder: [fetched(None)], SourceError, id="no hash"),
         pytest.param(fails(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))), DiskFull, id="full"),
         pytest.param(writes_where_it_must_not, UsageError, id="store"),
         pytest.param(fails(IntegrityError("not what was promised")), IntegrityError, id="ours"),
