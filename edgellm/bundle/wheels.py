@@ -7,6 +7,7 @@ wheels that lie there, read by `packaging`, which pip is made of. The library is
 from __future__ import annotations
 
 import contextlib
+import re
 import zipfile
 import zlib
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
@@ -34,11 +35,14 @@ _MAX_INFO_BYTES = 32 * 1024**2  # of a list such as RECORD, which is read as a w
 _MAX_NAME = 255  # bytes of a name in a folder, as Linux has them
 _SHOWN = 200  # characters of what is wrong with a wheel
 _SHOWN_NAME = 100
+# `x-1.0.data/scripts/y` lies in another folder than the package. Over a file `x-1.0.data` `installer` never ends, nor,
+# before 1.1, over `x-1.0.data2/y`.
+_BESIDE = re.compile(r"[^-]+-[^-]+\.data")
 _OLDEST_GLIBC = 17  # 2.17, manylinux2014; 2.5 and 2.12 before it are served by no wheel for Python 3.11
 _OF_GLIBC_2_17 = "manylinux2014"
 _MAX_ROUNDS = 100
 # What the libraries raise over damaged, encrypted and unknown contents.
-_UNSOUND = (OSError, zipfile.BadZipFile, zlib.error, LZMAError, RuntimeError, EOFError, LookupError, ValueError)
+UNSOUND = (OSError, zipfile.BadZipFile, zlib.error, LZMAError, RuntimeError, EOFError, LookupError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +140,8 @@ def _require_installable(path: Path, *_state: int) -> None:
         files = {member.filename for member in members if not member.is_dir()}
         for member in members:
             name = PurePosixPath(member.filename)
+            if member.filename.removesuffix("/") != str(name):
+                raise zipfile.BadZipFile(f"{member.filename[:_SHOWN_NAME]!r} is no plain path")
             if problem := _problem(name, member.file_size, files):
                 raise zipfile.BadZipFile(f"{member.filename[:_SHOWN_NAME]!r} {problem}")
         if damaged := archive.testzip():
@@ -149,6 +155,9 @@ def _problem(name: PurePosixPath, n_bytes: int, files: Container[str]) -> str:
         return "has a name that is too long"
     if any(str(folder) in files for folder in name.parents):
         return "lies below a file"
+    beside = _BESIDE.match(name.parts[0])
+    if str(name) in files and beside and (beside[0] != name.parts[0] or len(name.parts) < 3):
+        return "has no place: files of .data lie in folders such as scripts/"
     is_list = len(name.parts) == 2 and name.parts[0].endswith(".dist-info")
     return f"has {n_bytes:,} bytes" if is_list and n_bytes > _MAX_INFO_BYTES else ""
 
@@ -261,7 +270,7 @@ def unpacked(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with open_named(path) as file, zipfile.ZipFile(file) as archive:
             yield archive
-    except _UNSOUND as error:
+    except UNSOUND as error:
         raise unsound(path, error) from None
 
 

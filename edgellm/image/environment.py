@@ -4,6 +4,8 @@ processor's. PyPA's `installer` does it, in the extra `edgellm[make-bundle]`.
 
 from __future__ import annotations
 
+import configparser
+import csv
 import errno
 import os
 from collections.abc import Iterable
@@ -11,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO
 
 from edgellm.bundle.papers import PackedPart, licence_of
-from edgellm.bundle.wheels import Wheel, is_inside, unsound
+from edgellm.bundle.wheels import UNSOUND, Wheel, is_inside, unsound
 from edgellm.bundle.writer import Content
 from edgellm.image.tar_layer import Link
 
@@ -47,10 +49,13 @@ def laid_out(wheels: Iterable[Wheel], python: str, staging: Path) -> list[Packed
 def _install(wheel: Wheel, python: str, folder: Path) -> None:
     from installer import install
     from installer.destinations import SchemeDictionaryDestination
+    from installer.exceptions import InstallerError
+    from installer.records import InvalidRecordEntry
     from installer.sources import WheelFile
 
     class Inside(SchemeDictionaryDestination):
-        """Asks of each path, those of programs in entry_points.txt too, what older versions of the library do not."""
+        """Asks of each path, those of programs in entry_points.txt too, what the library does since 1.0: nothing holds
+        an environment to the version that the extra asks for, and systems ship older ones."""
 
         def write_to_fs(self, scheme: Scheme, path: str, stream: BinaryIO, is_executable: bool) -> RecordEntry:
             if not is_inside(PurePosixPath(path)):
@@ -69,7 +74,7 @@ def _install(wheel: Wheel, python: str, folder: Path) -> None:
         if error.errno not in _OF_THE_WHEEL:
             raise
         raise unsound(wheel.path, error) from None
-    except Exception as error:  # of the library, of csv, configparser and email, and what it asserts
+    except (*UNSOUND, AssertionError, csv.Error, configparser.Error, InstallerError, InvalidRecordEntry) as error:
         raise unsound(wheel.path, error) from None
 
 

@@ -55,11 +55,14 @@ def test_what_cannot_be_laid_out_is_a_wheel_that_is_not_sound(
     assert not list(tmp_path.rglob("y"))
 
 
-def test_a_disk_that_is_full_is_not_the_wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object, **more: object) -> None:
-        raise OSError(errno.ENOSPC, "full")
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), MemoryError()], ids=["disk", "memory"])
+def test_what_this_machine_lacks_is_not_the_wheels(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **more: object) -> None:
+        raise error
 
-    monkeypatch.setattr(SchemeDictionaryDestination, "write_to_fs", full)
-    with pytest.raises(OSError) as caught:
+    monkeypatch.setattr(SchemeDictionaryDestination, "write_to_fs", fails)
+    with pytest.raises(type(error)) as caught:
         lay_out(tmp_path)
-    assert caught.value.errno == errno.ENOSPC
+    assert caught.value is error
