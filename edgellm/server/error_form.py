@@ -74,7 +74,7 @@ def _anthropic_status(error: Exception) -> int:
 
 
 def _ollama(error: Exception, _: str) -> dict[str, Any]:
-    return {"error": errors.message_of(error)}
+    return {"error": errors.message_of(error), "code": errors.code_of(error)}
 
 
 _ANTHROPIC_KINDS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 
 from starlette.types import Message, Receive, Scope
 
@@ -28,7 +29,7 @@ class Intake:
         self.max_bodies = max_bodies
         self.held = 0
         self._by_client: Counter[str] = Counter()
-        self._unanswered: set[Incoming] = set()  # of those that hold something
+        self._holders: set[Incoming] = set()
         self._most_held = 0  # since there was nothing
         self._trimming = Trimming()
 
@@ -38,37 +39,39 @@ class Intake:
 
     def take(self, taker: Incoming, n_bytes: int) -> None:
         """
-        Where all is held, the largest body gives way of the client that holds most, so that nobody takes it all.
+        Where all is held, a body gives way of the client that holds most, so that nobody takes it all: the largest, of
+        those first that are kept in case only. The taker's own give way to it where they are kept in case.
 
         Raises:
             Overloaded: that client would be the taker's.
         """
         while self.held + n_bytes > self.max_bodies:
-            client, most = max(self._by_client.items(), key=lambda holds: holds[1], default=("", 0))
-            largest = max(
-                (one for one in self._unanswered if one.counts_as == client), key=lambda one: one.held, default=None
-            )
-            if largest is None or most <= self._by_client[taker.counts_as] + n_bytes:
+            giver = self._giver(taker, n_bytes)
+            if giver is None:
                 raise self.overloaded()
-            largest.give_way()
+            giver.give_way()
         self.held += n_bytes
         self._by_client[taker.counts_as] += n_bytes
-        self._unanswered.add(taker)
+        self._holders.add(taker)
         self._most_held = max(self._most_held, self.held)
+
+    def _giver(self, taker: Incoming, n_bytes: int) -> Incoming | None:
+        own = taker.counts_as
+        client, most = max(self._by_client.items(), key=lambda holds: holds[1], default=("", 0))
+        if most <= self._by_client[own] + n_bytes:
+            client = own
+        theirs = (one for one in self._holders if one.counts_as == client and (one.is_in_case or client != own))
+        return max(theirs, key=lambda one: (one.is_in_case, one.held), default=None)
 
     def overloaded(self) -> Overloaded:
         """The error for a body that there is no room for."""
         held = f"pending requests hold {self.held} bytes; the limit is {self.max_bodies}"
         return Overloaded(held, hint="try again in a moment")
 
-    def answers(self, holder: Incoming) -> None:
-        """From now on it does not give way."""
-        self._unanswered.discard(holder)
-
     def give_back(self, giver: Incoming, n_bytes: int) -> None:
         """What was taken is needed no more."""
         self.held -= n_bytes
-        self.answers(giver)
+        self._holders.discard(giver)
         self._by_client[giver.counts_as] -= n_bytes
         if not self._by_client[giver.counts_as]:
             del self._by_client[giver.counts_as]
@@ -80,13 +83,17 @@ class Intake:
 class Incoming:
     """`receive` of one request, made in its task. What has come counts as held until `release`; `incoming_of` finds it.
 
-    `held`: bytes of it that count.
+    Attributes:
+        held: bytes of it that count.
+        is_in_case: it is kept only in case that it is needed again.
     """
 
     def __init__(self, scope: Scope, receive: Receive, intake: Intake) -> None:
         self.counts_as = clients.asks(scope)
         self.held = 0
-        self._gave_way = self._is_answered = self._is_waiting = False
+        self.is_in_case = False
+        self._give_way: Callable[[Overloaded], None] = self._cancel
+        self._refusal: Overloaded | None = None
         self._task = asyncio.current_task()
         self._receive = receive
         self._intake = intake
@@ -119,41 +126,47 @@ class Incoming:
             self.held += more
 
     def give_way(self) -> None:
-        """Cancel its task, for the sake of another client."""
-        self._gave_way = True
-        self._let_go()
+        """For the sake of another body: its task is cancelled, unless `waits` or `answered` said what is done."""
+        refusal = self._intake.overloaded()
+        self.release()
+        self._give_way(refusal)
+
+    def _cancel(self, refusal: Overloaded) -> None:
+        self._refusal = refusal
         if self._task is not None:
             self._task.cancel()
 
     def refusal(self) -> Overloaded | None:
-        """What its client is told, where the task was cancelled to give way; None where it was for another reason, or
-        the answer has begun."""
-        if not self._gave_way or self._is_answered or self._task is None or self._task.uncancel():
-            return None
-        return self._intake.overloaded()
+        """What its client is told, where the task was cancelled to give way; None where it was for another reason."""
+        refusal, self._refusal = self._refusal, None
+        return None if refusal is None or self._task is None or self._task.uncancel() else refusal
 
-    def waits(self) -> None:
-        """The response will begin before the answer does: until `release` it is held, and may give way."""
-        self._is_waiting = True
+    def waits(self, refuse: Callable[[Overloaded], None]) -> None:
+        """The response will begin before the answer does: until `release` it is held, and may give way by `refuse`."""
+        self._give_way = refuse
 
     def responds(self) -> None:
-        """The response begins."""
-        if self._is_waiting:
-            self._is_answered = True
-        else:
+        """The response begins.
+
+        Raises:
+            CancelledError: it has just given way, of which its task is to hear.
+        """
+        self._check_kept()
+        if self._give_way == self._cancel:
             self.release()
 
-    def answered(self) -> None:
-        """The answer has begun, and the body is needed all the same."""
-        self._is_answered = True
-        self._intake.answers(self)
+    def answered(self, let_go: Callable[[], None]) -> None:
+        """The answer begins, and the body is kept in case: it gives way by `let_go`. CancelledError, as `responds`."""
+        self._check_kept()
+        self.is_in_case = True
+        self._give_way = lambda _: let_go()
+
+    def _check_kept(self) -> None:
+        if self._refusal is not None:
+            raise asyncio.CancelledError
 
     def release(self) -> None:
         """The answer has begun, or there will be none. Twice is fine."""
-        self._is_answered = True
-        self._let_go()
-
-    def _let_go(self) -> None:
         if not self._released:
             self._released = True
             self._intake.give_back(self, self.held)

@@ -17,6 +17,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from edgellm.errors import Overloaded
 from edgellm.server import continued, errors, request_log
 from edgellm.server.answers import EventLists
 from edgellm.server.beside import beside
@@ -99,11 +100,14 @@ class EventStream:
         self._first = first
         self._event_lists = event_lists
         self._silent = True  # since the last time that somebody asked
+        self._refusal: Overloaded | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         record, incoming = request_log.of_scope(scope), incoming_of(scope)
-        if not self._first.done():
-            incoming.waits()
+        if self._first.done():
+            incoming.release()
+        else:
+            incoming.waits(self._refuse)
             self._first.add_done_callback(lambda _: incoming.release())
         try:
             if await unless_gone(receive, self._write(send, record)) is None:
@@ -115,7 +119,7 @@ class EventStream:
         await send({"type": "http.response.start", "status": 200, "headers": self._headers()})
         keeping = asyncio.create_task(self._keep_alive(send))
         try:
-            await self._put(send, await self._written(await self._first))
+            await self._put(send, await self._written(await self._begun()))
             async for events in self._event_lists:
                 await self._put(send, await self._written(events))
         except Exception as error:
@@ -128,6 +132,19 @@ class EventStream:
             keeping.cancel()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         return True
+
+    def _refuse(self, refusal: Overloaded) -> None:
+        """The answer has not begun, and its request gives way to another one."""
+        self._refusal = refusal
+        self._first.cancel()
+
+    async def _begun(self) -> list[Event]:
+        try:
+            return await self._first
+        except asyncio.CancelledError:
+            if self._refusal is None:
+                raise
+            raise self._refusal from None
 
     async def _put(self, send: Send, body: bytes) -> None:
         if body:

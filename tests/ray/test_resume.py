@@ -88,7 +88,8 @@ def test_errors_are_seen_in_each_dialect() -> None:
     for raw, code in (
         (b'data: {"error": {"code": "worker_crashed", "type": "server_error"}}\n\n', "worker_crashed"),
         (b'event: error\ndata: {"type": "error", "error": {"type": "api_error"}}\n\n', "api_error"),
-        (b'{"error": "gone"}\n', "error"),
+        (b'event: error\ndata: {"type": "error", "code": "worker_crashed", "message": "gone"}\n\n', "worker_crashed"),
+        (b'{"error": "gone", "code": "closed"}\n', "closed"),
         (b'data: {"choices": []}\n\n', None),
         (b"data: [DONE]\n\n", None),
     ):

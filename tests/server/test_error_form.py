@@ -58,8 +58,8 @@ def test_anthropics_clients_are_told_that_nothing_is_kept() -> None:
 
 
 def test_ollamas_form() -> None:
-    assert OLLAMA.describe(Closed("gone"), "") == {"error": "gone"}
-    assert OLLAMA.in_stream(Closed("gone"), "") == b'{"error":"gone"}\n'
+    assert OLLAMA.describe(Closed("gone"), "") == {"error": "gone", "code": "closed"}
+    assert OLLAMA.in_stream(Closed("gone"), "") == b'{"error":"gone","code":"closed"}\n'
 
 
 def error_at(live: Live, path: str) -> Any:

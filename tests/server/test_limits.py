@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import socket
 import sys
 import threading
@@ -23,7 +24,7 @@ from support.refusals import refuses
 from support.serving import serving
 from support.waiting import PATIENCE_S, wait_until
 
-from edgellm.errors import UsageError
+from edgellm.errors import Overloaded, UsageError
 from edgellm.server import sse
 from edgellm.server.dialects.rerank.bodies import RerankBody
 from edgellm.server.intake import LARGE_BYTES, MAX_BODY_BYTES, Incoming, Intake
@@ -457,10 +458,18 @@ def test_a_body_of_a_client_that_hung_up_is_let_go(serve: Servers) -> None:
     wait_until(lambda: intake.held == 0)
 
 
-def waiting_stream(live: Live, n_bytes: int) -> socket.socket:
+STREAMS: dict[str, dict[str, Any]] = {
+    "/v1/completions": {"prompt": "hi"},
+    "/v1/responses": {"input": "hi"},
+    "/v1/messages": {"messages": [{"role": "user", "content": "hi"}]},
+    "/api/chat": {"messages": [{"role": "user", "content": "hi"}]},
+}
+
+
+def waiting_stream(live: Live, n_bytes: int, path: str = "/v1/completions") -> socket.socket:
     """A stream whose response has begun, and its answer has not."""
-    body = json.dumps({"prompt": "x" * n_bytes, "stream": True, "max_tokens": 1}).encode()
-    head = b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    body = json.dumps({**STREAMS[path], "model": "echo", "stream": True, "max_tokens": 1}).encode().ljust(n_bytes)
+    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n".encode()
     connection = live.connection()
     connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
     assert connection.recv(12) == b"HTTP/1.1 200"
@@ -482,13 +491,18 @@ def test_a_stream_that_waits_is_held_until_its_answer_begins(serve: Servers, mon
         wait_until(lambda: intake.held == 0)
 
 
-def test_a_stream_that_waits_gives_way(serve: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise those of one client would hold all there is, for as long as they wait."""
+@pytest.mark.parametrize("path", STREAMS)
+def test_a_stream_that_waits_gives_way(
+    serve: Servers, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    """Otherwise those of one client would hold all there is, for as long as they wait. It is told so, as its response
+    has begun."""
+    caplog.set_level(logging.INFO, "edgellm.requests")
     monkeypatch.setattr(sse, "KEEP_ALIVE_S", 0.05)
     live = serve(intake=Intake(max_bodies=60_000), ctx=65536)
     live.hold()
     try:
-        waiting = waiting_stream(live, 50_000)
+        waiting = waiting_stream(live, 55_000, path)
         told: list[int] = []
         transport = httpx.HTTPTransport(local_address="127.0.0.2")
         body = {"prompt": "x" * 50_000, "max_tokens": 1}
@@ -499,13 +513,61 @@ def test_a_stream_that_waits_gives_way(serve: Servers, monkeypatch: pytest.Monke
 
         asking = threading.Thread(target=ask)
         asking.start()
+        said = b""
         with waiting:
-            while waiting.recv(65536):
-                pass  # until it is dropped
+            while not said.endswith(b"\r\n0\r\n\r\n"):
+                part = waiting.recv(65536)
+                assert part, "it was cut off"
+                said += part
     finally:
         live.release()
     asking.join(PATIENCE_S)
     assert told == [200]
+    assert b"overloaded" in said
+    (line,) = [line for line in caplog.records if getattr(line, "facts", {}).get("path") == path][:1]
+    assert (line.facts["status"], line.facts["error"]) == (200, "overloaded")  # type: ignore[attr-defined]
+    assert not [line for line in caplog.records if line.exc_info]
+
+
+async def incoming(intake: Intake, client: str, n_bytes: int) -> Incoming:
+    """A body that has come, of a request whose task is over."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"x" * n_bytes}
+
+    body = Incoming({"type": "http", "client": (client, 1)}, receive, intake)
+    await body()
+    return body
+
+
+async def test_what_is_kept_in_case_gives_way_first() -> None:
+    """The largest, and also to another body of its own client, to which one that is needed does not."""
+    intake = Intake(max_bodies=100_000)
+    let_go: list[int] = []
+    for n_bytes in (30_000, 40_000):
+        kept = await asyncio.create_task(incoming(intake, "10.0.0.1", n_bytes))
+        kept.answered(partial(let_go.append, n_bytes))
+    needed = await asyncio.create_task(incoming(intake, "10.0.0.1", 70_000))
+    await asyncio.create_task(incoming(intake, "10.0.0.2", 40_000))
+    assert let_go == [40_000]
+    await asyncio.create_task(incoming(intake, "10.0.0.1", 38_000))
+    assert (let_go, needed.refusal()) == ([40_000, 30_000], None)
+    with pytest.raises(Overloaded):
+        await asyncio.create_task(incoming(intake, "10.0.0.1", 60_000))
+
+
+async def test_no_response_begins_whose_request_has_given_way() -> None:
+    """Its task hears of it a moment later, when another one of the same request may begin to respond."""
+    intake = Intake(max_bodies=100_000)
+    gone = [await asyncio.create_task(incoming(intake, "10.0.0.1", 60_000)) for _ in range(2)]
+    await asyncio.create_task(incoming(intake, "10.0.0.2", 40_000))
+    (one,) = [body for body in gone if not body.held]
+    with pytest.raises(asyncio.CancelledError):
+        one.responds()
+    with pytest.raises(asyncio.CancelledError):
+        one.answered(lambda: None)
+    assert one.refusal() is not None
+    one.responds()  # with the refusal
 
 
 async def test_what_comes_after_the_end_of_a_request_is_not_held() -> None:

@@ -48,6 +48,7 @@ class Asked:
         self.body = body
         self.seed = secrets.randbits(31)  # of an answer that has none, where boxes believe the front
         self.is_repeatable = meaning.is_repeatable or (meaning.takes_seed and caller.is_believed())
+        self.gave_way = False  # it could be asked again, and was let go
         self.previous = meaning.previous
         self.model = meaning.model or _in_path(scope)
         # A digest: a session may be as long as headers may, and routers remember many.
@@ -68,6 +69,7 @@ class Asked:
 
     def let_go(self) -> None:
         """It is not asked again."""
+        self.gave_way, self.is_repeatable = self.is_repeatable, False
         self.body = b""
 
 

@@ -52,12 +52,7 @@ class StreamEvent:
     @property
     def error(self) -> str | None:
         """The code, or else the type, of the error that it tells; None = it tells none."""
-        data = self.data or {}
-        response = data.get("response")  # of Responses what was made; of Ollama a piece of text
-        error = data.get("error") or (response.get("error") if isinstance(response, dict) else None)
-        if not error:
-            return None
-        return str(error.get("code") or error.get("type")) if isinstance(error, dict) else "error"
+        return error_of(self.data or {})
 
     def encoded(self) -> bytes:
         """With what was changed in `data`."""
@@ -78,6 +73,18 @@ class EventReader:
         *whole, self._rest = (self._rest + chunk).split(self._end)
         for raw in whole:
             yield StreamEvent(raw + self._end)
+
+
+def error_of(data: dict[str, Any]) -> str | None:
+    """The code, or else the type, of the error that an event or a whole answer is; None = it is none."""
+    if data.get("type") == "error" and "code" in data:  # of Responses
+        return str(data["code"])
+    response = data.get("response")  # of Responses what was made; of Ollama a piece of text
+    error = data.get("error") or (response.get("error") if isinstance(response, dict) else None)
+    if not error:
+        return None
+    told = error if isinstance(error, dict) else data  # Ollama's has its code beside it
+    return str(told.get("code") or told.get("type"))
 
 
 def _object(tail: bytes) -> dict[str, Any] | None:

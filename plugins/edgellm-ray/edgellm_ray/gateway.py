@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import io
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from edgellm.server.middleware import respond
 from edgellm.server.sse import unless_gone
 from edgellm_ray.affinity import Wish
 from edgellm_ray.asked import HOP_BY_HOP, SESSION_HEADER, Asked, read, received, target
-from edgellm_ray.events import NDJSON, SSE, EventReader
+from edgellm_ray.events import NDJSON, SSE, EventReader, error_of
 from edgellm_ray.responses import PATH, Responses
 from edgellm_ray.resume import Diverged, SentStream
 
@@ -43,7 +44,7 @@ PAUSE_S = 0.25
 SILENT_S = 25.0
 MOST_CRASHES = 3  # of the model itself, under one request
 _CRASHED = frozenset(
-    {"worker_crashed", "closed", "model_hung", "model_failed", "model_closed", "model_loading", "api_error", "error"}
+    {"worker_crashed", "closed", "model_hung", "model_failed", "model_closed", "model_loading", "api_error"}
 )
 # Of a box that leaves, or comes: no request is to blame, and it may say so often before Ray's proxy passes it over.
 _AWAY = frozenset({"closed", "model_closed", "model_loading"})
@@ -118,10 +119,11 @@ class Gateway:
                 async with self._asked(asked, wish) as response:
                     media_type = response.headers.get("content-type", "").partition(";")[0]
                     if response.status == 200 and media_type in (SSE, NDJSON):
-                        if not asked.is_repeatable:
+                        if asked.is_repeatable:
+                            incoming.answered(asked.let_go)
+                        else:
                             asked.let_go()
-                            incoming.release()
-                        incoming.answered()
+                            incoming.responds()
                         await _begin(send, response)
                         await self._stream(asked, wish, response, media_type, send)
                         return
@@ -131,10 +133,11 @@ class Gateway:
                     if not _comes_later(response, body):
                         if path == PATH:
                             self._responses.learn(_data(body), wish.session, asked.model)
+                        incoming.responds()
                         await _begin(send, response, len(body))
                         await send({"type": "http.response.body", "body": body})
                         return
-                    n_crashes += NODE_HEADER in response.headers and _code(body) not in _AWAY
+                    n_crashes += NODE_HEADER in response.headers and error_of(_data(body)) not in _AWAY
             except (_Broken, aiohttp.ClientConnectionError, TimeoutError):
                 pass  # the proxy, the box or its model is gone, and nothing was sent
             if loop.time() > deadline or n_crashes > MOST_CRASHES:
@@ -148,7 +151,9 @@ class Gateway:
         sent, plan, form = SentStream(), response.headers.get(PLAN_HEADER, ""), form_for(asked.scope)
         try:
             try:
-                await _send_events(response, media_type, sent, send, holds_errors=asked.is_repeatable)
+                await _send_events(
+                    response, media_type, sent, send, holds_errors=functools.partial(_may_go_on, asked, 0)
+                )
             except _Broken:
                 await self._resume(asked, Wish(wish.session, plan), media_type, sent, send)
         except (StreamLost, Diverged, UnknownModel) as error:  # the last where the model was taken away
@@ -164,15 +169,14 @@ class Gateway:
         Raises:
             StreamLost, Diverged: that cannot be done.
         """
-        if not asked.is_repeatable:
-            hint = "one answer, without log-probabilities, would have gone on"
-            raise StreamLost("the box that wrote this answer is gone", hint=hint)
+        _check_repeatable(asked)
         loop = asyncio.get_running_loop()
         deadline, n_crashes = loop.time() + PATIENCE_S, 0
         while loop.time() < deadline and n_crashes <= MOST_CRASHES:
             await asyncio.sleep(PAUSE_S)
             await _put(send, b": resumes\n\n" if media_type == SSE else b"")
             sent.again()
+            _check_repeatable(asked)  # meanwhile it may have given way
             with contextlib.suppress(_Broken, aiohttp.ClientConnectionError, TimeoutError):
                 async with self._asked(asked, wish, sent.tokens) as response:
                     if response.status != 200:
@@ -181,7 +185,8 @@ class Gateway:
                     if response.headers.get(PLAN_HEADER) != wish.plan:
                         raise StreamLost("no other box has the plan that this answer was begun with")
                     n_crashes += 1
-                    await _send_events(response, media_type, sent, send, holds_errors=n_crashes <= MOST_CRASHES)
+                    may_go_on = functools.partial(_may_go_on, asked, n_crashes)
+                    await _send_events(response, media_type, sent, send, holds_errors=may_go_on)
                     return
         raise StreamLost("no box of the cluster answers", hint="try again in a moment")
 
@@ -208,18 +213,36 @@ class Gateway:
             yield response
 
 
+def _may_go_on(asked: Asked, n_crashes: int) -> bool:
+    """Whether a stream goes on elsewhere where it breaks off now."""
+    return asked.is_repeatable and n_crashes <= MOST_CRASHES
+
+
+def _check_repeatable(asked: Asked) -> None:
+    """
+    Raises:
+        StreamLost: it cannot be asked again.
+    """
+    if asked.is_repeatable:
+        return
+    hint = "one answer, without log-probabilities, would have gone on"
+    if asked.gave_way:
+        hint = "its request was kept until others needed the room; send it again"
+    raise StreamLost("the box that wrote this answer is gone", hint=hint)
+
+
 async def _send_events(
-    response: aiohttp.ClientResponse, media_type: str, sent: SentStream, send: Send, *, holds_errors: bool
+    response: aiohttp.ClientResponse, media_type: str, sent: SentStream, send: Send, *, holds_errors: Callable[[], bool]
 ) -> None:
     """
     Raises:
-        _Broken: the stream ends before its end; Diverged. With `holds_errors`, also where the model died.
+        _Broken: the stream ends before its end; Diverged. Where it then `holds_errors`, also where the model died.
     """
     reader = EventReader(media_type)
     try:
         while chunk := await asyncio.wait_for(response.content.readany(), SILENT_S):
             for event in reader.feed(chunk):
-                if holds_errors and event.error in _CRASHED:
+                if event.error in _CRASHED and holds_errors():
                     raise _Broken
                 await _put(send, sent.take(event))
     except (aiohttp.ClientError, ConnectionError, TimeoutError):
@@ -241,13 +264,7 @@ def _comes_later(response: aiohttp.ClientResponse, body: bytes) -> bool:
     """Whether another try may be answered: Ray had no replica, or the model of one is not there now."""
     if NODE_HEADER not in response.headers:
         return response.status in (404, 500, 502, 503, 504)  # 404: of an application that the proxy does not know yet
-    return response.status == 503 and _code(body) in _CRASHED
-
-
-def _code(body: bytes) -> str:
-    """The code, or else the type, of the error that an answer is; "" = none is told."""
-    error = _data(body).get("error")
-    return str(error.get("code") or error.get("type")) if isinstance(error, dict) else ""
+    return response.status == 503 and error_of(_data(body)) in _CRASHED
 
 
 def _data(body: bytes) -> dict[str, Any]:

@@ -11,6 +11,7 @@ TAG = "Ollama"
 
 class OllamaError(msgspec.Struct, frozen=True):
     error: str
+    code: str  # extension
 
 
 REFUSALS = {
