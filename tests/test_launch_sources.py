@@ -21,6 +21,7 @@ from edgellm.errors import DiskFull, NothingFits, SourceUnreachable, UsageError
 from edgellm.store import http
 from edgellm.store.card import card_of
 from edgellm.store.library import Library
+from edgellm.store.sources.registry import sources
 from edgellm.types.model import ModelFile
 from edgellm.types.request import SelectionRequest
 
@@ -45,6 +46,7 @@ def server(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelSer
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", made.url + "/{repo_id}/resolve/{revision}/{filename}")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(own_home / "hub"))
     monkeypatch.setattr(http, "BACKOFF_S", 0.01)
+    monkeypatch.setattr(sources()["hf"], "_answer", (float("-inf"), ""))  # which another test may have had
     monkeypatch.setattr("edgellm.hardware.probe.probe", lambda *_, **__: MACHINE)
     yield made
     made.close()

@@ -19,7 +19,7 @@ from edgellm.runtime.adapter_turns import SHORT_TURN_STEPS, TURN_S, TURN_STEPS
 from edgellm.runtime.busy_step import BUSY_CHUNK, LEAST_CHUNK
 from edgellm.runtime.request_state import CONTINUED_CHUNK, RequestState
 from edgellm.runtime.scheduler import Scheduler
-from edgellm.runtime.slot_share import EXCESS_PART, QUANTUM
+from edgellm.runtime.slot_share import AWAY_PART, EXCESS_PART, QUANTUM, gives_way
 from edgellm.runtime.slots import MIN_FORK_TOKENS, MIN_FORK_TOKENS_SHARED, Admission, common_prefix
 from edgellm.runtime.step import Step
 from edgellm.types.request import GenerationRequest
@@ -320,6 +320,24 @@ def test_who_holds_all_slots_with_as_many_adapters_gives_one_after_a_turn(second
     assert found == held[:1]
     assert n_steps == {0.0: TURN_STEPS, TURN_S / 25: 25, TURN_S: SHORT_TURN_STEPS}[seconds]
     assert table.step().requests == (other,)
+
+
+def test_an_answer_whose_adapters_wait_gives_its_slot_soon_only_where_others_would_have_their_turn() -> None:
+    """To one with the same adapters it would be of no more use now, and is kept for an eighth of a quantum."""
+
+    def state(client: str, adapter: str) -> RequestState:
+        return RequestState(1, GenerationRequest("", client=client, adapters=((adapter, 1.0),)), [1], limit=1000)
+
+    held = [state("a", "mail") for _ in range(3)]
+    for n_generated, same, other in (
+        (QUANTUM // AWAY_PART, None, held[0]),
+        (QUANTUM // EXCESS_PART - 1, None, held[0]),
+        (QUANTUM // EXCESS_PART, held[0], held[0]),
+    ):
+        for answer in held:
+            answer.n_generated = n_generated
+        assert gives_way(held, [], state("b", "mail")) is same
+        assert gives_way(held, [], state("b", "tone")) is other
 
 
 def test_clients_take_turns_in_the_only_slot() -> None:

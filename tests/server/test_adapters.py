@@ -254,6 +254,13 @@ def test_what_is_served_is_the_first_of_each_list_and_names_its_answers(
     assert names(model=f"{BASE}:mail") == {f"{BASE}:mail"}
     alone = answered(server, "/v1/chat/completions", messages=MESSAGES, max_tokens=1, adapters=[])
     assert alone["model"] == answered(server, "/completion", prompt=TEXT, n_predict=1, lora=[])["model"] == BASE
+    settings = [
+        answered(server, "/completion", prompt=TEXT, n_predict=1, **asked)["generation_settings"]["model"]
+        for asked in ({}, {"model": BASE}, {"lora": []})
+    ]
+    assert settings == [late, BASE, BASE]
+    props = server.http.get("/props").json()
+    assert [props["model_alias"], props["default_generation_settings"]["params"]["model"]] == [late, late]
     plans = [server.http.get("/edgellm/plan", params=asked).json() for asked in ({}, {"model": BASE})]
     assert [told["model"] for told in plans] == [late, BASE]
     refused = server.chat(TEXT, model="other").json()["error"]

@@ -16,6 +16,7 @@ from support.waiting import PATIENCE_S, wait_until
 from edgellm.app import launch, removal
 from edgellm.errors import SourceUnreachable, UsageError
 from edgellm.server.dialects.ollama import management
+from edgellm.server.dialects.ollama.management import Management
 from edgellm.server.names import ModelNames
 from edgellm.store.library import Library
 from edgellm.types.model import ModelFile
@@ -39,6 +40,16 @@ def test_what_is_served_is_here(live: Live) -> None:
 
     assert sent == [{"status": "pulling manifest"}, {"status": "success"}]
     assert live.post("/api/pull", {"model": "echo", "stream": False}).json() == {"status": "success"}
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_what_is_served_with_an_adapter_is_here_by_both_names(allowed: bool) -> None:
+    """It is listed as the first of them, which clients pull before they ask it."""
+    plan = SimpleNamespace(served_as="tiny:mail")
+    served: Any = SimpleNamespace(id="tiny", names=ModelNames(), llm=SimpleNamespace(plan=plan))
+    here = Management(served, allowed=allowed)
+
+    assert [here.has(name) for name in ("tiny:mail", "tiny", "tiny:other")] == [True, True, False]
 
 
 def test_any_name_is_not_what_is_served_where_models_are_fetched(serve: Servers) -> None:

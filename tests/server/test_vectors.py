@@ -14,7 +14,8 @@ from support.live_server import Live
 from support.refusals import refuses
 
 from edgellm.errors import UnsupportedTask
-from edgellm.server.dialects.rerank.bodies import fitting
+from edgellm.server.dialects.rerank.bodies import SPECIALS, fitting
+from edgellm.types.request import MAX_TOKEN_BYTES
 
 PATH = "/v1/embeddings"
 
@@ -159,6 +160,16 @@ def test_long_documents_are_cut_where_a_client_expects_it(live: Live, path: str,
     body = {"query": "aab", "documents": ["zz", "aab" + "b" * 5000], **fields}
 
     assert live.post(path, body).json()["results"][0]["index"] == 1
+
+
+def test_a_long_document_of_any_script_is_cut(live: Live) -> None:
+    """Of a text that is longer than the model reads tokens of, only as many bytes are read as tokens can have."""
+    n_ctx = live.llm.info.n_ctx
+    long = "😀" * (n_ctx * MAX_TOKEN_BYTES - 1)  # so many characters, and four times as many bytes
+    (cut,) = fitting(live.llm, "aab", [long], n_ctx)
+
+    n_tokens = n_ctx - len("aab") - SPECIALS  # a byte each, of which the last is a part of a character
+    assert cut == "😀" * (n_tokens // 4) + "\ufffd"
 
 
 def test_documents_are_not_cut_for_a_model_that_ranks_none(live: Live) -> None:
