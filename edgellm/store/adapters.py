@@ -27,11 +27,12 @@ import msgspec
 
 from edgellm import settings
 from edgellm.errors import UnknownAdapter, UnsupportedArtifact, UsageError
-from edgellm.files import locked, safe_name, sync, write_atomic, writing
+from edgellm.files import locked, safe_name, sync, write_atomic
 from edgellm.formats.gguf import adapter as gguf_adapter
 from edgellm.formats.gguf.reader import read_model
 from edgellm.store.content_hash import file_hash, hash_of
 from edgellm.store.record import read_record, size_problem
+from edgellm.store.writable import changing_store
 from edgellm.types.adapter import check_adapter_name
 from edgellm.types.store_problem import OtherHash, RecordUnreadable, StoreProblem
 
@@ -173,13 +174,13 @@ class AdapterStore:
         `force`: in the place of one of that name.
 
         Raises:
-            UsageError: there is one of that name, or no such name; it cannot be written. DiskFull.
+            UsageError: there is one of that name, or no such name. StoreUnwritable, DiskFull: it cannot be written.
             BadArtifact, UnsupportedArtifact: what was written is no adapter.
         """
         check_adapter_name(origin.name)
         folder = self.root / safe_name(origin.base_id) / origin.name
         partial = folder.with_name(f".{origin.name}.{uuid.uuid4().hex[:8]}.incomplete")
-        with writing(folder), self._locked(folder):
+        with changing_store(folder, "no adapter can be stored"), self._locked(folder):
             if folder.exists() and not force:
                 message = f"{origin.base_id} has an adapter {origin.name} already"
                 raise UsageError(message, hint="choose another name, or replace it with --force", param="name")
@@ -204,9 +205,10 @@ class AdapterStore:
         """Delete one; return the bytes freed.
 
         Raises:
-            UsageError: it cannot be deleted.
+            StoreUnwritable: it cannot be deleted.
         """
-        with writing(stored.folder), self._locked(stored.folder):
+        failed = f"{stored.label} cannot be deleted"
+        with changing_store(stored.folder, failed, is_new=False), self._locked(stored.folder):
             n_bytes = sum(path.stat().st_size for path in stored.folder.iterdir() if path.is_file())
             _put_away(stored.folder)
             _delete_put_away(self.root)

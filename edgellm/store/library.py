@@ -15,7 +15,6 @@ A folder without the dot is whole: its files were fetched, hashed, and their hea
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
 import shutil
@@ -30,25 +29,25 @@ from edgellm.contract.source import FetchedFile, Progress, Source
 from edgellm.errors import (
     ArtifactError,
     DiskFull,
-    EdgeLLMError,
     IntegrityError,
     SourceUnreachable,
-    StoreUnwritable,
     UnknownModel,
     UnsupportedArtifact,
     UsageError,
 )
-from edgellm.files import FULL, locked, require_room, safe_name
+from edgellm.files import locked, require_room, safe_name
 from edgellm.store import manifest
 from edgellm.store.manifest import StoredModel
 from edgellm.store.sources import asking
 from edgellm.store.sources.registry import source_for
+from edgellm.store.writable import changing_store
 from edgellm.types.model import Artifact, ModelCard, ModelFile
 from edgellm.types.store_problem import RecordOfNewer
 from edgellm.units import show_size
 
 MADE = "made:"  # begins the source of what was made here, and cannot be fetched
 TWICE = "made:twice-"  # the same, of what was quantized already: worse than the quantization's name says
+_NOT_STORED = "no model can be stored"
 _OTHER = "the file was replaced at its source, or damaged on the way: fetch it again"
 
 
@@ -126,7 +125,7 @@ class Library:
         source = source_for(file.source)
         folder = self._folder(file, card.id)
         _require_readable(folder)
-        with self._locked(folder, progress):
+        with changing_store(folder, _NOT_STORED), self._locked(folder, progress):
             artifact = self.locate(file, card.id)  # another process may have fetched it meanwhile
             return artifact or self._fetch(source, card, file, folder, progress)
 
@@ -140,7 +139,7 @@ class Library:
         """
         folder = self._folder(file, card.id)
         partial = folder.with_name(f".{folder.name}.incomplete")
-        with self._locked(folder, silent):
+        with changing_store(folder, _NOT_STORED), self._locked(folder, silent):
             shutil.rmtree(partial, ignore_errors=True)
             try:
                 partial.mkdir(parents=True)
@@ -203,9 +202,10 @@ class Library:
         """Delete one entry; return the bytes freed. A model may have two in one quantization: of two published files.
 
         Raises:
-            UsageError: it is being fetched right now.
+            UsageError: it is being fetched right now. StoreUnwritable: it may not be deleted.
         """
-        with self._locked(stored.folder, None):
+        failed = f"{stored.model_id} {stored.quant} cannot be deleted"
+        with changing_store(stored.folder, failed, is_new=False), self._locked(stored.folder, None):
             is_link = stored.folder.is_symlink()
             if is_link:  # by somebody who keeps the files elsewhere, where they stay
                 stored.folder.unlink()
@@ -249,8 +249,6 @@ class Library:
                 shutil.rmtree(partial, ignore_errors=True)
             if isinstance(error, IntegrityError):
                 asking.discard(source, [f.path for f in fetched if f.path.parent != partial])
-            if isinstance(error, OSError):
-                raise _disk_error(error, folder) from error
             raise
         return replace(stored, folder=folder).artifact()
 
@@ -268,11 +266,7 @@ class Library:
                 raise UsageError(message, hint="try again later")
             progress(0, None, "waiting for another process that fetches it")
 
-        with contextlib.ExitStack() as held:
-            try:
-                held.enter_context(locked(self.root / ".locks" / f"{folder.parent.name}.{folder.name}.lock", busy))
-            except OSError as error:
-                raise _disk_error(error, folder) from error
+        with locked(self.root / ".locks" / f"{folder.parent.name}.{folder.name}.lock", busy):
             yield
 
 
@@ -357,17 +351,3 @@ def _check_space(source: Source, folder: Path, file: ModelFile) -> None:
         unpacked = " and the package that it is unpacked from" if taken > file.bytes else ""
         what = f"fetching {file.quant}, {show_size(file.bytes)}{unpacked},"
         require_room(where, max(0, taken - begun), what, hint=hint)
-
-
-def _disk_error(error: OSError, folder: Path) -> EdgeLLMError:
-    if error.errno in FULL:
-        return DiskFull(f"the disk of {folder.parent} was full", hint="free space, or set EDGELLM_HOME")
-    if error.errno == errno.EFBIG:
-        return UsageError(
-            f"{folder} cannot be written: this shell or this file system allows no file of that size",
-            hint="raise `ulimit -f`, or set EDGELLM_HOME to a folder on another disk",
-        )
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        hint = "become who may write there, or set EDGELLM_HOME to a folder of your own"
-        return StoreUnwritable(f"no model can be stored: {folder} cannot be written: {error.strerror}", hint=hint)
-    return UsageError(f"{folder} cannot be written: {error}", hint="check its permissions, or set EDGELLM_HOME")

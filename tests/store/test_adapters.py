@@ -9,7 +9,7 @@ from attacks.gguf.hostile_adapters import LYING, SOUND
 from support.refusals import refuses
 
 from edgellm import explain
-from edgellm.errors import BadArtifact, UnknownAdapter, UnsupportedArtifact, UsageError
+from edgellm.errors import BadArtifact, StoreUnwritable, UnknownAdapter, UnsupportedArtifact, UsageError
 from edgellm.store import adapters as adapter_store
 from edgellm.store.adapters import FILE, RECORD, AdapterOrigin, AdapterStore
 from edgellm.types import store_problem as problems
@@ -203,7 +203,7 @@ def test_a_folder_that_cannot_be_written_is_told():
     AdapterStore().root.parent.mkdir(parents=True, exist_ok=True)
     AdapterStore().root.write_text("")
 
-    with refuses(UsageError):
+    with refuses(StoreUnwritable):
         AdapterStore().add(origin(), put)
 
 

@@ -17,7 +17,7 @@ from support.refusals import refuses
 from support.store_server import card_of
 
 from edgellm.contract.source import FetchedFile, RemoteFile
-from edgellm.errors import DiskFull, EdgeLLMError, IntegrityError, SourceError, SourceUnreachable, UsageError
+from edgellm.errors import DiskFull, EdgeLLMError, IntegrityError, SourceError, SourceUnreachable, StoreUnwritable
 from edgellm.store.library import Library
 from edgellm.store.sources import asking
 from edgellm.store.sources.registry import sources, unreachable
@@ -94,7 +94,7 @@ def _answer(status: int) -> HTTPError:
         pytest.param(lambda folder: [], SourceError, id="nothing"),
         pytest.param(lambda folder: [fetched(None)], SourceError, id="no hash"),
         pytest.param(fails(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))), DiskFull, id="full"),
-        pytest.param(writes_where_it_must_not, UsageError, id="store"),
+        pytest.param(writes_where_it_must_not, StoreUnwritable, id="store"),
         pytest.param(fails(IntegrityError("not what was promised")), IntegrityError, id="ours"),
     ],
 )

@@ -25,6 +25,7 @@ from edgellm.errors import (
     IntegrityError,
     SourceError,
     SourceUnreachable,
+    StoreUnwritable,
     UnknownModel,
     UnsupportedArtifact,
     UsageError,
@@ -271,11 +272,25 @@ def test_nothing_is_left_after_an_error_in_the_middle(library, monkeypatch, erro
     assert names_below(library.root) == []
 
 
-def test_a_store_that_cannot_be_written_is_a_usage_error(library, quick):
+def test_a_store_that_cannot_be_written_is_told(library, quick):
     library.root.parent.mkdir(exist_ok=True)
     library.root.write_text("in the way")
-    with refuses(UsageError):
+    with refuses(StoreUnwritable):
         library.fetch(*quick)
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EIO])
+def test_what_may_not_be_deleted_is_told_as_that(library, quick, monkeypatch, code):
+    card, file = quick
+    library.fetch(card, file)
+
+    def fails(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("edgellm.store.library.locked", fails)
+    with refuses(StoreUnwritable):
+        library.remove("tiny")
+    assert library.has(file)
 
 
 FETCHES = """
