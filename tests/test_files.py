@@ -16,8 +16,7 @@ import msgspec
 import pytest
 
 from edgellm import settings
-from edgellm.app.tune import jobs
-from edgellm.app.tune import plan as tune_plan
+from edgellm.app.tune import jobs, kept_settings
 from edgellm.bundle.slots import RECORD, RELEASES, SlotRecord, Slots
 from edgellm.cli import doctor
 from edgellm.cli.report import Report
@@ -286,7 +285,7 @@ RECORDS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], Any], bool]] =
     **{name: row for name, row in KEPT.items() if name not in ("history", "ollama")},  # of lines; another's
     "slot": (lambda home: home / "A" / RECORD, lambda path: Slots(path.parent.parent).slot("A").record, False),
     "releases": (lambda home: home / RELEASES, releases_problem, True),
-    "settings": (lambda home: home / tune_plan.SETTINGS, lambda path: tune_plan._earlier(path.parent), False),
+    "settings": (lambda home: home / kept_settings.SETTINGS, lambda path: kept_settings.read(path.parent), False),
     "job": (lambda home: home / jobs.RECORD, lambda path: jobs._read(path.parent).record, False),
     "probe of a library": (KEPT["probe"][0], lambda path: probe.read_kept(path, SlotRecord), False),
     "hash": (hashed, lambda _: content_hash.hash_of([str(settings.current().home / "model.gguf")]), True),

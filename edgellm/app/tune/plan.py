@@ -6,7 +6,6 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -18,7 +17,7 @@ from edgellm.app import launch, merge_adapter
 from edgellm.app.adapters import check_no_quant, name_of
 from edgellm.app.download import Approve, approved
 from edgellm.app.quantize.plan import backend_for
-from edgellm.app.tune import jobs
+from edgellm.app.tune import jobs, kept_settings
 from edgellm.app.tune.choice import chosen
 from edgellm.app.tune.data import TuneDataProgress, file_sha256, prepare
 from edgellm.app.tune.jobs import TuneJobRecord
@@ -29,7 +28,7 @@ from edgellm.contract.source import Progress
 from edgellm.contract.tuner import Tuner, lacking
 from edgellm.errors import BackendUnavailable, UnsupportedArtifact, UsageError, option
 from edgellm.estimate import quants
-from edgellm.files import DamagedRecord, decode_json_record, read_regular, require_room, safe_name
+from edgellm.files import require_room, safe_name
 from edgellm.formats.gguf.reader import read_model
 from edgellm.hardware.probe import probe
 from edgellm.store.adapters import AdapterStore
@@ -46,8 +45,7 @@ from edgellm.types.tuning import TuneSettings
 from edgellm.types.tuning_data import TrainingChat, TrainingRecord
 from edgellm.types.tuning_options import TuneOptions, TunePreview
 
-SETTINGS, CONTROL = "settings.json", "control"
-_MAX_BYTES = 1024**2
+CONTROL = "control"
 _SET_UP = "make setup-tune, or pip install 'edgellm-tune[torch]'"
 # Whose result is no adapter, but a model (`adaptation.lora.Lora.require_adapter`).
 _NO_ADAPTER = ("dora", "full")
@@ -132,7 +130,7 @@ def planned_tuning(
     _check_free(base, name)
     base_sha256 = content_hash(base)
     folder = _folder(base, name, tuner, options, base_sha256=base_sha256, data_sha256=data_sha256)
-    earlier = _earlier(folder)
+    earlier = kept_settings.read(folder)
     if earlier is not None and to_run:
         jobs.check_idle(folder)
     against = None
@@ -276,15 +274,3 @@ def _folder(
     asked = msgspec.json.encode(fields, order="sorted")
     job = hashlib.sha256(f"{base_sha256} {data_sha256} {tuner.name} ".encode() + asked).hexdigest()
     return jobs.root() / safe_name(base.model_id) / f"{name}.{job[:16]}"
-
-
-def _earlier(folder: Path) -> TuneSettings | None:
-    """Those that were chosen when it began: memory may be another now."""
-    try:
-        content = read_regular(folder / SETTINGS, _MAX_BYTES)
-        settings = decode_json_record(content, TuneSettings)
-        # One whose name was damaged would count as left out, and have its usual value.
-        names = decode_json_record(content, dict[str, Any]).keys()
-    except (OSError, DamagedRecord):
-        return None
-    return settings if names <= set(TuneSettings.__struct_fields__) else None

@@ -20,10 +20,10 @@ from edgellm.app import context as app_context
 from edgellm.app.merge_adapter import merge_adapter
 from edgellm.app.quantize.source import find
 from edgellm.app.stored_adapters import LoadedAdapter
-from edgellm.app.tune import jobs
-from edgellm.app.tune.plan import SETTINGS, TunePlan, TuneWork
+from edgellm.app.tune import jobs, kept_settings
+from edgellm.app.tune.plan import TunePlan, TuneWork
 from edgellm.contract.source import Progress
-from edgellm.files import write_atomic, writing
+from edgellm.files import writing
 from edgellm.formats.gguf.reader import read_model
 from edgellm.store.adapters import AdapterOrigin, AdapterStore
 from edgellm.store.library import silent
@@ -65,7 +65,7 @@ def run_tuning(
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)  # it holds the data as tokens, and what was learned from them; also one of before
-        write_atomic(folder / SETTINGS, msgspec.json.encode(planned.settings), sync=True)
+        kept_settings.write(folder, planned.settings)
     if work is planned.work:
         jobs.note(folder, planned.record)
     packed.write(folder / ROWS, work.rows)
