@@ -263,7 +263,9 @@ def _obey(text: str, talk: Talk) -> None:
             for line in _drifts(talk.llm):
                 say(line)
         case _:
-            say(f"{text.split(maxsplit=1)[0]} is not a command.")
+            name, *more = text.split(maxsplit=1)
+            takes = "a name and a number" if name == "/set" else "nothing"
+            say(f"{name} takes {takes} behind it." if more and name in HELP else f"{name} is not a command.")
             _say_help()
 
 

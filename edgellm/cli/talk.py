@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgellm.cli.page import say
 from edgellm.cli.screen import Screen
-from edgellm.errors import UsageError
+from edgellm.errors import ContextOverflow, EdgeLLMError, UsageError, option
 from edgellm.units import counted
 
 if TYPE_CHECKING:
@@ -92,13 +92,15 @@ class Talk:
 
         Raises:
             IncompleteAnswer: it should be JSON, and was cut off by `max_tokens` or a full context.
+            EdgeLLMError: the turn failed, and nothing of it is kept: the next one would fail by it, too.
         """
         from edgellm.sdk.answer import check_complete, whole
         from edgellm.types.event import Delta, Done
         from edgellm.types.message import Message
         from edgellm.types.tool_use import ToolResult
 
-        self._messages = [*self._messages, Message("user", text)]
+        before = self._messages
+        self._messages = [*before, Message("user", text)]
         screen = Screen(wrap=self._schema is None)
         events: list[Event] = []
         try:
@@ -119,6 +121,12 @@ class Talk:
             self._messages.append(Message("assistant", "".join(said)))
             self.last, self.was_cut = None, True
             return False
+        except EdgeLLMError as error:
+            screen.end()
+            self._messages = before
+            if isinstance(error, ContextOverflow):
+                error.hint = self._remedy()
+            raise
         screen.end()
         if self._schema is not None:
             check_complete(answer)
@@ -127,6 +135,16 @@ class Talk:
             why = "that is --max-tokens" if n_tokens == most else "the context is full"
             say(f"The answer was cut off after {counted(n_tokens, 'token')}: {why}.", err=True)
         return True
+
+    def _remedy(self) -> str:
+        """Of a context that does not hold what is asked and what was said before."""
+        remedies = ["shorten the prompt"]
+        if len(self._messages) > len(self._start):
+            remedies.append("forget what was said before with /reset")
+        trained = self.llm.plan.artifact.ctx_train
+        if not trained or self.llm.info.n_ctx < trained:
+            remedies.append(f"start with a longer context ({option('ctx')}) where the model allows it")
+        return ", or ".join(remedies)
 
     def _steps(self, text: str) -> Generator[Event | ToolResult, None, None]:
         from edgellm.types.request import GenerationRequest

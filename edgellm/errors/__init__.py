@@ -137,10 +137,10 @@ class ContextOverflow(UsageError):
         `n_bytes`: of a text that is too long to be cut into tokens, which nobody has counted therefore.
         """
         if n_bytes:
-            n_counted = f"{n_bytes} bytes besides up to 1 MiB of blanks"
-            message = f"{name}[{index}]{beside} has {n_counted}, the context holds {n_ctx} tokens"
+            n_counted = f"{n_bytes:,} bytes besides up to 1 MiB of blanks"
+            message = f"{name}[{index}]{beside} has {n_counted}, the context holds {n_ctx:,} tokens"
         else:
-            message = f"{name}[{index}]{beside} has {n_prompt} tokens, the context holds {n_ctx}"
+            message = f"{name}[{index}]{beside} has {n_prompt:,} tokens, the context holds {n_ctx:,}"
         return cls(
             message,
             hint=f"send shorter pieces, or start with a longer context ({option('ctx')}) where the model allows it",

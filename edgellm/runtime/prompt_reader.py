@@ -127,7 +127,7 @@ class PromptReader:
             raise UsageError("the prompt has no tokens", hint="send at least one character", param="prompt")
         if len(prompt) >= info.n_ctx:
             raise ContextOverflow.of_prompt(
-                f"the prompt has {len(prompt)} tokens, the context holds {info.n_ctx} and the answer needs one",
+                f"the prompt has {len(prompt):,} tokens, the context holds {info.n_ctx:,}, prompt and answer together",
                 n_prompt=len(prompt),
                 n_ctx=info.n_ctx,
             )

@@ -192,7 +192,7 @@ class PromptBuilder:
         n_ctx = self._info.n_ctx
         if n_marks >= n_ctx:
             raise ContextOverflow.of_prompt(
-                f"the prompt has more than {n_marks} tokens, the context holds {n_ctx}",
+                f"the prompt has more than {n_marks:,} tokens, the context holds {n_ctx:,}",
                 n_prompt=n_marks + 1,
                 n_ctx=n_ctx,
             )

@@ -324,7 +324,7 @@ def check_prompt(texts: Sequence[str], n_ctx: int) -> None:
     n_bytes = too_many_bytes(texts, (n_ctx - 1) * MAX_TOKEN_BYTES)  # the answer needs one, too
     if n_bytes:
         raise ContextOverflow.of_prompt(
-            f"the prompt has {n_bytes} bytes besides up to 1 MiB of blanks, the context holds {n_ctx} tokens",
+            f"the prompt has {n_bytes:,} bytes besides up to 1 MiB of blanks, the context holds {n_ctx:,} tokens",
             n_prompt=n_bytes // MAX_TOKEN_BYTES,
             n_ctx=n_ctx,
         )

@@ -29,7 +29,15 @@ from edgellm.cli import run as module
 from edgellm.cli.main import cli
 from edgellm.cli.run import command
 from edgellm.cli.talk import Talk, thoughtless
-from edgellm.errors import BackendUnavailable, BadTemplate, UnknownAdapter, UnknownModel, UnsupportedTask, UsageError
+from edgellm.errors import (
+    BackendUnavailable,
+    BadTemplate,
+    ContextOverflow,
+    UnknownAdapter,
+    UnknownModel,
+    UnsupportedTask,
+    UsageError,
+)
 from edgellm.hardware import profiles
 from edgellm.sdk.client import EdgeLLM
 from edgellm.selection.backend_facts import BackendFacts
@@ -202,6 +210,40 @@ def test_answers_are_drawn_as_is_said_in_the_conversation() -> None:
             with refuses(UsageError):
                 talk.draw_by(name, value)
         assert talk.sampling.values.temperature == llm.plan.sampling.values.temperature
+
+
+def test_a_turn_that_fails_leaves_the_conversation_as_it_was() -> None:
+    with EdgeLLM.load("echo", isolate=False, ctx=256) as llm:
+        talk = Talk(llm)
+        with refuses(ContextOverflow) as first:
+            talk.say("too long " * 200)
+        assert talk.say("short")
+        with refuses(ContextOverflow) as later:
+            talk.say("too long " * 200)
+        assert talk.say("short again")
+        assert [message.content for message in talk._messages if message.role == "user"] == ["short", "short again"]
+    assert ("/reset" in first.value.hint, "/reset" in later.value.hint) == (False, True)
+    assert "1," in later.value.message, "numbers as everywhere"
+
+
+@pytest.mark.parametrize(("trained", "is_offered"), [(0, True), (4096, True), (256, False)])
+def test_a_longer_context_is_offered_where_there_may_be_one(trained: int, is_offered: bool) -> None:
+    with EdgeLLM.load("echo", isolate=False, ctx=256) as llm:
+        llm.plan = replace(llm.plan, artifact=replace(llm.plan.artifact, ctx_train=trained))
+        with refuses(ContextOverflow) as error:
+            Talk(llm).say("too long " * 200)
+    assert ("longer context" in error.value.hint) == is_offered
+
+
+def test_a_command_is_told_from_what_stands_behind_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with EdgeLLM.load("echo", isolate=False) as llm:
+        talk = Talk(llm)
+        for text in ("/explain now", "/set a b c", "/explode now"):
+            module._obey(text, talk)
+    shown = capsys.readouterr().out
+    assert "/explain takes nothing behind it." in shown
+    assert "/set takes a name and a number behind it." in shown
+    assert "/explode is not a command." in shown
 
 
 def test_a_pipe_is_answered_once() -> None:

@@ -105,7 +105,7 @@ def test_a_body_that_is_no_object_gets_an_example(live: Live) -> None:
 
 def test_a_text_that_is_too_long_is_named(live: Live) -> None:
     message = error(live, PATH, {"input": ["a", "b" * 5000]})[3]
-    assert "input[1] has 5001 tokens, the context holds 4096" in message
+    assert "input[1] has 5,001 tokens, the context holds 4,096" in message
 
 
 def test_rerank_orders_documents(live: Live) -> None:
