@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,28 @@ HELLO = [{"role": "user", "content": "hello"}]
 
 def chat(**fields: Any) -> ChatBody:
     return ChatBody.read(json.dumps({"messages": HELLO, **fields}).encode())
+
+
+def test_what_token_ids_bring_back_is_bounded_by_their_bytes() -> None:
+    """Of few nothing is asked, as tokens have 128 bytes at most; a prompt that no context holds is refused as that."""
+    asked: list[list[int]] = []
+
+    def to_requests(n_bytes: int, **fields: Any) -> int:
+        def pieces(ids: list[int]) -> list[bytes]:
+            asked.append(ids)
+            return [b" " * n_bytes] * len(ids)
+
+        llm: Any = SimpleNamespace(info=SimpleNamespace(n_ctx=4096), pieces=pieces)
+        return len(completion(**fields).to_requests(llm))
+
+    assert to_requests(128, prompt=[7] * 488, n=128, echo=True) == 1
+    assert to_requests(128, prompt=[7] * 1000, n=128) == 1
+    assert asked == []
+    assert to_requests(4, prompt=[7] * 1000, n=128, echo=True) == 1
+    assert to_requests(128, prompt=[[7] * 5000, [7] * 488], n=128, echo=True) == 2
+    assert list(map(len, asked)) == [1000, 488]
+    with refuses(UsageError, param="echo"):
+        to_requests(128, prompt=[[7] * 489] * 2, n=128, echo=True)
 
 
 def completion(**fields: Any) -> CompletionBody:

@@ -13,12 +13,13 @@ from edgellm.server.schemas.generation import GenerationBody
 from edgellm.server.schemas.inputs import Inputs, inputs_of
 from edgellm.types.checks import check_range
 from edgellm.types.logprob import MAX_TOP
-from edgellm.types.request import GenerationRequest
+from edgellm.types.request import MAX_TOKEN_BYTES, GenerationRequest
 
 # OpenAI's default for /v1/completions; chat has none.
 MAX_TOKENS = 16
 MAX_ANSWERS = 2048  # to all prompts of a request, as OpenAI's API allows
 MAX_ECHO = 2_000_000  # characters or tokens of prompts that come back, times the tokens that are told for each
+MAX_ECHO_BYTES = 4 * MAX_ECHO  # of what token ids are as text
 
 
 class CompletionBody(GenerationBody, kw_only=True):
@@ -54,6 +55,7 @@ class CompletionBody(GenerationBody, kw_only=True):
             UsageError: a value is out of range, with the name of its field; the model does not fill in.
         """
         self._check_counts()
+        self._check_echoed_ids(llm)
         if self.echo and self.suffix:
             raise UsageError("echo and suffix were both sent", hint="send one of them", param="echo")
         # Answers are compared by their tokens' logprobs.
@@ -121,6 +123,20 @@ class CompletionBody(GenerationBody, kw_only=True):
             raise UsageError(
                 f"{n_echoed} characters or tokens of prompts, with {self.logprobs or 0} logprobs each, are more than "
                 f"come back at a time ({MAX_ECHO})",
+                hint="send several smaller requests",
+                param="echo",
+            )
+
+    def _check_echoed_ids(self, llm: EdgeLLM) -> None:
+        """A token may be a hundred blanks: of many, the model is asked."""
+        ids = [prompt for prompt in self.prompts() if not isinstance(prompt, str)] if self.echo else []
+        if sum(map(len, ids)) * self.n_sent * MAX_TOKEN_BYTES <= MAX_ECHO_BYTES:
+            return
+        tokens = [token for prompt in ids if len(prompt) < llm.info.n_ctx for token in prompt]
+        n_bytes = sum(map(len, llm.pieces(tokens))) * self.n_sent
+        if n_bytes > MAX_ECHO_BYTES:
+            raise UsageError(
+                f"the prompts and n={self.n_sent} make {n_bytes} bytes that come back; {MAX_ECHO_BYTES} are allowed",
                 hint="send several smaller requests",
                 param="echo",
             )
