@@ -26,7 +26,7 @@ _CHANGING = (
 # These took something out of the base's matrices, which a base that is fetched still has.
 _CHANGED_BASE = re.compile(r"pissa|olora|corda|loftq|lora_ga")
 # Of the patterns that peft takes as regular expressions, those that take no time: names, and few repeated parts.
-_CLASS = r"\[-?(?:\w-\w|\w){1,20}-?\]"
+_CLASS = r"\[-?\w+(?:-\w+)*-?\]"
 _PATTERN = re.compile(rf"\^?(?:[\w.-]|\\[.d]|{_CLASS}|(?<=\\d)\+|(?<=\])\+|(?<=\.)[*+]){{1,300}}\$?")
 _MOST_REPEATED = 2
 _MOST_ALPHA = 1e30  # that times a rank is a number of 32 bits

@@ -99,6 +99,7 @@ def folder_of(path, model, *, lora=None, more=None, **config):
         ({"lora_alpha": 16, "alpha_pattern": {"model.layers.0.self_attn.v_proj": 4}}, 4.0, 1.0),
         ({"lora_alpha": 16, "alpha_pattern": {r"layers\.\d+\.self_attn\.v_proj": 4, "v_proj": 8}}, 4.0, 1.0),
         ({"lora_alpha": 16, "alpha_pattern": {r"^model.layers.[0-3].+.q_proj$": 4}}, 1.0, 4.0),
+        ({"lora_alpha": 16, "alpha_pattern": {"[o-r-z]_proj": 4}}, 1.0, 4.0),
         ({"lora_alpha": 16, "alpha_pattern": {"proj": 4}}, 4.0, 4.0),
         ({"lora_alpha": 0}, 0.0, 0.0),
         ({"lora_alpha": 4}, 1.0, 1.0),
