@@ -103,3 +103,10 @@ def test_a_profile_in_the_home_of_nobody_is_named_with_its_box(tmp_path: Path) -
     fleet = fleet_file.load(write(tmp_path, BOX.replace("raspberry-pi-5-8gb", "~nobody-there/x.toml")))
     with refuses(UsageError, param="profile"):
         fleet_file.sites(fleet)
+
+
+def test_a_file_beside_the_fleet_whose_ending_is_left_out_is_named(tmp_path: Path) -> None:
+    (tmp_path / "kiosk.toml").write_text("")
+    fleet = fleet_file.load(write(tmp_path, BOX.replace("raspberry-pi-5-8gb", "kiosk")))
+    with refuses(UsageError, param="profile"):
+        fleet_file.sites(fleet)

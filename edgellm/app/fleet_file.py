@@ -137,9 +137,11 @@ def _described(box: Box) -> tuple[Machine, dict[str, Calibration]]:
     try:
         return app_context.described(box.profile)
     except UsageError as error:
-        raise UsageError(
-            f"{box.place.path}: {box.place.row}: profile: {error.message}", hint=error.hint, param="profile"
-        ) from None
+        file = f"{box.profile}.toml"
+        is_beside = not profiles.is_path(box.profile) and (Path(box.place.path).parent / file).is_file()
+        hint = f"a file is named with its ending: profile = {file!r}" if is_beside else error.hint
+        what = f"{box.place.path}: {box.place.row}: profile: {error.message.removeprefix('profile ')}"
+        raise UsageError(what, hint=hint, param="profile") from None
 
 
 def _box(row: _Row, place: Place, folder: Path) -> Box:

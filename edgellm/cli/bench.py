@@ -178,7 +178,8 @@ def _keep(machine: Machine, row: Row) -> None:
     try:
         run_log.record(machine, row)
     except OSError as error:
-        say(f"The results are not kept: {error}.", err=True)
+        reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        say(f"The results are not kept: {reason}.", err=True)
 
 
 def _speed(plan: LaunchPlan, tests: BenchOptions, report: dict[str, Any], *, compare: bool) -> list[str]:

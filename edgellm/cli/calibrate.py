@@ -12,7 +12,7 @@ import click
 from edgellm.cli import _options
 from edgellm.cli.page import Column, examples, say, say_json, table
 from edgellm.cli.words import BACKEND, WholeNumber
-from edgellm.errors import BackendUnavailable, UsageError
+from edgellm.errors import BackendUnavailable, StoreUnwritable, UsageError
 from edgellm.units import counted
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _against(measured: float | None, predicted: float | None) -> str:
 def _require_kept(folder: Path) -> None:
     """
     Raises:
-        UsageError: nothing can be kept there, which is told before a minute of measuring.
+        StoreUnwritable: nothing can be kept there, which is told before a minute of measuring.
     """
     from edgellm.files import try_to_write
 
@@ -147,10 +147,10 @@ def _require_kept(folder: Path) -> None:
         raise _not_stored(error) from error
 
 
-def _not_stored(error: OSError) -> UsageError:
-    return UsageError(
-        f"the calibration cannot be stored: {error}", hint="set EDGELLM_HOME to a folder that can be written"
-    )
+def _not_stored(error: OSError) -> StoreUnwritable:
+    where = f"{error.filename} cannot be written: " if error.filename else ""
+    message = f"the calibration cannot be stored: {where}{error.strerror or error}"
+    return StoreUnwritable(message, hint="set EDGELLM_HOME to a folder that can be written")
 
 
 def _names(backend: str | None) -> list[str]:

@@ -21,7 +21,7 @@
     │   ├── SourceUnreachable          5   504   no network, no index, or offline asked for
     │   ├── IntegrityError             5   502   size or hash differs from what was promised
     │   ├── DiskFull                   5   507   not enough room for the download
-    │   └── StoreUnwritable            5   507   the folder of models may not be written
+    │   └── StoreUnwritable            5   507   the store may not be written
     ├── BackendError                   6   500   a backend plugin failed
     │   ├── BackendUnavailable         6   503   it cannot run here, with the reason
     │   ├── CacheFull                  6   503   a step needs more cache cells than there are
@@ -220,7 +220,7 @@ class DiskFull(SourceError):
 
 
 class StoreUnwritable(SourceError):
-    """The folder of models may not be written, or lies on a file system that is read-only."""
+    """The folder of models, adapters or measurements may not be written, or lies on a file system that is read-only."""
 
     http_status = 507
 

@@ -166,7 +166,9 @@ def _read(path: Path) -> Profile:
         if isinstance(error, OSError) and error.errno == errno.EFBIG:
             what = f"{path} is larger than a profile may be ({MAX_FILE_BYTES} bytes)"
             raise UsageError(what, hint="give a profile file") from None
-        hint = "`edgellm profile --list` shows the profiles that come with EdgeLLM"
+        # Whoever gave the name of a file that is not there may have meant one of these.
+        is_gone = isinstance(error, FileNotFoundError)
+        hint = "`edgellm profile --list` shows the profiles that come with EdgeLLM" if is_gone else _WRITES_ONE
         reason = error.strerror if isinstance(error, OSError) else error
         raise UnknownProfile(f"profile {str(path)!r} cannot be read: {reason}", hint=hint) from None
     try:

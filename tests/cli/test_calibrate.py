@@ -166,7 +166,7 @@ def test_a_backend_that_cannot_says_why(edgellm) -> None:
 def test_a_folder_that_cannot_be_written_is_an_error(edgellm, tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "cache").write_text("in the way")
-    done = edgellm("calibrate", code=2, EDGELLM_HOME=str(tmp_path / "home"))
+    done = edgellm("calibrate", code=5, EDGELLM_HOME=str(tmp_path / "home"))
 
     assert "cannot be stored" in done.stderr
     assert "Measuring" not in done.stderr, "it is told before anything is measured"
