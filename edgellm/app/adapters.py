@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from pathlib import Path
 from msgspec import structs
 
 from edgellm.catalog import lookup
-from edgellm.errors import UnknownAdapter, UnsupportedArtifact, UsageError
+from edgellm.errors import UnknownAdapter, UnsupportedArtifact, UsageError, speaks_in_flags
 from edgellm.estimate import adapter, quants
 from edgellm.files import expanded
 from edgellm.formats.gguf import adapter as gguf_adapter
@@ -37,18 +38,23 @@ class AskedAdapter:
     is_stored: bool = False  # it was asked for by the name that it has in the store
 
 
-def asked(texts: Iterable[str]) -> tuple[AskedAdapter, ...]:
-    """The adapters of FILE, NAME=FILE and NAME texts: a file without a name has that of its path, and NAME is stored.
+def asked(texts: Iterable[str], *, stored: str = "") -> tuple[AskedAdapter, ...]:
+    """The adapters of FILE, NAME=FILE and NAME texts: a file without a name has that of its path.
+
+    A text is a path if it looks like one (a separator, .gguf). Any other is the name of a stored adapter, and a path
+    only where none is called so: what lies in the current folder does not take its place.
+
+    Args:
+        stored: the one of these texts that is only looked for in the store, whatever it looks like.
 
     Raises:
         UsageError: a name is none, or is given twice. UnknownAdapter: there is no such file, and none is stored.
         ArtifactError: a file is damaged or no adapter.
     """
-    adapters = tuple(map(_asked, texts))
+    adapters = tuple(_asked(text, is_name=bool(stored) and text == stored) for text in texts)
     names = [one.file.name for one in adapters]
     if twice := next((name for name in names if names.count(name) > 1), ""):
-        hint = f"give one of them another name: {twice}-2=FILE"
-        raise UsageError(f"two adapters are called {twice}", hint=hint, param="adapters")
+        raise UsageError(f"two adapters are called {twice}", hint=_renamed(f"{twice}-2"), param="adapters")
     return adapters
 
 
@@ -152,7 +158,7 @@ def tuned(model: str, options: LaunchOptions) -> TunedModel:
         UnsupportedArtifact: it is damaged.
     """
     base, sep, name = model.rpartition(":")
-    installed = AdapterStore().installed() if sep and not Path(model).exists() else []
+    installed = AdapterStore().installed() if sep else []
     named = next((one for one in installed if (one.base_id.lower(), one.name) == (base.lower(), name)), None)
     if named is None:
         return TunedModel(model, options)
@@ -166,23 +172,30 @@ def tuned(model: str, options: LaunchOptions) -> TunedModel:
     return TunedModel(record.base_path, loading, name)
 
 
-def _asked(text: str) -> AskedAdapter:
+def _asked(text: str, *, is_name: bool) -> AskedAdapter:
+    named = [] if not is_name and _is_path(text) else [one for one in AdapterStore().installed() if one.name == text]
+    # Of several models: which one it is, the plan will tell.
+    if own := next((one for one in named if not one.is_merged), None):
+        return replace(_read(text, own.path), is_stored=True)
     name, sep, path = text.partition("=")
     if not sep or Path(text).exists():  # a path may have the sign in it
         name, path = name_of(Path(text)), text
-    check_no_quant(name, hint=f"call it otherwise: {name}-adapter=FILE")
-    there = [] if sep or Path(path).exists() else [one for one in AdapterStore().installed() if one.name == text]
-    if not there:
-        file = expanded(path)
-        if not file.exists():
-            hint = "name a .gguf file, or an adapter of `edgellm adapters list`"
-            raise UnknownAdapter(f"there is no adapter {path[:80]!r}", hint=hint, adapter=path)
-        return _read(name, file)
-    if all(one.is_merged for one in there):
-        there[0].adapter()
-    there = [one for one in there if not one.is_merged]
-    # Of several models: which one it is, the plan will tell.
-    return replace(_read(text, there[0].path), is_stored=True)
+    check_no_quant(name, hint=_renamed(f"{name}-adapter"))
+    file = expanded(path)
+    if named and not file.exists():
+        named[0].adapter()  # says that it is a model
+    if not file.exists():
+        hint = "name a .gguf file, or an adapter of `edgellm adapters list`"
+        raise UnknownAdapter(f"there is no adapter {path[:80]!r}", hint=hint, adapter=path)
+    return _read(name, file)
+
+
+def _renamed(name: str) -> str:
+    return f"give it a name of its own, as {name}{'=FILE' if speaks_in_flags() else ''}"
+
+
+def _is_path(text: str) -> bool:
+    return "=" in text or text.lower().endswith(".gguf") or any(mark and mark in text for mark in (os.sep, os.altsep))
 
 
 def _read(name: str, path: Path) -> AskedAdapter:

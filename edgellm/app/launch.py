@@ -68,7 +68,7 @@ def plan(
     if model is not None:
         tuned = adapters.tuned(model, options)
         model, options = tuned.model, tuned.options
-    beside = adapters.asked(options.adapters)
+    beside = adapters.asked(options.adapters, stored=tuned.answering if tuned else "")
     request = replace(options.request(), adapter_bytes=sum(one.file.bytes for one in beside))
     if model is None and own_format.artifact(request.backend) is not None:
         model = request.backend

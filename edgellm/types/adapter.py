@@ -103,7 +103,7 @@ def adapters_of(asked: AskedAdapters | None) -> AdapterSet | None:
 
 
 def adapter_files(asked: AskedFiles | None) -> tuple[str, ...]:
-    """What a caller writes, as FILE or NAME=FILE texts.
+    """What a caller writes, as NAME, FILE or NAME=FILE texts.
 
     Raises:
         UsageError: it is something else.
@@ -113,7 +113,7 @@ def adapter_files(asked: AskedFiles | None) -> tuple[str, ...]:
     try:
         if isinstance(asked, Mapping):
             return tuple(f"{_text(name)}={os.fspath(path)}" for name, path in asked.items())
-        return tuple(os.fspath(file) for file in ([asked] if isinstance(asked, str | os.PathLike) else asked))
+        return tuple(map(_file, [asked] if isinstance(asked, str | os.PathLike) else asked))
     except TypeError:
         what = f"adapters={asked!r:.60} names no files"
         raise UsageError(what, hint='as in adapters={"mail": "mail.gguf"}', param="adapters") from None
@@ -128,6 +128,12 @@ def _text(name: object) -> str:
     if not isinstance(name, str):
         raise TypeError
     return name
+
+
+def _file(file: AskedFile) -> str:
+    """A bare word is a stored adapter's name, and no path is one."""
+    path = os.fspath(file)
+    return path if isinstance(file, str) or os.path.dirname(path) else os.path.join(os.curdir, path)
 
 
 def _pair(name: str, scale: float) -> tuple[str, float]:
