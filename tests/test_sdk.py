@@ -294,17 +294,20 @@ async def test_an_answer_that_is_late_is_ended_for_coroutines_too(open_llm: Open
 
 
 @pytest.mark.usefixtures("very_slow")
-async def test_an_answer_that_never_began_is_told_of_slots(open_llm: Open) -> None:
-    llm = open_llm(slots=1, isolate=False)
-    first = llm.stream(LONG, temperature=0)
-    next(iter(first))
+@pytest.mark.parametrize("slots", [1, 3])
+async def test_an_answer_that_never_began_is_told_of_slots(open_llm: Open, slots: int) -> None:
+    llm = open_llm(slots=slots, isolate=False)
+    others = [llm.stream(LONG, temperature=0) for _ in range(slots)]
+    for stream in others:
+        next(iter(stream))
     with refuses(TimedOut, timeout=0.1) as caught:
         llm.chat("Hello", timeout=0.1)
-    assert "slots=" in caught.value.hint
+    assert f"slots={slots + 1}" in caught.value.hint
     with refuses(TimedOut, timeout=0.15) as caught:
         await llm.achat("Hello", timeout=0.15)
-    assert "slots=" in caught.value.hint
-    first.close()
+    assert f"slots={slots + 1}" in caught.value.hint
+    for stream in others:
+        stream.close()
 
 
 async def test_what_came_in_time_can_be_taken_later() -> None:
@@ -323,7 +326,7 @@ async def test_what_came_in_time_can_be_taken_later() -> None:
         await deadline.keep(later.get_all())
 
 
-@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), "soon"])
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), "soon"])
 async def test_a_timeout_is_a_number_of_seconds(open_llm: Open, timeout: Any) -> None:
     llm = open_llm(isolate=False)
     for ask in (llm.chat, llm.embed):
@@ -331,6 +334,16 @@ async def test_a_timeout_is_a_number_of_seconds(open_llm: Open, timeout: Any) ->
             ask("hello", timeout=timeout)
     with refuses(UsageError, param="timeout"):
         await llm.achat("hello", timeout=timeout)
+
+
+@pytest.mark.parametrize("timeout", [1e12, float("inf"), 10**400])
+async def test_a_timeout_without_end_is_none(timeout: float) -> None:
+    sink, later = QueueSink(), AsyncSink()
+    sink.put(Delta("here"))
+    later.queue.put_nowait(Delta("here"))
+    deadline = Deadline(timeout)
+    assert deadline.next_of(sink) == Delta("here")
+    assert await deadline.keep(later.get_all()) == [Delta("here")]
 
 
 def test_a_single_stop_string_may_be_a_string(open_llm: Open) -> None:

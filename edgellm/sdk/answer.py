@@ -61,6 +61,20 @@ def check_complete(answer: Completion) -> None:
             "additionalProperties",
             text=answer.text,
         )
+    if answer.stop and not _is_json(answer.text):
+        raise IncompleteAnswer(
+            f"the stop text {answer.stop[:60]!r} ended the answer in the middle of its JSON",
+            hint=f"leave {option('stop')} out: what keeps to a schema ends by itself",
+            text=answer.text,
+        )
+
+
+def _is_json(text: str) -> bool:
+    try:
+        msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return False
+    return True
 
 
 def _choice(deltas: Sequence[Delta], end: Done) -> Choice:
@@ -70,6 +84,7 @@ def _choice(deltas: Sequence[Delta], end: Done) -> Choice:
         _text(deltas, "reasoning"),
         _calls(deltas),
         tuple(token for delta in deltas for token in delta.logprobs),
+        end.stop,
     )
 
 

@@ -22,26 +22,34 @@ class Deadline:
     def __init__(self, timeout: float | None, *, instead: str = "stream() gives what came so far") -> None:
         """`timeout` in seconds; None = wait as long as it takes. `instead`: what to do where it is too short.
 
+        More than the system can wait in one go (292 years on 64 bits, and infinity) is as long as it takes.
+
         Raises:
             UsageError: no number of seconds.
         """
         timeout = plain_numbers(timeout)
         is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
-        if timeout is not None and not (is_number and 0 < timeout <= threading.TIMEOUT_MAX):
+        if timeout is not None and not (is_number and timeout > 0):
             hint = "None waits as long as it takes"
             raise UsageError(f"timeout={timeout!r} is not a number of seconds above 0", hint=hint, param="timeout")
+        if timeout is not None and timeout > threading.TIMEOUT_MAX:
+            timeout = None
         self._timeout = timeout
         self._instead = instead
         self._ends = None if timeout is None else time.monotonic() + timeout
 
-    def next_of(self, sink: QueueSink, is_queued: Callable[[], bool] | None = None) -> Delivery:
-        """What arrives next. Raises TimedOut where nothing did in time. `is_queued`: whether it waits for a slot."""
+    def next_of(self, sink: QueueSink, slots_taken: Callable[[], int] | None = None) -> Delivery:
+        """What arrives next. Raises TimedOut where nothing did in time.
+
+        Args:
+            slots_taken: how many slots the model has, where others hold all of them; 0 = this one has its own.
+        """
         try:
             return sink.get(self._left)
         except queue.Empty:
-            raise self._passed(is_queued) from None
+            raise self._passed(slots_taken) from None
 
-    async def keep(self, arriving: Awaitable[T], is_queued: Callable[[], bool] | None = None) -> T:
+    async def keep(self, arriving: Awaitable[T], slots_taken: Callable[[], int] | None = None) -> T:
         """The same for coroutines."""
         if self._ends is None:
             return await arriving
@@ -49,7 +57,7 @@ class Deadline:
             async with asyncio.timeout(self._left):
                 return await arriving
         except TimeoutError:
-            raise self._passed(is_queued) from None
+            raise self._passed(slots_taken) from None
 
     def check(self) -> None:
         """Raises TimedOut where it has passed."""
@@ -60,12 +68,13 @@ class Deadline:
     def _left(self) -> float | None:
         return None if self._ends is None else max(0.0, self._ends - time.monotonic())
 
-    def _passed(self, is_queued: Callable[[], bool] | None = None) -> TimedOut:
+    def _passed(self, slots_taken: Callable[[], int] | None = None) -> TimedOut:
         assert self._timeout is not None
-        if is_queued is not None and is_queued():
+        if slots_taken is not None and (n_slots := slots_taken()):
             return TimedOut(
                 f"the request still waited for other answers after {self._timeout:g} s, and was ended",
-                hint=f"give it a longer timeout, or answer more at once: {option('slots', 2)} when the model is loaded",
+                hint="give it a longer timeout, close streams that nobody reads to their end, or answer more at once: "
+                f"{option('slots', n_slots + 1)} when the model is loaded",
                 timeout=float(self._timeout),
             )
         return TimedOut(

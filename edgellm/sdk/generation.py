@@ -37,10 +37,10 @@ class GenerationMethods:
         _require_request(request)
         sink = QueueSink()
         request_id = submit(self._session, request, sink)
-        is_queued = functools.partial(self._session.is_queued, request_id)
+        slots_taken = functools.partial(_slots_taken, self._session, request_id)
         try:
             while True:
-                outcome = deadline.next_of(sink, is_queued)
+                outcome = deadline.next_of(sink, slots_taken)
                 if isinstance(outcome, EdgeLLMError):
                     raise outcome
                 if isinstance(outcome, GrammarRead):
@@ -78,10 +78,10 @@ class GenerationMethods:
         _require_request(request)
         sink = AsyncSink()
         request_id = submit(self._session, request, sink)
-        is_queued = functools.partial(self._session.is_queued, request_id)
+        slots_taken = functools.partial(_slots_taken, self._session, request_id)
         try:
             while True:
-                outcomes = await deadline.keep(sink.get_all(), is_queued)
+                outcomes = await deadline.keep(sink.get_all(), slots_taken)
                 events = [outcome for outcome in outcomes if isinstance(outcome, (Delta, Prefill, Done))]
                 if events or GrammarRead() in outcomes:
                     yield events
@@ -92,6 +92,11 @@ class GenerationMethods:
                     return
         finally:
             self._session.cancel(request_id)
+
+
+def _slots_taken(session: Session, request_id: int) -> int:
+    """How many slots others hold, which this request waits for; 0 = it does not wait."""
+    return session.info.n_slots if session.is_queued(request_id) else 0
 
 
 def _require_request(request: GenerationRequest) -> None:

@@ -139,6 +139,7 @@ class Choice(msgspec.Struct, frozen=True):
     reasoning: str = ""  # what the model thought before it answered
     calls: tuple[ToolCall, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()  # of each token, where the request asked for them
+    stop: str = ""  # the stop text that ended it; "" = none did
 
     @property
     def message(self) -> Message:

@@ -12,8 +12,9 @@ import pytest
 from support.refusals import refuses
 
 from edgellm.errors import IncompleteAnswer, InvalidAnswer, UsageError
-from edgellm.sdk.answer import whole
+from edgellm.sdk.answer import parsed, whole
 from edgellm.sdk.client import EdgeLLM
+from edgellm.sdk.json_type import json_type
 from edgellm.types.event import Delta, Done, Event, Timings, Usage
 from edgellm.types.grammar import Grammar
 from edgellm.types.message import ToolCall
@@ -57,6 +58,19 @@ def test_json_that_is_cut_off_is_an_error(llm: EdgeLLM) -> None:
     assert caught.value.text.startswith("{")
     with refuses(IncompleteAnswer):
         asyncio.run(llm.achat("12 lamps", schema={"type": "object"}, max_tokens=1))
+
+
+def test_json_that_a_stop_text_cut_is_no_wrong_json(llm: EdgeLLM) -> None:
+    with refuses(IncompleteAnswer) as caught:
+        llm.chat("12 lamps", schema=Order, temperature=0, stop='"pieces')
+    assert caught.value.text.startswith("{")
+    assert '"pieces' not in caught.value.text
+    assert llm.chat("12 lamps", temperature=0, stop="lam").stop == "lam"
+
+
+def test_json_that_was_whole_before_a_stop_text_is_taken() -> None:
+    done = Done("stop", Usage(1, 1), TIMINGS, stop="x")
+    assert parsed(whole([Delta('{"yes": true}'), done]), json_type(Answer)).yes
 
 
 def test_a_rule_beyond_the_schema_is_an_error(llm: EdgeLLM) -> None:
