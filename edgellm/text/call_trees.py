@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from edgellm.text.schema_values import Notation, Room, SchemaValues, refused_schema
+from edgellm.errors import UsageError
+from edgellm.text.schema_values import Notation, Room, SchemaValues, in_tool, refused_schema
 from edgellm.types.grammar import Grammar
-from edgellm.types.grammar_tree import AnyText, Json, Node, OneOf, Pattern, Text, optional, sequence
+from edgellm.types.grammar_tree import AnyText, Node, OneOf, Pattern, Text, optional, sequence
 from edgellm.types.markup import (
     AttributeCalls,
     CallMarkup,
@@ -39,28 +41,41 @@ class CallShape(NamedTuple):
 def call_shape(row: CallMarkup, tools: Schemas) -> CallShape:
     """Raises UsageError: an argument's schema says what calls of this shape cannot be kept to, or all are too large."""
     room = Room()
-    for _name, schema in tools:
-        Grammar.of_schema(schema, "tools")  # which bounds it, before anything is made of it
-    try:
-        call = OneOf(tuple(_CALLS[type(row)](row, name, SchemaValues(schema, room)) for name, schema in tools))
-    except RecursionError:
-        raise refused_schema("leads in a circle") from None
+    for name, schema in tools:
+        with _of_tool(name):
+            Grammar.of_schema(schema, "tools")  # which bounds it, before anything is made of it
+    calls = []
+    for name, schema in tools:
+        with _of_tool(name):
+            calls.append(_CALLS[type(row)](row, name, SchemaValues(schema, room, name)))
+    call = OneOf(tuple(calls))
     return _FRAMES.get(type(row), _in_section)(row, call)
+
+
+@contextlib.contextmanager
+def _of_tool(name: str) -> Iterator[None]:
+    """What is refused in the block tells its name."""
+    try:
+        yield
+    except RecursionError:
+        raise in_tool(name, refused_schema("leads in a circle")) from None
+    except UsageError as error:
+        raise in_tool(name, error) from None
 
 
 def _json(row: JsonCalls, name: str, values: SchemaValues) -> Node:
     quoted = json.dumps(name, ensure_ascii=False)
     if row.name_is_key:
-        return sequence(f"{{{quoted}: ", Json(values.root), "}")
+        return sequence(f"{{{quoted}: ", values.whole, "}")
     id_: list[Node | str] = [f', "{row.id_key}": "', CALL_ID, '"'] if row.id_key else []
     head = f'"{row.name_key}": {quoted}, "{row.arguments_key}": '
     wrapper = f'{{"{row.wrapper}": ' if row.wrapper else ""
-    return sequence(wrapper, "{", head, Json(values.root), *id_, "}", "}" if wrapper else "")
+    return sequence(wrapper, "{", head, values.whole, *id_, "}", "}" if wrapper else "")
 
 
 def _named(row: NamedCalls, name: str, values: SchemaValues) -> Node:
     id_: list[Node | str] = [row.id_open, Pattern(("[a-zA-Z0-9]{1,9}",))] if row.id_open else []
-    return sequence(name, *id_, row.after_name, Json(values.root))
+    return sequence(name, *id_, row.after_name, values.whole)
 
 
 def _tagged(row: TaggedCalls, name: str, values: SchemaValues) -> Node:
@@ -93,7 +108,7 @@ def _message(row: HarmonyCalls, name: str, values: SchemaValues) -> Node:
     if row.thinker:  # no channels
         head = f" to={name}"
     body = row.body
-    arguments: Node = Json(values.root)
+    arguments: Node = values.whole
     if body:
         call = _attributes(body, name, values)
         arguments = sequence(body.section_open, body.open, call, body.close, body.section_close)
@@ -101,7 +116,7 @@ def _message(row: HarmonyCalls, name: str, values: SchemaValues) -> Node:
 
 
 def _to_recipient(row: RecipientCalls, name: str, values: SchemaValues) -> Node:
-    return sequence(f"{name}\n", Json(values.root))
+    return sequence(f"{name}\n", values.whole)
 
 
 def _arguments(values: SchemaValues, argument: Callable[[str, Any], Node]) -> list[Node]:

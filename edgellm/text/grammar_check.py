@@ -20,7 +20,7 @@ from edgellm.contract.parent import connect
 from edgellm.errors import UsageError
 from edgellm.text import grammar_source
 from edgellm.types.grammar import Grammar
-from edgellm.types.grammar_tree import Json, Pattern, nodes
+from edgellm.types.grammar_tree import Json, Node, Pattern, nodes
 
 # An ambiguous grammar takes 0.5 s a token under the library's own limits, and 4 ms under these. No schema in use
 # comes near them.
@@ -49,13 +49,22 @@ def parts_to_check(grammar: Grammar) -> list[Grammar]:
     """What of it may take long to compile; of a tree, its schemas and patterns."""
     if grammar.kind != "tree":
         return [] if grammar.kind == "choice" or not _is_risky(grammar) else [grammar]
-    parts: dict[Grammar, None] = {}
-    for node in nodes(grammar.tree):
-        if isinstance(node, Json):
-            parts[Grammar("json_schema", msgspec.json.encode(node.schema).decode(), checked=True)] = None
-        elif isinstance(node, Pattern):
-            parts |= dict.fromkeys(Grammar("regex", pattern, checked=True) for pattern in node.patterns)
+    parts = dict.fromkeys(part for node in nodes(grammar.tree) for part in _parts_of(node))
     return [part for part in parts if _is_risky(part)]
+
+
+def parts_of_tools(grammar: Grammar) -> list[tuple[str, Grammar]]:
+    """The schemas and patterns in a tree that are of a tool's arguments, each with its name, in the tools' order."""
+    told = [node for node in nodes(grammar.tree) if isinstance(node, Json | Pattern) and node.tool]
+    return list(dict.fromkeys((node.tool, part) for node in reversed(told) for part in _parts_of(node)))
+
+
+def _parts_of(node: Node) -> list[Grammar]:
+    if isinstance(node, Json):
+        return [Grammar("json_schema", msgspec.json.encode(node.schema).decode(), checked=True)]
+    if isinstance(node, Pattern):
+        return [Grammar("regex", pattern, checked=True) for pattern in node.patterns]
+    return []
 
 
 def _is_risky(grammar: Grammar) -> bool:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from edgellm.errors import BackendUnavailable, GrammarFailed
+from edgellm.errors import BackendUnavailable, GrammarFailed, UsageError
 from edgellm.text import grammar_check, grammar_library, grammar_source
+from edgellm.text.schema_values import in_tool
 from edgellm.types.grammar import Grammar, GrammarKind
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ _HINTS: dict[GrammarKind, str] = {
 }
 
 _SHOWN_LINE = re.compile(r"\d+ \| ?|\| |<")  # of a grammar, in an error
+_PLACE = re.compile(r"^at \d+\(\d+\): |failed to compile JSON schema: ")  # in what the library made of it
 NO_ANSWER = "NoExtension"  # what the library's error begins with where nothing may come
 FEW_WORDS = 64  # of 32 tokens each
 
@@ -193,7 +195,10 @@ class GrammarCompiler:
             raise grammar.refused(f"has an error: {_short(error)}", "correct it") from None
         compiled = grammar_check.compiled(library, self._tables, source)
         if compiled.is_error():
-            raise grammar.refused(f"cannot be used: {_short(compiled.get_error())}", _HINTS[grammar.kind])
+            problem = _short(compiled.get_error())
+            if grammar.kind in ("json_schema", "regex"):
+                problem = _PLACE.sub("", problem)
+            raise self._in_part(library, grammar) or grammar.refused(f"cannot be used: {problem}", _HINTS[grammar.kind])
         # What no answer can satisfy shows at the first token, which is looked at here and not in mid-answer.
         first = _mask(compiled, self._info.vocab_size)
         if compiled.is_error():
@@ -201,6 +206,24 @@ class GrammarCompiler:
                 raise grammar.refused(f"is too ambiguous to begin: {_short(problem)}", "write it with fewer ways")
             raise grammar.refused("has no answer that satisfies it", "allow at least one")
         return Matcher(compiled, self._info.vocab_size, first)
+
+    def _in_part(self, library: Any, grammar: Grammar) -> UsageError | None:
+        """What is wrong with the first tool whose schema or pattern cannot be used alone; None = there is none.
+
+        All of them together take no longer than the whole did, and what may take long was tried apart.
+        """
+        if grammar.kind != "tree":
+            return None
+        for tool, part in grammar_check.parts_of_tools(grammar):
+            try:
+                made = grammar_check.compiled(library, self._tables, grammar_source.source(library, part, {}))
+                problem = _short(made.get_error()) if made.is_error() else ""
+            except (ValueError, RecursionError) as error:
+                problem = _short(error)
+            if problem:
+                refused = part.refused(f"of its arguments has an error: {_PLACE.sub('', problem)}", _HINTS[part.kind])
+                return in_tool(tool, refused)
+        return None
 
 
 class _Vocabulary:

@@ -70,10 +70,16 @@ class SchemaValues:
     says what cannot be kept to here.
     """
 
-    def __init__(self, root: dict[str, Any], room: Room) -> None:
+    def __init__(self, root: dict[str, Any], room: Room, tool: str = "") -> None:
         self.root = root
+        self._tool = tool
         self._room = room
         self._n_left = MAX_SCHEMAS
+
+    @property
+    def whole(self) -> Json:
+        """All arguments, as an object."""
+        return Json(self.root, self._tool)
 
     def members(self, schema: Any) -> list[tuple[str, Any, bool]]:
         """Of an object: name, schema, and whether it is required."""
@@ -122,7 +128,9 @@ class SchemaValues:
             patterns.append(f"(?s:.{{{said.get('minLength', 0)},{said.get('maxLength', '')}}})")
         if "pattern" in said:
             patterns.append(_whole(said["pattern"]))
-        return sequence(Pattern(tuple(patterns), close.lstrip()[:1]), close) if patterns else TextUntil(close)
+        return (
+            sequence(Pattern(tuple(patterns), close.lstrip()[:1], self._tool), close) if patterns else TextUntil(close)
+        )
 
     def literal(self, schema: Any, notation: Notation) -> Node:
         said = self._said(schema, KINDS.keys())
@@ -162,7 +170,9 @@ class SchemaValues:
                 return self._list(said, notation)
             case "object":
                 return self.mapping({**said, "type": "object"}, notation, "{}", ":")
-        return Json({"type": kind, **{word: said[word] for word in KINDS[kind] if word in said}})
+        if kind not in KINDS:
+            raise refused_schema(f"has the type {kind[:40]!r}")
+        return Json({"type": kind, **{word: said[word] for word in KINDS[kind] if word in said}}, self._tool)
 
     def _list(self, said: dict[str, Any], notation: Notation) -> Node:
         item = self.literal(said.get("items", {"type": ["string", "number", "boolean"]}), notation)
@@ -197,7 +207,7 @@ class SchemaValues:
         definitions: dict[str, Any] = {word: self.root[word] for word in ("$defs", "definitions") if word in self.root}
         whole = {**definitions, **(schema if isinstance(schema, dict) else {})}
         self._room.take(len(msgspec.json.encode(whole)))
-        return Json(whole)
+        return Json(whole, self._tool)
 
     def _values(self, said: dict[str, Any]) -> list[Any]:
         values: list[Any] = said.get("enum", [said.get("const")])
@@ -253,3 +263,8 @@ def refused_schema(what: str) -> UsageError:
         hint='leave it out of the schema, or send "tool_choice": "auto" and no strict tools',
         param="tools",
     )
+
+
+def in_tool(name: str, error: UsageError) -> UsageError:
+    """The same, told of the tool of that name."""
+    return UsageError(f"the tool {name[:60]!r} cannot be used: {error.message}", hint=error.hint, param="tools")

@@ -17,17 +17,20 @@ class Text(msgspec.Struct, frozen=True, tag="text"):
     text: str
 
 
-class Json(msgspec.Struct, frozen=True, tag="json"):
-    """JSON that is valid under a schema."""
+class Json(msgspec.Struct, frozen=True, tag="json", omit_defaults=True):
+    """JSON that is valid under a schema. `tool`: whose arguments it is of, for errors."""
 
     schema: dict[str, Any]
+    tool: str = ""
 
 
-class Pattern(msgspec.Struct, frozen=True, tag="pattern"):
-    """Text that regular expressions match as a whole, all of them, and that holds none of the characters `without`."""
+class Pattern(msgspec.Struct, frozen=True, tag="pattern", omit_defaults=True):
+    """Text that regular expressions match as a whole, all of them, and that holds none of the characters `without`.
+    `tool`: as of `Json`."""
 
     patterns: tuple[str, ...]
     without: str = ""
+    tool: str = ""
 
 
 class TextUntil(msgspec.Struct, frozen=True, tag="until"):

@@ -434,3 +434,34 @@ def test_text_ends_at_a_control_token() -> None:
         for token in [*before, marker["<tool_call>"], *head, *b"text\n", marker["</parameter>"], *tail]:
             matcher.accept(token)
         assert matcher.allowed().tolist() == [marker["</tool_call>"]]
+
+
+BAD_SCHEMAS = {
+    "no_type": {"type": "strin"},
+    "unique": {"type": "array", "items": {"type": "integer"}, "uniqueItems": True},
+    "pattern": {"type": "string", "pattern": "(?=a)b"},
+}
+
+
+@pytest.mark.parametrize("name", BAD_SCHEMAS)
+@pytest.mark.parametrize("row", ["hermes", "tagged", "python"])
+def test_of_many_tools_the_one_whose_schema_cannot_be_used_is_named(
+    compiler: GrammarCompiler, row: str, name: str
+) -> None:
+    bad = Tool("bad", parameters={"type": "object", "properties": {"x": BAD_SCHEMAS[name]}, "required": ["x"]})
+    tools = (WEATHER, bad, PING)
+    with refuses(UsageError, param="tools") as caught:
+        grammar = call_grammar(Markup(calls=ROWS[row]), tools, "required", parallel=True)
+        assert grammar is not None
+        compiler.matcher(grammar)
+    assert "'bad'" in caught.value.message
+    assert " at " not in caught.value.message
+
+
+def test_of_two_the_first_is_named(compiler: GrammarCompiler) -> None:
+    tools = [Tool(name, parameters={"properties": {"x": {"type": name}}}) for name in ("integer", "one", "two")]
+    grammar = call_grammar(Markup(calls=ROWS["hermes"]), tools, "required", parallel=True)
+    assert grammar is not None
+    with refuses(UsageError, param="tools") as caught:
+        compiler.matcher(grammar)
+    assert "'one'" in caught.value.message
