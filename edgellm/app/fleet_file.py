@@ -140,7 +140,7 @@ def _described(box: Box) -> tuple[Machine, dict[str, Calibration]]:
         file = f"{box.profile}.toml"
         is_beside = not profiles.is_path(box.profile) and (Path(box.place.path).parent / file).is_file()
         hint = f"a file is named with its ending: profile = {file!r}" if is_beside else error.hint
-        what = f"{box.place.path}: {box.place.row}: profile: {error.message.removeprefix('profile ')}"
+        what = f"{box.place.path}: {box.place.row}: profile: {error.message}"
         raise UsageError(what, hint=hint, param="profile") from None
 
 
