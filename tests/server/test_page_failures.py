@@ -147,6 +147,47 @@ def test_a_longer_context_lets_it_go_on(page: Page, serve: Servers) -> None:
     expect(page.get_by_role("button", name="Go on")).to_be_visible()
 
 
+@pytest.mark.slow(3)
+def test_what_was_refused_is_left_out_of_later_requests_and_can_be_made_shorter(page: Page, live: Live) -> None:
+    ready(page, live)
+    fail(page)
+    page.set_input_files("#file", [{"name": "a.md", "mimeType": "text/markdown", "buffer": b"much"}])
+    expect(page.locator("#files bdi")).to_have_text("a.md")
+    ask(page, "What is in it?")
+    expect(page.locator("#problem")).to_be_visible()
+    expect(page.locator(".unanswered")).to_be_visible()
+    sent = script(page, {"content": "yes"})
+    answered(page, "short")
+    assert [message["content"] for message in sent[0]["messages"]] == ["short"]
+
+    page.locator(".user").first.hover()
+    page.get_by_label("Edit", exact=True).first.click()
+    page.get_by_label("Remove a.md").click()
+    page.get_by_label("Your message").press("Enter")
+    expect(last_answer(page)).to_have_text("yes")
+    expect(page.locator(".turn")).to_have_count(2)
+    assert [message["content"] for message in sent[1]["messages"]] == ["What is in it?"]
+    page.get_by_label("Previous version").click()
+    expect(page.locator(".turn .file bdi")).to_have_text("a.md")
+    expect(page.locator(".turn")).to_have_count(3)
+
+
+@pytest.mark.slow(2)
+def test_a_question_without_an_answer_is_told_as_such_after_a_reload(page: Page, live: Live) -> None:
+    ready(page, live)
+    fail(page)
+    ask(page, "why?")
+    expect(page.locator("#problem")).to_be_visible()
+    reloaded(page)
+    expect(page.locator(".unanswered")).to_contain_text("Not answered")
+    sent = script(page, {"content": "so"})
+    page.get_by_role("button", name="Answer", exact=True).click()
+    expect(last_answer(page)).to_have_text("so")
+    expect(page.locator(".unanswered")).to_be_hidden()
+    expect(page.locator("#problem")).to_be_hidden()
+    assert [message["content"] for message in sent[0]["messages"]] == ["why?"]
+
+
 def chosen(name: str, text: str) -> dict[str, object]:
     return {"name": name, "mimeType": "application/json", "buffer": text.encode()}
 

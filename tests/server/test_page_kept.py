@@ -219,6 +219,8 @@ def test_an_attached_file_goes_before_the_message(page: Page, live: Live) -> Non
     expect(page.locator("#files bdi")).to_have_text("a.md")
     page.set_input_files("#file", [{"name": "b.bin", "mimeType": "application/octet-stream", "buffer": b"\xff\0"}])
     expect(page.locator("#problem-text")).to_contain_text("not text in UTF-8")
+    page.set_input_files("#file", [{"name": "c.md", "mimeType": "text/markdown", "buffer": b""}])
+    expect(page.locator("#problem-text")).to_contain_text("c.md is not attached: it is empty")
     answered(page, "What is in it?")
 
     assert sent[0]["messages"] == [{"role": "user", "content": f"File a.md:\n````\n{text}\n````\n\nWhat is in it?"}]

@@ -30,13 +30,8 @@ const panel = new PlanPanel();
 const store = await ConversationStore.open(() => sidebar.show(true));
 const chat = new Chat(store, settings, server);
 const sidebar = new Sidebar(store, chat, { problem: showProblem, solved: () => at("retry").hidden && showProblem(null) });
-const composer = new Composer({ send: ask, stop: () => chat.stop(), problem: showProblem });
+const composer = new Composer({ send: (text, files) => chat.ask(text, files), stop: () => chat.stop(), problem: showProblem });
 const dialog = new SettingsDialog(settings, chat, () => panel.redraw());
-
-function ask(text, files) {
-  showProblem(null);
-  chat.ask(text, files);
-}
 
 // `retries`: an answer failed, which can be asked for again.
 function showProblem(error, retries = false) {
@@ -53,7 +48,7 @@ function showState() {
   at("dot").dataset.state = status;
   if (at("state-text").textContent !== text) at("state-text").textContent = text;
   composer.set({ busy: chat.answer !== null, ready });
-  showWelcome(server, (prompt) => ask(prompt, []));
+  showWelcome(server, (prompt) => chat.ask(prompt));
 }
 
 // Events.
@@ -79,8 +74,10 @@ server.addEventListener("key", ({ detail: locked }) => {
 
 chat.addEventListener("state", ({ detail: message }) => {
   if (message) announceEnd(message);
-  else if (chat.answer) announceBegin();
-  else showProblem(null);
+  else {
+    showProblem(null);
+    if (chat.answer) announceBegin();
+  }
   showState();
 });
 chat.addEventListener("kept", () => sidebar.show(true));
@@ -94,10 +91,7 @@ at("models").onchange = ({ target }) => {
   keepSettings(settings);
   server.refresh();
 };
-at("retry").onclick = () => {
-  showProblem(null);
-  chat.retry();
-};
+at("retry").onclick = () => chat.retry();
 at("dismiss").onclick = () => showProblem(null);
 at("key-form").onsubmit = (event) => {
   event.preventDefault();

@@ -130,9 +130,12 @@ export class Chat extends EventTarget {
         chat.thread.show(chat.conversation);
         chat.#keep();
       },
-      edit: (message, content) => chat.#branch(message, { role: "user", content, files: message.files }),
+      edit: (message, content, files) => chat.#branch(message, { role: "user", content, files }),
       regenerate: (message) => {
         if (!chat.answer) chat.#again(message, isEmpty(message) && message.id === chat.conversation.leaf);
+      },
+      answer: ({ id }) => {
+        if (!chat.answer) chat.#answer(id);
       },
       goOn: (message) => {
         if (!chat.answer) chat.#answer(undefined, message);

@@ -1,11 +1,7 @@
 // Where a message is written: text, attached files, send and stop.
 
-import { at, element, icon, iconButton } from "/web/page/dom.js";
-import { count } from "/web/page/format.js";
+import { at } from "/web/page/dom.js";
 import { sendsByEnter } from "/web/page/keys.js";
-
-const MOST_FILES = 16;
-const MAX_FILE_BYTES = 512 * 1024;
 
 export class Composer {
   // `send(text, files)`; `problem(error)`.
@@ -55,20 +51,19 @@ export class Composer {
     const files = this.files;
     this.text.value = "";
     this.files = [];
-    this.#showFiles();
+    at("files").replaceChildren();
+    at("files").hidden = true;
     this.send(text, files);
   }
 
   async attach(files) {
-    for (const file of files) {
-      try {
-        if (this.files.length >= MOST_FILES) throw new Error(`at most ${MOST_FILES} files go with a message`);
-        this.files.push({ name: file.name.slice(0, 200), text: await readText(file) });
-      } catch (error) {
-        this.problem(new Error(`${file.name.slice(0, 200)} is not attached: ${error.message}.`));
-      }
+    try {
+      const { readFiles, showFiles } = await import("/web/page/attached.js");
+      this.files.push(...(await readFiles(files, this.files, this.problem)));
+      showFiles(at("files"), this.files, () => this.text.focus());
+    } catch (error) {
+      this.problem(error);
     }
-    this.#showFiles();
     this.text.focus();
   }
 
@@ -85,30 +80,4 @@ export class Composer {
       if (event.dataTransfer?.files.length) this.attach(event.dataTransfer.files);
     });
   }
-
-  #showFiles() {
-    at("files").replaceChildren(
-      ...this.files.map((file) => {
-        const remove = iconButton("close", `Remove ${file.name}`, () => {
-          this.files = this.files.filter((other) => other !== file);
-          this.#showFiles();
-          this.text.focus();
-        });
-        const size = element("small", {}, `${count(file.text.length)} characters`);
-        return element("li", {}, icon("file"), element("bdi", {}, file.name), size, remove);
-      }),
-    );
-    at("files").hidden = this.files.length === 0;
-  }
-}
-
-async function readText(file) {
-  if (file.size > MAX_FILE_BYTES) throw new Error(`it has more than ${MAX_FILE_BYTES / 1024} KiB`);
-  try {
-    const text = new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer());
-    if (!text.includes("\0")) return text;
-  } catch {
-    // Told below.
-  }
-  throw new Error("it is not text in UTF-8");
 }

@@ -1,18 +1,23 @@
-// The form in which a message is edited, in place of its text.
+// The form in which a message is edited, in place of its text: that, and which files go with it.
 
+import { showFiles } from "/web/page/attached.js";
 import { element } from "/web/page/dom.js";
 import { isEscape, sendsByEnter } from "/web/page/keys.js";
 
-export default function showEditForm({ message, actions, text, foot }) {
+export default function showEditForm({ message, actions, text, after, foot }) {
   const area = element("textarea", { value: message.content, rows: 3, dir: "auto", "aria-label": "Your message" });
+  const files = [...(message.files ?? [])];
+  const list = element("ul", { className: "files", "aria-label": "Attached files" });
+  showFiles(list, files, () => area.focus());
   const close = () => {
     form.replaceWith(text);
-    foot.hidden = false;
+    after.hidden = foot.hidden = false;
     foot.querySelector("button[aria-label=Edit]")?.focus();
   };
   const form = element(
     "form",
     { className: "edit" },
+    list,
     area,
     element(
       "div",
@@ -23,7 +28,7 @@ export default function showEditForm({ message, actions, text, foot }) {
   );
   form.onsubmit = (event) => {
     event.preventDefault();
-    if (area.value.trim()) actions.edit(message, area.value);
+    if (area.value.trim() || files.length) actions.edit(message, area.value, files);
   };
   sendsByEnter(area);
   form.onkeydown = (event) => {
@@ -32,6 +37,6 @@ export default function showEditForm({ message, actions, text, foot }) {
     close();
   };
   text.replaceWith(form);
-  foot.hidden = true;
+  after.hidden = foot.hidden = true;
   area.focus();
 }

@@ -83,8 +83,15 @@ export class MessageView {
       ...(message.files ?? []).map(fileBox),
       ...(message.calls ?? []).map((call) => this.#call(call)),
       ...(end ? [element("p", { className: "note" }, end)] : []),
+      ...(message.role === "user" ? [this.#unanswered()] : []),
     );
     this.foot.replaceChildren(...this.#branches(siblings), ...this.#buttons(), ...this.#speed());
+  }
+
+  // Seen where no answer follows.
+  #unanswered() {
+    const again = element("button", { type: "button", className: "small", onclick: () => this.actions.answer(this.message) }, "Answer");
+    return element("p", { className: "note unanswered" }, "Not answered: later messages go without it. ", again);
   }
 
   #call(call) {

@@ -3,7 +3,9 @@
 export const NUMBERS = ["temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty", "max_tokens", "seed"];
 
 // [path, body]. Settings that are not set are the model's own. Throws where one is not JSON.
-export function requestFor(path, system, { settings, model, chats, goesOn = false }) {
+export function requestFor(messages, system, { settings, model, chats, goesOn = false }) {
+  // A question without an answer may be what no request can hold.
+  const path = messages.filter(({ role }, at) => role !== "user" || messages[at + 1]?.role !== "user");
   const body = { model, stream_options: { include_usage: true } };
   for (const name of NUMBERS) if (Number.isFinite(settings[name])) body[name] = settings[name];
   if (settings.stop.length) body.stop = settings.stop;
