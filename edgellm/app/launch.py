@@ -11,7 +11,7 @@ from edgellm.app.asked import as_asked, refuse_chat, refuse_options
 from edgellm.app.download import Approve, PlannedDownload, approved
 from edgellm.app.reserved import Reserved
 from edgellm.app.resolve import Reference, ReferenceKind, refer, require_shape, resolve
-from edgellm.app.unavailable import missed, unavailable
+from edgellm.app.unavailable import missed, not_in_slot, unavailable
 from edgellm.contract import answers
 from edgellm.contract.manager import plugins
 from edgellm.contract.source import Progress, Resolver, scheme_of
@@ -29,6 +29,7 @@ from edgellm.selection.decide import decide, usable_backends
 from edgellm.store.card import undescribed, verified
 from edgellm.store.http import redacted
 from edgellm.store.library import Library, silent
+from edgellm.store.sealed import slot_of
 from edgellm.store.sources.registry import source_for, sources, unreachable
 from edgellm.types.machine import Machine
 from edgellm.types.model import Artifact, ModelCard, ModelFile
@@ -317,7 +318,8 @@ def _launch(
     context: SelectionContext, request: SelectionRequest, progress: Progress, approve: Approve, *, spare_models: int = 0
 ) -> tuple[LaunchPlan, Decision]:
     """Decide; where the choice must be fetched, find out which sources answer, and decide again without the others."""
-    request = replace(request, offline=request.offline or settings.current().offline)
+    is_sealed = slot_of(Library().root) is not None  # nothing is fetched into what is served
+    request = replace(request, offline=request.offline or settings.current().offline or is_sealed)
     search = _Search(context, request, progress, approve, spare_models)
     decision = search.decide()
     if search.without_silent_sources(decision.choice):
@@ -336,7 +338,9 @@ def _launch(
     assert decision.would_choose is not None, "something fits, or `decide` had raised"
     began = [] if request.offline else [failure.message for failure in search.failures]
     # Only of a choice that EdgeLLM makes itself, others may take its place.
-    raise unavailable(decision.would_choose, search.unanswered, began, offline=request.offline, named=not spare_models)
+    wish = decision.would_choose
+    quants = {file.quant for card in search.context.cards if card.id == wish.model for file in card.files}
+    raise unavailable(wish, search.unanswered, began, offline=request.offline, named=not spare_models, quants=quants)
 
 
 def _needs_network(
@@ -375,9 +379,11 @@ def _artifact(
     library: Library, card: ModelCard, file: ModelFile, request: SelectionRequest, progress: Progress
 ) -> Artifact:
     """The file on this disk, fetched where that is allowed."""
-    if not request.offline or scheme_of(file.source) == "file":
-        return library.fetch(card, file, progress)
     artifact = library.locate(file, card.id)
+    if artifact is None and (error := not_in_slot(card.id, file.quant)) is not None:
+        raise error
+    if not request.offline or scheme_of(file.source) == "file":
+        return artifact or library.fetch(card, file, progress)
     if artifact is None and settings.current().offline and isinstance(source_for(file.source), Resolver):
         return library.fetch(card, file, progress)  # it may have a store on this disk
     if artifact is None:

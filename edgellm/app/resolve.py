@@ -20,6 +20,7 @@ from edgellm.app import file_card, stored_cards
 from edgellm.app.file_card import with_known_quants
 from edgellm.app.named_file import named_file
 from edgellm.app.stored_cards import StoredCard
+from edgellm.app.unavailable import damage_of
 from edgellm.catalog import lookup
 from edgellm.catalog.recognize import recognize
 from edgellm.contract.manager import plugins
@@ -241,6 +242,9 @@ def _narrowed(whole: ResolvedModel, quant: str | None, *, predict: bool) -> Reso
         recipe = next((q for q in quants.QUANTS.values() if q.name.lower() == quant.lower() and q.predictable), None)
         files = files[:1] or ((ModelFile(NOT_PUBLISHED, recipe.name),) if recipe else ())
     if not files:
+        # What was made here is published nowhere.
+        if not predict and (error := damage_of(card.id, quant)) is not None:
+            raise error
         raise UsageError(f"{card.id} has no file in {quant}", hint=_instead(card.id, quant, published), param="quant")
     return replace(whole, card=replace(card, files=files), others=others)
 

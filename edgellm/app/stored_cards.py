@@ -12,11 +12,13 @@ from pathlib import Path
 
 from edgellm import explain
 from edgellm.app import file_card
+from edgellm.app.unavailable import remedy
 from edgellm.catalog.recognize import recognize
 from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm.store.card import local_card
 from edgellm.store.library import Library
 from edgellm.store.manifest import StoredModel
+from edgellm.store.sealed import slot_of
 from edgellm.types.model import ModelCard
 
 
@@ -35,12 +37,11 @@ def named(name: str, cards: Sequence[ModelCard]) -> StoredCard | None:
         BadArtifact: all of it is damaged. UnsupportedArtifact.
     """
     entries = [stored for stored in Library().installed() if stored.model_id.lower() == name.lower()]
-    problem = next((stored.problem for stored in entries if stored.problem), None)
-    if problem is not None and all(stored.problem for stored in entries):
-        raise BadArtifact(
-            f"what is stored as {name} is {explain.stored(problem)}",
-            hint=f"delete it with `edgellm rm {name}`, and fetch it again",
-        )
+    damaged = [stored for stored in entries if stored.problem]
+    if damaged and len(damaged) == len(entries):
+        is_sealed = slot_of(Library().root) is not None
+        hint = remedy(damaged[0]) if is_sealed else f"delete it with `edgellm rm {name}`, and fetch it again"
+        raise BadArtifact(f"what is stored as {name} is {explain.stored(damaged[0].problem)}", hint=hint)
     return _of(entries, cards)
 
 

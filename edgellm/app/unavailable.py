@@ -2,37 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from edgellm import explain
+from edgellm import explain, settings
 from edgellm.app import context as app_context
+from edgellm.bundle import slot_check
+from edgellm.bundle.slots import BundleSlot, Slots
 from edgellm.contract.source import scheme_of
-from edgellm.errors import SourceUnreachable, option, speaks_in_flags
+from edgellm.errors import BadArtifact, SourceUnreachable, option, speaks_in_flags
 from edgellm.store import manifest
-from edgellm.store.library import Library
+from edgellm.store.library import MADE, Library
 from edgellm.store.manifest import StoredModel
+from edgellm.store.sealed import slot_of
 from edgellm.types.plan import Candidate, Decision
 from edgellm.types.reason import SourceSilent
+from edgellm.types.store_problem import Forbidden, RecordOfNewer
 
 
 def unavailable(
-    wish: Candidate, silent: Mapping[str, str], failures: Sequence[str] = (), *, offline: bool, named: bool
-) -> SourceUnreachable:
+    wish: Candidate,
+    silent: Mapping[str, str],
+    failures: Sequence[str] = (),
+    *,
+    offline: bool,
+    named: bool,
+    quants: Collection[str] = (),
+) -> SourceUnreachable | BadArtifact:
     """The error where `wish` would be run.
 
     Args:
         silent: by scheme, why a source does not answer.
         failures: of downloads that were begun, of other files than `wish` perhaps.
         named: by the user.
+        quants: that would do.
     """
-    entries = [manifest.check(entry) for entry in Library().installed() if entry.model_id == wish.model]
+    entries = _entries(wish.model)
+    # No other start changes that. Where a source is silent it may answer the next time.
+    if offline and (error := _damaged(entries, quants, "; it is not fetched again, as offline was asked for")):
+        return error
+    if named and (error := not_in_slot(wish.model, wish.quant)):
+        return error
     asked = "offline was asked for" if offline else silent.get(scheme_of(wish.source), "its source does not answer")
     problems = [explain.stored(entry.problem) for entry in entries if entry.problem is not None]
     causes = [*dict.fromkeys((*failures, asked)), *(f"what is stored of it is {problem}" for problem in problems)]
-    chosen = "" if named else ", which would be chosen,"
-    message = f"{wish.model} {wish.quant}{chosen} cannot be had: {'; '.join(causes)}"
-    if offline and named and not entries:  # which quantization it would be is not what is missing
-        message = f"{wish.model} is not on this disk, and {asked}; {wish.quant} would be fetched"
+    if not named:
+        message = f"{wish.model} {wish.quant}, which would be chosen, cannot be had: {'; '.join(causes)}"
+    elif len(quants) > 1:  # which quantization it would be is not what is missing
+        missing = (
+            f"is not on this disk, and {asked}" if offline and not entries else f"cannot be had: {'; '.join(causes)}"
+        )
+        message = f"{wish.model} {missing}; {wish.quant} would be fetched"
+    else:
+        message = f"{wish.model} {wish.quant} cannot be had: {'; '.join(causes)}"
     others = _on_this_disk(wish.model, [entry for entry in entries if entry.problem is None])
     if others:
         are = "is" if len(others) == 1 else "are"
@@ -44,6 +65,55 @@ def unavailable(
         other = f", {choose} what can be had from here" if named else ""
         hint = f"{online}{other}, or name a model file: {file}"
     return SourceUnreachable(message, hint=hint)
+
+
+def damage_of(model: str, quant: str) -> BadArtifact | None:
+    """The error where that is stored and damaged, and is not to be fetched again; None = it is not."""
+    return _damaged(_entries(model), [quant])
+
+
+def not_in_slot(model: str, quant: str) -> BadArtifact | None:
+    """The error where the store is a slot's, to which nothing is fetched; None = it is not."""
+    if (slot := _slot()) is None:
+        return None
+    hint = f"install a bundle that holds it: edgellm bundle install FILE --root {slot.folder.parent}"
+    return damage_of(model, quant) or BadArtifact(f"{model} {quant} is not in slot {slot.folder}", hint=hint)
+
+
+def remedy(entry: StoredModel) -> str:
+    """What to do about a damaged one."""
+    name = f"{entry.model_id}:{entry.quant}"
+    if (slot := _slot()) is not None:
+        return slot_check.remedy(slot)
+    if entry.source.startswith(MADE):
+        return f"make it again: edgellm quantize {entry.model_id} --to {entry.quant}"
+    online = "unset EDGELLM_OFFLINE, and " if settings.current().offline else ""
+    return f"{online}fetch it again: edgellm pull {name}"
+
+
+def _slot() -> BundleSlot | None:
+    """That the store is of."""
+    folder = slot_of(Library().root)
+    return None if folder is None else Slots(folder.parent).slot(folder.name)
+
+
+def _entries(model: str) -> list[StoredModel]:
+    return [manifest.check(entry) for entry in Library().installed() if entry.model_id == model]
+
+
+def _damaged(entries: Sequence[StoredModel], quants: Collection[str], more: str = "") -> BadArtifact | None:
+    meant = {quant.lower() for quant in quants}
+    for entry in entries:
+        is_meant = (
+            len(meant) != 1 or entry.quant.lower() in meant
+        )  # of several, one that nobody publishes would do, too
+        if is_meant and entry.problem is not None and not isinstance(entry.problem, (Forbidden, RecordOfNewer)):
+            hint = remedy(entry)
+            if sound := [other.quant for other in entries if other.problem is None]:
+                hint += f", or run what is sound: edgellm run {entry.model_id}:{sound[0]}"
+            what = f"{entry.model_id} {entry.quant} is {explain.stored(entry.problem)}"
+            return BadArtifact(f"{what}{more}", hint=hint)
+    return None
 
 
 def _on_this_disk(model: str, sound: Sequence[StoredModel]) -> list[str]:

@@ -29,9 +29,14 @@ def require_whole(slot: BundleSlot, progress: Progress) -> None:
         hint = "install a bundle first: edgellm bundle install FILE"
         raise UnsupportedArtifact(f"slot {slot.folder} holds nothing that is whole", hint=hint)
     if problem := damage(slot, progress):
-        root = slot.folder.parent
-        hint = f"install {record.name} release {record.release} again: edgellm bundle install FILE --root {root}"
-        raise BadArtifact(f"slot {slot.folder} is damaged: {problem}", hint=hint)
+        raise BadArtifact(f"slot {slot.folder} is damaged: {problem}", hint=remedy(slot))
+
+
+def remedy(slot: BundleSlot) -> str:
+    """What to do about a damaged one."""
+    record = slot.record
+    what = f"{record.name} release {record.release}" if record is not None else "its bundle"
+    return f"install {what} again: edgellm bundle install FILE --root {slot.folder.parent}"
 
 
 def damage(slot: BundleSlot, progress: Progress) -> str:

@@ -23,6 +23,7 @@ from edgellm.errors import IntegrityError
 from edgellm.files import sync, write_atomic
 from edgellm.store import content_hash
 from edgellm.store.record import read_record, size_problem, unreadable
+from edgellm.store.sealed import slot_of
 from edgellm.types.model import Artifact, Shape
 from edgellm.types.store_problem import OtherHash, StoreProblem
 
@@ -172,7 +173,7 @@ def check(stored: StoredModel, *, again: bool = True) -> StoredModel:
         if now.sha256 != file.sha256:
             return replace(stored, problem=OtherHash(str(path), now.sha256, file.sha256))
         files.append(now)
-    if tuple(files) != stored.files:
+    if tuple(files) != stored.files and not _is_sealed(stored):
         # A folder that cannot be written (a layer of an image) is hashed at each start, and `edgellm doctor` says so.
         with contextlib.suppress(OSError):
             write(replace(stored, files=tuple(files)))
@@ -191,4 +192,8 @@ def check_sizes(stored: StoredModel) -> StoredModel:
 def is_hashed_each_time(stored: StoredModel) -> bool:
     """Whether a sound entry's files have other times than its record, and the right ones cannot be written into it."""
     times = {(stored.folder / file.path).stat().st_mtime_ns == file.mtime_ns for file in stored.files}
-    return False in times and not os.access(stored.folder, os.W_OK)
+    return False in times and (_is_sealed(stored) or not os.access(stored.folder, os.W_OK))
+
+
+def _is_sealed(stored: StoredModel) -> bool:
+    return slot_of(stored.folder.parent.parent) is not None
