@@ -20,6 +20,8 @@ from edgellm.server.framing import Framing, ReadFlow
 from edgellm.server.intake import MAX_BODY_BYTES
 from edgellm.server.pace import has_hung_up
 
+HUNG_UP_AFTER_S = 1.0  # at the latest, of a client that has sent ahead
+
 
 class Connection(H11Protocol):
     """One connection. What is late gets 408, if it can still be answered, and the connection is closed."""
@@ -43,6 +45,7 @@ class Connection(H11Protocol):
         self._sending: asyncio.TimerHandle | None = None
         self._taking: asyncio.TimerHandle | None = None
         self._goes_on = False  # reading, when it is its turn
+        self._ahead: asyncio.TimerHandle | None = None  # while no more is read, as the client has sent ahead
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         with lifted():
@@ -63,8 +66,18 @@ class Connection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._await("")
         self._stop_taking()
+        self._keep_up()
         self.server_state.leave(self)
         super().connection_lost(exc)
+        self._forget_unread()
+
+    def _forget_unread(self) -> None:
+        """What is left of a connection may be there until Python collects its garbage; nobody reads this any more."""
+        self.conn = Framing()
+        self.conn.send_failed()
+        if self.cycle is not None:
+            self.cycle.conn = self.conn
+            self.cycle.body = bytearray()
 
     def data_received(self, data: bytes) -> None:
         self.server_state.receives(len(data))
@@ -114,8 +127,34 @@ class Connection(H11Protocol):
             self._refuse_unread(HttpError(error.error_status_hint, str(error)[:200], code="malformed"))
         elif self.conn.interrupted:
             self._read_later()
+            self.server_state.keeps(self, self.conn.unread_bytes)
+        elif self.conn.is_ahead:
+            self._wait_ahead()
+            self.server_state.keeps(self, self.conn.unread_bytes)
         else:
+            self._keep_up()
             self.flow.release()
+
+    def _wait_ahead(self) -> None:
+        """Read no more until what has come is answered. Nor is the connection's end read then: it is looked for."""
+        self.flow.hold()
+        if self._ahead is None:
+            self._ahead = self.loop.call_later(HUNG_UP_AFTER_S, self._still_ahead)
+
+    def _still_ahead(self) -> None:
+        self._ahead = None
+        if self.transport.is_closing():
+            return
+        if has_hung_up(self.transport.get_extra_info("socket").fileno()):
+            self.transport.close()
+        else:
+            self._wait_ahead()
+
+    def _keep_up(self) -> None:
+        if self._ahead is not None:
+            self._ahead.cancel()
+            self._ahead = None
+        self.server_state.keeps(self, 0)
 
     def _read_later(self) -> None:
         self._goes_on = True
@@ -261,4 +300,5 @@ class Connection(H11Protocol):
 
 
 def _too_many() -> HttpError:
-    return HttpError(503, "there are too many connections", code="overloaded", hint="try again later")
+    too_many = "there are too many connections, or too much is sent ahead on them"
+    return HttpError(503, too_many, code="overloaded", hint="try again later")

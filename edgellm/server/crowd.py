@@ -29,6 +29,7 @@ class Deadlines:
     body_s: float = 30.0  # for a body, and beyond it one second for each:
     body_bytes: int = 64_000
     take_s: float = 60.0  # in which a client takes so little that what was written for it still waits
+    unread_bytes: int = 32 * 1024**2  # of all connections, what they sent ahead of answers, or faster than it is read
     hurry_s: float = 2.0  # the same where there are no connections left, or for all clients together more waits than
     untaken_bytes: int = 64 * 1024**2
 
@@ -62,6 +63,8 @@ class Crowd(ServerState):
         self.deadlines = deadlines
         self._untaken: dict[Member, float] = {}  # since when something waits for its client, the oldest first
         self._hurrying: asyncio.TimerHandle | None = None
+        self._unread: dict[Member, int] = {}  # bytes
+        self._n_unread = 0  # of all
         self._members: dict[str, dict[Member, None]] = {}  # by address, the oldest first
         self._n_members = 0
         self._unasked: dict[str, dict[Member, None]] = {}  # without a whole request, by address, the oldest first
@@ -99,6 +102,20 @@ class Crowd(ServerState):
         """A connection got them."""
         self._n_received += n_bytes
 
+    def keeps(self, member: Member, n_bytes: int) -> None:
+        """So much of what has come is not looked at yet. Where it is too much together, the connection ends that keeps
+        most, of the address that does.
+        """
+        self._n_unread += n_bytes - self._unread.pop(member, 0)
+        if n_bytes:
+            self._unread[member] = n_bytes
+        while self._n_unread > self.deadlines.unread_bytes:
+            address = _most(self._unread)
+            own = [one for one in self._unread if one.counts_as == address]
+            largest = max(own, key=lambda one: self._unread[one])
+            self.keeps(largest, 0)
+            largest.give_way()
+
     def leave(self, member: Member) -> None:
         """It has ended. Twice is fine."""
         if self._n_received >= TRIM_BYTES:
@@ -111,6 +128,7 @@ class Crowd(ServerState):
             if not own:
                 del self._members[member.counts_as]
         self._untaken.pop(member, None)
+        self.keeps(member, 0)
         self.asks(member)
 
     def awaits(self, member: Member) -> None:
@@ -139,10 +157,7 @@ class Crowd(ServerState):
         if self._hurrying is not None:
             return
         while self._untaken and sum(member.untaken_bytes for member in self._untaken) > self.deadlines.untaken_bytes:
-            held: Counter[str] = Counter()
-            for member in self._untaken:
-                held[member.counts_as] += member.untaken_bytes
-            ((address, _),) = held.most_common(1)
+            address = _most({member: member.untaken_bytes for member in self._untaken})
             oldest = next(member for member in self._untaken if member.counts_as == address)
             if (left_s := self._left_s(oldest)) > 0:
                 self._hurrying = asyncio.get_running_loop().call_later(left_s, self._hurry_again)
@@ -157,6 +172,15 @@ class Crowd(ServerState):
     def _hurry_again(self) -> None:
         self._hurrying = None
         self._hurry()
+
+
+def _most(held: dict[Member, int]) -> str:
+    """The address whose connections hold most together."""
+    by_address: Counter[str] = Counter()
+    for member, n_bytes in held.items():
+        by_address[member.counts_as] += n_bytes
+    ((address, _),) = by_address.most_common(1)
+    return address
 
 
 def _largest(by_address: dict[str, dict[Member, None]]) -> dict[Member, None]:

@@ -52,6 +52,16 @@ class Framing(h11.Connection):
         return self._pieces > FREE_PIECES + self._body // SMALL_BYTES
 
     @property
+    def is_ahead(self) -> bool:
+        """The client has sent more than the request that is being answered."""
+        return self.their_state not in (h11.IDLE, h11.SEND_BODY) and bool(self.unread_bytes)
+
+    @property
+    def unread_bytes(self) -> int:
+        """What has come and was not looked at."""
+        return len(self.trailing_data[0])
+
+    @property
     def body_bytes(self) -> int:
         """Of the body of this request, what was read so far."""
         return self._body

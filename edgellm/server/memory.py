@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import sys
 import threading
@@ -20,8 +21,9 @@ from edgellm.contract.data_limit import limit_own_data, taken_bytes
 from edgellm.server.trimming import trim_memory
 
 T = TypeVar("T")
-# What the bounds of bodies (64 MiB, and 16 KiB of each of 4,096 connections), of answers that nobody takes (64 MiB) and
-# of stored responses (64 MiB) add up to, and half as much for what is made of them.
+# What the bounds of bodies (64 MiB, and 16 KiB of each of 4,096 connections), of what is sent ahead (32 MiB), of
+# answers that nobody takes (64 MiB) and of stored responses (64 MiB) add up to, and a third as much for what is made
+# of them.
 LEAST_BYTES = 384 * 1024**2
 MOST_BYTES = 1024**3
 # From what ends work to what the kernel refuses. Decoding a body is one call, which nothing ends; and as much again may
@@ -32,6 +34,7 @@ RESERVED_TIMES = 2
 OTHER_THREADS = 8
 STACK_BYTES = 8 * 1024**2  # where the shell sets no limit
 LOOK_EVERY_S = 0.02  # while there is work
+COLLECT_EVERY_S = 5.0  # at most: it stops all threads for some 0.1 s
 TOLD = 2  # looks
 TELL_EVERY = 10  # looks: what is told may be caught, and telling it at once again would meet what cleans up
 
@@ -83,6 +86,7 @@ class Work:
     _looks: dict[int, int] = field(default_factory=dict)  # by thread: how often there was too much while it worked
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _begins: threading.Event = field(default_factory=threading.Event)
+    _collected: float = -COLLECT_EVERY_S  # when
 
     def end_beyond(self, most_bytes: int) -> None:
         """From now on work is ended while this process has more."""
@@ -127,12 +131,20 @@ class Work:
         while self._begins.wait():
             time.sleep(LOOK_EVERY_S)
             if taken_bytes() > self.most_bytes:
-                trim_memory()  # what is free is no reason
+                self._tidy()
             with self._lock:
                 if not self._looks:
                     self._begins.clear()
                 elif taken_bytes() > self.most_bytes:
                     self._end_some()
+
+    def _tidy(self) -> None:
+        """What is free, or garbage, is no reason to end any."""
+        trim_memory()
+        if taken_bytes() > self.most_bytes and time.monotonic() - self._collected >= COLLECT_EVERY_S:
+            gc.collect()  # connections that ended leave cycles, which a server that is idle then seldom collects
+            self._collected = time.monotonic()
+            trim_memory()
 
     def _end_some(self) -> None:
         """Those that work since the last look, too: what is done at once is no danger."""

@@ -22,6 +22,7 @@ from support.live_server import Live, Servers
 from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.server.crowd import Crowd, Deadlines, most_connections
+from edgellm.server.framing import Framing
 from edgellm.server.intake import MAX_BODY_BYTES, Intake
 from edgellm.server.pace import Pace, TurnTaker
 from edgellm.server.request_log import CLIENT_CLOSED, RequestRecord
@@ -338,6 +339,69 @@ def test_one_that_left_counts_no_more() -> None:
     crowd.awaits(first)
     assert crowd.enter(Member("b"))
     assert not first.gave_way
+
+
+def test_whoever_has_sent_most_ahead_gives_way_for_it() -> None:
+    crowd = Crowd(9, Deadlines(unread_bytes=100))
+    members = [Member("a"), Member("b"), Member("b"), Member("b")]
+    for member, n_bytes in zip(members, (40, 30, 20, 10), strict=True):
+        crowd.enter(member)
+        crowd.keeps(member, n_bytes)
+    assert not any(member.gave_way for member in members)
+
+    crowd.keeps(members[3], 11)
+    assert [member.gave_way for member in members] == [False, True, False, False]
+    crowd.leave(members[0])
+    crowd.keeps(members[3], 80)
+    assert not members[2].gave_way
+
+
+def test_no_more_is_read_than_is_answered(serve: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what a client sends ahead, the system keeps the rest."""
+    unread = []
+    receive_data = Framing.receive_data
+
+    def receive(framing: Framing, data: bytes) -> None:
+        receive_data(framing, data)
+        unread.append(framing.unread_bytes)
+
+    monkeypatch.setattr(Framing, "receive_data", receive)
+    live = serve(isolate=False, step_s=0.01)
+    body = b'{"prompt": "x", "max_tokens": 2, "unknown": "%s"}' % (b"y" * 15_000)
+    request = HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    with live.connection() as connection:
+        sending = threading.Thread(target=connection.sendall, args=(request * 100,))
+        sending.start()
+        answers = b""
+        while answers.count(b"HTTP/1.1 ") < 100:
+            answers += connection.recv(65536)
+        sending.join(PATIENCE_S)
+
+    assert max(unread) < 2 * 256 * 1024
+    assert answers.count(b"HTTP/1.1 200") == 100
+
+
+def test_of_all_that_is_sent_ahead_there_is_a_bound(serve: Servers) -> None:
+    live = serve(isolate=False, step_s=0.2, deadlines=Deadlines(unread_bytes=1000))
+    body = b'{"prompt": "x", "max_tokens": 1000}'
+    request = HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    with live.connection() as connection:
+        connection.sendall(request * 20)
+        assert received(connection).startswith(b"HTTP/1.1 503")
+
+
+def test_whoever_has_sent_ahead_and_hangs_up_is_missed(serve: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgellm.server.connection.HUNG_UP_AFTER_S", 0.05)
+    live = serve(isolate=False, step_s=0.2)
+    body = b'{"prompt": "x", "max_tokens": 4000, "ignore_eos": true}'
+    request = HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    with live.connection() as connection:
+        connection.sendall(request * 2)
+        wait_until(lambda: live.server.server_state.connections)
+        (served,) = live.server.server_state.connections
+        wait_until(lambda: served.conn.unread_bytes)
+    wait_until(lambda: not live.server.server_state.connections)
+    assert not served.conn.unread_bytes
 
 
 def test_there_are_fewer_connections_than_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import subprocess
 import sys
@@ -92,6 +93,22 @@ def test_nothing_is_raised_once_work_is_done(work: Work) -> None:
 def test_nothing_is_left_to_be_raised() -> None:
     done = subprocess.run([sys.executable, "-c", TRACED], stdout=subprocess.PIPE, text=True, timeout=PATIENCE_S)
     assert done.stdout.split() == ["ended", "entered"]
+
+
+def test_garbage_is_no_reason_to_end_work() -> None:
+    """Cycles that nobody has collected yet."""
+    work = Work()
+    gc.disable()
+    try:
+        work.end_beyond(taken_bytes() + 100 * 10**6)
+        kept = [object()]
+        for _ in range(200):
+            kept = [kept, bytearray(b"x") * 10**6]
+            kept.append(kept)
+        del kept
+        work.do(lambda: wait_until(lambda: taken_bytes() < work.most_bytes))
+    finally:
+        gc.enable()
 
 
 def test_what_catches_it_is_told_again(work: Work) -> None:
