@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 from support import fake_plugins
 from support.refusals import refuses
+from support.waiting import wait_until
 
 from edgellm.app import context
 from edgellm.app.resolve import resolve
 from edgellm.builtin.commands import COMMANDS
-from edgellm.contract import hookspecs, installed
+from edgellm.contract import hookspecs, installed, slow
 from edgellm.contract.manager import PluginRow, Plugins
 from edgellm.errors import BackendUnavailable, UnknownModel, UsageError
+from edgellm.types.machine import Cpu, Machine, Memory
 
 
 @pytest.fixture
@@ -84,6 +86,7 @@ def test_a_bad_backend_is_refused_and_told(folder: Path, source: str, reason: st
 
 WRONG_THINGS = """
 from dataclasses import replace
+import click
 from edgellm.builtin.echo import EchoBackend
 from edgellm.contract.command import LazyCommand
 from edgellm.contract.hookspecs import hookimpl
@@ -100,6 +103,9 @@ class Deaf(EchoBackend):
 
 class OneFormat(EchoBackend):
     name, formats = "one", "echo"
+
+class Mute(click.Command):
+    def get_short_help_str(self, limit=45): return None if self.name == "a" else {{}}["no help"]
 
 class Bucket:
     scheme = "s3"
@@ -143,6 +149,10 @@ def {hook}(register):
         ("register_commands", '"hello"', "'hello' is not a click.Command"),
         ("register_commands", "LazyCommand('a b', '', 'json')", "the name of a command is 'a b', letters, digits"),
         ("register_commands", "LazyCommand(None, '', 'json')", "the name of a command is None, letters, digits"),
+        ("register_commands", "click.Command('a', help=7)", "help of command 'a' is 7, text is expected"),
+        ("register_commands", "click.Command('a', short_help=b'x')", "short_help of command 'a' is b'x', text"),
+        ("register_commands", "Mute('a')", "the short help of command 'a' is None, text is expected"),
+        ("register_commands", "Mute('b')", "KeyError: 'no help'"),
         ("register_models", '{"id": "mine"}', "is not a ModelCard"),
         (
             "register_tuners",
@@ -176,7 +186,9 @@ def test_what_is_registered_is_checked_at_once(folder: Path, hook: str, things: 
 
     assert reason in row(plugins, "wrong").error
     line = WRONG_THINGS.splitlines().index("    register({things})") + 1
-    assert row(plugins, "wrong").error.endswith(f"({folder}/fake_wrong.py, line {line})")
+    assert reason.startswith("KeyError") or row(plugins, "wrong").error.endswith(
+        f"({folder}/fake_wrong.py, line {line})"
+    )
     assert not any(type(thing).__module__ == "fake_wrong" for thing in registered)
 
 
@@ -208,6 +220,76 @@ def test_an_accelerator_is_checked_at_once(folder: Path, arguments: str, reason:
 
     assert registered == []
     assert reason in row(plugins, "wrong").error
+
+
+CHANGES = """
+from edgellm.contract.hookspecs import hookimpl
+
+@hookimpl
+def probe_accelerators(register, machine):
+    object.__setattr__(machine, "cpu", None)
+"""
+
+
+def test_what_a_probe_does_to_its_machine_nobody_else_sees(folder: Path) -> None:
+    fake_plugins.install(folder, "changes", CHANGES)
+    machine = Machine("test", "Test", Cpu("x86_64"), Memory(2**34))
+    plugins = Plugins()
+    plugins.call("probe_accelerators", register=print, machine=machine)
+
+    assert machine.cpu == Cpu("x86_64")
+    assert row(plugins, "changes").error == ""
+
+
+def test_more_rows_than_commands_can_look_at_are_not_taken(folder: Path) -> None:
+    source = WRONG_THINGS.format(hook="register_models", things="CARD")
+    fake_plugins.install(
+        folder, "many", source.replace("    register(CARD)", "    for _ in range(2000): register(CARD)")
+    )
+    plugins = Plugins()
+    registered: list[object] = []
+    plugins.call("register_models", register=registered.append)
+
+    assert sum(card.id == "mine" for card in registered) == 1000
+    assert "it registers more than 1,000 things, and no more are taken" in row(plugins, "many").error
+
+
+@pytest.mark.parametrize(
+    ("imported", "called", "what"),
+    [
+        ("{wait}", "pass", "plugin waits, which is imported (fake_waits), has not come back after"),
+        ("", "{wait}", "register_rules of plugin waits has not come back after"),
+    ],
+    ids=["import", "hook"],
+)
+def test_a_plugin_that_does_not_come_back_is_named_while_it_lasts(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    imported: str,
+    called: str,
+    what: str,
+) -> None:
+    monkeypatch.setattr(slow, "TOLD_AFTER_S", 0.01)
+    monkeypatch.setattr(slow, "waited_for", lambda: wait_until(lambda: what in caplog.text), raising=False)
+    wait = "__import__('edgellm.contract.slow', fromlist=['x']).waited_for()"
+    source = "from edgellm.contract.hookspecs import hookimpl\n{}\n@hookimpl\ndef register_rules(register):\n    {}\n"
+    fake_plugins.install(folder, "waits", source.format(imported.format(wait=wait), called.format(wait=wait)))
+    plugins = Plugins()
+    plugins.rules()
+
+    assert row(plugins, "waits").error == ""
+    assert what in caplog.text
+
+
+def test_an_interrupt_says_what_was_waited_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(slow, "_NOTICED_S", 0.0)
+    with pytest.raises(KeyboardInterrupt), slow.told_where_slow("backend mine: check()"):
+        raise KeyboardInterrupt
+
+    assert "ended while this was waited for: backend mine: check()" in caplog.text
 
 
 CONVERTER = """

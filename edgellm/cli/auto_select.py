@@ -11,7 +11,7 @@ import click
 
 from edgellm.cli._options import device, gpu_layers, kv, models_dir, models_file, profile, slots, think, threads
 from edgellm.cli.download import max_download
-from edgellm.cli.page import examples, say
+from edgellm.cli.page import examples, say, say_whole
 from edgellm.cli.placed import on_gpus
 from edgellm.cli.words import BACKEND, TASK, TOKENS
 from edgellm.units import show_memory, show_params, show_rate, show_size
@@ -81,7 +81,7 @@ def command(
         request = replace(request, adapters=app_adapters.needs(beside), adapter_bytes=n_bytes)
     decision = decide(context, request)
     if as_json:
-        click.echo(decision_json.text(decision), nl=False)
+        say_whole(decision_json.text(decision))
     else:
         _show(decision, context, request, explain=explain)
         _show_scores(adapters)

@@ -13,9 +13,11 @@ from typing import NoReturn
 import click
 
 from edgellm import __version__
+from edgellm.cli import own_output
 from edgellm.cli.collector import look_seldom
 from edgellm.cli.environment import check_environment
 from edgellm.contract.command import LazyCommand
+from edgellm.contract.registration import LONGEST_HELP
 from edgellm.contract.streams import open_streams
 from edgellm.errors import BackendError, EdgeLLMError, UsageError, speak_in_flags
 
@@ -52,7 +54,7 @@ class LazyGroup(click.Group):
         command = _commands().get(cmd_name)
         try:
             return command.load() if isinstance(command, LazyCommand) else command
-        except Exception as error:
+        except BaseException as error:
             _tell_of_plugin(cmd_name, error)
             raise
 
@@ -62,24 +64,34 @@ class LazyGroup(click.Group):
         name = args[0]
         if self.get_command(ctx, name) is None and not name.startswith("-") and not ctx.resilient_parsing:
             raise _unknown(name, self.list_commands(ctx))
-        return super().resolve_command(ctx, args)
+        resolved = super().resolve_command(ctx, args)
+        if not _is_builtin(name):
+            own_output.give_back()  # how it prints is its own
+        return resolved
 
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:  # of which click makes status 1
             _end_by_system(error)
-        except Exception as error:
+        except BaseException as error:  # a plugin may raise a class of its own
             _tell_of_plugin(ctx.invoked_subcommand, error)
             raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        helps = [(name, command.get_short_help_str(200)) for name, command in sorted(_commands().items())]
+        helps = [(name, command.get_short_help_str(LONGEST_HELP)) for name, command in sorted(_commands().items())]
         with formatter.section("Commands"):
             formatter.write_dl(helps)
 
 
-def _tell_of_plugin(name: str | None, error: Exception) -> None:
+def _is_builtin(name: str) -> bool:
+    from edgellm.contract.manager import BUILTIN, plugins
+
+    owner = plugins().owner("register_commands", name)
+    return owner is not None and owner.name in BUILTIN
+
+
+def _tell_of_plugin(name: str | None, error: BaseException) -> None:
     """Of a mistake in a plugin's command, whose it is; of one of ours a traceback is what helps.
 
     Raises:
@@ -89,7 +101,8 @@ def _tell_of_plugin(name: str | None, error: Exception) -> None:
     from edgellm.contract.failure import told
     from edgellm.contract.manager import BUILTIN, plugins
 
-    expected = (EdgeLLMError, OSError, click.ClickException, click.exceptions.Exit, click.exceptions.Abort)
+    click_s = (click.ClickException, click.exceptions.Exit, click.exceptions.Abort)
+    expected = (EdgeLLMError, OSError, KeyboardInterrupt, SystemExit, *click_s)
     owner = plugins().owner("register_commands", name or "")
     if owner is None or owner.name in BUILTIN or isinstance(error, expected):
         return
@@ -136,6 +149,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with the status of `edgellm.errors`."""
     open_streams()
     look_seldom()
+    if own_output.is_one_object(sys.argv[1:] if arguments is None else arguments):
+        own_output.keep()
+    try:
+        _run(arguments)
+    finally:
+        own_output.give_back()
+
+
+def _run(arguments: Sequence[str] | None) -> NoReturn:
     try:
         status = cli.main(args=arguments, prog_name="edgellm", standalone_mode=False)
         sys.stdout.flush()
@@ -175,7 +197,7 @@ def _end_by_system(error: OSError) -> NoReturn:
 
     # What is buffered for it cannot be written either, and Python would say so once more.
     with contextlib.suppress(OSError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), own_output.own().fileno())
     if isinstance(error, BrokenPipeError):
         sys.exit(READER_GONE)
     what = error.filename or "the output cannot be written"

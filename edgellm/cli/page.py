@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from edgellm.cli.own_output import own
 from edgellm.types.controls import MARK, ORDERING, STEERING, UNSEEN
 
 if TYPE_CHECKING:
@@ -67,7 +68,12 @@ def say(text: str = "", *, lead: str = "", err: bool = False, **style: Any) -> N
 
 def say_json(value: object) -> None:
     """Print the one object of `--json`."""
-    click.echo(json.dumps(value, indent=2))
+    say_whole(json.dumps(value, indent=2) + "\n")
+
+
+def say_whole(text: str) -> None:
+    """Print what a program reads, as it is."""
+    click.echo(text, nl=False, file=own())
 
 
 def say_lines(text: str, *, err: bool = False) -> None:

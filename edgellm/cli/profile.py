@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgellm.cli._options import profile
-from edgellm.cli.page import entry, examples, say, say_json
+from edgellm.cli.page import entry, examples, say, say_json, say_whole
 from edgellm.errors import UsageError
 from edgellm.files import write_atomic
 from edgellm.units import counted, show_memory
@@ -83,7 +83,7 @@ def _list(as_json: bool) -> None:
 
     names = profiles.names()
     if as_json:
-        click.echo(json.dumps(names))
+        say_whole(json.dumps(names) + "\n")
         return
     for name in names:
         say(profiles.load(name).name, lead=f"{name:32} ")
@@ -92,7 +92,7 @@ def _list(as_json: bool) -> None:
 def _write(text: str, out: str, force: bool) -> None:
     """Writes the whole file or nothing, and replaces a file only with `force`."""
     if out == "-":
-        click.echo(text, nl=False)
+        say_whole(text)
         return
     path = Path(out)
     if path.exists() and not force:

@@ -7,14 +7,13 @@ It is left out where one of several is chosen, and is a typed error where it was
 from __future__ import annotations
 
 import contextlib
-import logging
 import reprlib
-import threading
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgellm.contract import manager
 from edgellm.contract.failure import told
+from edgellm.contract.slow import told_where_slow
 from edgellm.errors import BackendError, EdgeLLMError
 
 if TYPE_CHECKING:
@@ -24,9 +23,7 @@ if TYPE_CHECKING:
     from edgellm.types.plan import Footprint, Settings
 
 T = TypeVar("T")
-TOLD_AFTER_S = 10.0
 MOST_SHOWN = 400  # characters of one value
-log = logging.getLogger("edgellm.contract.answers")
 
 HINT = "this is for the author of the plugin, which `edgellm plugins` names; EDGELLM_PLUGINS can leave it out"
 
@@ -110,20 +107,6 @@ def answer(backend: Any, member: str, *things: Any, **named: Any) -> Any:
     except Fault as fault:
         manager.plugins().blame(backend.name, str(fault))
         raise BackendError(f"backend {backend.name}: {fault}", hint=HINT) from fault
-
-
-@contextlib.contextmanager
-def told_where_slow(what: str) -> Iterator[None]:
-    """A call of a plugin cannot be ended from here. A person who waits for it should know whose it is, and end it."""
-    words = "%s has not come back after %.0f s; Ctrl-C ends this command, and EDGELLM_PLUGINS can leave the plugin out"
-    timer = threading.Timer(TOLD_AFTER_S, log.warning, (words, what, TOLD_AFTER_S))
-    timer.daemon = True
-    with contextlib.suppress(RuntimeError):  # where no thread can be started, the call is made all the same
-        timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 def check(backend: Backend, machine: Machine) -> list[str]:

@@ -7,6 +7,7 @@ others by name. A plugin that asks pluggy for another order (`tryfirst`, wrapper
 
 from __future__ import annotations
 
+import copy
 import difflib
 import functools
 import importlib
@@ -25,6 +26,7 @@ from edgellm import settings
 from edgellm.contract import hookspecs, installed
 from edgellm.contract.failure import told
 from edgellm.contract.registration import checked
+from edgellm.contract.slow import told_where_slow
 from edgellm.errors import BackendUnavailable, UsageError
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ BUILTIN = {
 }
 
 
+MOST_THINGS = 1_000  # of one plugin and hook: for each row of a catalog a command decides anew
 _PASSED = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)  # as pluggy passes arguments
 
 
@@ -100,7 +103,8 @@ class Plugins:
 
     def _load(self, name: str, dist: str, module: str, load: Callable[[], object]) -> None:
         try:
-            with redirect_stdout(sys.stderr):  # standard output is the command's own: perhaps one JSON object
+            # Standard output is the command's own: perhaps one JSON object.
+            with redirect_stdout(sys.stderr), told_where_slow(f"plugin {name}, which is imported ({module}),"):
                 plugin = load()
             _refuse_unknown(plugin)
             self._manager.register(plugin, name)
@@ -213,12 +217,16 @@ class Plugins:
         register = checked(hook, arguments["register"])
 
         def register_counted(*things: object) -> None:
+            if len(called) == MOST_THINGS:
+                raise ValueError(f"it registers more than {MOST_THINGS:,} things, and no more are taken")
             called.append(True)
             register(*things)
 
-        arguments = arguments | {"register": register_counted}
+        # The rest is the plugin's own: what it does to a machine, no other plugin sees.
+        arguments = copy.deepcopy({k: v for k, v in arguments.items() if k != "register"})
+        arguments["register"] = register_counted
         try:
-            with redirect_stdout(sys.stderr):
+            with redirect_stdout(sys.stderr), told_where_slow(f"{hook} of plugin {impl.plugin_name}"):
                 returned = impl.function(*[arguments[name] for name in impl.argnames])
             if returned is not None and not called:
                 raise TypeError(f"it returned {reprlib.repr(returned)}, which nobody reads; call register instead")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from edgellm.types.machine import Accelerator
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+LONGEST_HELP = 200  # characters of the one line that `edgellm --help` shows
 _MOST = 2**60  # bytes, or 1e9 bytes per second
 
 
@@ -108,7 +109,11 @@ def _command(command: object) -> str:
         return f"{command!r} is not a click.Command"
     if not isinstance(command.name, str) or not _NAME.fullmatch(command.name):
         return f"the name of a command is {command.name!r}, letters, digits, - and _ are expected"
-    return ""
+    for what in ("help", "short_help", "epilog"):
+        if not isinstance(text := getattr(command, what), str | None):
+            return f"{what} of command {command.name!r} is {text!r}, text is expected"
+    line: object = command.get_short_help_str(LONGEST_HELP)  # `edgellm --help` asks every command
+    return "" if isinstance(line, str) else f"the short help of command {command.name!r} is {line!r}, text is expected"
 
 
 def _model(card: object) -> str:

@@ -10,8 +10,10 @@ from types import UnionType
 
 from msgspec import Struct
 
+from edgellm.contract.child import is_ending
 from edgellm.contract.failure import told
 from edgellm.contract.field_types import mistyped
+from edgellm.contract.slow import told_where_slow
 from edgellm.errors import BackendError, EdgeLLMError
 from edgellm.selection.option import Option
 from edgellm.selection.scenario import Scenario
@@ -59,10 +61,13 @@ class PluginRule:
 
     def __call__(self, options: Sequence[Option], scenario: Scenario) -> RuleResult:
         try:
-            result: object = self.rule(options, scenario)
-        except EdgeLLMError:
+            with told_where_slow(self.told):
+                result: object = self.rule(options, scenario)
+        except (EdgeLLMError, KeyboardInterrupt):
             raise
-        except Exception as error:
+        except BaseException as error:  # sys.exit() in a rule must not end a command as if it were done
+            if isinstance(error, SystemExit) and is_ending():
+                raise
             raise BackendError(f"{self.told} failed: {told(error)}", hint=self.hint) from error
         if not isinstance(result, RuleResult):
             what = f"{self.told} returned {reprlib.repr(result)}, a RuleResult is expected"

@@ -18,7 +18,7 @@ from support import fake_plugins
 
 from edgellm import errors
 from edgellm.builtin.commands import COMMANDS
-from edgellm.cli import collector
+from edgellm.cli import collector, own_output
 from edgellm.cli import main as front
 from edgellm.cli.main import cli, main
 from edgellm.contract.manager import Plugins
@@ -228,6 +228,17 @@ def breaks():
 def refuses():
     raise UsageError("no such thing")
 
+class Own(BaseException): ...
+
+@click.command()
+def surprises():
+    raise Own("x")
+
+@click.command("says")
+@click.option("--json", is_flag=True)
+def says(json):
+    print("on standard output")
+
 @click.command()
 def leaves():
     raise SystemExit(3)
@@ -235,6 +246,8 @@ def leaves():
 @hookimpl
 def register_commands(register):
     register(breaks)
+    register(surprises)
+    register(says)
     register(refuses)
     register(leaves)
     register(LazyCommand("gone", "It is gone.", "fake_no_such_module"))
@@ -256,6 +269,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plugins:
     ("name", "told"),
     [
         ("breaks", "KeyError: 'x' ({folder}/fake_commands.py, line 9)"),
+        ("surprises", "Own: x ({folder}/fake_commands.py, line 19)"),
         ("gone", "ModuleNotFoundError: No module named 'fake_no_such_module'"),
         ("other", "TypeError: json.dumps is <function dum"),
     ],
@@ -285,6 +299,18 @@ def test_the_traceback_of_a_plugins_command_is_there_for_its_author(
 def test_what_a_command_of_a_plugin_says_on_purpose_passes(host: Plugins, name: str, code: int) -> None:
     assert status(name) == code
     assert host.owner("register_commands", name).error == ""
+
+
+def test_what_a_command_of_a_plugin_prints_is_its_output(host: Plugins, capsys: pytest.CaptureFixture[str]) -> None:
+    assert status("says", "--json") == 0
+    assert capsys.readouterr().out == "on standard output\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_one"), [("list --json", True), ("run m -- --json", False), ("list --json -h", False)]
+)
+def test_which_command_lines_want_one_object(arguments: str, is_one: bool) -> None:
+    assert own_output.is_one_object(arguments.split()) is is_one
 
 
 def test_a_mistake_of_ours_is_a_traceback(failing) -> None:

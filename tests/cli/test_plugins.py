@@ -137,6 +137,50 @@ def test_what_a_plugin_prints_is_not_in_the_output_and_what_it_describes_is_chec
     assert done.stderr.startswith("imported\ncalled\n")
 
 
+PRINTS = """
+import os
+import subprocess
+from edgellm.builtin.echo import EchoBackend
+from edgellm.contract.hookspecs import hookimpl
+
+
+def tell(what):
+    print(what)
+    os.write(1, b"by its number\\n")
+    subprocess.run(["echo", "of a program"])
+
+
+class Prints(EchoBackend):
+    name = "prints"
+
+    def check(self, machine):
+        tell("checked")
+        return []
+
+    def describe(self):
+        tell("described")
+        return {}
+
+
+tell("imported")
+
+
+@hookimpl
+def register_backends(register):
+    register(Prints())
+"""
+
+
+def test_what_a_plugin_prints_in_any_way_stands_beside_the_one_object(tmp_path: Path, edgellm) -> None:
+    fake_plugins.install(tmp_path, "prints", PRINTS)
+    done = edgellm("plugins", "--json")
+
+    assert {row["name"]: row["error"] for row in json.loads(done.stdout)["plugins"]}["prints"] == ""
+    for told in ("imported", "checked", "described", "by its number", "of a program"):
+        assert told in done.stderr
+    assert json.loads(edgellm("auto-select", "--json").stdout)["schema"]
+
+
 def test_the_allow_list_is_read_from_the_environment(edgellm) -> None:
     rows = json.loads(edgellm("plugins", "--json", EDGELLM_PLUGINS="gguf").stdout)["plugins"]
 

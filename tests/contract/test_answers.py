@@ -12,7 +12,7 @@ from support.waiting import wait_until
 
 import edgellm.contract.manager
 from edgellm.builtin.echo import EchoBackend
-from edgellm.contract import answers
+from edgellm.contract import answers, slow
 from edgellm.contract.backend import Device, Offload
 from edgellm.contract.converter import Converted
 from edgellm.contract.manager import Plugins
@@ -56,7 +56,7 @@ def test_reasons_that_are_none_are_the_reason(monkeypatch: pytest.MonkeyPatch, m
 def test_a_method_that_does_not_come_back_is_named_while_it_lasts(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(answers, "TOLD_AFTER_S", 0.01)
+    monkeypatch.setattr(slow, "TOLD_AFTER_S", 0.01)
     backend = EchoBackend()
 
     def waits(machine: Machine) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.contexts import context
 from support.refusals import refuses
+from support.waiting import wait_until
 from support.words import said
 
 from edgellm import explain
@@ -419,6 +421,26 @@ def test_what_a_plugins_rule_returns_is_checked(result: Callable[[tuple[Option, 
 
     with refuses(BackendError, varies=r"\d+ options"):
         decide(context(machine(), SOME, [GGUF], rules=(of_plugin(careless),)), SelectionRequest())
+
+
+def test_a_rule_that_ends_the_program_is_an_error_of_its_plugin() -> None:
+    def leaves(options: Sequence[Option], scenario: object) -> RuleResult:
+        sys.exit(0)
+
+    with refuses(BackendError):
+        decide(context(machine(), SOME, [GGUF], rules=(of_plugin(leaves),)), SelectionRequest())
+
+
+def test_a_rule_that_does_not_come_back_is_named_while_it_lasts(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("edgellm.contract.slow.TOLD_AFTER_S", 0.01)
+
+    def waits(options: Sequence[Option], scenario: object) -> RuleResult:
+        wait_until(lambda: "rule waits of plugin licences (edgellm-licences 1.0) has not come back" in caplog.text)
+        return RuleResult(tuple(options))
+
+    assert decide(context(machine(), SOME, [GGUF], rules=(of_plugin(waits),)), SelectionRequest()).choice
 
 
 def test_a_rule_of_a_plugin_may_give_lists_and_lower_caches() -> None:

@@ -13,6 +13,7 @@ from http import HTTPStatus
 from pathlib import Path
 
 from edgellm.contract.answers import HINT, Fault, asked
+from edgellm.contract.slow import told_where_slow
 from edgellm.contract.source import FetchedFile, Lister, Progress, RemoteFile, Resolver, Source
 from edgellm.errors import SourceError, SourceUnreachable
 from edgellm.files import FULL
@@ -21,9 +22,10 @@ from edgellm.files import FULL
 def reachable(source: Source, timeout_s: float, uri: str = "") -> str:
     """Why it does not answer, "" where it does; that it fails is a reason."""
     try:
-        return asked(
-            "reachable()", lambda: source.reachable(timeout_s, uri), lambda why: isinstance(why, str), "a text"
-        )
+        with told_where_slow(f"{_named(source)}: reachable()"):
+            return asked(
+                "reachable()", lambda: source.reachable(timeout_s, uri), lambda why: isinstance(why, str), "a text"
+            )
     except Fault as fault:
         return str(fault)
 
@@ -107,10 +109,14 @@ def _is_of_store(error: OSError, folder: Path) -> bool:
 
 def _error(source: object, fault: Fault) -> SourceError:
     """That the network failed is no mistake of the plugin's author."""
-    what = f"source {getattr(source, 'scheme', '')}: {fault}"
+    what = f"{_named(source)}: {fault}"
     if _is_of_network(fault.__cause__):
         return SourceUnreachable(what, hint="try again when its source answers")
     return SourceError(what, hint=HINT)
+
+
+def _named(source: object) -> str:
+    return f"source {getattr(source, 'scheme', '')}"
 
 
 def _is_of_network(error: BaseException | None) -> bool:
