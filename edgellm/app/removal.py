@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from edgellm.app import context
 from edgellm.errors import UnknownModel, UsageError
+from edgellm.files import safe_name
 from edgellm.store import local
 from edgellm.store.adapters import AdapterStore
+from edgellm.store.begun import BegunDownload
 from edgellm.store.holders import holders
 from edgellm.store.http import redacted
 from edgellm.store.manifest import StoredModel
@@ -19,12 +21,29 @@ def named(name: str, installed: Sequence[StoredModel]) -> list[StoredModel]:
     Raises:
         UnknownModel: none.
     """
-    model_id, _, quant = name.lower().partition(":")
-    entries = [s for s in installed if s.model_id.lower() == model_id and quant in ("", s.quant.lower())]
+    entries = _entries(name, installed)
     if not entries:
+        model_id = name.lower().partition(":")[0]
         shown = redacted(name) if "://" in name else name[:80]
         raise UnknownModel(f"{shown!r} is not stored here", hint=_adapter(name) or _hint(model_id, installed))
     return entries
+
+
+def is_stored(name: str, installed: Sequence[StoredModel]) -> bool:
+    """Whether `named` finds anything."""
+    return bool(_entries(name, installed))
+
+
+def _entries(name: str, installed: Sequence[StoredModel]) -> list[StoredModel]:
+    model_id, _, quant = name.lower().partition(":")
+    return [s for s in installed if s.model_id.lower() == model_id and quant in ("", s.quant.lower())]
+
+
+def begun(name: str, downloads: Sequence[BegunDownload]) -> list[BegunDownload]:
+    """Of these, what `ID` or `ID:QUANT` means."""
+    model_id, _, quant = name.lower().partition(":")
+    folder = safe_name(model_id)
+    return [d for d in downloads if d.model_id.lower() == folder and quant in ("", d.quant.lower())]
 
 
 def require_idle(chosen: Sequence[StoredModel]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from edgellm import settings
+from edgellm.cli import unfinished
 from edgellm.cli.collector import look_as_usual
 from edgellm.cli.download import Question, max_download, yes
 from edgellm.cli.page import say
@@ -241,7 +242,8 @@ def make_plan(
         )
     if to_chat and options.task == "embed":
         asked.refuse_chat(model)
-    with progress("choosing a model" if model is None else f"looking for {model}", tell=tell) as report:
+    shown = progress("choosing a model" if model is None else f"looking for {model}", tell=tell)
+    with unfinished.telling_what_is_kept(), shown as report:
         approve = Question(report, tell)
         launch_plan, decision = launch.plan(model, options, to_chat=to_chat, progress=report, approve=approve)
     look_as_usual()

@@ -7,7 +7,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from edgellm import settings
-from edgellm.cli import dump
+from edgellm.cli import dump, unfinished
 from edgellm.cli.report import Report
 from edgellm.files import nearest_existing
 from edgellm.units import GIB, show_size
@@ -28,6 +28,8 @@ def examine_store(report: Report) -> None:
     report.models = dump.stored_models(stored)
     for entry in stored:
         examine_entry(report, entry)
+    for download in report.attempt("the look at unfinished downloads", Library().begun) or []:
+        report.note(unfinished.sentence_of(download))
     for adapter in report.attempt("the look at stored adapters", AdapterStore().checked) or []:
         examine_adapter(report, adapter)
     for item in report.attempt("the search for model files", local.models) or []:

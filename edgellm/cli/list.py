@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgellm.cli import unfinished
 from edgellm.cli.page import examples, say, say_json
 from edgellm.units import show_size
 
 if TYPE_CHECKING:
+    from edgellm.store.begun import BegunDownload
     from edgellm.store.manifest import StoredModel
 
 SCHEMA = 1
@@ -32,15 +34,18 @@ def show(as_json: bool) -> None:
     stored = Library().checked(again=False)
     entries = [_entry(s) for s in stored]
     others = elsewhere(stored)
+    begun = Library().begun()
     if as_json:
-        say_json({"schema": SCHEMA, "installed": entries, "found": others})
+        say_json({"schema": SCHEMA, "installed": entries, "found": others, "begun": list(map(_begun, begun))})
         return
     for entry in (*entries, *others):
         problem = f"  {entry['problem']}" if entry["problem"] else ""
         origin = f"  ({entry['origin']})" if "origin" in entry else ""
         say(f"{entry['id']} {entry['quant']}  {show_size(entry['bytes'])}{origin}{problem}")
         say(entry.get("folder") or entry["path"], lead="    ")
-    if not entries and not others:
+    for download in begun:
+        say(unfinished.sentence_of(download))
+    if not entries and not others and not begun:
         say("Nothing is stored yet. `edgellm pull` fetches a model, and `edgellm run` the one that it chooses.")
 
 
@@ -55,6 +60,16 @@ def _entry(stored: StoredModel) -> dict[str, Any]:
         "problem": explain.stored(stored.problem),
         "problem_facts": explain.facts(stored.problem),
         "folder": str(stored.folder),
+    }
+
+
+def _begun(download: BegunDownload) -> dict[str, Any]:
+    return {
+        "id": download.model_id,
+        "quant": download.quant,
+        "bytes": download.bytes,
+        "is_running": download.is_running,
+        "folders": list(map(str, download.folders)),
     }
 
 

@@ -24,18 +24,27 @@ SCHEMA = 1
 def command(*, models: tuple[str, ...], force: bool, as_json: bool) -> None:
     """Delete models from this disk.
 
-    MODEL is an id of `edgellm list`, with every quantization that is stored, or ID:QUANT.
+    MODEL is an id of `edgellm list`, with every quantization that is stored, or ID:QUANT. What a download that did not
+    end has left of it goes, too.
     """
     from edgellm.app import removal
     from edgellm.store.library import Library
 
     library = Library()
-    installed = library.installed()
+    installed, downloads = library.installed(), library.begun()
+    begun = {d.entry: d for name in models for d in removal.begun(name, downloads)}
     # A wrong name is told before anything is deleted.
-    chosen = list({s.folder: s for name in models for s in removal.named(name, installed)}.values())
+    names = [name for name in models if not removal.begun(name, downloads) or removal.is_stored(name, installed)]
+    chosen = list({s.folder: s for name in names for s in removal.named(name, installed)}.values())
     if not force:
         removal.require_idle(chosen)
     rows = []
+    for download in begun.values():
+        freed = library.remove_begun(download)
+        rows.append({"id": download.model_id, "quant": download.quant, "freed_bytes": freed})
+        if not as_json:
+            name = f"{download.model_id} {download.quant}".strip()
+            say(f"Removed what was fetched of {name} and never whole: {show_size(freed)} are free.")
     for stored in chosen:
         freed = library.remove_entry(stored)
         rows.append({"id": stored.model_id, "quant": stored.quant, "freed_bytes": freed})

@@ -37,6 +37,7 @@ from edgellm.errors import (
 )
 from edgellm.files import locked, require_room, safe_name
 from edgellm.store import manifest
+from edgellm.store.begun import BegunDownload, begun_downloads, lock_of
 from edgellm.store.manifest import StoredModel
 from edgellm.store.sources import asking
 from edgellm.store.sources.registry import source_for
@@ -221,6 +222,25 @@ class Library:
             stored.folder.parent.rmdir()  # the model's folder, where this was its last entry
         return 0 if is_link else sum(file.bytes for file in stored.files if not os.path.isabs(file.path))
 
+    def begun(self) -> list[BegunDownload]:
+        """Downloads that did not end, or run right now."""
+        return begun_downloads(self.root)
+
+    def remove_begun(self, download: BegunDownload) -> int:
+        """Delete what a download has left; return the bytes freed.
+
+        Raises:
+            UsageError: it is being fetched right now. StoreUnwritable: it may not be deleted.
+        """
+        failed = f"what was fetched of {download.model_id} {download.quant}".strip() + " cannot be deleted"
+        with changing_store(download.entry, failed, is_new=False), self._locked(download.entry, None):
+            for folder in download.folders:
+                with contextlib.suppress(FileNotFoundError):  # another process was faster
+                    shutil.rmtree(folder)
+        with contextlib.suppress(OSError):
+            download.entry.parent.rmdir()
+        return download.bytes
+
     def _fetch(self, source: Source, card: ModelCard, file: ModelFile, folder: Path, progress: Progress) -> Artifact:
         """Fetch into the folder with the dot, check everything, rename."""
         for left in folder.parent.glob(f".{folder.name}.*.incomplete"):  # by a process that was killed
@@ -266,7 +286,7 @@ class Library:
                 raise UsageError(message, hint="try again later")
             progress(0, None, "waiting for another process that fetches it")
 
-        with locked(self.root / ".locks" / f"{folder.parent.name}.{folder.name}.lock", busy):
+        with locked(lock_of(self.root, folder), busy):
             yield
 
 

@@ -20,7 +20,9 @@ from support.tiny_models import MODELS
 
 from edgellm.adaptation import adapter_file
 from edgellm.catalog import lookup
+from edgellm.cli.doctor_store import examine_store
 from edgellm.cli.main import cli
+from edgellm.cli.report import Report
 from edgellm.errors import UnknownModel, UsageError
 from edgellm.formats.gguf.reader import read_model
 from edgellm.store.adapters import AdapterOrigin, AdapterStore
@@ -102,6 +104,61 @@ def test_a_model_that_was_damaged_is_marked(address: str) -> None:
     assert entry["problem"] in " ".join(invoke("list").stdout.split())
     (shown,) = json.loads(invoke("show", stored.model_id, "--json").stdout)["installed"]
     assert shown["problem"] == entry["problem"]
+
+
+def left_by_a_kill(name: str) -> Path:
+    folder = Library().root / "tiny" / name
+    folder.mkdir(parents=True)
+    (folder / "tiny-Q8_0.gguf.0123.incomplete").write_bytes(b"b" * 1_500_000)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "way_on"),
+    [
+        (".Q8_0-0123456789abcdef.incomplete", "the same `edgellm pull` goes on"),
+        (".Q8_0-0123456789abcdef.89abcdef.incomplete", "`edgellm pull` begins it anew"),
+        (".Q8_0-0123456789abcdef.removed", "`edgellm pull` begins it anew"),
+    ],
+)
+def test_a_download_that_did_not_end_is_told_and_can_be_removed(name: str, way_on: str) -> None:
+    folder = left_by_a_kill(name)
+    listed = " ".join(invoke("list").stdout.split())
+    assert f"tiny Q8_0 1.5 MB of an unfinished download: {way_on}, `edgellm rm tiny:Q8_0` deletes it" in listed
+    assert "Nothing is stored" not in listed
+    (row,) = json.loads(invoke("list", "--json").stdout)["begun"]
+    report = Report()
+    examine_store(report)
+    assert [finding.level for finding in report.findings if "unfinished" in finding.text] == ["note"]
+    assert (row["bytes"], row["is_running"], row["folders"]) == (1_500_000, False, [str(folder)])
+    check_refusal(invoke("rm", "tiny:Q4_0").exception, UnknownModel)
+
+    removed = invoke("rm", "tiny", "--json")
+    assert json.loads(removed.stdout)["removed"] == [{"id": "tiny", "quant": "Q8_0", "freed_bytes": 1_500_000}]
+    assert not folder.parent.exists()
+    assert "Nothing is stored" in invoke("list").stdout
+
+
+def test_a_download_that_runs_is_not_removed() -> None:
+    from filelock import FileLock
+
+    folder = left_by_a_kill(".Q8_0-0123456789abcdef.incomplete")
+    lock = Library().root / ".locks" / "tiny.Q8_0-0123456789abcdef.lock"
+    lock.parent.mkdir()
+    with FileLock(lock):
+        assert "is being fetched, 1.5 MB so far" in invoke("list").stdout
+        check_refusal(invoke("rm", "tiny").exception, UsageError)
+    assert folder.exists()
+
+
+def test_an_interrupted_pull_says_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        left_by_a_kill(".Q8_0-0123456789abcdef.incomplete")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edgellm.app.launch.plan", interrupted)
+    shown = " ".join(invoke("pull", "tiny").stderr.split())
+    assert "Kept: tiny Q8_0 1.5 MB of an unfinished download: the same `edgellm pull` goes on" in shown
 
 
 def test_what_is_built_in_needs_no_fetching() -> None:
