@@ -40,6 +40,9 @@ REQUESTS_A_ROUND = 4
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 ONE_BYTE = (b"Content-Length: 9000000\r\n\r\n", b" ")  # at a time
 HUNDRED = b"64\r\n" + b" " * 100 + b"\r\n"
+PADDED = b'{"messages":[{"role":"user","content":"x"}],"max_tokens":1,"pad":"%s"}' % (b"y" * 15_000)
+WHOLE = b"Content-Length: %d\r\n\r\n%s" % (len(PADDED), PADDED)
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 COMBINING = "e\u0301".encode() * 173_300  # 519,900 bytes
 CHAT = b'{"messages":[{"role":"user","content":"x"}],'
 
@@ -204,14 +207,13 @@ def dripped_elsewhere(framing: bytes, piece: bytes) -> None:
 def _drip(port: int, framing: bytes, piece: bytes, clients: int = 16) -> None:
     """A client that is hung up on connects again."""
     _give_way()
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
     end = time.monotonic() + CONTROL_S
 
     def drip() -> None:
         while time.monotonic() < end:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0) as connection:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                connection.sendall(head + framing)
+                connection.sendall(HEAD + framing)
                 while time.monotonic() < end:
                     connection.sendall(piece)
 
@@ -274,6 +276,7 @@ def attacks(server: Server) -> dict[str, Callable[[], None]]:
         "16 clients, chunks of 100 bytes": lambda: dripped(server.port, CHUNKED, HUNDRED * 1000),
         "16 clients, one byte at a time": lambda: dripped(server.port, *ONE_BYTE),
         "16 clients, one byte of headers": lambda: dripped(server.port, b"X: ", b"x"),
+        "16 clients, requests sent ahead": lambda: dripped(server.port, WHOLE, HEAD + WHOLE),
         **{name: lambda path=path, body=body: answered(server, path, body) for name, (path, body) in bodies.items()},  # type: ignore[misc]
         "4 clients, 520,000 combining characters": lambda: answered(
             server, *bodies["520,000 combining characters"], clients=4
