@@ -17,7 +17,7 @@ import msgspec
 from edgellm.adaptation.checkpoint import Checkpoint, Checkpoints
 from edgellm.adaptation.packed import Packed
 from edgellm.adaptation.samples import Spell, questions, sampled
-from edgellm.adaptation.schedule import batches_of_step, count_steps, learning_rate, steps_of_epoch
+from edgellm.adaptation.schedule import SAVED_EVERY_S, batches_of_step, count_steps, learning_rate, steps_of_epoch
 from edgellm.adaptation.stopping import best, is_over
 from edgellm.contract.tuner import Trainer
 from edgellm.files import writing
@@ -34,6 +34,7 @@ from edgellm.types.tuning import (
 
 FACTORS = "factors.safetensors"
 Tell = Callable[[TuneEvent], None]
+Clock = Callable[[], float]  # seconds
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,14 @@ class Course:
         return count_steps(self.settings, self.rows.n_rows)
 
 
-def train(course: Course, trainer: Trainer, tell: Tell, *, goes_on: Callable[[], bool] = lambda: True) -> TuneFinished:
+def train(
+    course: Course,
+    trainer: Trainer,
+    tell: Tell,
+    *,
+    goes_on: Callable[[], bool] = lambda: True,
+    clock: Clock = time.monotonic,
+) -> TuneFinished:
     """Make the steps that are left, and write the factors of the best one: of the last where nothing is held out.
 
     Args:
@@ -61,11 +69,11 @@ def train(course: Course, trainer: Trainer, tell: Tell, *, goes_on: Callable[[],
     Raises:
         BackendError: a loss is no finite number. DiskFull, UsageError: a file cannot be written. BadArtifact.
     """
-    return _Training(course, trainer, tell).run(goes_on)
+    return _Training(course, trainer, tell, clock).run(goes_on)
 
 
 class _Training:
-    def __init__(self, course: Course, trainer: Trainer, tell: Tell) -> None:
+    def __init__(self, course: Course, trainer: Trainer, tell: Tell, clock: Clock) -> None:
         self._course = course
         self._trainer = trainer
         self._tell = tell
@@ -74,7 +82,9 @@ class _Training:
         held_out = course.held_out
         self._questions = questions(held_out, course.settings, course.rows) if held_out is not None else []
         self._n_tokens = 0
-        self._began, self._processor = time.monotonic(), time.process_time()
+        self._clock = clock
+        self._began, self._processor = clock(), time.process_time()
+        self._saved = self._began
 
     def run(self, goes_on: Callable[[], bool]) -> TuneFinished:
         course, settings = self._course, self._course.settings
@@ -115,7 +125,7 @@ class _Training:
         rate = learning_rate(settings, step, course.n_steps)
         loss = self._trainer.step([course.rows.batch(numbers) for numbers in rows], rate)
         self._n_tokens += _count_tokens(course.rows, [row for numbers in rows for row in numbers])
-        elapsed, made = time.monotonic() - self._began, step + 1 - first
+        elapsed, made = self._clock() - self._began, step + 1 - first
         self._tell(
             TuneProgress(
                 step=step + 1,
@@ -136,7 +146,9 @@ class _Training:
 
     def _is_time_to_save(self, step: int) -> bool:
         is_best = bool(self._evaluations) and self._best_step() == step
-        return is_best or step % self._course.settings.checkpoint_every == 0 or step == self._course.n_steps
+        # How many steps that is was predicted for a machine with nothing else to do.
+        is_late = self._clock() - self._saved >= SAVED_EVERY_S
+        return is_best or is_late or step % self._course.settings.checkpoint_every == 0 or step == self._course.n_steps
 
     def _evaluate(self, step: int) -> None:
         held_out = self._course.held_out
@@ -160,6 +172,7 @@ class _Training:
     def _save(self, step: int) -> None:
         checkpoint = Checkpoint(step, self._trainer.state(), tuple(self._evaluations), self._exact)
         self._course.checkpoints.save(checkpoint, best_step=self._best_step())
+        self._saved = self._clock()
 
     def _finish(self, step: int, end: TuneEnd) -> TuneFinished:
         course, of_step = self._course, step
@@ -174,7 +187,7 @@ class _Training:
             step=of_step,
             n_steps=step,
             end=end,
-            wall_s=time.monotonic() - self._began,
+            wall_s=self._clock() - self._began,
             processor_s=time.process_time() - self._processor,
         )
         self._tell(finished)

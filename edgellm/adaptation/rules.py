@@ -24,7 +24,7 @@ import msgspec
 from edgellm.adaptation.example import Example
 from edgellm.adaptation.packing import pack
 from edgellm.adaptation.priority import LAST, least_share
-from edgellm.adaptation.schedule import count_steps, steps_of_epoch
+from edgellm.adaptation.schedule import SAVED_EVERY_S, count_steps, steps_of_epoch
 from edgellm.types.tune_device import CPU, TuneDevice
 from edgellm.types.tune_reason import (
     TuneAlternative,
@@ -53,7 +53,6 @@ _SPAN = 0.8, 2.0
 _SPAN_OF_GPU = 0.3, 4.0  # none was measured
 _LOOKS = 5  # at the held-out rows
 _PATIENCE = 3
-_SAVED_EVERY_S = 60.0
 _RATES: dict[Method, float] = {"vera": 1e-3, "full": 1e-5}
 _USUAL_RATE = 2e-4
 _MEMORY = frozenset({"method", "rank", "length", "batch", "accumulate", "checkpointing", "quantized"})
@@ -237,7 +236,7 @@ class _Rules:
         usual = {
             "eval_every": max(1, count_steps(timed, size.n_rows) // _LOOKS),
             "patience": _PATIENCE,
-            "checkpoint_every": max(1, round(_SAVED_EVERY_S / step_s)),
+            "checkpoint_every": max(1, round(SAVED_EVERY_S / step_s)),
         }
         fields = {name: asked.get(name, value) for name, value in usual.items()}
         return msgspec.structs.replace(timed, **fields)

@@ -8,6 +8,8 @@ import math
 
 from edgellm.types.tuning import TuneSettings
 
+SAVED_EVERY_S = 60.0  # by the clock: between two checkpoints
+
 
 def count_steps(settings: TuneSettings, n_rows: int) -> int:
     """Of the optimizer, in all epochs. The last step of an epoch has the rows that are left."""

@@ -51,7 +51,7 @@ class TuneSettings(msgspec.Struct, frozen=True):
     vera_seed: int = 0  # of VeRA's shared matrices
     eval_every: int = 0  # steps between two looks at the held-out rows; 0 = an epoch
     patience: int = 0  # evaluations without a better one until it stops early; 0 = it does not
-    checkpoint_every: int = 50  # steps
+    checkpoint_every: int = 50  # most steps between two checkpoints, which also come when a minute has passed
     device: str = CPU  # where it computes, as torch names it: "cuda:0", "mps", "xpu:0"
 
     def __post_init__(self) -> None:

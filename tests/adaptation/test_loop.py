@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,6 +101,42 @@ def test_it_goes_on_to_the_same_bytes(tmp_path: Path, n_events: int) -> None:
     assert events[0].exact
     assert events[0].first_step <= 2 * n_events
     assert evaluations(events) == whole[len(whole) - len(evaluations(events)) :]
+
+
+class BusyTrainer(toy_trainer.ToyTrainer):
+    """On a machine where a step takes 25 seconds, whatever was predicted; it is a clock, too."""
+
+    seconds = 0.0
+
+    def step(self, batches: Sequence[Batch], learning_rate: float) -> float:
+        self.seconds += 25
+        return super().step(batches, learning_rate)
+
+    def clock(self) -> float:
+        return self.seconds
+
+
+def test_a_busy_machine_loses_no_more_than_a_minute(tmp_path: Path) -> None:
+    settings = msgspec.structs.replace(SETTINGS, checkpoint_every=10_000)
+    trainer = BusyTrainer(settings)
+    with pytest.raises(Killed):
+        train(course(tmp_path, settings, held_out=False), trainer, killed_after(1 + 11), clock=trainer.clock)
+
+    steps = sorted(int(place.stem.rpartition("-")[2]) for place in tmp_path.glob("*.npz"))
+    assert steps == [6, 9], "of 10 steps that were saved"
+
+
+def test_when_it_is_saved_changes_nothing_that_is_learned(tmp_path: Path) -> None:
+    settings = msgspec.structs.replace(SETTINGS, checkpoint_every=10_000)
+    busy = BusyTrainer(settings)
+    with pytest.raises(Killed):
+        train(course(tmp_path, settings), busy, killed_after(17), clock=busy.clock)
+    events = run(course(tmp_path, settings))
+    whole = run(course(tmp_path / "whole"))
+
+    assert events[0].first_step == 13, "a minute after the checkpoint of the best look, of step 7, and again"
+    assert (tmp_path / FACTORS).read_bytes() == (tmp_path / "whole" / FACTORS).read_bytes()
+    assert evaluations(events) == evaluations(whole)[2:]
 
 
 WORKER = """

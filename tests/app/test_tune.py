@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -25,6 +26,7 @@ from edgellm.errors import (
     DiskFull,
     EdgeLLMError,
     NothingFits,
+    StoreUnwritable,
     UnknownModel,
     UnsupportedArtifact,
     UsageError,
@@ -225,6 +227,31 @@ def test_the_plan_says_what_it_takes(base: Path, toy: toy_tuner.ToyTuner, data: 
     assert not preview.resumes
 
 
+@pytest.mark.parametrize("name", ["tuning", "adapters"])
+def test_a_store_that_cannot_be_written_is_told_before_anything_is_read(
+    toy: toy_tuner.ToyTuner, own_home: Path, tmp_path: Path, name: str
+) -> None:
+    (own_home / "data").mkdir(exist_ok=True)
+    (own_home / "data" / name).touch()  # permissions would not hinder root
+
+    with refuses(StoreUnwritable) as caught:
+        tune(tmp_path / "no model.gguf", tmp_path / "no data.jsonl", **OPTIONS)
+    assert "EDGELLM_HOME" in caught.value.hint
+    with refuses(UsageError):  # a plan writes nothing
+        plan_tuning(tmp_path / "no model.gguf", tmp_path / "no data.jsonl", **OPTIONS)
+
+
+def test_a_job_that_cannot_be_written_names_the_variable(
+    base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path], own_home: Path
+) -> None:
+    (own_home / "data" / "tuning").mkdir(parents=True)
+    (own_home / "data" / "tuning" / "tiny").touch()
+
+    with refuses(StoreUnwritable, varies=JOB_FILE) as caught:
+        tune(base, data(), **OPTIONS)
+    assert "EDGELLM_HOME" in caught.value.hint
+
+
 def test_time_bounds_the_steps(base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path]) -> None:
     whole = plan_tuning(base, data(), **OPTIONS)
     less = plan_tuning(base, data(), time=whole.choice.wall_s / 2, **OPTIONS)
@@ -418,6 +445,10 @@ def test_the_disk_is_known_before_it_starts(
         plan_tuning(base, data(), max_memory=2**61, **OPTIONS)
 
 
+def refused_by_the_system(*_: object, **__: object) -> None:
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
 def test_what_was_never_finished_is_listed_and_removed(
     base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -443,6 +474,10 @@ def test_what_was_never_finished_is_listed_and_removed(
         jobs.remove(first)
     (second.folder / jobs.RECORD).write_text("{")
     assert jobs.unfinished()[1].record is None
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", refused_by_the_system)
+        with refuses(StoreUnwritable, varies=JOB_FILE):
+            jobs.remove(first)
     assert jobs.remove(first) == first.bytes
     assert jobs.remove(second)
     assert jobs.unfinished() == []

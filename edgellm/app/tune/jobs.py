@@ -16,10 +16,12 @@ import msgspec
 from edgellm import settings
 from edgellm.adaptation.worker import LOCK
 from edgellm.errors import UsageError
-from edgellm.files import DamagedRecord, locked, read_json_record, write_atomic, writing
+from edgellm.files import DamagedRecord, locked, read_json_record, write_atomic
+from edgellm.store.writable import changing_store
 from edgellm.types.tuning_options import TuneOptions
 
 RECORD = "job.json"
+NOT_TUNED = "nothing can be tuned"
 _MAX_BYTES = 1024**2
 
 
@@ -64,11 +66,11 @@ def note(folder: Path, record: TuneJobRecord) -> None:
     """Write what is done in `folder`, which exists. That of the first start stays.
 
     Raises:
-        DiskFull, UsageError: it cannot be written.
+        DiskFull, StoreUnwritable: it cannot be written.
     """
     if not (folder / RECORD).exists():
         begun = msgspec.structs.replace(record, began_at=datetime.now(UTC).isoformat(timespec="seconds"))
-        with writing(folder):
+        with changing_store(folder, NOT_TUNED):
             write_atomic(folder / RECORD, msgspec.json.encode(begun), sync=True)
 
 
@@ -106,13 +108,13 @@ def remove(job: UnfinishedTuning) -> int:
     """Delete its folder, with all that is in it of the data; return the bytes freed.
 
     Raises:
-        UsageError: it runs, or cannot be deleted.
+        UsageError: it runs. StoreUnwritable: it cannot be deleted.
     """
 
     if _is_running(job.folder):
         hint = "end it first, with Ctrl-C where it runs"
         raise UsageError(f"{job.id} is being tuned", hint=hint, param="job")
-    with writing(job.folder):
+    with changing_store(job.folder, f"{job.id} cannot be deleted", is_new=False):
         shutil.rmtree(job.folder)
     for parent in (job.folder.parent, root()):
         if not any(parent.iterdir()):

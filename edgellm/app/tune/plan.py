@@ -28,12 +28,13 @@ from edgellm.contract.source import Progress
 from edgellm.contract.tuner import Tuner, lacking
 from edgellm.errors import BackendUnavailable, UnsupportedArtifact, UsageError, option
 from edgellm.estimate import quants
-from edgellm.files import require_room, safe_name
+from edgellm.files import nearest_existing, require_room, safe_name, try_to_write
 from edgellm.formats.gguf.reader import read_model
 from edgellm.hardware.probe import probe
 from edgellm.store.adapters import AdapterStore
 from edgellm.store.content_hash import content_hash
 from edgellm.store.library import silent
+from edgellm.store.writable import changing_store
 from edgellm.types.adapter import check_adapter_name
 from edgellm.types.machine import Machine
 from edgellm.types.model import Artifact
@@ -106,13 +107,15 @@ def planned_tuning(
 
     Raises:
         BackendUnavailable: no tuner is installed. UnsupportedArtifact: none tunes this model. NothingFits: no memory.
-        DiskFull: no room for it.
+        DiskFull: no room for it. StoreUnwritable: what is to be kept may not be written.
         UsageError: the data, or an option. What `app.launch.plan` raises for a model that is named.
     """
     name = options.name or name_of(data)
     check_adapter_name(name)
     check_no_quant(name, hint=f"choose another one with {option('name')}")
     general = tuple(general_pieces(options.general))
+    if to_run:
+        _require_writable()
     data_sha256 = file_sha256(data)
     tuner, missing = _installed()
     if options.asked_device is not None:
@@ -196,6 +199,17 @@ def planned_tuning(
         ),
         against,
     )
+
+
+def _require_writable() -> None:
+    """Before the data is read and the model loaded, and not after hours of work.
+
+    Raises:
+        StoreUnwritable.
+    """
+    for folder, failed in ((jobs.root(), jobs.NOT_TUNED), (AdapterStore().root, "what is learned cannot be stored")):
+        with changing_store(folder, failed):
+            try_to_write(nearest_existing(folder))
 
 
 def _require_room(folder: Path, n_bytes: int) -> None:

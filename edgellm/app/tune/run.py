@@ -23,10 +23,10 @@ from edgellm.app.stored_adapters import LoadedAdapter
 from edgellm.app.tune import jobs, kept_settings
 from edgellm.app.tune.plan import TunePlan, TuneWork
 from edgellm.contract.source import Progress
-from edgellm.files import writing
 from edgellm.formats.gguf.reader import read_model
 from edgellm.store.adapters import AdapterOrigin, AdapterStore
 from edgellm.store.library import silent
+from edgellm.store.writable import changing_store
 from edgellm.types.options import LaunchOptions
 from edgellm.types.plan import LaunchPlan
 from edgellm.types.tuning import TuneEvaluation, TuneFinished, TuneSample
@@ -62,7 +62,7 @@ def run_tuning(
         As `adaptation.worker.tune_apart`, and as `merge_adapter` where a model comes of it.
     """
     folder = work.folder
-    with writing(folder):
+    with changing_store(folder, jobs.NOT_TUNED):
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)  # it holds the data as tokens, and what was learned from them; also one of before
         kept_settings.write(folder, planned.settings)
