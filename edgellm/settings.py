@@ -15,6 +15,7 @@ EDGELLM_HOST       address and
 EDGELLM_PORT       port that `edgellm serve` listens on
 EDGELLM_SERVER_MEMORY  most that the process of `edgellm serve` takes beyond its start, as 512MiB; 0 = no limit
 EDGELLM_OLLAMA_PORT  a second port, where clients of Ollama look
+EDGELLM_PYTHON     the Python that helper processes run in, with edgellm in it; unset = the one that runs
 EDGELLM_DEVICE     GPUs to use, by the names that `edgellm doctor` shows, separated by commas; unset = all
 EDGELLM_LLAMA_BUILD  what set-up builds of llama.cpp: native, variants
 
@@ -58,7 +59,7 @@ _SECRET = re.compile(
 PREFIX = "EDGELLM_"
 _NAMES = (
     "HOME", "PLUGINS", "OFFLINE", "MODELS", "MODELS_DIR", "MAX_RATE", "ALLOW_HTTP", "API_KEY", "LOG", "LOG_FORMAT",
-    "HUNG_AFTER", "SERVER_MEMORY", "HOST", "PORT", "OLLAMA_PORT", "LLAMA_BUILD", "DEVICE",
+    "HUNG_AFTER", "SERVER_MEMORY", "HOST", "PORT", "OLLAMA_PORT", "LLAMA_BUILD", "DEVICE", "PYTHON",
 )  # fmt: skip
 NAMES = frozenset(PREFIX + name for name in _NAMES)
 
@@ -79,6 +80,7 @@ class Environment:
     hung_after: str = ""  # as the user wrote it; "" = by the predicted speed
     server_memory: str = ""  # as the user wrote it; "" = by the machine's memory
     log_format: str = "text"  # as the user wrote it
+    python: str = ""  # as the user wrote it; "" = the one that runs
     devices: tuple[str, ...] = ()  # GPUs to use, as backends name them; empty = all
 
     @classmethod
@@ -100,6 +102,7 @@ class Environment:
             hung_after=values.get("EDGELLM_HUNG_AFTER", ""),
             server_memory=values.get("EDGELLM_SERVER_MEMORY", ""),
             log_format=values.get("EDGELLM_LOG_FORMAT") or "text",
+            python=values.get("EDGELLM_PYTHON", ""),
             devices=tuple(name.strip() for name in values.get("EDGELLM_DEVICE", "").split(",") if name.strip()),
         )
 

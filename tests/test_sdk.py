@@ -346,6 +346,20 @@ async def test_a_timeout_without_end_is_none(timeout: float) -> None:
     assert await deadline.keep(later.get_all()) == [Delta("here")]
 
 
+@both
+def test_a_frozen_app_is_not_started_again(monkeypatch: pytest.MonkeyPatch, isolate: bool) -> None:
+    def start(*_: Any, **__: Any) -> None:
+        raise AssertionError("a process is started")
+
+    monkeypatch.delenv("EDGELLM_PYTHON", raising=False)
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    monkeypatch.setattr(sys, "executable", "/opt/app/app")
+    monkeypatch.setattr(subprocess, "Popen", start)
+    for load in (lambda: EdgeLLM.load("echo", isolate=isolate), lambda: EdgeLLM.auto(isolate=isolate)):
+        with refuses(UsageError):
+            load()
+
+
 def test_a_single_stop_string_may_be_a_string(open_llm: Open) -> None:
     assert open_llm().chat("one, two", temperature=0, stop=" two").text == "one,"
 

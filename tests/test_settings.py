@@ -89,7 +89,7 @@ def test_what_looks_like_a_secret_reaches_no_process_that_we_start(monkeypatch: 
 SETTINGS = {
     "home": Path("/x y"), "plugins": frozenset({"b", "a"}), "offline": True, "models": "", "max_rate": "2MB/s",
     "models_dirs": (Path("/a"), Path("/b c")), "allow_http": True, "log": "INFO", "hung_after": "0",
-    "server_memory": "1GB", "log_format": "json", "devices": ("CUDA0", "CUDA1"),
+    "server_memory": "1GB", "log_format": "json", "devices": ("CUDA0", "CUDA1"), "python": "/p/python3",
 }  # fmt: skip
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
+HELPER = "_EDGELLM_HELPER"  # variable of a helper that starts: the module that it is to run (`child.interpreter`)
 # linux/prctl.h
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
@@ -15,6 +17,7 @@ def confine() -> None:
 
     The end of the parent means the end of the thread that started this process, so that thread must last.
     """
+    os.environ.pop(HELPER, None)  # it runs; what it starts is another's
     if sys.platform != "win32":
         import resource
 

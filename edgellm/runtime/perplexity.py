@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
-COMMAND = python("edgellm.runtime.perplexity")
-
 
 class Job(msgspec.Struct, frozen=True, tag=True):
     plan: LaunchPlan
@@ -64,6 +62,10 @@ class Score(msgspec.Struct, frozen=True, tag=True):
     top_agreement: float | None = None  # share of tokens for which both have the same most likely token
 
 
+def _command() -> list[str]:
+    return python("edgellm.runtime.perplexity")
+
+
 _decoder = msgspec.json.Decoder(ScoringProgress | Score | Failed)
 
 
@@ -75,7 +77,7 @@ def score(job: Job, progress: Callable[[ScoringProgress], None] = lambda _: None
     """
     environment = worker_environment(plugins().backends().get(job.plan.backend))
     question = msgspec.json.encode(job)
-    with Child(COMMAND, question=question, env=environment) as child, contextlib.suppress(msgspec.MsgspecError):
+    with Child(_command(), question=question, env=environment) as child, contextlib.suppress(msgspec.MsgspecError):
         for line in child.lines():
             match _decoder.decode(line):
                 case ScoringProgress() as chunks:

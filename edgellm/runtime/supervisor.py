@@ -54,10 +54,10 @@ class WorkerSession(Session):
 
     def __init__(self, plan: LaunchPlan) -> None:
         """Raises UsageError where EDGELLM_LOG, EDGELLM_LOG_FORMAT or EDGELLM_HUNG_AFTER means nothing, or a path cannot
-        be told: a worker would only die of it."""
+        be told: a worker would only die of it. So does `worker_command`."""
         super().__init__()
         environment = settings.current()
-        _ = environment.log_level, environment.line_format
+        _ = environment.log_level, environment.line_format, worker_process.worker_command()
         self._limits = limits(plan, environment.hung_after_s)
         self._plan, self._model = plan, plan.artifact.name
         _launch(plan)
@@ -202,12 +202,14 @@ class WorkerSession(Session):
         try:
             with lifted():
                 process = WorkerProcess(
-                    worker_process.COMMAND,
+                    worker_process.worker_command(),
                     self._environment,
                     _launch(plan, again=again),
                     self._outbox,
                     self._dispatcher.deliver,
                 )
+        except UsageError as error:  # EDGELLM_PYTHON is another by now
+            return error
         except OSError as error:
             hint = f"see that {error.filename} may be executed" if isinstance(error, PermissionError) else ""
             return WorkerCrashed(f"no worker can be started: {error}", reason=str(error), hint=hint)

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
-from edgellm.contract.child import KILL, End, python, reap, signal_group
+from edgellm.contract.child import KILL, End, marked, python, reap, signal_group
 from edgellm.contract.data_limit import lifted
 from edgellm.errors import EdgeLLMError, Overloaded, UsageError
 from edgellm.runtime import wire
@@ -21,8 +21,12 @@ from edgellm.runtime.mailbox import Mailbox
 from edgellm.runtime.process_usage import wanted_s
 from edgellm.types.checks import CANNOT_BE_SENT
 
-COMMAND = python("edgellm.runtime.worker")
 KILL_PATIENCE_S = 5.0
+
+
+def worker_command() -> list[str]:
+    """Raises UsageError, as `child.interpreter`."""
+    return python("edgellm.runtime.worker")
 
 
 class WorkerProcess:
@@ -50,7 +54,11 @@ class WorkerProcess:
         """
         # A group of its own, so that what native code starts can be killed with it, and Ctrl-C reaches only us.
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=marked(command, environment),
+            start_new_session=True,
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None

@@ -22,6 +22,7 @@ from edgellm import explain, settings
 from edgellm.app import launch
 from edgellm.app.download import PlannedDownload
 from edgellm.app.verify import Verification
+from edgellm.contract.child import interpreter
 from edgellm.contract.manager import plugins
 from edgellm.errors import EdgeLLMError, PluginFailed, SecondBest, UsageError
 from edgellm.runtime.session import Session, SessionState
@@ -67,6 +68,7 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods, TokenMethods, Adap
             name = "qwen3-4b" if plan is None else plan
             hint = f"EdgeLLM.load({name!r:.60}) loads a named model, EdgeLLM.auto() chooses one"
             raise UsageError(f"plan={plan!r:.60} is no LaunchPlan", hint=hint, param="plan")
+        interpreter()
         self.plan = plan
         self.decision = decision
         self._session = _open(plan, isolate=isolate)
@@ -94,6 +96,7 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods, TokenMethods, Adap
             PluginFailed: a plugin failed, and selection rules that it may bring were not asked.
         """
         settings.check(os.environ)
+        interpreter()  # before anything is started
         _check_progress(progress)
         plan, decision = launch.plan(None, LaunchOptions.of(**options), progress=progress, approve=_announced)
         _warn_unasked(plan)
@@ -126,6 +129,7 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods, TokenMethods, Adap
             what = f"{model!r} names no model"
             raise UsageError(what, hint="name one, or let EdgeLLM.auto() choose", param="model")
         settings.check(os.environ)
+        interpreter()
         _check_progress(progress)
         plan, _ = launch.plan(name, LaunchOptions.of(**options), progress=progress, approve=_announced)
         _warn_unasked(plan)

@@ -26,7 +26,6 @@ from edgellm.text.template_jobs import SECONDS, JobResult, TemplateJob
 from edgellm.types.checks import CANNOT_BE_SENT, of_plain_type
 
 _log = logging.getLogger("edgellm.templates")
-COMMAND = python("edgellm.text.template_jobs")
 PATIENCE_S = 20.0  # on the clock, for SECONDS of processor time on a machine that other programs keep busy
 TRIES = 2  # of a question whose process was ended by something else than the question's own length
 _CLOSE_TIMEOUT_S = 5.0
@@ -107,7 +106,7 @@ class TemplateProcess:
         while not self._is_closed:
             error: EdgeLLMError | None = None
             try:
-                with Helper(COMMAND, lambda: self._questions.put(_LOOK)) as helper, self._on_record(helper):
+                with Helper(_command(), lambda: self._questions.put(_LOOK)) as helper, self._on_record(helper):
                     n_started += 1
                     if n_started > 1 or self._is_needed():
                         self._ask(helper)
@@ -172,6 +171,10 @@ class TemplateProcess:
         if self._question is not None:
             self._question.answer.set_exception(error)
             self._question = None
+
+
+def _command() -> list[str]:
+    return python("edgellm.text.template_jobs")
 
 
 def _encoded(job: TemplateJob) -> bytes:

@@ -8,9 +8,13 @@ import sys
 
 import psutil
 import pytest
+from support.refusals import refuses
 from support.waiting import PATIENCE_S, wait_until
 
-from edgellm.contract.child import Child, End, ask, ended_with_us
+from edgellm.contract import pip
+from edgellm.contract.child import Child, End, ask, ended_with_us, python
+from edgellm.contract.confine import HELPER
+from edgellm.errors import UsageError
 
 # Starts a child, says both ids, and will not go at a polite request.
 STUBBORN = """
@@ -319,3 +323,79 @@ def test_a_connected_child_leaves_when_its_parent_is_killed():
 
     assert killed.returncode == -signal.SIGKILL
     wait_until(lambda: not psutil.pid_exists(int(killed.stdout)))
+
+
+@pytest.fixture
+def own_python(monkeypatch):
+    monkeypatch.delenv("EDGELLM_PYTHON", raising=False)
+    monkeypatch.delenv(HELPER, raising=False)
+
+
+@pytest.mark.usefixtures("own_python")
+@pytest.mark.parametrize("name", ["python", "python3.11", "Python", "pypy3", ".python3-wrapped", "pythonw.exe"])
+def test_helpers_run_in_the_python_that_runs(monkeypatch, name):
+    monkeypatch.setattr(sys, "executable", f"/x/{name}")
+    assert python("m", "a") == [f"/x/{name}", "-P", "-m", "m", "a"]
+
+
+@pytest.mark.usefixtures("own_python")
+@pytest.mark.parametrize(
+    ("program", "frozen"),
+    [("/x/python3", True), ("/x/app", False), ("/x/uwsgi_python3", False), ("", False), (None, False)],
+)
+def test_what_is_no_python_is_not_started_in_its_place(monkeypatch, program, frozen):
+    monkeypatch.setattr(sys, "executable", program)
+    if frozen:
+        monkeypatch.setattr(sys, "frozen", True, raising=False)
+    with refuses(UsageError):
+        python("m")
+    with refuses(UsageError):
+        pip.command(["list"])
+    monkeypatch.setenv("EDGELLM_PYTHON", "/bin/sh")
+    assert python("m") == ["/bin/sh", "-P", "-m", "m"]
+
+
+@pytest.mark.usefixtures("own_python")
+def test_a_named_python_that_is_not_there_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("EDGELLM_PYTHON", str(tmp_path / "none"))
+    with refuses(UsageError):
+        python("m")
+
+
+# Whatever it is asked to run, it is itself, and tries to start a helper: a frozen app that loads its model.
+APP = """#!{python}
+import os, sys
+from edgellm.contract import child
+open({log!r}, "a").write("started\\n")
+try:
+    child.ask("edgellm.text.template_jobs", timeout_s=60)
+except Exception as error:
+    open({log!r}, "a").write(type(error).__name__)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a script as a program")
+def test_a_program_that_runs_in_place_of_a_helper_starts_none(monkeypatch, tmp_path):
+    app, log = tmp_path / "python-app", tmp_path / "log"
+    app.write_text(APP.format(python=sys.executable, log=str(log)))
+    app.chmod(0o755)
+    monkeypatch.setenv("EDGELLM_PYTHON", str(app))
+    ask("edgellm.text.template_jobs", timeout_s=PATIENCE_S)
+    assert log.read_text() == "started\nUsageError"
+
+
+STARTS_ITS_OWN = """
+import json, os
+from edgellm.contract.child import ask
+from edgellm.contract.parent import connect
+_, tell = connect()
+tell([ask("echoes", question=b"x", timeout_s=60)[0], dict(os.environ).get("_EDGELLM_HELPER")])
+"""
+
+
+def test_a_helper_has_helpers_and_leaves_no_mark(tmp_path, monkeypatch):
+    (tmp_path / "echoes.py").write_text(ECHOES)
+    (tmp_path / "starts.py").write_text(STARTS_ITS_OWN)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    answer, _ = ask("starts", timeout_s=PATIENCE_S)
+    assert answer == '["[\\"x\\",1]",null]'

@@ -184,7 +184,7 @@ def test_what_a_worker_leaves_behind_dies_with_it(
 ) -> None:
     """A copy of the worker holds its pipes open, as one that native code makes in order to be debugged does."""
     pid_file = tmp_path / "pid"
-    monkeypatch.setattr(worker_process, "COMMAND", (sys.executable, "-c", FORKS, str(pid_file)))
+    monkeypatch.setattr(worker_process, "worker_command", lambda: (sys.executable, "-c", FORKS, str(pid_file)))
     session = open_session()
     _, error = ask(session).end()
     assert isinstance(error, WorkerCrashed)

@@ -38,7 +38,7 @@ def test_a_worker_that_ends_waits_for_who_reads_its_log(tmp_path: Path) -> None:
     reading, writing = full_pipe()
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "EDGELLM_LOG": "DEBUG"}
     worker = subprocess.Popen(
-        worker_process.COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=writing, env=environment
+        worker_process.worker_command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=writing, env=environment
     )
     os.close(writing)
     assert worker.stdin

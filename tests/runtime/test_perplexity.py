@@ -125,7 +125,7 @@ def test_a_missing_file_is_a_typed_error_of_the_other_process(tmp_path: Path) ->
 
 
 def test_a_process_that_dies_is_a_typed_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(perplexity, "COMMAND", (sys.executable, "-c", "import os; os.abort()"))
+    monkeypatch.setattr(perplexity, "_command", lambda: (sys.executable, "-c", "import os; os.abort()"))
     with refuses(WorkerCrashed, reason="status -6"):
         perplexity.score(Job(PLAN, None, TEXT, 64, 1))
 

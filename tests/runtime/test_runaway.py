@@ -36,7 +36,7 @@ SHORT, LONG = "again and again", "again and again " * 1000  # the second is read
 
 @pytest.fixture
 def hostile(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_process, "COMMAND", (sys.executable, "-c", WORKER, "60", ""))
+    monkeypatch.setattr(worker_process, "worker_command", lambda: (sys.executable, "-c", WORKER, "60", ""))
 
 
 @pytest.mark.usefixtures("hostile")
@@ -67,7 +67,7 @@ def test_a_model_that_does_it_again_and_again_is_refused_for_a_while(
 
 
 def test_a_load_that_never_ends_is_a_typed_error(open_session: OpenSession, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_process, "COMMAND", (sys.executable, "-c", WORKER, "0.2", "endless"))
+    monkeypatch.setattr(worker_process, "worker_command", lambda: (sys.executable, "-c", WORKER, "0.2", "endless"))
     session = open_session()
     with refuses(RunawayModel) as caught:
         _ = session.info

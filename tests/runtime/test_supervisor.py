@@ -250,7 +250,7 @@ SAYS = "import os, sys, time; os.write(1, {}); time.sleep(3600)"
 def test_a_worker_that_talks_nonsense_is_ended(
     open_session: OpenSession, monkeypatch: pytest.MonkeyPatch, said: bytes, about: str
 ) -> None:
-    monkeypatch.setattr(worker_process, "COMMAND", (sys.executable, "-c", SAYS.format(said)))
+    monkeypatch.setattr(worker_process, "worker_command", lambda: (sys.executable, "-c", SAYS.format(said)))
     session = open_session()
     listener = ask(session)
     _, error = listener.end()
@@ -271,7 +271,7 @@ def test_an_empty_list_of_messages_is_harmless(
         f"open({str(written)!r}, 'w').close()\n"
         "time.sleep(3600)"
     )
-    monkeypatch.setattr(worker_process, "COMMAND", (sys.executable, "-c", code))
+    monkeypatch.setattr(worker_process, "worker_command", lambda: (sys.executable, "-c", code))
     session = open_session()
     listener = ask(session)
     wait_until(written.exists)
@@ -286,7 +286,7 @@ def test_a_worker_that_closes_its_pipe_and_stays_is_ended(
 ) -> None:
     monkeypatch.setattr(supervisor, "CLOSE_TIMEOUT_S", 0.5)
     script = "import os, time; os.close(1); time.sleep(3600)"
-    monkeypatch.setattr(worker_process, "COMMAND", (sys.executable, "-c", script))
+    monkeypatch.setattr(worker_process, "worker_command", lambda: (sys.executable, "-c", script))
     assert isinstance(ask(open_session()).end()[1], WorkerCrashed)
 
 
@@ -369,7 +369,7 @@ def test_what_native_code_prints_does_not_break_a_frame(
         "def noisy(self, batch): os.write(1, b'noise'); return step(self, batch)\n"
         "EchoEngine.step = noisy; from edgellm.runtime import worker; worker.main()"
     )
-    monkeypatch.setattr(worker_process, "COMMAND", (sys.executable, "-c", script))
+    monkeypatch.setattr(worker_process, "worker_command", lambda: (sys.executable, "-c", script))
     assert ask(open_session(), "hello").end()[0] == "hello"
 
 

@@ -34,7 +34,9 @@ def test_it_holds_up_no_stream_and_not_the_health(
     serve: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began, over = tmp_path / "began", tmp_path / "over"
-    monkeypatch.setattr(template_process, "COMMAND", [sys.executable, "-P", "-c", HANGS, str(began), str(over)])
+    monkeypatch.setattr(
+        template_process, "_command", lambda: [sys.executable, "-P", "-c", HANGS, str(began), str(over)]
+    )
     monkeypatch.setattr(template_process, "PATIENCE_S", PATIENCE_S)
     live = serve(step_s=0.01, slots=2)
     statuses: dict[str, int] = {}

@@ -71,6 +71,19 @@ async def ask(question: str) -> dict:
     except EdgeLLMError as error:
         raise HTTPException(error.http_status, error.message) from error
 ```
+
+## In a frozen app
+
+Models and chat templates run in helper processes, also with `isolate=False`, and these run `python -m`. An app that
+PyInstaller, cx_Freeze or Nuitka made, and a server that holds Python in its own program (uWSGI, mod_wsgi), is no Python
+that could be started so: loading is refused there (`UsageError`) until `EDGELLM_PYTHON` names one, in which the same
+version of edgellm and its plugins are installed. An app can bring it along, as a folder that `python -m venv --copies`
+or [python-build-standalone](https://github.com/astral-sh/python-build-standalone) made:
+
+```python
+os.environ["EDGELLM_PYTHON"] = str(Path(sys.executable).parent / "python" / "bin" / "python3")
+llm = EdgeLLM.load("qwen3-4b")
+```
 """
 GROUPS: tuple[tuple[str, tuple[type, ...]], ...] = (
     ("Options", (SelectionOptions, LaunchOptions)),

@@ -43,7 +43,7 @@ def render(template: TemplateSource = TURNS, content: object = "hi", **variables
 @pytest.fixture
 def uncharged(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is charged there, and the kernel alone ends a question, after half a second."""
-    monkeypatch.setattr(template_process, "COMMAND", [sys.executable, "-P", "-c", UNCHARGED, "0.5"])
+    monkeypatch.setattr(template_process, "_command", lambda: [sys.executable, "-P", "-c", UNCHARGED, "0.5"])
     monkeypatch.setattr(template_process, "PATIENCE_S", 600.0)
 
 
@@ -140,7 +140,7 @@ def test_one_that_is_killed_while_nobody_asks_is_buried_and_logged(
 @posix
 def test_a_question_that_ends_its_process_is_not_asked_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     dies = "import os; input(); os.kill(os.getpid(), 11)"
-    monkeypatch.setattr(template_process, "COMMAND", [sys.executable, "-c", dies])
+    monkeypatch.setattr(template_process, "_command", lambda: [sys.executable, "-c", dies])
     templates = TemplateProcess()
     with refuses(BadTemplate):
         templates.run(render())
@@ -149,7 +149,7 @@ def test_a_question_that_ends_its_process_is_not_asked_for_ever(monkeypatch: pyt
 
 def test_where_no_process_can_be_started_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as without:
-        without.setattr(template_process, "COMMAND", ["/nowhere/python"])
+        without.setattr(template_process, "_command", lambda: ["/nowhere/python"])
         templates = TemplateProcess()
         with refuses(WorkerCrashed):
             templates.run(render())
@@ -168,7 +168,8 @@ def starts(templates: TemplateProcess) -> bool:
 @posix
 @pytest.mark.usefixtures("uncharged")
 def test_closing_ends_a_render_at_hand_and_those_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(template_process, "COMMAND", [*template_process.COMMAND[:-1], "600"])
+    whole = template_process._command()
+    monkeypatch.setattr(template_process, "_command", lambda: [*whole[:-1], "600"])
     templates = TemplateProcess()
     pid = pid_of(templates)
     asked = [templates.ask(render(HANGS)), templates.ask(render())]
