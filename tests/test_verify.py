@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -235,6 +236,18 @@ def test_a_history_that_cannot_be_written_costs_no_answer(smollm2: str, own_home
     with EdgeLLM.load(smollm2, ctx=1024, threads=1) as llm:
         assert llm.chat("Hello. " * 10, max_tokens=20, temperature=0).text
     assert any("could not be recorded" in record.getMessage() for record in caplog.records)
+
+
+def test_a_model_whose_file_was_deleted_meanwhile_records_nothing_and_says_nothing(
+    smollm2: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = tmp_path / Path(smollm2).name
+    own.symlink_to(smollm2)
+    with EdgeLLM.load(str(own), ctx=1024, threads=1) as llm:
+        own.unlink()
+        assert llm.chat("Hello. " * 10, max_tokens=20, temperature=0).text
+    assert llm.verification.run is None
+    assert [record.getMessage() for record in caplog.records if record.name == "edgellm.app.verify"] == []
 
 
 def test_what_came_last_is_recorded_when_the_model_is_closed(smollm2: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from edgellm.files import safe_name
 from edgellm.store import local
 from edgellm.store.adapters import AdapterStore
 from edgellm.store.begun import BegunDownload
-from edgellm.store.holders import holders
+from edgellm.store.holders import holders, shown
 from edgellm.store.http import redacted
 from edgellm.store.manifest import StoredModel
 
@@ -52,10 +52,14 @@ def require_idle(chosen: Sequence[StoredModel]) -> None:
         UsageError: a program has one of them open, and could not load it again.
     """
     for stored in chosen:
-        if pids := holders(stored.folder):
-            processes = f"process{'es' if len(pids) > 1 else ''} {', '.join(map(str, pids))}"
-            message = f"{stored.model_id} {stored.quant} is in use by {processes}; nothing was deleted"
+        if programs := users(stored):
+            message = f"{stored.model_id} {stored.quant} is in use by {programs}; nothing was deleted"
             raise UsageError(message, hint="stop what runs it first, or delete it with `edgellm rm --force`")
+
+
+def users(stored: StoredModel) -> str:
+    """The programs that have it open, as a sentence names them; "" = none."""
+    return ", ".join(dict.fromkeys(map(shown, holders(stored.folder))))
 
 
 def comes_with_package(model_id: str) -> bool:

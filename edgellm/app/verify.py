@@ -13,6 +13,7 @@ import contextlib
 import functools
 import logging
 import math
+import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -155,6 +156,8 @@ class Verification:
             return
         if self._session.had_adapters:
             return  # memory and speed are those of both, which says nothing of the model alone
+        if not all(map(os.path.exists, self._plan.artifact.paths)):
+            return  # deleted while it runs: what was predicted is read from its files
         self._recorded = measured.requests
         run = self._run(measurements)
         learned = _learned(run, self._earlier, {run.rated_by: run.basis})

@@ -46,22 +46,28 @@ def command(*, models: tuple[str, ...], force: bool, as_json: bool) -> None:
             name = f"{download.model_id} {download.quant}".strip()
             say(f"Removed what was fetched of {name} and never whole: {show_size(freed)} are free.")
     for stored in chosen:
+        users = removal.users(stored) if force and not as_json else ""
         freed = library.remove_entry(stored)
         rows.append({"id": stored.model_id, "quant": stored.quant, "freed_bytes": freed})
         if not as_json:
-            _tell(stored, freed)
+            _tell(stored, freed, users)
     if as_json:
         say_json({"schema": SCHEMA, "removed": rows})
 
 
-def _tell(stored: StoredModel, freed: int) -> None:
+def _tell(stored: StoredModel, freed: int, users: str) -> None:
     from edgellm.app import removal
 
     if removal.comes_with_package(stored.model_id):
         say(f"{stored.model_id} {stored.quant} comes with an installed package: there is nothing to delete.")
         return
     outside = [file.path for file in stored.files if os.path.isabs(file.path)]
-    room = f"{show_size(freed)} are free" if freed or not outside else "nothing is free, as only its record lay there"
+    when = f" once {users} no longer has it open" if users else ""
+    room = (
+        f"{show_size(freed)} are free{when}"
+        if freed or not outside
+        else "nothing is free, as only its record lay there"
+    )
     say(f"Removed {stored.model_id} {stored.quant} from the store: {room}.")
     if adapters := removal.adapters_of(stored):
         say(f"Adapters of it stay: {', '.join(adapters)}.", lead="  ")

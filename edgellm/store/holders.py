@@ -7,6 +7,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+WORKER = "edgellm.runtime.worker"  # in its command line
+
 
 def hold(paths: Iterable[str]) -> list[IO[bytes]]:
     """Opens a file of each path, a file or a folder, so that `holders` sees this process as long as it runs.
@@ -47,3 +49,23 @@ def holders(folder: Path) -> list[int]:
         if any(Path(path).as_posix().startswith(inside) for path in paths):
             pids.append(process.pid)
     return pids
+
+
+def shown(pid: int) -> str:
+    """`edgellm serve (process 812)`: of a worker, the program that started it, which is what its user can end."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        while WORKER in process.cmdline() and (parent := process.parent()) is not None:
+            process = parent
+        return f"{_program(process.cmdline()) or process.name()} (process {process.pid})"
+    except psutil.Error:  # of another user, or gone
+        return f"process {pid}"
+
+
+def _program(arguments: list[str]) -> str:
+    """`edgellm serve`; "" where it is another program."""
+    names = [Path(argument).stem for argument in arguments[:2]]
+    begin = names.index("edgellm") + 1 if "edgellm" in names else 3 if " ".join(arguments[1:3]) == "-m edgellm" else 0
+    return " ".join(["edgellm", *arguments[begin : begin + 1]]) if begin else ""

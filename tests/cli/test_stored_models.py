@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from click.testing import CliRunner, Result
 from support import gguf_writer
@@ -17,6 +21,7 @@ from support.random_lora import random_lora
 from support.refusals import check_refusal
 from support.store_server import ModelServer, card_of
 from support.tiny_models import MODELS
+from support.waiting import wait_until
 
 from edgellm.adaptation import adapter_file
 from edgellm.catalog import lookup
@@ -26,7 +31,7 @@ from edgellm.cli.report import Report
 from edgellm.errors import UnknownModel, UsageError
 from edgellm.formats.gguf.reader import read_model
 from edgellm.store.adapters import AdapterOrigin, AdapterStore
-from edgellm.store.holders import holders
+from edgellm.store.holders import WORKER, holders, shown
 from edgellm.store.library import Library
 from edgellm.store.manifest import StoredModel
 from edgellm.types.model import ModelCard, ModelFile
@@ -261,10 +266,27 @@ def test_what_a_running_program_has_open_is_deleted_only_by_force(address: str) 
     (stored,) = installed()
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ):
         file.close()
-        check_refusal(invoke("rm", stored.model_id).exception, UsageError, varies="process [0-9]+")
+        check_refusal(
+            invoke("rm", stored.model_id).exception, UsageError, varies=r"(?<=in use by ).* \(process [0-9]+\)"
+        )
         assert installed() == [stored]
-        assert invoke("rm", stored.model_id, "--force").exit_code == 0
+        told = " ".join(invoke("rm", stored.model_id, "--force").stdout.split())
+        assert re.search(rf"are free once .* \(process {os.getpid()}\) no longer has it open\.", told)
     assert installed() == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_of_a_worker_the_program_is_named_that_can_be_ended(tmp_path: Path) -> None:
+    program = tmp_path / "edgellm"
+    child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()', {WORKER!r}])"
+    program.write_text(child)
+    with subprocess.Popen([sys.executable, program, "serve", "tiny"], stdin=subprocess.PIPE) as serve:
+        process = psutil.Process(serve.pid)
+        wait_until(lambda: [c for c in process.children() if WORKER in c.cmdline()] != [])
+        (worker,) = process.children()
+        assert shown(worker.pid) == f"edgellm serve (process {serve.pid})"
+        serve.communicate(b"\n")
+    assert shown(serve.pid) == f"process {serve.pid}"
 
 
 def test_nobody_has_open_what_is_only_stored(address: str) -> None:
