@@ -6,7 +6,6 @@ No catalog and no header that the core reads says anything of such a model, so i
 
 from __future__ import annotations
 
-import contextlib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from edgellm.app.named_file import named_file
 from edgellm.contract import answers
 from edgellm.contract.backend import RECOGNIZED_BY, Recognizer
 from edgellm.contract.manager import plugins
-from edgellm.errors import BackendError, BackendUnavailable, BadArtifact, UnknownModel, option
+from edgellm.errors import BackendUnavailable, BadArtifact, EdgeLLMError, UnknownModel, option
 from edgellm.files import expanded, open_named
 from edgellm.selection.scenario import threads_of
 from edgellm.types.model import Artifact
@@ -61,40 +60,53 @@ def identified(path: str, backend: str | None) -> Artifact:
     try:
         return named_file(path)
     except (BadArtifact, UnknownModel) as error:
-        if backend is None and (recognized := _recognized(path)) is not None:
-            return recognized
-        if backend is None and isinstance(error, BadArtifact) and (others := _with_own_formats()):
-            error.hint += f"; of another format, say which backend opens it ({option('backend')}: {', '.join(others)})"
-        if backend is None and isinstance(error, BadArtifact):
-            error.hint += plugins().suspects("register_backends")
-        if backend is not None:
-            plugins().backend(backend)  # one that is not there is what is wrong, and not the file
+        if backend is None:
+            recognized, faults = _recognized(path)
+            if recognized is not None:
+                return recognized
+            if isinstance(error, BadArtifact):
+                if others := _with_own_formats():
+                    which = f"{option('backend')}: {', '.join(others)}"
+                    error.hint += f"; of another format, say which backend opens it ({which})"
+                error.hint += plugins().suspects("register_backends")
+            error.hint += "".join(f"; {fault}" for fault in faults)
+            raise
+        plugins().backend(backend)  # one that is not there is what is wrong, and not the file
         own = artifact(backend, path)
         if own is None:
             raise
         return own
 
 
-def _recognized(path: str) -> Artifact | None:
-    """As the first backend says that knows it. One that answers otherwise than it must is passed over, with its row."""
-    where, begin = expanded(path), b""
+def _recognized(path: str) -> tuple[Artifact | None, list[str]]:
+    """As the first backend says that knows it; and of those that answered otherwise than they must, how."""
+    where, begin, faults = expanded(path), b"", list[str]()
     if not os.path.isdir(where):
         try:
             with open_named(where) as file:
                 begin = file.read(RECOGNIZED_BY)
         except (OSError, ValueError):
-            return None
+            return None, []
     for backend in plugins().backends().values():
         if isinstance(backend, Recognizer):
-            with contextlib.suppress(BackendError):
+            try:
                 own = answers.answer(backend, "recognizes", str(where), begin)
-                own_formats = backend.formats - KNOWN_FORMATS
-                if own in own_formats:
-                    return Artifact(own, (str(where),), where.stem)
-                if own:
-                    expected = f"{', '.join(sorted(own_formats)) or 'no format of its own'} or '' is expected"
-                    plugins().blame(backend.name, f"recognizes() gives {own!r:.80}, {expected}")
-    return None
+            except EdgeLLMError as error:
+                faults.append(_told(backend.name, answers.fault_in(error)))
+                continue
+            own_formats = backend.formats - KNOWN_FORMATS
+            if own in own_formats:
+                return Artifact(own, (str(where),), where.stem), []
+            if own:
+                expected = f"{', '.join(sorted(own_formats)) or 'no format of its own'} or '' is expected"
+                fault = answers.Fault(f"recognizes() gives {own!r:.80}, {expected}")
+                answers.blamed(backend.name, fault)
+                faults.append(_told(backend.name, str(fault)))
+    return None, faults
+
+
+def _told(backend: str, fault: str) -> str:
+    return f"backend {backend} of {answers.plugin_of(backend)} might know it, but {fault}"
 
 
 def plan(artifact: Artifact, backend: str, request: SelectionRequest) -> LaunchPlan:

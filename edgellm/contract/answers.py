@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Set
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgellm.contract import manager
-from edgellm.contract.failure import told
+from edgellm.contract.failure import tidied, tidied_error, told
 from edgellm.contract.slow import told_where_slow
 from edgellm.errors import BackendError, EdgeLLMError
 
@@ -24,47 +24,69 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MOST_SHOWN = 400  # characters of one value
+MOST_OF_VARIABLE = 100_000  # characters of its name or value: Linux takes 128 KiB of both
 
-HINT = "this is for the author of the plugin, which `edgellm plugins` names; EDGELLM_PLUGINS can leave it out"
+HINT = "this is for the author of the plugin; EDGELLM_PLUGINS can leave it out"
 
 
 class Fault(Exception):
     """What a plugin did against the contract, in words."""
 
 
-def asked(what: str, ask: Callable[[], T], fits: Callable[[T], bool], expected: str) -> T:
-    """What `ask` returns, where it `fits`. Errors that are raised on purpose pass.
+def asked(
+    what: str, ask: Callable[[], T], fits: Callable[[T], bool], expected: str, text: Callable[[str], str] = str.__str__
+) -> T:
+    """What `ask` returns, in Python's own types, where it `fits`. Errors that are raised on purpose pass.
+
+    Args:
+        text: what each text in it becomes.
 
     Raises:
         Fault: it raised another exception, or what it returned is not what is expected.
     """
     try:
         given = ask()
-    except (EdgeLLMError, KeyboardInterrupt, MemoryError):
+    except EdgeLLMError as error:
+        tidied_error(error)
+        raise
+    except MemoryError:
         raise
     except BaseException as error:  # a plugin that calls sys.exit() must not end every command
-        if isinstance(error, SystemExit):
-            from edgellm.contract import child  # 4 ms, which `edgellm --help` can do without
-
-            if child.is_ending():
-                raise
+        if _is_of_user(error):
+            raise
         raise Fault(f"{what} failed: {told(error)}") from error
-    from edgellm.contract.field_types import mistyped  # as above
+    from edgellm.contract.field_types import in_plain_types, mistyped  # 4 ms, which `edgellm --help` can do without
+    from edgellm.contract.ranges import out_of_range
 
-    # A field of another type would be an error of whoever reads it, far from here.
     try:
-        problem = mistyped(given)
-    except Exception as error:  # of a collection that holds itself, or of one of the plugin's own
+        # Whoever reads it later runs no code of a plugin's class.
+        given = in_plain_types(given, text)
+        # A field of another type would be an error of whoever reads it, far from here.
+        problem = mistyped(given) or out_of_range(given)
+    except BaseException as error:  # of a collection that holds itself, or of one of the plugin's own
+        if _is_of_user(error):
+            raise
         raise Fault(f"{what} gives {kind_of(given)}, which cannot be read: {told(error)}") from error
     if problem:
         raise Fault(f"{what} gives {_shown(given)}, in which {problem}")
     try:
         is_right = fits(given)
-    except (TypeError, AttributeError, ValueError):  # it has not even the members that are looked at
+    except BaseException as error:  # it has not even the members that are looked at
+        if _is_of_user(error):
+            raise
         is_right = False
     if not is_right:
         raise Fault(f"{what} gives {_shown(given)}, {expected} is expected")
     return given
+
+
+def _is_of_user(error: BaseException) -> bool:
+    """Whether it ends this process, and is no failure of who was asked just then."""
+    if not isinstance(error, SystemExit):
+        return isinstance(error, KeyboardInterrupt)
+    from edgellm.contract import child  # as above
+
+    return child.is_ending()
 
 
 def _shown(given: object) -> str:
@@ -75,18 +97,20 @@ def _shown(given: object) -> str:
         if isinstance(given, Mapping):  # what `worker_environment` gives is nobody's to read
             given = {key: type(value) for key, value in given.items()}
         return " ".join(cut.repr(given).split())
-    except KeyboardInterrupt:
-        raise
-    except BaseException:  # a class of the plugin's may raise here, too
+    except BaseException as error:  # a class of the plugin's may raise here, too
+        if _is_of_user(error):
+            raise
         return kind_of(given)
 
 
 def kind_of(given: object) -> str:
-    """A short value as it is, of others what they are: `7`, `a list of PosixPath`."""
-    if given is None or isinstance(given, (str, int, float)):
-        return f"{given!r:.80}"
-    kinds = sorted({type(item).__name__ for item in given}) if isinstance(given, (list, tuple)) else []
-    return f"a {type(given).__name__}{' of ' * bool(kinds)}{', '.join(kinds)}"
+    """A short value as it is, of others what they are: `7`, `a list of PosixPath`. Runs no code of theirs."""
+    kind = type(given)
+    if kind in (type(None), bool, int, float, str, bytes):
+        with contextlib.suppress(ValueError):  # of a number with more digits than Python writes
+            return f"{given!r:.80}"
+    kinds = sorted({type(item).__name__ for item in given}) if kind in (list, tuple) else []  # type: ignore[attr-defined]
+    return f"a {kind.__name__}{' of ' * bool(kinds)}{', '.join(kinds)}"
 
 
 def answer(backend: Any, member: str, *things: Any, **named: Any) -> Any:
@@ -103,10 +127,27 @@ def answer(backend: Any, member: str, *things: Any, **named: Any) -> Any:
 
     try:
         with told_where_slow(f"backend {backend.name}: {member}()") if is_method else contextlib.nullcontext():
-            return asked(f"{member}()" if is_method else member, ask, fits, expected)
+            text = tidied if member in _FOR_PEOPLE else str.__str__
+            return asked(f"{member}()" if is_method else member, ask, fits, expected, text)
     except Fault as fault:
-        manager.plugins().blame(backend.name, str(fault))
-        raise BackendError(f"backend {backend.name}: {fault}", hint=HINT) from fault
+        raise blamed(backend.name, fault) from fault
+
+
+def blamed(backend: str, fault: Fault) -> BackendError:
+    """The error of a backend's fault, which its plugin's row has, too."""
+    manager.plugins().blame(backend, str(fault))
+    return BackendError(f"backend {backend}: {fault}", hint=hint_for(backend))
+
+
+def hint_for(backend: str) -> str:
+    """What to do about a fault of that backend."""
+    return HINT.replace("the plugin", plugin_of(backend))
+
+
+def plugin_of(backend: str) -> str:
+    """Who brings it: `"plugin mine (edgellm-mine 0.3)"`."""
+    row = manager.plugins().owner("register_backends", backend)
+    return "the plugin" if row is None else f"plugin {row.name} ({row.distribution})"
 
 
 def check(backend: Backend, machine: Machine) -> list[str]:
@@ -163,6 +204,14 @@ def _texts(given: object) -> bool:
     return isinstance(given, (list, tuple)) and all(isinstance(text, str) for text in given)
 
 
+def _variables(given: object) -> bool:
+    """Whether every system takes them for an environment."""
+    return _mapping(given) and all(
+        name and not {"=", "\0"} & {*name} and "\0" not in value and max(len(name), len(value)) <= MOST_OF_VARIABLE
+        for name, value in given.items()  # type: ignore[attr-defined]
+    )  # fmt: skip
+
+
 def _names(given: object) -> bool:
     return isinstance(given, Set) and all(isinstance(name, str) for name in given)
 
@@ -185,7 +234,15 @@ def _or_none(fits: Callable[[object], bool]) -> Callable[[object], bool]:
     return lambda given: given is None or fits(given)
 
 
+def _cache_types(given: object) -> bool:
+    from edgellm.types.request import KV_TYPES  # `edgellm --help` can do without
+
+    return _names(given) and not {*KV_TYPES}.isdisjoint(given)  # type: ignore[arg-type]
+
+
 _ATTRIBUTES = ("kv_types", "worker_environment")
+# What these say is for people. That of others is compared, opened or handed on.
+_FOR_PEOPLE = ("check", "supports", "describe", "offload", "accelerators", "unproven", "advise")
 _EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "check": ("a list of texts", _texts),
     "supports": ("a list of texts", _texts),
@@ -194,7 +251,7 @@ _EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "scratch": ("a dict of devices to bytes", _bytes_by_name),
     "offload": ("an Offload", _kind("edgellm.contract.backend", "Offload")),
     "accelerators": ("an Offload or None", _or_none(_kind("edgellm.contract.backend", "Offload"))),
-    "kv_types": ("a set of names", _names),
+    "kv_types": ("a set with one or more of f32, f16, q8_0, q4_0", _cache_types),
     "architectures": ("a set of names or None", _or_none(_names)),
     "tensor_types": ("a set of names or None", _or_none(_names)),
     "repacking": ("a Repacking", _kind("edgellm.types.priors", "Repacking")),
@@ -204,6 +261,6 @@ _EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "unproven": ("a text", lambda given: isinstance(given, str)),
     "advise": ("a list of Advice", _list_of(_kind("edgellm.contract.backend", "Advice"))),
     "check_options": ("None", lambda given: given is None),
-    "worker_environment": ("a dict of texts", _mapping),
+    "worker_environment": ("a dict of texts, without = in a name and zeros in any,", _variables),
     "build": ("a text", lambda given: isinstance(given, str)),
 }

@@ -1,12 +1,17 @@
-"""What went wrong in a plugin, in a line: the error, and the line of the plugin's file that it came from."""
+"""What plugins say, in a line: their texts, and what went wrong in one with the line of its file that it came from."""
 
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
 from types import TracebackType
+from typing import TypeVar
 
 import pluggy
+
+from edgellm.errors import EdgeLLMError
+from edgellm.types.controls import ORDERING, STEERING
 
 # What calls plugins, and what they call: the mistake is where a plugin did so.
 _CORE = Path(__file__).parents[1]
@@ -14,28 +19,41 @@ _OTHERS = (str(_CORE), *(str(Path(str(module.__file__)).parent) for module in (i
 _STDLIB = str(Path(str(importlib.__file__)).parents[1])
 _BUILT_IN = str(_CORE / "builtin")
 
-
-MOST_TOLD = 2_000  # characters of what an error says
+MOST_TOLD = 2_000  # characters of one text
+# Colours and moves of the cursor go with their letters, which nobody could read.
+_UNSEEN = re.compile(rf"\x1b\[[0-?]*[ -/]*[@-~]|[{STEERING}{ORDERING}]")
+ErrorT = TypeVar("ErrorT", bound=EdgeLLMError)
 
 
 def told(error: BaseException) -> str:
     """`"NameError: name 'Backnd' is not defined (/home/me/mine/plugin.py, line 12)"`."""
     if isinstance(error, SyntaxError):
-        return f"{type(error).__name__}: {_said(error.msg)} ({error.filename}, line {error.lineno})"
+        return f"{type(error).__name__}: {tidied(error.msg)} ({error.filename}, line {error.lineno})"
     place = _place(error.__traceback__)
-    return f"{type(error).__name__}: {_said(error)}" + (f" ({place})" if place else "")
+    return f"{type(error).__name__}: {tidied(error)}" + (f" ({place})" if place else "")
 
 
-def _said(what: object) -> str:
-    """Its text, which a class of the plugin's may make in ways of its own."""
+def tidied(what: object) -> str:
+    """Its text, which a class of the plugin's may make in ways of its own, as a line of an ordinary length for people:
+    all that a plugin says to them passes here."""
     try:
-        text = str(what)
+        text = str.__str__(what) if isinstance(what, str) else str(what)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # or sys.exit() in there would end every command
         return f"what it says cannot be told: {type(error).__name__}"
-    text = " ".join(filter(None, map(str.strip, text.splitlines())))
-    return text if len(text) <= MOST_TOLD else f"{text[:MOST_TOLD]}... ({len(text):,} characters)"
+    n_characters = len(text)
+    # What is cleaned is cut first: it may be many megabytes.
+    text = " ".join(filter(None, map(str.strip, text[: 2 * MOST_TOLD].splitlines())))
+    text = _UNSEEN.sub("", text)
+    cut = n_characters > 2 * MOST_TOLD or len(text) > MOST_TOLD
+    return f"{text[:MOST_TOLD]}... ({n_characters:,} characters)" if cut else text
+
+
+def tidied_error(error: ErrorT) -> ErrorT:
+    """One that a plugin raised on purpose, with its words as `tidied` has them."""
+    error.message, error.hint = tidied(error.message), tidied(error.hint)
+    return error
 
 
 def _place(trace: TracebackType | None) -> str:

@@ -1,23 +1,68 @@
 """Whether what a plugin put into a dataclass or Struct is of the types that its class says.
 
-Nothing asks when one is made, and the error would come far from the mistake.
+Nothing asks when one is made, and the error would come far from the mistake. So would that of a collection of the
+plugin's own class: what it gives is copied into Python's own types once, where a failure has a name.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import operator
 import reprlib
 import types
 import typing
-from collections.abc import Collection, Mapping, Set
+from collections.abc import Callable, Collection, Mapping, Set
 from typing import Any, Literal, Union, get_args, get_origin
 
 import msgspec
+from msgspec import structs
 
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = 60
 _UNTOLD = (Any, object)
+_PLAIN_KINDS = (list, tuple, set, frozenset)
+
+
+def in_plain_types(thing: Any, text: Callable[[str], str] = str.__str__) -> Any:
+    """The same, also within classes of ours, in the place of others' kinds of text, number and collection with
+    Python's own. Runs code of those classes, and raises what that raises.
+
+    Args:
+        text: what a text becomes.
+    """
+    kind: type = type(thing)
+    if issubclass(kind, str):
+        return text(str.__str__(thing))
+    if issubclass(kind, (int, float)):
+        number = int if issubclass(kind, int) else float
+        return thing if kind in (bool, number) else number(thing)
+    if issubclass(kind, Mapping):
+        pairs = list(thing.items())
+        copied = [(in_plain_types(key, text), in_plain_types(value, text)) for key, value in pairs]
+        is_plain = kind is dict and all(a is c and b is d for (a, b), (c, d) in zip(pairs, copied, strict=True))
+        return thing if is_plain else dict(copied)
+    if issubclass(kind, (list, tuple, Set)):
+        items = list(thing)
+        copies = [in_plain_types(item, text) for item in items]
+        is_plain = kind in _PLAIN_KINDS and all(map(operator.is_, items, copies))
+        return thing if is_plain else _plain_kind(kind)(copies)
+    return _in_plain_fields(thing, text)
+
+
+def _plain_kind(kind: type) -> type:
+    return next((plain for plain in (list, tuple, set) if issubclass(kind, plain)), frozenset)
+
+
+def _in_plain_fields(thing: Any, text: Callable[[str], str]) -> Any:
+    """The thing itself where nothing in it changes."""
+    kind: type = type(thing)
+    values = {field.name: getattr(thing, field.name) for field in _fields(kind)}
+    copies = {name: in_plain_types(value, text) for name, value in values.items()}
+    changed = {name: copy for name, copy in copies.items() if copy is not values[name]}
+    if not changed:
+        return thing
+    return (dataclasses.replace if dataclasses.is_dataclass(thing) else structs.replace)(thing, **changed)
 
 
 def mistyped(thing: object, path: str = "") -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from edgellm.contract.failure import told
+from edgellm.contract.failure import tidied_error, told
 from edgellm.errors import BackendError, BackendUnavailable, EdgeLLMError, UsageError
 from edgellm.text.sampling import NoNumbers
 
@@ -19,7 +19,7 @@ log = logging.getLogger("edgellm.runtime.engine")
 def engine_error(backend: str, error: BaseException) -> EdgeLLMError:
     """`error` itself where it was raised on purpose. `backend`: its name, "" = not known."""
     if isinstance(error, EdgeLLMError):
-        return error
+        return tidied_error(error)
     who = named(backend)
     if isinstance(error, MemoryError):
         return BackendUnavailable(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from edgellm import settings
 from edgellm.contract import answers
-from edgellm.contract.answers import answer
+from edgellm.contract.answers import Fault, answer
 from edgellm.contract.backend import (
     Accelerated,
     Backend,
@@ -20,8 +20,10 @@ from edgellm.contract.backend import (
     Repacker,
     priors_of,
 )
-from edgellm.errors import BackendError
+from edgellm.contract.failure import told
+from edgellm.errors import EdgeLLMError
 from edgellm.estimate import quants
+from edgellm.estimate.tensor_types import TYPES
 from edgellm.history import calibrations, occasions
 from edgellm.selection.named_devices import only_named, require_seen
 from edgellm.selection.offload import assumed, live
@@ -75,7 +77,7 @@ class BackendFacts:
     @property
     def usual_cache(self) -> str:
         """The type of cache where none is asked for."""
-        return "f16" if "f16" in self.kv_types else next(kind for kind in KV_TYPES if kind in self.kv_types)
+        return "f16" if "f16" in self.kv_types else min(self.kv_types, key=KV_TYPES.index)
 
     def refuses_cache(self, kv_type: str, shape: Shape | None) -> refusal.BackendRefusal | None:
         """Why it cannot hold the cache of such a model in `kv_type`, None = it can (or the shape is not known)."""
@@ -93,22 +95,37 @@ def backend_facts(backends: Iterable[Backend], machine: Machine) -> tuple[Backen
     Raises:
         As `named_devices`, of GPUs that were named.
     """
-    every = tuple(backends)
-    return _by_name(_guarded(b, lambda b=b: _facts(b, machine, every)) for b in every)  # type: ignore[misc]
+    seen = [_seen(backend, machine) for backend in backends]
+    offloads = [facts.offload for facts in seen]
+    return _by_name(replace(facts, offload=_only_named(facts.offload, offloads)) for facts in seen)
 
 
 def facts_of(backend: Backend, machine: Machine, every: Iterable[Backend]) -> BackendFacts:
     """Facts of one of the installed backends, as `backend_facts` of `every` has them."""
-    return _guarded(backend, lambda: _facts(backend, machine, tuple(every)))
+    facts = _seen(backend, machine)
+    return replace(facts, offload=_only_named(facts.offload, (_offload_of(other, machine) for other in every)))
 
 
-def _facts(backend: Backend, machine: Machine, every: Sequence[Backend]) -> BackendFacts:
+def _only_named(offload: Offload | None, every: Iterable[Offload | None]) -> Offload | None:
+    """Where GPUs are named, those of `offload` that are. `every`: what all backends see, asked for there."""
+    names = settings.current().devices
+    if offload is None or not names:
+        return offload
+    return only_named(offload, names, [device.name for other in every if other for device in other.devices])
+
+
+def _seen(backend: Backend, machine: Machine) -> BackendFacts:
+    """Facts with all of its devices."""
+    return _guarded(backend, lambda: _facts(backend, machine))
+
+
+def _facts(backend: Backend, machine: Machine) -> BackendFacts:
     loads = isinstance(backend, Loader)
     facts = replace(
         _stated(backend, machine, is_here=True),
         problems=tuple(answers.check(backend, machine)),
         archs=answer(backend, "architectures", machine) if loads else None,
-        offload=offload_facts(backend, machine, every),
+        offload=_devices(backend, machine),
         types=answer(backend, "tensor_types", machine) if loads else None,
         unproven=answer(backend, "unproven", machine) if isinstance(backend, Provable) else "",
     )
@@ -132,9 +149,12 @@ def _guarded(backend: Backend, state: Callable[[], BackendFacts]) -> BackendFact
     """A backend that does not answer as it must cannot run: that is its problem, and the others go on."""
     try:
         return state()
-    except BackendError as error:
+    except EdgeLLMError as error:
         problem = answers.fault_in(error)
-        return BackendFacts(backend.name, backend.formats, backend.quants, problems=(problem,))
+    except Exception as error:  # of what it says, which no check foresaw
+        problem = f"what it says of itself cannot be used: {told(error)}"
+        answers.blamed(backend.name, Fault(problem))
+    return BackendFacts(backend.name, backend.formats, backend.quants, problems=(problem,))
 
 
 def offload_facts(backend: Backend, machine: Machine, every: Sequence[Backend] = ()) -> Offload | None:
@@ -144,12 +164,17 @@ def offload_facts(backend: Backend, machine: Machine, every: Sequence[Backend] =
         every: backends whose devices may be named, too.
 
     Raises:
-        As `named_devices.only_named`.
+        As `named_devices.only_named`. BackendError: it does not answer as it must.
     """
-    offload, names = _devices(backend, machine), settings.current().devices
-    if offload is None or not names:
-        return offload
-    return only_named(offload, names, [name for other in every for name in _names(other, machine)])
+    return _only_named(_devices(backend, machine), (_offload_of(other, machine) for other in every))
+
+
+def _offload_of(backend: Backend, machine: Machine) -> Offload | None:
+    """As `_devices`; one that does not answer as it must has none."""
+    try:
+        return _devices(backend, machine)
+    except EdgeLLMError:
+        return None
 
 
 def _devices(backend: Backend, machine: Machine) -> Offload | None:
@@ -157,15 +182,6 @@ def _devices(backend: Backend, machine: Machine) -> Offload | None:
         return live(answer(backend, "offload", machine), machine)
     given: Offload | None = answer(backend, "accelerators", machine) if isinstance(backend, Accelerated) else None
     return None if given is None else live(given, machine)
-
-
-def _names(backend: Backend, machine: Machine) -> list[str]:
-    """Of its devices; one that does not answer as it must has none."""
-    try:
-        offload = _devices(backend, machine)
-    except BackendError:
-        return []
-    return [device.name for device in offload.devices] if offload is not None else []
 
 
 def assumed_facts(
@@ -192,16 +208,28 @@ def assumed_facts(
 
 def _stated(backend: Backend, machine: Machine, *, is_here: bool) -> BackendFacts:
     """What a backend says of itself on any machine."""
+    held = answer(backend, "kv_types") if isinstance(backend, CacheQuantizer) else ("f16",)
+    repacks = isinstance(backend, Repacker)
     return BackendFacts(
         backend.name,
-        backend.formats,
-        backend.quants,
-        kv_types=frozenset(answer(backend, "kv_types")) if isinstance(backend, CacheQuantizer) else frozenset({"f16"}),
-        repacking=answer(backend, "repacking", machine, is_here=is_here)
-        if isinstance(backend, Repacker)
-        else NO_REPACKING,
-        priors=priors_of(backend),
+        frozenset(backend.formats),
+        None if backend.quants is None else frozenset(backend.quants),
+        kv_types=frozenset(kind for kind in KV_TYPES if kind in held),
+        repacking=answer(backend, "repacking", machine, is_here=is_here) if repacks else NO_REPACKING,
+        priors=_usable(backend, priors_of(backend)),
     )
+
+
+def _usable(backend: Backend, priors: Priors) -> Priors:
+    """
+    Raises:
+        BackendError: its files have weights of types that there are not.
+    """
+    tables = {} if priors.export is None else priors.export.table_types
+    if unknown := next((kind for kind in (*tables, *tables.values()) if kind not in TYPES), ""):
+        fault = Fault(f"priors() gives export.table_types with {unknown!r}, names of tensor types are expected")
+        raise answers.blamed(backend.name, fault) from fault
+    return priors
 
 
 def _by_name(facts: Iterable[BackendFacts]) -> tuple[BackendFacts, ...]:

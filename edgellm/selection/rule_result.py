@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import UnionType
+from typing import TypeVar
 
 from msgspec import Struct
 
 from edgellm.contract.child import is_ending
-from edgellm.contract.failure import told
-from edgellm.contract.field_types import mistyped
+from edgellm.contract.failure import tidied, tidied_error, told
+from edgellm.contract.field_types import in_plain_types, mistyped
 from edgellm.contract.slow import told_where_slow
 from edgellm.errors import BackendError, EdgeLLMError
 from edgellm.selection.option import Option
@@ -21,6 +22,8 @@ from edgellm.types.criterion import Criterion, Stated
 from edgellm.types.plan import Rejection
 from edgellm.types.reason import FilesKept, Reason
 from edgellm.types.refusal import EvenTheSmallest, Refusal, RuleRefusal
+
+FactT = TypeVar("FactT")
 
 
 class RuleResult(Struct, frozen=True):
@@ -63,18 +66,28 @@ class PluginRule:
         try:
             with told_where_slow(self.told):
                 result: object = self.rule(options, scenario)
-        except (EdgeLLMError, KeyboardInterrupt):
+            if not isinstance(result, RuleResult):
+                problem = f" returned {reprlib.repr(result)}, a RuleResult is expected"
+            elif problem := _wrong(result, options):
+                problem = f": {problem}"
+            else:
+                dropped = tuple((option, _tidied(why)) for option, why in result.rejected)
+                return RuleResult(tuple(result.kept), dropped, _tidied(result.reason))
+        except EdgeLLMError as error:
+            raise tidied_error(error) from None
+        except KeyboardInterrupt:
             raise
         except BaseException as error:  # sys.exit() in a rule must not end a command as if it were done
             if isinstance(error, SystemExit) and is_ending():
                 raise
             raise BackendError(f"{self.told} failed: {told(error)}", hint=self.hint) from error
-        if not isinstance(result, RuleResult):
-            what = f"{self.told} returned {reprlib.repr(result)}, a RuleResult is expected"
-            raise BackendError(what, hint=self.hint)
-        if problem := _wrong(result, options):
-            raise BackendError(f"{self.told}: {problem}", hint=self.hint)
-        return result
+        raise BackendError(f"{self.told}{problem}", hint=self.hint)
+
+
+def _tidied(fact: FactT) -> FactT:
+    """With its texts as people can read them."""
+    tidy: FactT = in_plain_types(fact, tidied)
+    return tidy
 
 
 def _wrong(result: RuleResult, options: Sequence[Option]) -> str:

@@ -23,7 +23,20 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 
 from edgellm.contract import answers
-from edgellm.contract.backend import RECOGNIZED_BY, Accelerated, Offloader, Recognizer
+from edgellm.contract.backend import (
+    RECOGNIZED_BY,
+    Accelerated,
+    Adviser,
+    CacheQuantizer,
+    Calibrator,
+    HasPriors,
+    Loader,
+    Offloader,
+    Provable,
+    Recognizer,
+    Repacker,
+    WorkerEnv,
+)
 from edgellm.contract.engine import SlotInput
 from edgellm.contract.manager import plugins
 from edgellm.errors import ArtifactError, BackendError, CacheFull
@@ -34,7 +47,7 @@ from edgellm.testing.running import Running, try_to_open
 from edgellm.testing.tokens import TEXTS, TokenizerTests, beginning, encode, last_row
 from edgellm.types.event import Done
 from edgellm.types.machine import Cpu, Machine, Memory
-from edgellm.types.request import GenerationRequest
+from edgellm.types.request import KV_TYPES, GenerationRequest
 from edgellm.types.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -47,6 +60,18 @@ if TYPE_CHECKING:
 
 
 DRAFTED = 4  # tokens that are verified in one step
+_SAID: dict[type, tuple[str, ...]] = {
+    CacheQuantizer: ("kv_types",),
+    Loader: ("architectures", "tensor_types"),
+    Offloader: ("offload",),
+    Accelerated: ("accelerators",),
+    HasPriors: ("priors",),
+    Provable: ("unproven",),
+    Calibrator: ("build",),
+    WorkerEnv: ("worker_environment",),
+    Adviser: ("advise",),
+}
+_SAID_ALWAYS = ("kv_types", "priors", "build", "worker_environment")  # not of a machine
 
 
 @limited
@@ -87,8 +112,20 @@ class BackendContract(TokenizerTests, AnswerTests, AdapterTests):
         problems = backend.supports(replace(artifact, format="no-such-format"))
         assert problems != [], "supports() says [] of format 'no-such-format'; a reason is expected"
 
-    def test_says_what_it_is(self, backend: Backend) -> None:
-        answers.answer(backend, "describe")  # raises where that is no dict of texts
+    def test_says_what_it_is(self, backend: Backend, launch_plan: LaunchPlan) -> None:
+        """All that a choice reads of this backend is as the contract says; a BackendError tells what is not."""
+        machine = Machine("test", "Test", Cpu("x86_64"), Memory(2**34))
+        answers.answer(backend, "describe")
+        answers.answer(backend, "check", machine)
+        for kind, members in _SAID.items():
+            for member in members if isinstance(backend, kind) else ():
+                answers.answer(backend, member, *((machine,) if member not in _SAID_ALWAYS else ()))
+        answers.footprint(backend, launch_plan.artifact, launch_plan.settings)
+        if isinstance(backend, Repacker):
+            answers.answer(backend, "repacking", machine, is_here=True)
+        if isinstance(backend, CacheQuantizer):
+            unknown = {*answers.answer(backend, "kv_types")} - {*KV_TYPES}
+            assert not unknown, f"kv_types has {sorted(unknown)}, which nobody asks for: {', '.join(KV_TYPES)} are"
 
     def test_recognizes_its_own_files_and_no_others(self, backend: Backend, launch_plan: LaunchPlan) -> None:
         """A backend that is a `Recognizer` knows the plan's model by its path and beginning, and no text."""

@@ -109,7 +109,7 @@ def test_a_path_alone_is_enough_where_a_backend_recognizes_it(
             EdgeLLM.load(other)
 
 
-@pytest.mark.parametrize("said", [7, "gguf", "nothing-of-mine"])
+@pytest.mark.parametrize("said", [None, 7, b"shelf", "gguf", "nothing-of-mine"])
 def test_who_recognizes_otherwise_than_it_must_is_passed_over(
     book: str, monkeypatch: pytest.MonkeyPatch, said: object
 ) -> None:
@@ -119,8 +119,9 @@ def test_who_recognizes_otherwise_than_it_must_is_passed_over(
     monkeypatch.setattr(knowing, "said", said, raising=False)
     monkeypatch.setitem(plugins()._backends, "knowing", knowing)
 
-    with refuses(BadArtifact):
+    with refuses(BadArtifact) as caught:
         EdgeLLM.load(book)
+    assert f"backend knowing of the plugin might know it, but recognizes() gives {said!r}, " in caught.value.hint
     assert [backend for backend, _ in blamed] == ["knowing"]
     assert blamed[0][1].startswith(f"recognizes() gives {said!r}, ")
 

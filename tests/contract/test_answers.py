@@ -16,12 +16,13 @@ from edgellm.contract import answers, slow
 from edgellm.contract.backend import Device, Offload
 from edgellm.contract.converter import Converted
 from edgellm.contract.manager import Plugins
-from edgellm.errors import BackendError, BadArtifact
+from edgellm.errors import BackendError, BadArtifact, UsageError
+from edgellm.selection import backend_facts as selection_facts
 from edgellm.selection.backend_facts import assumed_facts, backend_facts
 from edgellm.types.machine import Cpu, Machine, Memory
 from edgellm.types.model import Artifact
-from edgellm.types.plan import Settings
-from edgellm.types.priors import KernelRate, Priors
+from edgellm.types.plan import Footprint, Settings
+from edgellm.types.priors import ExportRule, KernelRate, Priors, ProviderPrior, ProviderRate, Repacking
 
 MACHINE = Machine("test", "Test", Cpu("x86_64"), Memory(2**34))
 ECHO = Artifact("echo", (), "echo")
@@ -69,6 +70,14 @@ def test_a_method_that_does_not_come_back_is_named_while_it_lasts(
     assert [record.args[0] for record in caplog.records if isinstance(record.args, tuple)] == ["backend echo: check()"]
 
 
+def refuses_in_its_own_words(*_: object) -> Any:
+    raise UsageError("not here")
+
+
+def provider(*decode: float) -> ProviderPrior:
+    return ProviderPrior("CUDAExecutionProvider", ProviderRate("cuda", decode, None, "nowhere"))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("member", "given"),
     [
@@ -82,8 +91,22 @@ def test_a_method_that_does_not_come_back_is_named_while_it_lasts(
         ("repacking", lambda machine, *, is_here: None),
         ("priors", dict),
         ("kv_types", "f16"),
+        ("kv_types", frozenset()),
+        ("kv_types", frozenset({"F16"})),
+        ("kv_types", {"zzz": 1}.keys()),
         ("offload", lambda machine: Offload((Device("CUDA0", "a GPU", "24 GB"),))),
+        ("offload", lambda machine: Offload((Device("CUDA0", "a GPU", -1),))),
+        ("offload", lambda machine: Offload((Device("CUDA0", "a GPU", 2**30, 10**30),))),
+        ("offload", lambda machine: Offload((Device("\x1b[31m", "a GPU", 2**30),))),
+        ("offload", lambda machine: Offload((Device("CUDA0", "a GPU", 2**30), Device("cuda0", "a GPU", 2**30)))),
+        ("offload", refuses_in_its_own_words),
+        ("build", refuses_in_its_own_words),
+        ("repacking", lambda machine, *, is_here: Repacking(frozenset({"Q4_K"}), 0)),
         ("priors", lambda: Priors(rates={"Q4_K": KernelRate("fast", 1.0)})),
+        ("priors", lambda: Priors(rates={"Q4_K": KernelRate(0.0, 1.0)})),
+        ("priors", lambda: Priors(rates={"Q4_K": KernelRate(1.0, float("nan"))})),
+        ("priors", lambda: Priors(export=ExportRule("onnx", {"F16": "no-type"}))),
+        ("priors", lambda: Priors(providers={"CUDA": provider(0.9, 0.5, 1.0)})),
     ],
 )
 def test_facts_of_a_broken_backend_are_its_problem_and_others_have_theirs(member: str, given: Any) -> None:
@@ -100,9 +123,104 @@ def test_facts_of_a_broken_backend_are_its_problem_and_others_have_theirs(member
     facts = {f.name: f for f in backend_facts([broken, EchoBackend()], MACHINE)}
 
     assert facts["echo"].problems == ()
-    assert facts["broken"].problems[0].startswith(member)
+    assert facts["broken"].problems[0].startswith(member if given is not refuses_in_its_own_words else "not here")
+    assert facts["broken"].usual_cache == "f16"
     if member in ("repacking", "priors", "kv_types"):
         assert assumed_facts([broken], MACHINE)[0].problems[0].startswith(member)
+
+
+def test_a_failure_that_no_check_foresaw_ends_no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unforeseen(backend: Any, machine: Machine) -> None:
+        if backend.name == "broken":
+            raise StopIteration
+
+    monkeypatch.setattr(selection_facts, "calibration_of", unforeseen)
+    broken = type("Broken", (EchoBackend,), {"name": "broken"})()
+
+    facts = {f.name: f for f in backend_facts([broken, EchoBackend()], MACHINE)}
+
+    assert facts["echo"].problems == ()
+    assert "StopIteration" in facts["broken"].problems[0]
+
+
+def test_names_that_nobody_knows_beside_known_ones_are_passed_over() -> None:
+    """A plugin for a later release may have types of cache that this one does not."""
+    newer = type("Newer", (EchoBackend,), {"name": "newer", "kv_types": frozenset({"q8_0", "f32", "q2_9"})})()
+
+    (facts,) = backend_facts([newer], MACHINE)
+
+    assert facts.problems == ()
+    assert facts.kv_types == {"q8_0", "f32"}
+    assert facts.usual_cache == "f32"
+
+
+class Lazy(list[str]):
+    """What it holds comes from elsewhere, and does not come."""
+
+    def __iter__(self) -> Any:
+        raise RuntimeError("it is broken")
+
+    __len__ = __repr__ = __iter__
+
+
+class Text(str):
+    def __repr__(self) -> str:
+        raise SystemExit(3)
+
+    __str__ = __format__ = __repr__  # type: ignore[assignment]
+
+
+class Posing:
+    @property
+    def __class__(self) -> Any:
+        raise RuntimeError("it is broken")
+
+
+def test_a_value_that_fails_where_it_is_read_is_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = EchoBackend()
+    monkeypatch.setattr(backend, "check", lambda machine: Lazy(["a"]), raising=False)
+    (reason,) = answers.check(backend, MACHINE)
+    assert reason.startswith("check() gives a Lazy, which cannot be read: RuntimeError: it is broken")
+
+    monkeypatch.setattr(backend, "check", lambda machine: [Posing()], raising=False)
+    (reason,) = answers.check(backend, MACHINE)
+    assert reason.startswith("check() gives a list of Posing, which cannot be read: RuntimeError: it is broken")
+
+    monkeypatch.setattr(backend, "check", lambda machine: [Text("no GPU")], raising=False)
+    (reason,) = answers.check(backend, MACHINE)
+    assert (type(reason), reason) == (str, "no GPU")
+
+
+def test_what_people_read_is_a_line_without_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = EchoBackend()
+    monkeypatch.setattr(backend, "check", lambda machine: ["\x1b[31mno\n GPU\x07", "x" * 9_000_000], raising=False)
+
+    short, long = answers.check(backend, MACHINE)
+
+    assert short == "no GPU"
+    assert long == "x" * 2000 + "... (9,000,000 characters)"
+
+
+def test_an_error_of_ours_that_a_plugin_raises_is_tidied(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(artifact: Artifact, settings: Settings) -> None:
+        raise BadArtifact("\x1b[31mit is damaged", hint="y" * 5000)
+
+    backend = EchoBackend()
+    monkeypatch.setattr(backend, "footprint", refuse, raising=False)
+    with pytest.raises(BadArtifact) as caught:
+        answers.footprint(backend, ECHO, Settings(n_ctx=1))
+
+    assert caught.value.message == "it is damaged"
+    assert len(caught.value.hint) < 2100
+
+
+@pytest.mark.parametrize("size", [-1, 2**61])
+def test_a_footprint_that_no_memory_has_is_a_typed_error(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    backend = EchoBackend()
+    given = Footprint(size, 0, 0, 0)
+    monkeypatch.setattr(backend, "footprint", lambda artifact, settings: given, raising=False)
+    with refuses(BackendError):
+        answers.footprint(backend, ECHO, Settings(n_ctx=1))
 
 
 def test_a_footprint_that_is_none_is_a_typed_error_and_one_of_ours_stays(monkeypatch: pytest.MonkeyPatch) -> None:

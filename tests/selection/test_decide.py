@@ -338,6 +338,17 @@ def test_a_plugins_rule_is_heard_before_the_best_model_is_chosen() -> None:
     assert any(r.rule == "only_apache" and "licence" in explain.refusal(r.reason) for r in decision.rejected)
 
 
+def test_what_a_plugins_rule_says_is_a_line_without_colours() -> None:
+    def red(options: tuple[Option, ...], scenario: object) -> RuleResult:
+        kept = options[: len(options) // 2]
+        return RuleResult(kept, tuple((o, Stated("x" * 9000)) for o in options[len(kept) :]), Stated("\x1b[31mno\nred"))
+
+    decision = decide(context(machine(), SOME, [GGUF], rules=(of_plugin(red),)), SelectionRequest())
+
+    assert Stated("no red") in decision.reasons
+    assert all(len(explain.refusal(r.reason)) < 2100 for r in decision.rejected)
+
+
 def test_rules_that_were_not_asked_are_the_first_thing_that_a_plan_says() -> None:
     unasked = RulesUnasked("licences", "edgellm-licences 1.0", "ImportError: no\nlist (licences.py, line 3)")
     sound = decide(context(machine(), SOME, [GGUF]), SelectionRequest())
@@ -427,7 +438,7 @@ def test_a_rule_that_ends_the_program_is_an_error_of_its_plugin() -> None:
     def leaves(options: Sequence[Option], scenario: object) -> RuleResult:
         sys.exit(0)
 
-    with refuses(BackendError):
+    with refuses(BackendError, varies=r"line \d+"):
         decide(context(machine(), SOME, [GGUF], rules=(of_plugin(leaves),)), SelectionRequest())
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from support import fake_plugins
-from support.refusals import refuses
 
 from edgellm.builtin.echo import EchoBackend
 from edgellm.contract.engine import Engine
@@ -19,7 +18,9 @@ from edgellm.errors import BackendError
 from edgellm.testing import backend as backend_suite
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
+from edgellm.types.priors import KernelRate, Priors, Repacking
 
+ECHO = LaunchPlan("echo", Artifact("echo", (), "echo"), Settings(n_ctx=256))
 ROOT = Path(__file__).parents[2]
 BROKEN = """
 import os
@@ -250,15 +251,34 @@ def test_a_backend_that_nobody_registers_is_told_with_the_plugin_that_failed(tmp
     assert told in ended.stdout
 
 
-class DescribesBadly(EchoBackend):
-    def describe(self) -> dict[str, str]:
-        return "a build"  # type: ignore[return-value]
-
-
-def test_what_a_backend_says_of_itself_is_checked_as_doctor_does(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("member", "said", "words"),
+    [
+        ("describe", lambda: "a build", "describe() gives 'a build'"),
+        ("check", lambda machine: [7], "check() gives [7]"),
+        ("kv_types", frozenset(), "kv_types gives frozenset()"),
+        ("kv_types", frozenset({"f16", "q2_9"}), "kv_types has ['q2_9'], which nobody asks for"),
+        ("footprint", lambda artifact, settings: 7, "footprint() gives 7"),
+        ("repacking", lambda machine, *, is_here: Repacking(frozenset(), 0), "row_multiple is 0"),
+        ("priors", lambda: Priors(rates={"F16": KernelRate(0, 1)}), "rates['F16'].decode_gw_s is 0"),
+        ("worker_environment", {"A=B": "x"}, "worker_environment gives {'A=B'"),
+    ],
+)
+def test_what_a_backend_says_of_itself_is_checked_as_choices_do(
+    monkeypatch: pytest.MonkeyPatch, member: str, said: object, words: str
+) -> None:
     monkeypatch.setattr(plugins(), "_rows", dict(plugins()._rows))  # echo is blamed for it
-    with refuses(BackendError):
-        backend_suite.BackendContract().test_says_what_it_is(DescribesBadly())
+    body = {member: staticmethod(said) if callable(said) else said}
+    backend = type("SaysBadly", (EchoBackend,), body)()
+
+    with pytest.raises((BackendError, AssertionError)) as caught:
+        backend_suite.BackendContract().test_says_what_it_is(backend, ECHO)
+
+    assert words in str(caught.value)
+
+
+def test_what_a_sound_backend_says_of_itself_passes() -> None:
+    backend_suite.BackendContract().test_says_what_it_is(EchoBackend(), ECHO)
 
 
 class Recognizes(EchoBackend):

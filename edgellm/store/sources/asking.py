@@ -9,10 +9,12 @@ import contextlib
 import errno
 import os
 from collections.abc import Sequence
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
 from edgellm.contract.answers import HINT, Fault, asked
+from edgellm.contract.failure import tidied
 from edgellm.contract.slow import told_where_slow
 from edgellm.contract.source import FetchedFile, Lister, Progress, RemoteFile, Resolver, Source
 from edgellm.errors import SourceError, SourceUnreachable
@@ -22,10 +24,9 @@ from edgellm.files import FULL
 def reachable(source: Source, timeout_s: float, uri: str = "") -> str:
     """Why it does not answer, "" where it does; that it fails is a reason."""
     try:
+        ask = partial(source.reachable, timeout_s, uri)
         with told_where_slow(f"{_named(source)}: reachable()"):
-            return asked(
-                "reachable()", lambda: source.reachable(timeout_s, uri), lambda why: isinstance(why, str), "a text"
-            )
+            return asked("reachable()", ask, lambda why: isinstance(why, str), "a text", tidied)
     except Fault as fault:
         return str(fault)
 
