@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 
-from edgellm import explain, settings
+from edgellm import explain
 from edgellm.app import context as app_context
 from edgellm.bundle import slot_check
 from edgellm.bundle.slots import BundleSlot, Slots
 from edgellm.contract.source import scheme_of
-from edgellm.errors import BadArtifact, SourceUnreachable, option, speaks_in_flags
+from edgellm.errors import ArtifactError, BadArtifact, SourceUnreachable, UnsupportedArtifact, option, speaks_in_flags
+from edgellm.settings import Environment
 from edgellm.store import manifest
 from edgellm.store.library import MADE, Library
 from edgellm.store.manifest import StoredModel
@@ -27,7 +29,7 @@ def unavailable(
     offline: bool,
     named: bool,
     quants: Collection[str] = (),
-) -> SourceUnreachable | BadArtifact:
+) -> SourceUnreachable | ArtifactError:
     """The error where `wish` would be run.
 
     Args:
@@ -38,9 +40,12 @@ def unavailable(
     """
     entries = _entries(wish.model)
     # No other start changes that. Where a source is silent it may answer the next time.
-    if offline and (error := _damaged(entries, quants, "; it is not fetched again, as offline was asked for")):
-        return error
-    if named and (error := not_in_slot(wish.model, wish.quant)):
+    error: ArtifactError | None = None
+    if offline:
+        error = _damaged(entries, quants, "; it is not fetched again, as offline was asked for")
+    if error is None and named:
+        error = not_in_slot(wish.model, wish.quant)
+    if error is not None:
         return error
     asked = "offline was asked for" if offline else silent.get(scheme_of(wish.source), "its source does not answer")
     problems = [explain.stored(entry.problem) for entry in entries if entry.problem is not None]
@@ -72,10 +77,14 @@ def damage_of(model: str, quant: str) -> BadArtifact | None:
     return _damaged(_entries(model), [quant])
 
 
-def not_in_slot(model: str, quant: str) -> BadArtifact | None:
+def not_in_slot(model: str, quant: str) -> ArtifactError | None:
     """The error where the store is a slot's, to which nothing is fetched; None = it is not."""
     if (slot := _slot()) is None:
         return None
+    for entry in _entries(model):
+        if entry.quant == quant and isinstance(entry.problem, (Forbidden, RecordOfNewer)):
+            message = f"{model} {quant} is {explain.stored(entry.problem)}"
+            return UnsupportedArtifact(message, hint=explain.stored_remedy(entry.problem))
     hint = f"install a bundle that holds it: edgellm bundle install FILE --root {slot.folder.parent}"
     return damage_of(model, quant) or BadArtifact(f"{model} {quant} is not in slot {slot.folder}", hint=hint)
 
@@ -87,7 +96,8 @@ def remedy(entry: StoredModel) -> str:
         return slot_check.remedy(slot)
     if entry.source.startswith(MADE):
         return f"make it again: edgellm quantize {entry.model_id} --to {entry.quant}"
-    online = "unset EDGELLM_OFFLINE, and " if settings.current().offline else ""
+    # Not as the flag of the command at hand says, which the next one is not given.
+    online = "unset EDGELLM_OFFLINE, and " if Environment.of(os.environ).offline else ""
     return f"{online}fetch it again: edgellm pull {name}"
 
 

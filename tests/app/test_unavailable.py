@@ -15,11 +15,12 @@ from support.refusals import refuses
 from support.store_server import sha256
 from test_launch import MACHINE
 
-from edgellm.app import context, launch
+from edgellm import settings
+from edgellm.app import context, launch, unavailable
 from edgellm.bundle import slots
 from edgellm.bundle.slots import SlotRecord, Slots
 from edgellm.catalog import lookup
-from edgellm.errors import BadArtifact
+from edgellm.errors import BadArtifact, UnsupportedArtifact
 from edgellm.selection.context import SelectionContext
 from edgellm.store import manifest
 from edgellm.store.library import MADE, Library
@@ -104,6 +105,16 @@ def test_what_a_slot_has_no_more_is_not_waited_for(slot: Path, published: ModelF
         launch.model_plan(NAME, SelectionRequest(offline=True), context=known(file))
 
 
+@pytest.mark.parametrize("source", ["package", "hub"])
+def test_what_a_newer_version_stored_in_a_slot_is_told_as_that(slot: Path, published: ModelFile, source: str) -> None:
+    file = published if source == "package" else replace(published, source="hf://o/r:Q8_0")
+    record = stored(published).with_name(manifest.RECORD)
+    record.write_text(record.read_text().replace('"schema": 1', '"schema": 99'))
+
+    with refuses(UnsupportedArtifact, varies=VARIES):
+        launch.model_plan(NAME, SelectionRequest(offline=True), context=known(file))
+
+
 def test_a_plain_store_is_mended_from_a_package(published: ModelFile) -> None:
     path = stored(published)
     flip(path)
@@ -121,6 +132,15 @@ def test_what_was_made_here_and_is_damaged_is_to_be_made_again(published: ModelF
 
     with refuses(BadArtifact, varies=VARIES):
         launch.model_plan(f"{NAME}:Q5_0", SelectionRequest(offline=True), context=known(published))
+
+
+def test_the_next_command_has_no_flag_of_this_one(published: ModelFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored(published)
+    (entry,) = Library().installed()
+    with settings.override(offline=True):
+        assert unavailable.remedy(entry) == f"fetch it again: edgellm pull {NAME}:Q8_0"
+    monkeypatch.setenv("EDGELLM_OFFLINE", "1")
+    assert unavailable.remedy(entry) == f"unset EDGELLM_OFFLINE, and fetch it again: edgellm pull {NAME}:Q8_0"
 
 
 def test_no_time_is_noted_in_a_slot(slot: Path, published: ModelFile) -> None:
