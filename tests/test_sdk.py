@@ -346,6 +346,19 @@ async def test_a_timeout_without_end_is_none(timeout: float) -> None:
     assert await deadline.keep(later.get_all()) == [Delta("here")]
 
 
+def test_a_closed_model_is_not_entered_again(open_llm: Open) -> None:
+    llm = open_llm(isolate=False)
+    llm.close()
+    with refuses(Closed), llm:
+        pass
+    with refuses(Closed):
+        asyncio.run(llm.__aenter__())
+
+
+def test_a_verification_is_shown_as_what_it_has(open_llm: Open) -> None:
+    assert repr(open_llm(isolate=False).verification) == "<Verification of echo: run=None, drifts=()>"
+
+
 @both
 def test_a_frozen_app_is_not_started_again(monkeypatch: pytest.MonkeyPatch, isolate: bool) -> None:
     def start(*_: Any, **__: Any) -> None:

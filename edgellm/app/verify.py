@@ -75,6 +75,9 @@ class Verification:
         self.drifts: tuple[Drift, ...] = ()
         session.meter.on_sample = self._on_sample
 
+    def __repr__(self) -> str:
+        return f"<Verification of {self._plan.artifact.name}: run={self.run}, drifts={self.drifts}>"
+
     def abandon(self) -> None:
         """Record nothing more. Takes no lock, as a garbage collector may call it anywhere."""
         self._session.meter.on_sample = None

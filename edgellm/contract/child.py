@@ -231,7 +231,7 @@ def interpreter() -> str:
         what = f"this process was started to run {module}, and runs something else: what started it took it for Python"
         raise UsageError(what, hint=hint)
     if named := settings.current().python:
-        if (path := shutil.which(expanded(named))) is None:
+        if (path := shutil.which(str(expanded(named)))) is None:
             raise UsageError(f"EDGELLM_PYTHON={named!r} is no program that can be run", hint=hint)
         return path
     program = sys.executable or ""

@@ -25,7 +25,7 @@ from edgellm.app.verify import Verification
 from edgellm.contract.child import interpreter
 from edgellm.contract.manager import plugins
 from edgellm.errors import EdgeLLMError, PluginFailed, SecondBest, UsageError
-from edgellm.runtime.session import Session, SessionState
+from edgellm.runtime.session import Session, SessionState, closed
 from edgellm.sdk.adapters import AdapterMethods
 from edgellm.sdk.chat import ChatMethods
 from edgellm.sdk.embeddings import EmbeddingMethods
@@ -196,13 +196,15 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods, TokenMethods, Adap
             self._verification.record(measurements)
 
     def __enter__(self) -> Self:
+        if self.state == "closed":
+            raise closed()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     async def __aenter__(self) -> Self:
-        return self
+        return self.__enter__()
 
     async def __aexit__(self, *_: object) -> None:
         import asyncio

@@ -26,7 +26,7 @@ def messages_of(messages: Messages) -> list[Message]:
         return [Message("user", messages)]
     if isinstance(messages, Message | Mapping):
         raise UsageError("messages is a list, and this is one message", hint="wrap it in [ ]", param="messages")
-    if not isinstance(messages, Iterable):
+    if isinstance(messages, bytes | bytearray) or not isinstance(messages, Iterable):
         what = f"messages={messages!r:.60} is no list of messages"
         raise UsageError(what, hint=AS_MESSAGES, param="messages")
     conversation = [_message(message, f"messages[{index}]") for index, message in enumerate(messages)]

@@ -29,6 +29,9 @@ class FunctionTool:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         name = getattr(function, "__name__", "")
+        if not name and not callable(function):
+            hint = "pass functions, methods, `Tool`s, or dictionaries as OpenAI's clients send them"
+            raise UsageError(f"{function!r:.60} is no tool", hint=hint, param="tools")
         if not callable(function) or not _NAME.fullmatch(name):
             hint = "pass functions and methods; give a lambda or a partial a name with `def`"
             raise UsageError(f"{name or function!r} is not the name of a function", hint=hint, param="tools")

@@ -137,7 +137,7 @@ def _file(file: AskedFile) -> str:
 
 
 def _pair(name: str, scale: float) -> tuple[str, float]:
-    if isinstance(scale, bool):
+    if isinstance(scale, bool | str | bytes):
         raise TypeError
     return _text(name), float(scale)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.loras import random_lora, tiny_with
@@ -61,6 +62,12 @@ def test_one_is_added_and_removed_while_it_runs(llm: EdgeLLM, made: tuple[Path, 
     assert say(llm, "late-again") == late
     llm.remove_adapter("late-again")
     assert [file.name for file in llm.adapters] == ["mail", "tone"]
+
+
+@pytest.mark.parametrize("asked", [{"mail": "1"}, [("mail", "1")], {"mail": b"1"}, {"mail": True}])
+def test_a_scale_is_a_number(llm: EdgeLLM, asked: Any) -> None:
+    with refuses(UsageError, param="adapters"):
+        say(llm, asked)
 
 
 def test_coroutines_do_the_same(llm: EdgeLLM, made: tuple[Path, dict[str, Path]]) -> None:

@@ -59,8 +59,8 @@ NO_MESSAGES: dict[str, Any] = {
 
 @pytest.mark.parametrize(
     "messages",
-    [None, 5, Message("user", "hi"), {"role": "user", "content": "hi"}],
-    ids=["none", "a number", "a message", "a dictionary"],
+    [None, 5, Message("user", "hi"), {"role": "user", "content": "hi"}, b"hi"],
+    ids=["none", "a number", "a message", "a dictionary", "bytes"],
 )
 def test_messages_are_a_list(messages: Any) -> None:
     with refuses(UsageError, param="messages"):
