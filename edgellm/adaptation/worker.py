@@ -22,9 +22,12 @@ from edgellm.adaptation.loop import Course, Tell, train
 from edgellm.adaptation.packed import Packed
 from edgellm.adaptation.priority import LAST, yield_to_others
 from edgellm.adaptation.samples import Spell
+from edgellm.contract.answers import hint_for
+from edgellm.contract.asked_tuner import asked_tuner
 from edgellm.contract.backend import worker_environment
 from edgellm.contract.child import Child, End, python
 from edgellm.contract.failed import Failed
+from edgellm.contract.failure import told
 from edgellm.contract.manager import plugins
 from edgellm.contract.parent import connect
 from edgellm.errors import (
@@ -160,7 +163,8 @@ def _crashed(end: End) -> WorkerCrashed:
     again = "start it again: it goes on from its last checkpoint"
     last = end.last_words
     if not end.signal:
-        return WorkerCrashed(f"tuning ended with status {end.returncode}: {last}", hint=again, reason=last)
+        message = f"tuning ended with status {end.returncode}{': ' + last if last else ''}"
+        return WorkerCrashed(message, hint=again, reason=last)
     smaller = f"; if memory was short, begin anew with a smaller {option('batch')} or {option('length')}"
     message = f"tuning was killed by {end.signal}{': ' + last if last else ''}"
     return WorkerCrashed(message, hint=again + smaller * (end.signal == "SIGKILL"), reason=end.signal)
@@ -215,6 +219,17 @@ def main() -> None:
         tell(Failed.of(BackendError("not enough memory to tune", hint=hint)))
     except EdgeLLMError as error:
         tell(Failed.of(error))
+    except OSError:
+        raise
+    except Exception as error:  # of the tuner, in all likelihood; the line tells
+        tell(
+            Failed.of(
+                BackendError(
+                    f"the {order.job.tuner} tuner failed: {told(error)}",
+                    hint=hint_for(order.job.tuner, "register_tuners"),
+                )
+            )
+        )
 
 
 def tune_here(job: TuneJob, tell: Tell, asked: threading.Event) -> None:
@@ -222,7 +237,7 @@ def tune_here(job: TuneJob, tell: Tell, asked: threading.Event) -> None:
     folder = Path(job.folder)
     rows = packed.read(folder / ROWS)
     held_out = packed.read(folder / HELD_OUT) if (folder / HELD_OUT).exists() else None
-    trainer = plugins().tuners()[job.tuner].open(job.base, job.settings)
+    trainer = asked_tuner(plugins().tuners()[job.tuner]).open(job.base, job.settings)
     try:
         origin = CheckpointOrigin(job.machine, trainer.build, job.settings.n_threads, job.settings.device)
         checkpoints = Checkpoints(folder, key_of(job, rows, held_out), origin)

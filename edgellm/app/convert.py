@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from edgellm.contract.answers import HINT, Fault, asked
+import os
+
+from edgellm.contract.answers import Fault, asked, hint_for
 from edgellm.contract.converter import Conversion, Converted, Converter
 from edgellm.contract.data_limit import limited_data
 from edgellm.contract.source import Progress
@@ -33,7 +35,14 @@ def convert(converter: Converter, conversion: Conversion, progress: Progress) ->
         with limited_data(most):
             return asked("it", lambda: converter(conversion, progress), lambda done: done.path.exists(), expected)
     except Fault as fault:
-        raise BackendError(f"the converter to {conversion.to}: {fault}", hint=HINT) from fault
+        hint = _left(conversion) + hint_for((conversion.source.format, conversion.to), "register_converters")
+        raise BackendError(f"the converter to {conversion.to}: {fault}", hint=hint) from fault
     except MemoryError:
         message = f"converting {conversion.source.path} takes more memory than {show_size(most)}"
-        raise UnsupportedArtifact(message, hint="convert it on a machine with more memory, if it is sound") from None
+        hint = f"{_left(conversion)}convert it on a machine with more memory, if it is sound"
+        raise UnsupportedArtifact(message, hint=hint) from None
+
+
+def _left(conversion: Conversion) -> str:
+    """It is not removed: what lies there may be another program's, or what the converter was to replace."""
+    return f"remove {conversion.target}, which may not be whole; " if os.path.lexists(conversion.target) else ""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgellm.cli.page import examples, say, say_json
+from edgellm.errors import EdgeLLMError
 
 if TYPE_CHECKING:
     from edgellm.contract.manager import Plugins
@@ -37,6 +38,7 @@ def collect(ctx: click.Context) -> list[dict[str, Any]]:
     from edgellm.app import context
     from edgellm.cli.main import cli
     from edgellm.contract import answers
+    from edgellm.contract.asked_tuner import asked_tuner
     from edgellm.contract.manager import BUILTIN, plugins
     from edgellm.hardware.probe import probe
     from edgellm.selection.backend_facts import backend_facts
@@ -54,6 +56,9 @@ def collect(ctx: click.Context) -> list[dict[str, Any]]:
     backend_facts(host.backends().values(), probe(measure=False))
     for backend in host.backends().values():
         answers.describe(backend)
+    for tuner in host.tuners().values():
+        with suppress(EdgeLLMError):  # its row has it
+            asked_tuner(tuner).missing()
     added = host.registrations()
     return [
         {

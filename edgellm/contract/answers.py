@@ -139,14 +139,14 @@ def blamed(backend: str, fault: Fault) -> BackendError:
     return BackendError(f"backend {backend}: {fault}", hint=hint_for(backend))
 
 
-def hint_for(backend: str) -> str:
-    """What to do about a fault of that backend."""
-    return HINT.replace("the plugin", plugin_of(backend))
+def hint_for(name: object, hook: str = "register_backends") -> str:
+    """What to do about a fault of the backend, or other thing, that was registered under that name."""
+    return HINT.replace("the plugin", plugin_of(name, hook))
 
 
-def plugin_of(backend: str) -> str:
+def plugin_of(name: object, hook: str = "register_backends") -> str:
     """Who brings it: `"plugin mine (edgellm-mine 0.3)"`."""
-    row = manager.plugins().owner("register_backends", backend)
+    row = manager.plugins().owner(hook, name)
     return "the plugin" if row is None else f"plugin {row.name} ({row.distribution})"
 
 

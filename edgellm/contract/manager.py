@@ -182,7 +182,7 @@ class Plugins:
             self._call_one("register_rules", impl, {"register": register})
         return added
 
-    def owner(self, hook: str, name: str) -> PluginRow | None:
+    def owner(self, hook: str, name: object) -> PluginRow | None:
         """The plugin that registered what has that name by `hook`."""
         owner = self._owners.get((hook, name))
         return None if owner is None else self._rows[owner]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from edgellm.contract.answers import Fault, asked, hint_for
 from edgellm.contract.backend import worker_environment
 from edgellm.contract.child import Child, End, python
 from edgellm.contract.data_limit import limit_data
@@ -55,16 +56,23 @@ def quantize(backend: str, job: Quantization, progress: TensorProgress) -> None:
                     raise failed.error()
                 case _Written():
                     return
-    raise _crashed(child.end)
+    raise _crashed(backend, child.end)
 
 
-def _crashed(end: End) -> EdgeLLMError:
+def _crashed(backend: str, end: End) -> EdgeLLMError:
     last = end.last_words
+    said = f": {last}" if last else ""
     if not end.signal:
-        return WorkerCrashed(f"the quantizer ended with status {end.returncode}: {last}", reason=last)
-    hint = "free memory, or use fewer --threads" if end.signal == "SIGKILL" else "run `edgellm doctor`"
-    message = f"the quantizer was killed by {end.signal}{': ' + last if last else ''}"
-    return WorkerCrashed(message, hint=hint, reason=end.signal)
+        message = f"the quantizer of backend {backend} ended its process with status {end.returncode}{said}"
+        return WorkerCrashed(message, hint=hint_for(backend), reason=last)
+    hint = (
+        "free memory, or use fewer --threads"
+        if end.signal == "SIGKILL"
+        else f"run `edgellm doctor`; {hint_for(backend)}"
+    )
+    return WorkerCrashed(
+        f"the quantizer of backend {backend} was killed by {end.signal}{said}", hint=hint, reason=end.signal
+    )
 
 
 def main() -> None:
@@ -78,12 +86,25 @@ def main() -> None:
         backend = plugins().backend(order.backend)
         if not isinstance(backend, Quantizer):
             raise BackendError(f"the {order.backend} backend does not quantize")
-        backend.quantize(order.job, lambda done, total, name: tell(_Writing(done, total, name)))
+        asked(
+            "quantize()",
+            lambda: backend.quantize(order.job, lambda done, total, name: tell(_step(done, total, name))),
+            lambda given: given is None,
+            "None",
+        )
         tell(_Written())
+    except Fault as fault:
+        tell(Failed.of(BackendError(f"backend {order.backend}: {fault}", hint=hint_for(order.backend))))
     except MemoryError:
         tell(Failed.of(BackendError("not enough memory to quantize")))
     except EdgeLLMError as error:
         tell(Failed.of(error))
+
+
+def _step(done: object, total: object, tensor: object) -> _Writing:
+    if not (isinstance(done, int) and isinstance(total, int) and isinstance(tensor, str)):
+        raise TypeError(f"progress({done!r}, {total!r}, {tensor!r}): two numbers and a name are expected")
+    return _Writing(done, total, tensor)
 
 
 if __name__ == "__main__":

@@ -137,6 +137,12 @@ def test_whatever_ends_it_the_next_goes_on_to_the_same_bytes(
     assert (Path(again.folder) / FACTORS).read_bytes() == whole(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("fate", ["strange", "nothing"])
+def test_a_trainer_that_breaks_its_contract_is_told_with_its_line(job: Callable[..., TuneJob], fate: str) -> None:
+    with refuses(BackendError, varies=r"line \d+"):
+        events_of(job(fate))
+
+
 def test_a_disk_that_is_gone(job: Callable[..., TuneJob], tmp_path: Path) -> None:
     with refuses(UsageError):
         events_of(job(f"gone:{tmp_path / 'job'}"))

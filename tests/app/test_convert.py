@@ -46,6 +46,18 @@ def test_a_converter_that_breaks_its_contract_is_named(converter, tmp_path):
         )
 
 
+@pytest.mark.parametrize("error", [ZeroDivisionError("of its author"), MemoryError()], ids=["raises", "memory"])
+def test_what_a_converter_that_failed_left_is_named(error, tmp_path):
+    def converter(conversion, progress):
+        conversion.target.write_text("half")
+        raise error
+
+    with refuses(BackendError if isinstance(error, ZeroDivisionError) else UnsupportedArtifact, varies=r"[\d.]+ [GM]B"):
+        app_convert.convert(
+            converter, Conversion(Artifact("gguf", ("m",), "m"), tmp_path / "out", "x"), lambda *_: None
+        )
+
+
 def test_what_is_there_is_not_replaced_unasked(tmp_path):
     target = tmp_path / "out"
     target.write_text("mine")

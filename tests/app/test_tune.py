@@ -22,6 +22,7 @@ from edgellm.app.tune import jobs
 from edgellm.contract.backend import Advice
 from edgellm.contract.manager import plugins
 from edgellm.errors import (
+    BackendError,
     BackendUnavailable,
     DiskFull,
     EdgeLLMError,
@@ -391,6 +392,46 @@ def test_what_cannot_be_tuned(
         plan_tuning(base, data(), **OPTIONS)
     with refuses(UsageError, param="data"):
         plan_tuning(base, data().with_name("none.jsonl"), **OPTIONS)
+
+
+def fails(*_: object) -> None:
+    raise KeyError("broken")
+
+
+@pytest.mark.parametrize(
+    ("member", "given", "told"),
+    [
+        ("missing", fails, "missing() failed: KeyError: 'broken'"),
+        ("missing", lambda: 5, "missing() gives 5, an Advice or None is expected"),
+        ("supports", lambda base: None, "supports() gives None, a list of texts is expected"),
+        ("footprint", lambda *_: None, "footprint() gives None, a TuneFootprint of bytes is expected"),
+        ("footprint", lambda *_: TuneFootprint(*[-1] * 9), "a TuneFootprint of bytes is expected"),
+        ("rate", lambda *_: "fast", "rate() gives 'fast', a rate above 0 is expected"),
+        ("rate", lambda *_: 0.0, "rate() gives 0.0, a rate above 0 is expected"),
+    ],
+    ids=["missing_raises", "missing", "supports", "footprint", "bytes", "rate", "no_rate"],
+)
+def test_a_tuner_that_breaks_its_contract_is_left_out(
+    base: Path,
+    toy: toy_tuner.ToyTuner,
+    data: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    member: str,
+    given: Callable[..., object],
+    told: str,
+) -> None:
+    bad = toy_tuner.ToyTuner()
+    monkeypatch.setattr(bad, "name", "bad")
+    monkeypatch.setattr(bad, member, given)
+    monkeypatch.setattr(plugins(), "_tuners", {"bad": bad, "toy": toy})
+
+    assert plan_tuning(base, data(), **OPTIONS).tuner == "toy"
+    assert "tuner bad: " in caplog.text
+    assert told in caplog.text
+    monkeypatch.setattr(plugins(), "_tuners", {"bad": bad})
+    with refuses(BackendError):
+        plan_tuning(base, data(), **OPTIONS)
 
 
 @pytest.mark.usefixtures("in_processes")

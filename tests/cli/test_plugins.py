@@ -137,6 +137,31 @@ def test_what_a_plugin_prints_is_not_in_the_output_and_what_it_describes_is_chec
     assert done.stderr.startswith("imported\ncalled\n")
 
 
+TUNES = """
+from edgellm.contract.hookspecs import hookimpl
+
+class Tunes:
+    name, methods = "tunes", frozenset({"lora"})
+    def missing(self): raise KeyError("torch")
+    def supports(self, base): ...
+    def footprint(self, base, settings, size): ...
+    def rate(self, base, settings, machine): ...
+    def open(self, base, settings): ...
+
+@hookimpl
+def register_tuners(register):
+    register(Tunes())
+"""
+
+
+def test_a_tuner_that_fails_is_an_error_of_its_plugin(tmp_path: Path, edgellm) -> None:
+    fake_plugins.install(tmp_path, "tunes", TUNES)
+    rows = {row["name"]: row for row in json.loads(edgellm("plugins", "--json").stdout)["plugins"]}
+
+    told = f"tuner tunes: missing() failed: KeyError: 'torch' ({tmp_path}/fake_tunes.py, line 6)"
+    assert rows["tunes"]["error"] == told
+
+
 PRINTS = """
 import os
 import subprocess

@@ -118,4 +118,8 @@ def test_the_other_answers_of_a_source_are_checked_too(own_home: Path, monkeypat
         asking.resolve(shelf, "shelf:x")
     with refuses(SourceError):
         asking.variants(shelf, "shelf:x")
+    for file in (RemoteFile("x.gguf"), RemoteFile("../../x.gguf", "https://example.com/x.gguf")):
+        monkeypatch.setattr(shelf, "resolve", lambda uri, file=file: [file])
+        with refuses(SourceError):
+            asking.resolve(shelf, "shelf:x")
     assert unreachable(examples={"shelf": "shelf:x"})["shelf"].startswith("reachable() failed: OSError: no shelf here")

@@ -77,6 +77,8 @@ def befall(fate: str) -> None:
             raise BackendError("the loss is nan")
         case "memory":
             raise MemoryError
+        case "strange":
+            raise KeyError("z")
 
 
 class ToyTuner:
@@ -101,11 +103,13 @@ class ToyTuner:
     def rate_on(self, base: Artifact, settings: TuneSettings, gpu: Gpu | None) -> float:
         return 1000.0
 
-    def open(self, base: Artifact, settings: TuneSettings) -> FatedTrainer:
+    def open(self, base: Artifact, settings: TuneSettings) -> FatedTrainer | None:
         name, _, place = os.environ.get("TOY", "").partition(":")
         if name == "loads":  # for ever
             Path(place).touch()
             threading.Event().wait()
+        if name == "nothing":
+            return None
         return FatedTrainer(base, settings)
 
 

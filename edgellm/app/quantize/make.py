@@ -16,6 +16,7 @@ from urllib.parse import quote
 from edgellm import settings
 from edgellm.app.quantize.plan import Plan
 from edgellm.app.quantize.preflight import exists
+from edgellm.contract.answers import hint_for
 from edgellm.contract.quantizer import Quantization
 from edgellm.errors import ArtifactError, BackendError, UsageError
 from edgellm.files import locked, rename_new, safe_name, sync
@@ -98,7 +99,8 @@ def _verified(planned: Plan, target: Path) -> GgufModel:
     try:
         content = reader.read_model(target)
     except ArtifactError as error:
-        raise BackendError(f"what {planned.backend} wrote is no sound GGUF file: {error.message}") from error
+        what = f"what the quantizer of backend {planned.backend} wrote is no sound GGUF file: {error.message}"
+        raise BackendError(what, hint=hint_for(planned.backend)) from error
     actual = {tensor.name: (tensor.dims, tensor.type.name) for tensor in content.tensors}
     # Which type a quantization of a plugin gives to a tensor is its own to know.
     own = {name: kind for name, (_, kind) in actual.items()} if planned.file.like else {}

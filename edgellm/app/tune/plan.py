@@ -22,6 +22,7 @@ from edgellm.app.tune.choice import chosen
 from edgellm.app.tune.data import TuneDataProgress, file_sha256, prepare
 from edgellm.app.tune.jobs import TuneJobRecord
 from edgellm.app.tune.served_base import ServedBase
+from edgellm.contract.asked_tuner import AskedTuner, able, first_sound
 from edgellm.contract.backend import Advice
 from edgellm.contract.manager import plugins
 from edgellm.contract.source import Progress
@@ -117,9 +118,8 @@ def planned_tuning(
     if to_run:
         _require_writable()
     data_sha256 = file_sha256(data)
-    tuner, missing = _installed()
-    if options.asked_device is not None:
-        missing = lacking(tuner, device_kind(options.asked_device)) or missing
+    tuners = _installed()
+    missing = _missing(*tuners[0], options)
     if missing is not None and to_run:
         raise BackendUnavailable(missing.text, hint=missing.fix)
     served, _ = launch.plan(
@@ -129,6 +129,9 @@ def planned_tuning(
     if served.adapters:
         hint = f"tune {base.model_id} itself, or merge the adapter into it first: edgellm adapters merge {model}"
         raise UsageError(f"{model} is a model with an adapter", hint=hint, param="base")
+    can = {tuner: lacks for tuner, lacks in tuners if lacks is None or not to_run}
+    tuner = first_sound(can, base, probe(measure=False))
+    missing = _missing(tuner, can[tuner], options)
     _check(tuner, base, options)
     _check_free(base, name)
     base_sha256 = content_hash(base)
@@ -223,17 +226,23 @@ def _require_room(folder: Path, n_bytes: int) -> None:
     require_room(folder, max(0, n_bytes - there), "tuning with its checkpoints", hint=hint)
 
 
-def _installed() -> tuple[Tuner, Advice | None]:
-    """The first tuner, by name, that can run; else the first one, with what it lacks.
+def _installed() -> list[tuple[AskedTuner, Advice | None]]:
+    """The tuners, those that can run first, and what each lacks.
 
     Raises:
-        BackendUnavailable: there is none.
+        BackendUnavailable: there is none. BackendError: what each of them says of that is not as it must be.
     """
-    tuners = [(tuner, tuner.missing()) for tuner in plugins().tuners().values()]
+    tuners = able()
     if not tuners:
         what = "no tuner is installed, and memory and time of a tuning are predicted by its formulas"
         raise BackendUnavailable(what, hint=_SET_UP + plugins().suspects("register_tuners"))
-    return next((pair for pair in tuners if pair[1] is None), tuners[0])
+    return tuners
+
+
+def _missing(tuner: Tuner, lacks: Advice | None, options: TuneOptions) -> Advice | None:
+    """What keeps it from the device that is asked for, too."""
+    of_device = None if options.asked_device is None else lacking(tuner, device_kind(options.asked_device))
+    return of_device or lacks
 
 
 def _check(tuner: Tuner, base: Artifact, options: TuneOptions) -> None:

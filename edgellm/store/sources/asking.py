@@ -71,7 +71,7 @@ def resolve(source: Resolver, uri: str) -> list[RemoteFile]:
         SourceError: the source is at fault. Others: as `Resolver.resolve`.
     """
     try:
-        return asked("resolve()", lambda: source.resolve(uri), _are_remote, "a list of RemoteFile")
+        return asked("resolve()", lambda: source.resolve(uri), _are_remote, _REMOTE)
     except Fault as fault:
         raise _error(source, fault) from fault
 
@@ -86,7 +86,7 @@ def variants(source: Lister, uri: str) -> list[list[RemoteFile]]:
             "variants()",
             lambda: source.variants(uri),
             lambda groups: all(map(_are_remote, groups)),
-            "a list of lists of RemoteFile",
+            "a list of lists of RemoteFile, each with a file name and a url or path,",
         )
     except Fault as fault:
         raise _error(source, fault) from fault
@@ -98,8 +98,17 @@ def discard(source: Source, paths: Sequence[Path]) -> None:
         asked("discard()", lambda: source.discard(paths), lambda _: True, "nothing")
 
 
+_REMOTE = "a list of RemoteFile, each with a file name and a url or path,"
+
+
 def _are_remote(files: Sequence[RemoteFile]) -> bool:
-    return len(files) > 0 and all(isinstance(file, RemoteFile) for file in files)
+    return len(files) > 0 and all(isinstance(file, RemoteFile) and _can_be_had(file) for file in files)
+
+
+def _can_be_had(file: RemoteFile) -> bool:
+    """Of a file in a folder of its source the name has that, too."""
+    parts = file.name.replace("\\", "/").split("/")
+    return bool(file.url or file.path) and not {"", ".", ".."} & {*parts}
 
 
 def _is_of_store(error: OSError, folder: Path) -> bool:
