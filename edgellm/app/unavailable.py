@@ -48,7 +48,7 @@ def unavailable(
     if error is not None:
         return error
     asked = "offline was asked for" if offline else silent.get(scheme_of(wish.source), "its source does not answer")
-    problems = [explain.stored(entry.problem) for entry in entries if entry.problem is not None]
+    problems = [explain.stored(entry.problem) for entry in _meant(entries, quants) if entry.problem is not None]
     causes = [*dict.fromkeys((*failures, asked)), *(f"what is stored of it is {problem}" for problem in problems)]
     if not named:
         message = f"{wish.model} {wish.quant}, which would be chosen, cannot be had: {'; '.join(causes)}"
@@ -66,6 +66,9 @@ def unavailable(
     else:
         file = "PATH.gguf in place of its name" if speaks_in_flags() else 'EdgeLLM.load("PATH.gguf")'
         online = f"leave {option('offline')} out, unset EDGELLM_OFFLINE" if offline else "connect to a network"
+        if named and offline and speaks_in_flags():
+            name = wish.model if len(quants) > 1 else f"{wish.model}:{wish.quant}"
+            online += f" and fetch it with `edgellm pull {name}`"
         choose = "let `edgellm pull` without a name choose" if speaks_in_flags() else "let EdgeLLM.auto() choose"
         other = f", {choose} what can be had from here" if named else ""
         hint = f"{online}{other}, or name a model file: {file}"
@@ -116,18 +119,20 @@ def _entries(model: str) -> list[StoredModel]:
 
 
 def _damaged(entries: Sequence[StoredModel], quants: Collection[str], more: str = "") -> BadArtifact | None:
-    meant = {quant.lower() for quant in quants}
-    for entry in entries:
-        is_meant = (
-            len(meant) != 1 or entry.quant.lower() in meant
-        )  # of several, one that nobody publishes would do, too
-        if is_meant and entry.problem is not None and not isinstance(entry.problem, (Forbidden, RecordOfNewer)):
+    for entry in _meant(entries, quants):
+        if entry.problem is not None and not isinstance(entry.problem, (Forbidden, RecordOfNewer)):
             hint = remedy(entry)
             if sound := [other.quant for other in entries if other.problem is None]:
                 hint += f", or take what is sound: {_use(f'{entry.model_id}:{sound[0]}')}"
             what = f"{entry.model_id} {entry.quant} is {explain.stored(entry.problem)}"
             return BadArtifact(f"{what}{more}", hint=hint)
     return None
+
+
+def _meant(entries: Sequence[StoredModel], quants: Collection[str]) -> list[StoredModel]:
+    """Of several quantizations that would do, one that nobody publishes would do, too."""
+    meant = {quant.lower() for quant in quants}
+    return [entry for entry in entries if len(meant) != 1 or entry.quant.lower() in meant]
 
 
 def _on_this_disk(model: str, sound: Sequence[StoredModel]) -> list[str]:

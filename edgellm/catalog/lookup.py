@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 KINDS = ("chat", "base", "embedding", "reranker")
 _MOST = 1 << 44  # no count or size in a row is larger
+ALIKE = 0.6  # of the letters of a name and of the beginning of an id
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _OWN = "see docs/selection.md, Your own models"
 
@@ -84,11 +85,13 @@ def find(name: str, extra: Iterable[ModelCard] = ()) -> ModelCard:
 def _near(name: str, rows: Mapping[str, ModelCard]) -> list[str]:
     """Ids that are like it, the nearest first: those that begin like it, of these the ones that chat."""
 
-    def rank(row_id: str) -> tuple[float, bool]:
+    def likeness(row_id: str) -> float:
         begin = row_id[: len(name) + 1]  # a letter may be missing
-        return -difflib.SequenceMatcher(None, name, begin).ratio(), rows[row_id].kind != "chat"
+        return difflib.SequenceMatcher(None, name, begin).ratio()
 
-    return sorted(difflib.get_close_matches(name, rows, n=4, cutoff=0.4), key=rank)
+    # A long id has many letters of any name.
+    near = [row for row in difflib.get_close_matches(name, rows, n=4, cutoff=0.4) if likeness(row) >= ALIKE]
+    return sorted(near, key=lambda row_id: (-likeness(row_id), rows[row_id].kind != "chat"))
 
 
 def _key(name: str) -> str:

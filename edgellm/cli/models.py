@@ -190,6 +190,7 @@ def _print_rows(listed: Sequence[dict[str, Any]], here: Mapping[str, Here]) -> N
         rows.append((row["id"] + _mark(row), *numbers, word, kind, row["license"], " ".join(row["installed"])))
     table(CATALOG, rows)
     say(f"\n{len(listed)} models, the best first; ability: before quantization, of 100.")
+    say("The order counts what is left of it here: of what fits, after quantization, as `--fits` shows.")
     say("here: `edgellm models --fits` says how those that fit would run; chosen: by `edgellm auto-select`.")
     _print_licence_note(listed)
 

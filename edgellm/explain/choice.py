@@ -21,7 +21,7 @@ def model(fact: model_reason.ModelReason) -> str:
         case model_reason.ModelSkipped():
             return f"{fact.model} {fact.quant} cannot be had: {fact.error}."
         case model_reason.BestModel():
-            kept = f"{fact.quant} keeps {fact.kept:.1%} of it"
+            kept = f"its best-scoring file, {fact.quant}, keeps {fact.kept:.1%} of it"
             ability = f"ability {fact.ability:.0f} of 100, {basis(fact.ability_basis)}"
             score = f"{fact.score:.1f} ({ability}; {kept}; weighed by how sure that is, and by speed)"
             how = "is the only one left, and scores" if fact.alone else "scores best:"
@@ -92,6 +92,8 @@ def quant_criterion(why: criterion.QuantCriterion) -> str:
             return f"a small model takes {why.quant} or higher where it fits and keeps the floor"
         case criterion.OnlyQuant():
             return "there is no other file of this model"
+        case criterion.OnlyQuantLeft():
+            return "the only file of this model that is left"
         case criterion.BestThatFits():
             return "the best that fits and keeps the floor"
         case criterion.Comfortable():
@@ -143,7 +145,7 @@ def selection(fact: reason.SelectionReason) -> str:
             return f"{rule_criterion(fact.criterion)}: {files}."
         case reason.Considered():
             models, files = counted(fact.models, f"{fact.model_kind} model"), counted(fact.files, "file")
-            return f"Considered {models} in {files}; {counted(fact.threads, 'thread')}."
+            return f"Considered {models} in {files}, each on up to {counted(fact.threads, 'thread')}."
         case reason.SourcesReached():
             return _sources(fact)
         case reason.SourceSilent():

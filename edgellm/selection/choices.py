@@ -57,10 +57,10 @@ def quant_for_size(options: Sequence[Option], scenario: Scenario) -> RuleResult:
         chosen, why = ladder[0], criterion.OnlyQuant()
     elif any(o.is_native for o in packed):
         chosen, why = min((o for o in packed if o.is_native), key=_preference), criterion.NativeQuant()
-    elif small:
-        chosen, why = _small_quant(ladder, scenario)
     else:
-        chosen, why = _large_quant(ladder, scenario)
+        chosen, why = (_small_quant if small else _large_quant)(ladder, scenario)
+        if len({o.file.source for o in options}) == 1 and not isinstance(why, criterion.KeepsMoreThan):
+            why = criterion.OnlyQuantLeft()
     if (here := _as_good_here(chosen, ladder, small=small)) is not None:
         chosen, why = here, criterion.OnThisDisk(chosen.quant, chosen.kept.mid, here.kept.mid)
     rejected = tuple((o, _lost_to(chosen, o, why)) for o in options if not _same_file(o, chosen))

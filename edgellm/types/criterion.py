@@ -104,6 +104,10 @@ class OnlyQuant(Fact, frozen=True):
     """There is no other file of the model."""
 
 
+class OnlyQuantLeft(Fact, frozen=True):
+    """There are other files of the model, and none of them can be had or run here."""
+
+
 class BestThatFits(Fact, frozen=True):
     """No other rule applies."""
 
@@ -132,6 +136,7 @@ QuantCriterion = (
     | KeepsMoreThan
     | SmallModelQuant
     | OnlyQuant
+    | OnlyQuantLeft
     | BestThatFits
     | Comfortable
     | FourBitsSuffice

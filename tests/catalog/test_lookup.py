@@ -91,6 +91,13 @@ def test_close_names_are_offered(name: str, hint: str) -> None:
     assert hint in caught.value.hint
 
 
+@pytest.mark.parametrize("name", ["nothing", "no-such-model-7b", "x"])
+def test_what_is_like_no_name_is_offered_none(name: str) -> None:
+    with pytest.raises(UnknownModel) as caught:
+        lookup.find(name)
+    assert caught.value.hint == "list them with `edgellm models`"
+
+
 def test_repositories_bring_the_files_they_usually_have_after_those_known_by_name() -> None:
     row = lookup.find("qwen3-0.6b")
     listed, habit = row.files[:2], row.files[2:]

@@ -146,6 +146,7 @@ def test_the_best_come_first_and_what_is_chosen_is_marked(listed: Listed) -> Non
     assert all(row["score"] >= row["here"]["quality"]["mid"] - 0.1 for row in rows)
     assert f"\n> {first['id']}" in listed("--fits")
     whole = listed()
+    assert "The order counts what is left of it here" in whole
     words = {line.split()[0].rstrip("*"): line.split() for line in whole.splitlines()[1:] if line}
     assert "chosen" in words[first["id"]]
     assert all("fits" in words[row["id"]] for row in others)

@@ -282,6 +282,18 @@ def test_a_small_model_takes_4_bits_where_no_more_is_left(option) -> None:
     )
 
 
+def test_of_one_file_that_is_left_it_is_not_said_that_it_is_the_highest(option) -> None:
+    result = run(choices.quant_for_size, option("qwen3-4b", "Q4_K_M"))
+    assert isinstance(result.reason, ChosenQuant)
+    assert result.reason.why == criterion.OnlyQuantLeft()
+    assert "the only file of this model that is left" in explain.sentence(result.reason)
+
+
+def test_the_file_that_a_model_is_scored_by_need_not_be_the_one_that_runs(option) -> None:
+    told = explain.sentence(run(choices.best_model, option("qwen3-4b", "Q4_K_M")).reason)
+    assert "its best-scoring file, Q4_K_M, keeps" in told
+
+
 def test_a_large_model_is_content_with_4_bits_on_a_slow_machine_and_takes_more_on_a_fast_one(option, machine) -> None:
     quants = ("IQ4_XS", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0")
     slow = [option("qwen3-14b", quant, machine(64, gb_s=120.0)) for quant in quants]

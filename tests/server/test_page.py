@@ -21,7 +21,7 @@ from edgellm.types.basis import Predicted
 from edgellm.types.criterion import Stated
 from edgellm.types.model_reason import ModelNamed
 from edgellm.types.plan import Candidate, Decision, Footprint, Rate, Rejection
-from edgellm.types.reason import SourceSilent
+from edgellm.types.reason import MemoryNeeded, SourceSilent
 from edgellm.types.request import SelectionRequest
 
 pytestmark = pytest.mark.browser
@@ -196,14 +196,16 @@ def test_what_runs_here_and_why(page: Page, serve: Servers) -> None:
         rejected,
         replace(best, model="model-w", footprint=copied),
     )
-    plan = replace(echo_plan(), footprint=footprint, reasons=(Stated("Because <i>so</i>."),))
+    needed = MemoryNeeded(270 * 2**20, 2**30)
+    plan = replace(echo_plan(), footprint=footprint, reasons=(Stated("Because <i>so</i>."), needed))
     ready(page, serve(plan, decision=decision))
     facts = page.locator("#facts")
 
     expect(page.locator("#model")).to_contain_text("echo")
-    expect(page.locator("#reasons li")).to_have_text(["Because <i>so</i>."])
+    expect(page.locator("#reasons li")).to_have_text(["Memory 270 MiB of 1.00 GiB.", "Because <i>so</i>."])
     expect(facts).to_contain_text("4,096 tokens")
     expect(page.locator("#memory-told")).to_contain_text("predicted 259 MiB")
+    expect(page.locator("#memory-told")).to_contain_text("with a margin 270 MiB are counted; budget 1.00 GiB")
     expect(page.locator("#speed-told")).to_contain_text("predicted 13 (9.0 to 15)")
     expect(page.locator("#wish")).to_contain_text("model-w")
     expect(page.locator("#wish")).to_contain_text("259 MiB")  # not counted twice, in the file and as copied

@@ -10,8 +10,9 @@ const TERMS = {
   Programs: ["process", "parent"],
 };
 
-// `memory`: of the plan; `budget`: bytes, or null; `now`: resident bytes of the model's process, or null.
-export function showMemory(memory, budget, now) {
+// `memory`: of the plan, as computed; then what of it counts against a budget, where that is known; `now`: resident
+// bytes of the model's process, or null.
+export function showMemory(memory, { needed_bytes: counted, budget_bytes: budget }, now) {
   at("memory").hidden = memory === null;
   if (memory === null) return;
   const parts = Object.entries(TERMS).map(([name, terms]) => [name, terms.reduce((sum, term) => sum + bytesOf(memory, term), 0)]);
@@ -23,6 +24,7 @@ export function showMemory(memory, budget, now) {
   const needed = memory.resident_bytes - memory.reclaimable_bytes;
   const told = [`${memory.exact ? "computed" : "predicted"} ${mebibytes(memory.resident_bytes)}`];
   if (memory.reclaimable_bytes) told.push(`${mebibytes(needed)} of them must stay`);
+  if (counted > needed) told.push(`with a margin ${mebibytes(counted)} are counted`);
   if (budget) told.push(`budget ${mebibytes(budget)}`);
   if (now) told.push(`the model's process has ${mebibytes(now)} now`);
   at("memory-told").textContent = told.join("; ");

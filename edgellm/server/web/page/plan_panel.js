@@ -33,7 +33,7 @@ export class PlanPanel {
     at("engine").hidden = details.length === 0;
     at("engine").querySelector("dl").replaceChildren(...pairs(details));
     at("about").hidden = false;
-    showMemory(plan.memory, budgetOf(plan), null);
+    showMemory(plan.memory, neededOf(plan), null);
     this.speed.show([], predictedOf(plan));
     showBoxes(plan.boxes);
   }
@@ -42,7 +42,7 @@ export class PlanPanel {
     if (!this.plan) return;
     this.speed.show(activity.answers, predictedOf(this.plan));
     this.slots.show(activity);
-    showMemory(this.plan.memory, budgetOf(this.plan), activity.resident_bytes);
+    showMemory(this.plan.memory, neededOf(this.plan), activity.resident_bytes);
     showBoxes(activity.boxes);
   }
 
@@ -54,7 +54,7 @@ export class PlanPanel {
 
 const fact = (plan, kind) => plan.reasons_facts.find((one) => one.kind === kind);
 const predictedOf = (plan) => plan.decode ?? fact(plan, "speed") ?? null;
-const budgetOf = (plan) => (fact(plan, "memory_needed") ?? fact(plan, "machine_budget"))?.budget_bytes ?? null;
+const neededOf = (plan) => fact(plan, "memory_needed") ?? fact(plan, "machine_budget") ?? {};
 
 // What was chosen comes before how many were left at each step, and what does not answer is folded.
 function showReasons({ reasons, reasons_facts: facts }) {
