@@ -103,7 +103,11 @@ class ServedModel:
 
         def read_and_make() -> tuple[Body, MadeT]:
             body = read()
-            return body, make(body)
+            return body, make_of(body)
+
+        def make_of(body: Body) -> MadeT:
+            with body.naming():
+                return make(body)
 
         def read_short() -> tuple[Body, MadeT]:
             with without_asking():
@@ -115,7 +119,7 @@ class ServedModel:
             async with self._reading_large:
                 body = await beside(read)
             # What is made of it may take half a minute, most of which waits for tokens: others read theirs.
-            return body, await beside(make, body)
+            return body, await beside(make_of, body)
 
         try:
             # A model's own template takes time: not in the event loop that all streams share. Threads share one lock

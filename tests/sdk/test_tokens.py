@@ -190,3 +190,10 @@ def test_counts_are_those_of_the_answers_of_models(
         (token,) = llm.tokenize(marker, special=True)
         assert len(llm.tokenize(marker)) > 1
         assert llm.detokenize([token]) == marker
+
+
+@pytest.mark.parametrize("ids", [[-1], ["a"], 5])
+def test_what_is_wrong_with_ids_is_told_of_them(llm: EdgeLLM, ids: Any) -> None:
+    with refuses(UsageError, param="ids") as caught:
+        llm.detokenize(ids)
+    assert "tokens" not in caught.value.message

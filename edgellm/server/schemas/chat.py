@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta
@@ -61,6 +62,8 @@ class ChatBody(ToolCallingBody, kw_only=True):
     truncate_prompt: Annotated[
         bool | None, Meta(description="Extension. Drop the oldest turns where the context does not hold all of them.")
     ] = None
+
+    OWN_NAMES: ClassVar[Mapping[str, str]] = {"max_tokens": "max_completion_tokens"}
 
     def to_requests(self, llm: EdgeLLM) -> list[GenerationRequest]:
         """The one prompt that the model's chat template makes of the messages, with its settings.

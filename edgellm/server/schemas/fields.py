@@ -8,7 +8,9 @@ so that HTTP, the command line and the SDK refuse a value with the same words.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import operator
 import re
 import threading
 from collections.abc import Iterator, Mapping
@@ -49,11 +51,32 @@ class RequestBody(Fields, kw_only=True):
     text_field: ClassVar[str]  # the field with the text that the model reads
     example: ClassVar[str]  # shown when a body is not an object
     max_values: ClassVar[int] = MAX_VALUES
+    # What the fields of our requests are called here, where not the same: the names that errors tell.
+    OWN_NAMES: ClassVar[Mapping[str, str]] = {}
 
     model: Annotated[
         str | None,
         msgspec.Meta(description="An id of /v1/models; absent, `default` or `edgellm`: the model that is served."),
     ] = None
+
+    @contextlib.contextmanager
+    def naming(self) -> Iterator[None]:
+        """What is wrong with a field in the block is told by the name that it was sent by."""
+        try:
+            yield
+        except UsageError as error:
+            own = self.OWN_NAMES.get(error.param, "")
+            if own and self._has(own) and not self._has(error.param):
+                if error.message.startswith(error.param):
+                    error.message = own + error.message.removeprefix(error.param)
+                error.param = own
+            raise
+
+    def _has(self, place: str) -> bool:
+        try:
+            return operator.attrgetter(place)(self) is not None
+        except AttributeError:
+            return False
 
     @classmethod
     def read(cls, body: bytes, unknown: UnknownFields | None = None) -> Self:
@@ -184,7 +207,7 @@ def _check_value(value: object, schema: type[Fields], name: str, path: str, unkn
     if value in schema.NOT_SUPPORTED_VALUES.get(name, ()):
         raise _unsupported(value, schema, name, _join(path, name))
     if field.choices and isinstance(value, str) and value not in field.choices:
-        where, choices = _join(path, name), ", ".join(field.choices)
+        where, choices = _join(path, name), ", ".join(filter(None, field.choices))
         raise UsageError(f"{where}: {shortened(value)} is unknown", hint=f"send one of: {choices}", param=where)
     if field.schema is None:
         return
@@ -199,7 +222,7 @@ def _check_value(value: object, schema: type[Fields], name: str, path: str, unkn
 
 def _unsupported(value: object, schema: type[Fields], name: str, where: str) -> UnsupportedField:
     choices = supported(schema)[name].choices if name in supported(schema) else ()
-    only = f", only {', '.join(choices)}" if choices else ""
+    only = f", only {', '.join(filter(None, choices))}" if choices else ""
     what = where if name in MEDIA else f"{where}: {shortened(value)}"
     return UnsupportedField(f"{what} is not supported{only}", hint="leave it out", param=where)
 

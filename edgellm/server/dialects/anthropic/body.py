@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
@@ -167,6 +167,8 @@ class AnthropicCountBody(AnthropicPromptBody, kw_only=True):
 
 class AnthropicMessagesBody(AnthropicPromptBody, kw_only=True):
     """POST /v1/messages."""
+
+    OWN_NAMES: ClassVar[Mapping[str, str]] = {"stop": "stop_sequences"}
 
     max_tokens: int
     stream: bool | None = None

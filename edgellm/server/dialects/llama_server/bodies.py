@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 import msgspec
@@ -71,6 +72,14 @@ class LlamaGenerationBody(StructuredBody, kw_only=True):
         "sse_ping_interval",
     )
 
+    OWN_NAMES: ClassVar[Mapping[str, str]] = {
+        **{ours: theirs for ours, theirs in SAMPLING.items() if ours != theirs},
+        "max_tokens": "n_predict",
+        "n": "n_cmpl",
+        "top_logprobs": "n_probs",
+        "suffix": "input_suffix",
+    }
+
     stream: bool | None = None
     n_predict: Annotated[int | None, Meta(description="Most tokens of the answer; -1 = until the end.")] = None
     n_cmpl: Annotated[int | None, Meta(description="How many answers to each prompt.")] = None
@@ -118,11 +127,13 @@ class LlamaGenerationBody(StructuredBody, kw_only=True):
             UsageError: a value is out of range.
         """
         check_range((self.n_probs or 0) in range(MAX_TOP + 1), f"n_probs={self.n_probs}", f"0 to {MAX_TOP}")
+        limit = self.n_predict
+        check_range(limit is None or limit >= -2, f"n_predict={limit}", "1 or more; -1 and -2: until the end")
         top = self.n_probs or (0 if self.return_tokens else None)
         return GenerationRequest(
             prompt,
             msgspec.structs.replace(self.sampling(), logit_bias=_biases(self.logit_bias, llm)),
-            None if self.n_predict is None or self.n_predict < 0 else self.n_predict,
+            None if limit is None or limit < 0 else limit,
             (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ()),
             cuts=cuts,
             ignore_eos=bool(self.ignore_eos),
@@ -235,6 +246,7 @@ class DetokenizeBody(RequestBody, kw_only=True):
     text_field = "tokens"
     example = '{"tokens": [1, 2]}'
     max_values = MAX_IDS
+    OWN_NAMES: ClassVar[Mapping[str, str]] = {"ids": "tokens"}
 
     tokens: Annotated[list[int], Meta(max_length=MAX_IDS)]
 

@@ -189,7 +189,8 @@ async def _tokens(served: ServedModel, request: Request, body: TokenizeBody) -> 
 
 async def _text(served: ServedModel, request: Request, body: DetokenizeBody) -> JSONResponse:
     async with served.token_turn(request):
-        return JSONResponse({"content": await served.llm.adetokenize(body.tokens)})
+        with body.naming():
+            return JSONResponse({"content": await served.llm.adetokenize(body.tokens)})
 
 
 def _with_pieces(tokens: Sequence[int], distinct: Sequence[int], pieces: Sequence[bytes]) -> JSONResponse:

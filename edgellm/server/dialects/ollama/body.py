@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta
 
 from edgellm.errors import UsageError
 from edgellm.sdk.client import EdgeLLM
-from edgellm.server.dialects.ollama.options import OllamaOptions
+from edgellm.server.dialects.ollama.options import OWN_NAMES, OllamaOptions
 from edgellm.server.schemas.fields import RequestBody
 from edgellm.server.schemas.keep_alive import STAYS, KeepAlive, unloads
 from edgellm.types.grammar import ANY_OBJECT, Grammar
@@ -19,6 +19,12 @@ from edgellm.types.request import GenerationRequest
 
 class OllamaBody(RequestBody, kw_only=True):
     """Of requests to the model."""
+
+    OWN_NAMES: ClassVar[Mapping[str, str]] = {
+        **{ours: f"options.{theirs}" for ours, theirs in OWN_NAMES.items()},
+        **{name: f"options.{name}" for name in ("seed", "stop")},
+        "max_tokens": "options.num_predict",
+    }
 
     keep_alive: KeepAlive = None
     options: OllamaOptions | None = None

@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from edgellm.errors import UsageError
 from edgellm.server.schemas.fields import Fields
+from edgellm.types.checks import check_range
 from edgellm.types.request import MAX_STOPS
 from edgellm.types.sampling import PARAMETERS, Sampling
 
@@ -63,7 +64,13 @@ class OllamaOptions(Fields, kw_only=True):
         return Sampling(seed=seed, **{name: getattr(self, own) for name, own in OWN_NAMES.items()})
 
     def limit(self) -> int | None:
-        """The largest number of tokens in the answer; None = until the context is full."""
+        """The largest number of tokens in the answer; None = until the context is full.
+
+        Raises:
+            UsageError: it is no number of tokens.
+        """
+        sent = self.num_predict
+        check_range(sent is None or sent >= -2, f"options.num_predict={sent}", "-2 or more; -2 to 0: no limit")
         return self.num_predict if self.num_predict is not None and self.num_predict > 0 else None
 
     def stops(self) -> tuple[str, ...]:

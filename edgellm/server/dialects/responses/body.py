@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from msgspec import Meta
@@ -153,6 +153,8 @@ class ResponsesBody(SamplingBody, kw_only=True):
     @property
     def effort(self) -> ReasoningEffort | None:
         return self.reasoning.effort if self.reasoning else None
+
+    OWN_NAMES: ClassVar[Mapping[str, str]] = {"max_tokens": "max_output_tokens", "truncate": "truncation"}
 
     def to_requests(self, llm: EdgeLLM, earlier: Sequence[ResponsesItem] = ()) -> list[GenerationRequest]:
         """The one prompt of the conversation, with its settings. `earlier`: what was said before, which is kept here.
