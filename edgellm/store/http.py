@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -46,13 +46,14 @@ class Response:
     """An open response: `status`, `headers`, and a body that is read piece by piece."""
 
     def __init__(
-        self, response: httpx2.Response, url: str, connection: contextlib.ExitStack, place: Nearness | None
+        self, response: httpx2.Response, url: str, connection: contextlib.ExitStack, watch: _Watch
     ) -> None:
         self.url = url
-        self.place = place  # of who sent it; None = a proxy did
+        self.place = watch.place  # of who sent it; None = a proxy did
         self.status = response.status_code
         self.headers = response.headers
         self._connection = connection
+        self._watch = watch
         self._pieces = response.iter_raw()
         self._rest = b""  # of a piece that was longer than was asked for
         self._n_bytes, self._waited_s = 0, 0.0
@@ -85,6 +86,25 @@ class Response:
             return b""
         self._rest = piece[n_bytes:]
         return piece[:n_bytes]
+
+    def whole(self, limit_s: float) -> Iterator[bytes]:
+        """The rest of the body, piece by piece.
+
+        Raises:
+            SourceUnreachable: it is not there after `limit_s` seconds, or the other side hung up before its end.
+        """
+        import httpx2
+
+        reason = ""
+        with self._watch.limit(limit_s):
+            try:
+                while piece := self._next():
+                    yield piece
+            except httpx2.TransportError as error:
+                reason = reason_of(error)
+        if reason or self._watch.is_over:
+            what = f"was not sent within {limit_s:.0f} s" if self._watch.is_over else f"stopped sending: {reason}"
+            raise SourceUnreachable(f"{redacted(self.url)} {what}", hint="check the network, or try again later")
 
     def _next(self) -> bytes:
         """What comes next from the network."""
@@ -124,7 +144,7 @@ def get(
     delay = BACKOFF_S
     for left in reversed(range(tries)):
         try:
-            response = _follow(url, headers or {}, TIMEOUT_S if timeout_s is None else timeout_s)
+            response = request("GET", url, headers or {}, timeout_s=TIMEOUT_S if timeout_s is None else timeout_s)
         except SourceUnreachable:
             if not left:
                 raise
@@ -198,16 +218,29 @@ def redacted(url: str) -> str:
     return f"{parts.scheme}:{'//' if host or parts.scheme in ('http', 'https') else ''}{host}{parts.path}"[:500]
 
 
-def _follow(url: str, headers: Mapping[str, str], timeout_s: float) -> Response:
+def request(
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    *,
+    timeout_s: float,
+    is_followed: Callable[[str], bool] = lambda target: True,
+) -> Response:
+    """The response of whatever status, asked for once; `is_followed` says which redirects are followed.
+
+    Raises:
+        SourceError: an address that may not be asked, or too many redirects. SourceUnreachable: its headers are not
+        there after `timeout_s` seconds.
+    """
     sent = dict(headers)
     nearest = Nearness.HERE  # the address that the user named may be anywhere
     for _ in range(_MOST_REDIRECTS):
         check_address(url)
-        response = _open(url, sent, timeout_s, nearest)
-        if response.status not in _REDIRECTS:
+        response = _open(method, url, sent, timeout_s, nearest)
+        target = urljoin(url, response.headers.get("Location", ""))
+        if response.status not in _REDIRECTS or not is_followed(target):
             return response
         response.close()
-        target = urljoin(url, response.headers.get("Location", ""))
         old, new = urlsplit(url), urlsplit(target)
         nearest = nearness.of_host(old.hostname or "") if response.place is None else response.place
         if (old.scheme, old.netloc) != (new.scheme, new.netloc):
@@ -216,19 +249,19 @@ def _follow(url: str, headers: Mapping[str, str], timeout_s: float) -> Response:
     raise SourceError(f"{redacted(url)} redirects {_MOST_REDIRECTS} times", hint="give the final address")
 
 
-def _open(url: str, headers: Mapping[str, str], timeout_s: float, nearest: Nearness) -> Response:
+def _open(method: str, url: str, headers: Mapping[str, str], timeout_s: float, nearest: Nearness) -> Response:
     # Loaded when it is needed: with ssl it takes 100 ms, which commands that fetch nothing do without.
     import httpx2
 
     sent = {"User-Agent": f"edgellm/{__version__}", "Accept-Encoding": "identity", "Connection": "close", **headers}
     with contextlib.ExitStack() as stack:
-        watch = _Watch(url, timeout_s, nearest)
+        watch = _Watch(url, nearest)
         try:
             transport = stack.enter_context(httpx2.HTTPTransport(verify=_tls(), proxy=watch.proxy))
             extensions = {"timeout": httpx2.Timeout(timeout_s).as_dict(), "trace": watch.trace}
-            with watch:
-                request = httpx2.Request("GET", url, headers=sent, extensions=extensions)
-                response = transport.handle_request(request)
+            watch.judge_proxied()
+            with watch.limit(timeout_s):
+                response = transport.handle_request(httpx2.Request(method, url, headers=sent, extensions=extensions))
             stack.callback(response.close)
         # ValueError, ImportError: a proxy of a kind that httpx2 does not speak to.
         except (httpx2.TransportError, httpx2.InvalidURL, OSError, ValueError, ImportError) as error:
@@ -236,38 +269,46 @@ def _open(url: str, headers: Mapping[str, str], timeout_s: float, nearest: Nearn
             message = f"{redacted(url)} cannot be reached{through(url)}: {reason}"
             hint = f"check the network, or use {option('offline', True)}"
             raise SourceUnreachable(message, hint=hint) from error
-        return Response(response, url, stack.pop_all(), watch.place)
+        return Response(response, url, stack.pop_all(), watch)
 
 
 class _Watch:
-    """Over one request: it ends one whose headers are not there in time, and one that was led to a nearer place.
+    """Over one request: it ends one that is not answered in time, and one that was led to a nearer place.
 
-    Headers that come byte by byte would pass httpx2's timeout, which counts from one byte to the next. The place is
+    An answer that comes byte by byte would pass httpx2's timeout, which counts from one byte to the next. The place is
     judged by the address of the connected socket, before anything is sent, so that no name can change in between.
     """
 
-    def __init__(self, url: str, timeout_s: float, nearest: Nearness) -> None:
+    def __init__(self, url: str, nearest: Nearness) -> None:
         self.is_over = False
         self.proxy = _proxy(url)
         self.place: Nearness | None = None
         self._url = url
         self._nearest = nearest
         self._socket: socket.socket | None = None
-        self._timer = threading.Timer(timeout_s, self._end)
-        self._timer.daemon = True
 
-    def __enter__(self) -> None:
+    @contextlib.contextmanager
+    def limit(self, seconds: float) -> Iterator[None]:
+        """What is in the block is ended after that many seconds."""
+        timer = threading.Timer(seconds, self._end)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def judge_proxied(self) -> None:
+        """Judges, by its name, what a proxy is asked for."""
         if self.proxy is not None and self._nearest is not Nearness.HERE:
             self._judge(nearness.of_host(urlsplit(self._url).hostname or ""))
-        self._timer.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
 
     def trace(self, event: str, details: dict[str, Any]) -> None:
         """httpcore's extension of that name: told of the connection, first plain, then encrypted."""
         if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
             self._socket = details["return_value"].get_extra_info("socket")
+            if self.is_over:  # while the name was looked up
+                self._end()
         if event.endswith(".connect_tcp.complete") and self.proxy is None and self._socket is not None:
             self.place = nearness.of_address(self._socket.getpeername()[0])
             self._judge(self.place)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import socket
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,44 @@ def test_a_body_that_comes_byte_by_byte_is_given_up(monkeypatch):
     finally:
         server.close()
     assert server.asked["pieces"] < 50
+
+
+def test_a_whole_body_that_is_not_there_in_time_is_given_up(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    server = Dripping()
+    try:
+        with (
+            http.request("GET", f"{server.url}/x", {}, timeout_s=5.0) as answer,
+            refuses(SourceUnreachable, varies=r"within \d+ s"),
+        ):
+            list(answer.whole(0.3))
+    finally:
+        server.close()
+    assert server.asked["pieces"] < 50
+
+
+class SlowHeaders(HubServer):
+    def answer(self, request, *, body):
+        self.drip_headers(request)
+
+
+@pytest.mark.parametrize("lookup_s", [0.0, 0.6], ids=["", "after a slow lookup of the name"])
+def test_headers_that_come_byte_by_byte_are_given_up(monkeypatch, lookup_s):
+    lookup = socket.getaddrinfo
+
+    def slow_lookup(*asked, **more):
+        time.sleep(lookup_s)
+        return lookup(*asked, **more)
+
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(socket, "getaddrinfo", slow_lookup)
+    server = SlowHeaders()
+    try:
+        with refuses(SourceUnreachable, varies="timed out"):
+            http.request("HEAD", f"{server.url}/x", {}, timeout_s=0.3)
+    finally:
+        server.close()
+    assert server.asked["header bytes"] < 600
 
 
 @pytest.mark.parametrize(

@@ -309,6 +309,7 @@ def test_not_reachable_is_said(hub, environment, monkeypatch, dead):
         monkeypatch.setenv("HF_ENDPOINT", endpoint)
         if dead == "offline":
             monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        monkeypatch.setenv("EDGELLM_ALLOW_HTTP", "1")
         if dead == "proxy":
             monkeypatch.setenv("http_proxy", "http://user:secret@127.0.0.1:9")
         reason = probe().strip()

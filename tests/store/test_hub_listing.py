@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -32,17 +33,24 @@ class Pages(Server):
         self.is_endless = False
         self.moved_to = ""  # where the first page is said to be now; "" = here
         self.tokens: list[str | None] = []
+        self.has_slow_headers = self.moves_on = False
 
     def answer(self, request: Handler, *, body: bool) -> None:
         number = len(self.tokens)
         self.tokens.append(request.headers.get("Authorization"))
+        if self.has_slow_headers:
+            return self.drip_headers(request)
+        if self.moves_on:
+            self.closing.wait(0.02)
+            with contextlib.suppress(OSError):  # the client left
+                request.send(307, b"", {"Location": request.path})
+            return None
         if self.moved_to and not number:
-            request.send(307, b"", {"Location": self.moved_to})
-            return
+            return request.send(307, b"", {"Location": self.moved_to})
         page = self.pages[min(number, len(self.pages) - 1)]
         content = page if isinstance(page, bytes) else json.dumps(page).encode()
         link = {"Link": f'<{self.following or self.url + "/api/next"}>; rel="next"'}
-        request.send(200, content, link if self.is_endless or number + 1 < len(self.pages) else {})
+        return request.send(200, content, link if self.is_endless or number + 1 < len(self.pages) else {})
 
 
 @pytest.fixture
@@ -125,6 +133,23 @@ def test_a_list_that_comes_too_slowly_is_given_up(pages: Pages, monkeypatch: pyt
 
     with refuses(SourceUnreachable):
         listed()
+
+
+def test_a_list_that_moves_on_without_end_is_given_up(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_listing, "PATIENCE_S", 1.0)
+    pages.moves_on = True
+
+    with refuses(SourceUnreachable):
+        listed()
+
+
+def test_headers_that_come_byte_by_byte_are_given_up(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_listing, "PATIENCE_S", 0.5)
+    pages.has_slow_headers = True
+
+    with refuses(SourceUnreachable, varies="timed out"):
+        listed()
+    assert pages.asked["header bytes"] < 600
 
 
 @pytest.mark.parametrize("following", ["http://127.0.0.1:1/next", "https://127.0.0.2/next", "file:///etc/passwd"])

@@ -104,6 +104,20 @@ class Server:
             pass  # the client went away, as some tests want
 
 
+    def drip_headers(self, request):
+        """Headers that come byte by byte, for half a minute; then they end well."""
+        try:
+            request.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Slow: ")
+            for _ in range(600):
+                request.wfile.write(b"x")
+                self.asked["header bytes"] += 1
+                if self.closing.wait(0.05):
+                    return
+            request.wfile.write(b"\r\n\r\n")
+        except OSError:
+            pass
+
+
 class Index(Server):
     """A simple index. `mode` is how files are sent: "well", "hang", "cut", "endless", or seconds to send them in.
 

@@ -41,7 +41,7 @@ from edgellm.store import http
 from edgellm.store.download import download, total_of
 from edgellm.store.names import parts_of
 from edgellm.store.partial import begun_bytes
-from edgellm.store.sources import hf_cache
+from edgellm.store.sources import hf_cache, hub_request
 from edgellm.store.sources.hub_files import ONNX, HubUri, choose_files, firsts, parse_hub_uri
 from edgellm.store.sources.hub_listing import ListedFile, Listing
 from edgellm.units import show_size
@@ -60,7 +60,7 @@ class Hub:
         self._answer: tuple[float, str] = (-_CACHED_S, "")
 
     def reachable(self, timeout_s: float, uri: str = "") -> str:
-        """A HEAD request to the endpoint with the client that downloads use; at most 3 s, kept for a minute.
+        """A HEAD request to the endpoint; at most 3 s, kept for a minute.
 
         In a thread of its own: a name lookup on a dead network has no timeout that can be set.
 
@@ -74,7 +74,8 @@ class Hub:
         asked_at, answer = self._answer
         if time.monotonic() - asked_at < _CACHED_S:
             return answer
-        from huggingface_hub import constants, get_session  # noqa: F401 - loaded before the clock starts: slow processors
+        import httpx2  # noqa: F401 - loaded before the clock starts: slow processors
+        from huggingface_hub import constants  # noqa: F401
 
         limit_s = min(timeout_s, 3.0)
         answers: list[str] = []
@@ -152,13 +153,14 @@ class Hub:
 
 def _head(timeout_s: float) -> str:
     """ "" or the reason, from one request to the endpoint."""
-    from huggingface_hub import constants, get_session
+    from huggingface_hub import constants
 
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set"
     try:
-        status = get_session().head(constants.ENDPOINT, timeout=timeout_s).status_code
-    except Exception as error:  # whatever the client's transport raises, the hub was not reached
+        with http.request("HEAD", constants.ENDPOINT, {}, timeout_s=timeout_s) as response:
+            status = response.status
+    except SourceError as error:
         hub = f"the model hub ({http.redacted(constants.ENDPOINT)})"
         return f"{hub} cannot be reached{http.through(constants.ENDPOINT)}: {http.reason_of(error)}"
     return f"the model hub answers with status {status}" if status >= 500 else ""
@@ -172,7 +174,7 @@ def _is_offline() -> bool:
 
 def _tree(where: HubUri) -> list[ListedFile]:
     """The repository's files, those left out whose names could lead out of a folder."""
-    return _patiently(lambda: Listing(where.repo, where.revision or "", _headers()).files())
+    return _patiently(Listing(where.repo, where.revision or "", _headers()).files)
 
 
 def _patiently(ask: Callable[[], T]) -> T:
@@ -213,11 +215,11 @@ def _headers() -> dict[str, str]:
 
 def _described(where: HubUri, name: str) -> tuple[RemoteFile, str]:
     """A file with its size and hash as the hub states them now, its path if the cache has it, and its commit."""
-    from huggingface_hub import get_hf_file_metadata, try_to_load_from_cache
+    from huggingface_hub import try_to_load_from_cache
 
     file = _at(where, name)
-    metadata = _patiently(lambda: get_hf_file_metadata(file.url))
-    etag, commit = metadata.etag or "", metadata.commit_hash or ""  # both become names of files
+    told = _patiently(lambda: hub_request.describe(file.url, file.headers))
+    etag, commit = told.etag, told.commit  # both become names of files
     if not (re.fullmatch(r"[0-9a-fA-F]{40}|[0-9a-fA-F]{64}", etag) and re.fullmatch(r"[0-9a-f]{40}", commit)):
         raise SourceError(
             f"{http.redacted(file.url)} is not described as the hub describes files", hint="is HF_ENDPOINT right?"
@@ -226,9 +228,9 @@ def _described(where: HubUri, name: str) -> tuple[RemoteFile, str]:
     # The ETag of a large file is its sha256; of a small one a git hash, which says nothing of the bytes.
     sha256 = etag.lower() if len(etag) == 64 else ""
     cached = Path(path) if isinstance(path, str) else None
-    if cached is not None and metadata.size is not None and cached.stat().st_size != metadata.size:
+    if cached is not None and told.bytes is not None and cached.stat().st_size != told.bytes:
         cached = None
-    return replace(file, bytes=metadata.size, sha256=sha256, etag=etag, path=cached), commit
+    return replace(file, bytes=told.bytes, sha256=sha256, etag=etag, path=cached), commit
 
 
 def _cached(where: HubUri, name: str) -> RemoteFile:

@@ -1,6 +1,6 @@
 """Which files a repository of the hub has, as the hub lists them: pages of JSON, each with the address of the next.
 
-huggingface_hub's own list reads what comes without a bound, page after page. Its client, token and errors are used.
+huggingface_hub's own list reads what comes without a bound, page after page. Its token and errors are used.
 """
 
 from __future__ import annotations
@@ -8,22 +8,19 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 from urllib.parse import quote, urljoin, urlsplit
 
 import msgspec
 
 from edgellm.errors import SourceError, SourceUnreachable
 from edgellm.store import http
-
-if TYPE_CHECKING:
-    import httpx2
+from edgellm.store.sources import hub_request
 
 MAX_BYTES = 64 * 1024**2  # of all pages: some 200,000 files
 MAX_PAGES = 1000
-PATIENCE_S = 120.0  # for all pages
+PATIENCE_S = 120.0  # for all pages, and however often they are asked for
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_NOT_COPIED = ("content-encoding", "content-length", "transfer-encoding")
 _HINT = "is HF_ENDPOINT right? Its server is broken, or not to be trusted"
 
 
@@ -53,25 +50,28 @@ class ListedFile(msgspec.Struct):
 
 
 class Listing:
-    """One run through the pages of `repo` at `revision` ("" = main). `headers` may hold a token."""
+    """The pages of `repo` at `revision` ("" = main). `headers` may hold a token."""
 
     def __init__(self, repo: str, revision: str, headers: Mapping[str, str]) -> None:
         from huggingface_hub import constants
 
         self._endpoint = constants.ENDPOINT
-        self._next = f"{self._endpoint}/api/models/{repo}/tree/{quote(revision or 'main', safe='')}?recursive=true"
-        self._headers = {**headers, "Accept-Encoding": "identity"}
+        self._first = f"{self._endpoint}/api/models/{repo}/tree/{quote(revision or 'main', safe='')}?recursive=true"
+        self._next = ""
+        self._headers = headers
         self._what = f"the list of files of {repo}"
         self._n_bytes = self._n_pages = 0
         self._due = time.monotonic() + PATIENCE_S
 
     def files(self) -> list[ListedFile]:
-        """
+        """From the first page to the last.
+
         Raises:
             SourceError: it is none, is too long, or goes on at another server. SourceUnreachable: it comes too slowly.
             huggingface_hub's errors: the hub refuses.
         """
         files: dict[str, ListedFile] = {}
+        self._next = self._first
         while self._next:
             for file in filter(lambda file: file.is_usable, self._page()):
                 if file.path in files:
@@ -80,17 +80,16 @@ class Listing:
         return list(files.values())
 
     def _page(self) -> list[ListedFile]:
-        from huggingface_hub import get_session, hf_raise_for_status
+        from huggingface_hub import hf_raise_for_status
 
         if self._n_pages == MAX_PAGES:
             raise SourceError(f"{self._what} has more than {MAX_PAGES} pages", hint=_HINT)
         self._n_pages += 1
-        asking = get_session().stream(
-            "GET", self._next, headers=self._headers, timeout=http.TIMEOUT_S, follow_redirects=False
-        )
-        with asking as response:
-            page = self._received(response)
-        if page.is_redirect:  # of a repository that was renamed
+        timeout_s = min(http.TIMEOUT_S, self._left_s())
+        with http.request("GET", self._next, self._headers, timeout_s=timeout_s, is_followed=lambda to: False) as response:
+            content = self._received(response)
+        page = hub_request.answer_of(response, content)
+        if page.has_redirect_location:  # of a repository that was renamed
             self._next = self._here(urljoin(self._next, page.headers["Location"]))
             return []
         hf_raise_for_status(page)
@@ -111,18 +110,20 @@ class Listing:
             raise SourceError(f"{self._what} goes on at {where}, which is another server", hint=_HINT)
         return address
 
-    def _received(self, response: httpx2.Response) -> httpx2.Response:
+    def _received(self, response: http.Response) -> bytes:
         """The whole page."""
-        import httpx2
-
         content = bytearray()
-        for piece in response.iter_bytes():
+        for piece in response.whole(self._left_s()):
             content += piece
             self._n_bytes += len(piece)
             if self._n_bytes > MAX_BYTES:
                 raise SourceError(f"{self._what} has more than {MAX_BYTES} bytes", hint=_HINT)
-            if time.monotonic() > self._due:
-                what = f"{self._what} was not there after {PATIENCE_S:.0f} s"
-                raise SourceUnreachable(what, hint="check the network, or try again later")
-        headers = {name: value for name, value in response.headers.items() if name not in _NOT_COPIED}
-        return httpx2.Response(response.status_code, headers=headers, content=bytes(content), request=response.request)
+        return bytes(content)
+
+    def _left_s(self) -> float:
+        """Seconds. Raises: SourceUnreachable."""
+        left_s = self._due - time.monotonic()
+        if left_s <= 0:
+            what = f"{self._what} was not there after {PATIENCE_S:.0f} s"
+            raise SourceUnreachable(what, hint="check the network, or try again later")
+        return left_s
