@@ -31,7 +31,7 @@ from edgellm.files import locked, safe_name, sync, write_atomic
 from edgellm.formats.gguf import adapter as gguf_adapter
 from edgellm.formats.gguf.reader import read_model
 from edgellm.store.content_hash import file_hash, hash_of
-from edgellm.store.record import read_record, size_problem
+from edgellm.store.record import PathText, read_record, size_problem
 from edgellm.store.writable import changing_store
 from edgellm.types.adapter import check_adapter_name
 from edgellm.types.store_problem import OtherHash, RecordUnreadable, StoreProblem
@@ -48,7 +48,7 @@ class AdapterRecord(msgspec.Struct, frozen=True, kw_only=True):
     base_id: str
     base_quant: str
     base_sha256: str  # `content_hash` of the file that it was made for
-    base_path: str  # where that lay
+    base_path: PathText  # where that lay
     architecture: str
     rank: int
     alpha: float

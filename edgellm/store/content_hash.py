@@ -14,7 +14,7 @@ import msgspec
 
 from edgellm import settings
 from edgellm.errors import BadArtifact
-from edgellm.files import DamagedRecord, read_json_record, write_atomic
+from edgellm.files import DamagedRecord, open_named, read_json_record, write_atomic
 from edgellm.types.model import Artifact
 
 _MAX_BYTES = 64 * 1024
@@ -70,5 +70,5 @@ def _stamp(path: str) -> str:
 
 
 def file_hash(path: str) -> str:
-    with open(path, "rb") as file:
+    with open_named(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -45,9 +45,7 @@ _SECRET = ("authorization", "cookie", "proxy-authorization")
 class Response:
     """An open response: `status`, `headers`, and a body that is read piece by piece."""
 
-    def __init__(
-        self, response: httpx2.Response, url: str, connection: contextlib.ExitStack, watch: _Watch
-    ) -> None:
+    def __init__(self, response: httpx2.Response, url: str, connection: contextlib.ExitStack, watch: _Watch) -> None:
         self.url = url
         self.place = watch.place  # of who sent it; None = a proxy did
         self.status = response.status_code

@@ -20,9 +20,9 @@ from typing import Annotated
 import msgspec
 
 from edgellm.errors import IntegrityError
-from edgellm.files import sync, write_atomic
+from edgellm.files import open_named, sync, write_atomic
 from edgellm.store import content_hash
-from edgellm.store.record import read_record, size_problem, unreadable
+from edgellm.store.record import PathText, read_record, size_problem, unreadable
 from edgellm.store.sealed import slot_of
 from edgellm.types.model import Artifact, Shape
 from edgellm.types.store_problem import OtherHash, StoreProblem
@@ -34,7 +34,7 @@ _MAX_BYTES = 4 * 1024**2  # some thousand parts
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    path: str  # a place inside the entry's folder, or absolute where the file lies elsewhere (`file:`, the hub's cache)
+    path: PathText  # inside the entry's folder, or absolute where the file lies elsewhere (`file:`, the hub's cache)
     bytes: int
     mtime_ns: int
     sha256: str
@@ -98,7 +98,7 @@ def describe_file(path: Path, *, inside: Path, expected_sha256: str, written_sha
     Raises:
         IntegrityError: another hash.
     """
-    with open(path, "rb") as file:
+    with open_named(path) as file:
         sha256 = written_sha256 or hashlib.file_digest(file, "sha256").hexdigest()
         status = os.fstat(file.fileno())
     if expected_sha256 and sha256 != expected_sha256.lower():

@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from edgellm.files import DamagedRecord, decode_json_record, read_regular
+from edgellm.files import DamagedRecord, decode_json_record, open_named, read_regular
 from edgellm.types.store_problem import (
     FileUnreadable,
     Forbidden,
@@ -19,6 +19,7 @@ from edgellm.types.store_problem import (
 )
 
 T = TypeVar("T")
+PathText = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*$")]  # of a field: with a NUL, it names no file
 
 
 class _Version(msgspec.Struct):
@@ -58,7 +59,7 @@ def unreadable(path: Path, error: OSError) -> StoreProblem:
 def size_problem(path: Path, n_bytes: int) -> StoreProblem | None:
     """What is wrong with a file of which `n_bytes` were stored, without hashing it."""
     try:
-        with path.open("rb") as file:
+        with open_named(path) as file:
             there = os.fstat(file.fileno()).st_size
     except OSError as error:
         return unreadable(path, error)

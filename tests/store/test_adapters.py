@@ -7,15 +7,18 @@ import os
 import pytest
 from attacks.gguf.hostile_adapters import LYING, SOUND
 from support.refusals import refuses
+from support.waiting import PATIENCE_S
 
 from edgellm import explain
 from edgellm.errors import BadArtifact, StoreUnwritable, UnknownAdapter, UnsupportedArtifact, UsageError
 from edgellm.store import adapters as adapter_store
 from edgellm.store.adapters import FILE, RECORD, AdapterOrigin, AdapterStore
+from edgellm.testing.limit import within
 from edgellm.types import store_problem as problems
 
 BASE = "smollm2-135m-instruct"
 SHA = "ab" * 32
+NEEDS_PIPES = pytest.mark.skipif(os.name != "posix", reason="pipes have no names here")
 
 
 def origin(name="mail", base=BASE, **more):
@@ -105,6 +108,9 @@ def test_one_that_is_replaced_stays_until_the_new_one_is_whole():
 def damage(stored, how):
     if how == "gone":
         stored.path.unlink()
+    elif how == "pipe":
+        stored.path.unlink()
+        os.mkfifo(stored.path)
     elif how == "cut":
         stored.path.write_bytes(stored.path.read_bytes()[:-1])
     elif how == "changed":
@@ -116,6 +122,9 @@ def damage(stored, how):
         (stored.folder / RECORD).unlink()
     elif how == "record-cut":
         (stored.folder / RECORD).write_text("{")
+    elif how == "nul":
+        content = json.loads((stored.folder / RECORD).read_text())
+        (stored.folder / RECORD).write_text(json.dumps(content | {"base_path": "m.gguf\0"}))
     elif how == "record-of-another-type":
         (stored.folder / RECORD).write_text('{"schema": 1, "name": 3}')
     else:
@@ -127,10 +136,12 @@ def damage(stored, how):
     ("how", "kind"),
     [
         ("gone", problems.FileUnreadable),
+        pytest.param("pipe", problems.FileUnreadable, marks=NEEDS_PIPES),
         ("cut", problems.OtherSize),
         ("changed", problems.OtherHash),
         ("record-gone", problems.RecordUnreadable),
         ("record-cut", problems.RecordUnreadable),
+        ("nul", problems.RecordUnreadable),
         ("record-of-another-type", problems.RecordUnreadable),
         ("newer", problems.RecordOfNewer),
     ],
@@ -140,7 +151,7 @@ def test_a_damaged_one_is_told_not_used_and_can_be_removed(how, kind):
     store.add(origin("good"), put)
     damage(store.add(origin(), put), how)
 
-    stored = store.find(BASE, "mail")
+    stored = within(PATIENCE_S, "find", lambda: store.find(BASE, "mail"))
 
     assert type(stored.problem) is kind
     assert explain.stored(stored.problem)

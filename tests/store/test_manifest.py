@@ -7,18 +7,21 @@ import json
 import os
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 from support import gguf_writer
 from support.read_only import run_read_only
 from support.store_server import card_of, sha256
+from support.waiting import PATIENCE_S
 
 from edgellm import explain
 from edgellm.store import content_hash, manifest
 from edgellm.store.library import Library
 from edgellm.store.manifest import StoredModel
 from edgellm.store.record import read_record, size_problem
+from edgellm.testing.limit import within
 from edgellm.types.model import ModelFile
 from edgellm.types.store_problem import FileUnreadable, Forbidden, OtherHash, OtherSize, RecordOfNewer, RecordUnreadable
 
@@ -125,6 +128,42 @@ def test_damage_is_found_and_named(stored: StoredModel) -> None:
     (entry,) = Library().installed()
     assert isinstance(entry.problem, FileUnreadable)
     assert entry.problem.path == str(path)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes have no names here")
+def test_a_pipe_in_the_place_of_a_file_is_damage_and_can_be_removed(stored: StoredModel) -> None:
+    (stored.folder / "tiny.gguf").unlink()
+    os.mkfifo(stored.folder / "tiny.gguf")
+
+    (entry,) = within(PATIENCE_S, "checked", Library().checked)
+
+    assert isinstance(entry.problem, FileUnreadable)
+    Library().remove("tiny")
+    assert Library().installed() == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes have no names here")
+def test_a_pipe_has_no_hash(tmp_path: Path) -> None:
+    """One may lie there since its size was looked at."""
+    place = tmp_path / "tiny.gguf"
+    os.mkfifo(place)
+
+    with pytest.raises(OSError, match="pipe"):
+        within(PATIENCE_S, "file_hash", partial(content_hash.file_hash, str(place)))
+    with pytest.raises(OSError, match="pipe"):
+        within(PATIENCE_S, "describe", partial(manifest.describe_file, place, inside=tmp_path, expected_sha256=""))
+
+
+def test_a_path_with_a_nul_is_damage_and_can_be_removed(stored: StoredModel) -> None:
+    (file,) = stored.files
+    rewrite(stored, files=[dataclasses.asdict(file) | {"path": "tiny.gguf\0"}])
+
+    (entry,) = Library().checked()
+
+    assert isinstance(entry.problem, RecordUnreadable)
+    assert Library().locate(file_of(stored), "tiny") is None
+    Library().remove("tiny")
+    assert Library().installed() == []
 
 
 def test_a_file_that_changed_is_read_once(stored: StoredModel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,7 +103,6 @@ class Server:
         except OSError:
             pass  # the client went away, as some tests want
 
-
     def drip_headers(self, request):
         """Headers that come byte by byte, for half a minute; then they end well."""
         try:

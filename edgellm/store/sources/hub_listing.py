@@ -86,7 +86,9 @@ class Listing:
             raise SourceError(f"{self._what} has more than {MAX_PAGES} pages", hint=_HINT)
         self._n_pages += 1
         timeout_s = min(http.TIMEOUT_S, self._left_s())
-        with http.request("GET", self._next, self._headers, timeout_s=timeout_s, is_followed=lambda to: False) as response:
+        with http.request(
+            "GET", self._next, self._headers, timeout_s=timeout_s, is_followed=lambda to: False
+        ) as response:
             content = self._received(response)
         page = hub_request.answer_of(response, content)
         if page.has_redirect_location:  # of a repository that was renamed

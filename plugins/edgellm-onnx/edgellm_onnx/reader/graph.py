@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgellm.errors import BadArtifact, UnsupportedArtifact
+from edgellm.files import open_named
 from edgellm.formats.sniff import sniff
 from edgellm_onnx.reader import fields
 from edgellm_onnx.reader.inlining import Function, count_inlined
@@ -76,7 +77,7 @@ def read_graph(path: str | Path) -> OnnxGraph:
         UnsupportedArtifact: larger than a protocol buffer can be, or a kind of tensor that is not read here.
     """
     try:
-        with open(path, "rb") as file:
+        with open_named(path) as file:
             n_bytes = file.seek(0, 2)
             if n_bytes == 0:
                 raise BadArtifact(f"{path} is empty", hint="fetch it again")
