@@ -41,7 +41,7 @@ def describe(url: str, headers: Mapping[str, str]) -> FileHeaders:
     with http.request("HEAD", url, headers, timeout_s=timeout_s, is_followed=lambda to: urlsplit(to)[:2] in hubs) as it:
         answer = answer_of(it, b"")
         hf_raise_for_status(answer)
-        etag = answer.headers.get(constants.HUGGINGFACE_HEADER_X_LINKED_ETAG) or answer.headers.get("ETag", "")
+        etag = answer.headers.get(constants.HUGGINGFACE_HEADER_X_LINKED_ETAG) or answer.headers.get("ETag") or ""
         n_bytes = it.number(constants.HUGGINGFACE_HEADER_X_LINKED_SIZE)
         if n_bytes is None and not answer.is_redirect:
             n_bytes = it.number("Content-Length")
