@@ -7,6 +7,7 @@
           stored.json                             source, hashes, date, shape
         .Q4_1-b179c9523d0e6a0f.7d0c31aa.incomplete/   being fetched; renamed to the above when all is checked
         .Q4_1-b179c9523d0e6a0f.incomplete/            the same, of a source that resumes
+        .Q4_1-b179c9523d0e6a0f.removed/               being deleted; what is left of one goes with the next change
       .locks/                                     one lock file per entry, held between processes
 
 A folder without the dot is whole: its files were fetched, hashed, and their headers read, before the rename.
@@ -126,6 +127,7 @@ class Library:
         source = source_for(file.source)
         folder = self._folder(file, card.id)
         _require_readable(folder)
+        self._delete_put_away()  # before room is looked for
         with changing_store(folder, _NOT_STORED), self._locked(folder, progress):
             artifact = self.locate(file, card.id)  # another process may have fetched it meanwhile
             return artifact or self._fetch(source, card, file, folder, progress)
@@ -218,6 +220,7 @@ class Library:
                 except FileNotFoundError:  # another process was faster
                     return 0
                 shutil.rmtree(doomed)
+        self._delete_put_away()
         with contextlib.suppress(OSError):
             stored.folder.parent.rmdir()  # the model's folder, where this was its last entry
         return 0 if is_link else sum(file.bytes for file in stored.files if not os.path.isabs(file.path))
@@ -240,6 +243,13 @@ class Library:
         with contextlib.suppress(OSError):
             download.entry.parent.rmdir()
         return download.bytes
+
+    def _delete_put_away(self) -> None:
+        """What a process left that was killed while it deleted: nobody uses any of it."""
+        for removed in self.root.glob("*/.*.removed"):
+            folder = removed.with_name(removed.name.removeprefix(".").removesuffix(".removed"))
+            with contextlib.suppress(UsageError, OSError), self._locked(folder, None):  # unless one is at it
+                shutil.rmtree(removed, ignore_errors=True)
 
     def _fetch(self, source: Source, card: ModelCard, file: ModelFile, folder: Path, progress: Progress) -> Artifact:
         """Fetch into the folder with the dot, check everything, rename."""

@@ -378,6 +378,26 @@ def test_remove(library, quick, model_bytes):
         library.remove("tiny", "Q8_0")
 
 
+@pytest.mark.parametrize("change", ["remove", "fetch"])
+def test_what_was_not_deleted_to_the_end_goes_with_the_next_change(library, quick, change):
+    card, file = quick
+    library.fetch(card, file)
+    (stored,) = library.installed()
+    other = library.root / "other"
+    for name in ("Q4_1-0123456789abcdef", "Q8_0-0123456789abcdef"):
+        (other / f".{name}.removed").mkdir(parents=True)
+        (other / f".{name}.removed" / "other.gguf").write_bytes(b"x")
+
+    with library._locked(other / "Q8_0-0123456789abcdef", None):  # by a process that deletes it
+        library.remove_entry(stored)
+        if change == "fetch":
+            (other / ".Q4_1-0123456789abcdef.removed").mkdir()
+            library.fetch(card, file)
+
+    assert [path.name for path in other.iterdir()] == [".Q8_0-0123456789abcdef.removed"]
+    assert (other / ".Q8_0-0123456789abcdef.removed" / "other.gguf").exists()
+
+
 def test_what_another_process_removed_meanwhile_frees_nothing(library, quick, model_bytes):
     card, file = quick
     library.fetch(card, file)
