@@ -7,6 +7,7 @@ It is left out where one of several is chosen, and is a typed error where it was
 from __future__ import annotations
 
 import contextlib
+import os
 import reprlib
 from collections.abc import Callable, Mapping, Set
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -107,8 +108,9 @@ def kind_of(given: object) -> str:
     """A short value as it is, of others what they are: `7`, `a list of PosixPath`. Runs no code of theirs."""
     kind = type(given)
     if kind in (type(None), bool, int, float, str, bytes):
+        short = given[:80] if isinstance(given, (str, bytes)) else given
         with contextlib.suppress(ValueError):  # of a number with more digits than Python writes
-            return f"{given!r:.80}"
+            return f"{short!r:.80}"
     kinds = sorted({type(item).__name__ for item in given}) if kind in (list, tuple) else []  # type: ignore[attr-defined]
     return f"a {kind.__name__}{' of ' * bool(kinds)}{', '.join(kinds)}"
 
@@ -205,9 +207,10 @@ def _texts(given: object) -> bool:
 
 
 def _variables(given: object) -> bool:
-    """Whether every system takes them for an environment."""
+    """Whether the system takes them for an environment. One that it cannot write is a ValueError."""
     return _mapping(given) and all(
-        name and not {"=", "\0"} & {*name} and "\0" not in value and max(len(name), len(value)) <= MOST_OF_VARIABLE
+        name and "=" not in name and max(len(name), len(value)) <= MOST_OF_VARIABLE
+        and b"\0" not in os.fsencode(name + value)
         for name, value in given.items()  # type: ignore[attr-defined]
     )  # fmt: skip
 
@@ -261,6 +264,6 @@ _EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "unproven": ("a text", lambda given: isinstance(given, str)),
     "advise": ("a list of Advice", _list_of(_kind("edgellm.contract.backend", "Advice"))),
     "check_options": ("None", lambda given: given is None),
-    "worker_environment": ("a dict of texts, without = in a name and zeros in any,", _variables),
+    "worker_environment": ("a dict of texts (no = in a name, no zero character, 100,000 in each at most)", _variables),
     "build": ("a text", lambda given: isinstance(given, str)),
 }

@@ -30,7 +30,8 @@ def told(error: BaseException) -> str:
     if isinstance(error, SyntaxError):
         return f"{type(error).__name__}: {tidied(error.msg)} ({error.filename}, line {error.lineno})"
     place = _place(error.__traceback__)
-    return f"{type(error).__name__}: {tidied(error)}" + (f" ({place})" if place else "")
+    said = tidied(error)
+    return type(error).__name__ + (f": {said}" if said else "") + (f" ({place})" if place else "")
 
 
 def tidied(what: object) -> str:

@@ -7,7 +7,6 @@ from functools import partial
 
 from edgellm.contract.engine import EngineInfo, Tokenizer
 from edgellm.errors import UsageError
-from edgellm.runtime.engine_check import check_piece
 from edgellm.runtime.request_state import RequestState
 from edgellm.runtime.scheduler import Scheduler
 from edgellm.runtime.thought import Thoughts
@@ -17,13 +16,12 @@ from edgellm.types.event import FinishReason
 
 
 class Drawing:
-    """For one model. `backend`: the name that errors give the engine."""
+    """For one model."""
 
-    def __init__(self, tokenizer: Tokenizer, info: EngineInfo, scheduler: Scheduler, backend: str) -> None:
+    def __init__(self, tokenizer: Tokenizer, info: EngineInfo, scheduler: Scheduler) -> None:
         self._tokenizer = tokenizer
         self._info = info
         self._scheduler = scheduler
-        self._backend = backend
         self._thoughts = Thoughts(tokenizer)
         self._masks = MaskThread()
 
@@ -127,7 +125,7 @@ class Drawing:
         if request.matcher is not None and not is_due and (gate := request.gate) is not None:
             gate.accept(token)
         tokens.append(token)
-        piece = check_piece(self._backend, token, self._tokenizer.token_bytes(token))
+        piece = self._tokenizer.token_bytes(token)
         request.take(token, piece or self._thoughts.marker(request, token))
         if request.text.stopped or (request.matcher is not None and request.matcher.complete):
             return "stop"

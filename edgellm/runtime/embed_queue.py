@@ -20,6 +20,7 @@ from edgellm.contract.engine import Engine
 from edgellm.errors import BackendError, ContextOverflow, Overloaded, UsageError
 from edgellm.runtime import wire
 from edgellm.runtime.busy_step import BUSY_CHUNK
+from edgellm.runtime.checked_tokenizer import CheckedTokenizer
 from edgellm.runtime.engine_error import engine_error
 from edgellm.runtime.long_text import LONG_TEXT
 from edgellm.runtime.processor_time import WorkTime
@@ -81,7 +82,8 @@ class EmbedQueue:
         """
         self._engine = engine
         self._time = work_time or WorkTime()
-        self._tokenizer = self._time.tokenizer(engine.tokenizer, engine.info)
+        timed = self._time.tokenizer(engine.tokenizer, engine.info)
+        self._tokenizer = CheckedTokenizer(timed, backend, engine.info.vocab_size)
         self._read_apart = read_apart
         self._backend = backend
         self._jobs: deque[_Job] = deque()  # the next to have a turn first

@@ -8,21 +8,34 @@ from __future__ import annotations
 
 import contextlib
 import operator
-from collections.abc import Sequence
+import reprlib
+import typing
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edgellm.contract.answers import kind_of
+import msgspec
+
+from edgellm.contract.answers import kind_of, plugin_of
 from edgellm.contract.engine import Engine, EngineInfo, SlotInput, Tokenizer
+from edgellm.contract.failure import tidied
+from edgellm.contract.field_types import mistyped
 from edgellm.contract.registration import unlike
 from edgellm.errors import BackendError
 from edgellm.runtime.engine_error import engine_error, named
+from edgellm.types.checks import MAX_COUNT, of_plain_type
 
 if TYPE_CHECKING:
     from edgellm.contract.backend import Backend
     from edgellm.types.plan import LaunchPlan
 
-_HINT = "this is for the author of the plugin (`edgellm plugins` names it): edgellm.testing.BackendContract tests it"
 _COUNTS = ("n_slots", "n_ctx", "max_batch_tokens", "max_logits", "vocab_size")
+# Least and most of the others; the worker tells its parent all of them in one frame (`wire.Ready`).
+_RANGES = {"n_embd": (0, MAX_COUNT), "rewind_tokens": (0, MAX_COUNT), "allocated_bytes": (0, 2**60)}
+_MOST_OF_FIELD = 8 * 1024**2  # characters or numbers: a vocabulary has a tenth of it
+
+
+def _hint(backend: str) -> str:
+    return f"this is for the author of {plugin_of(backend)}: edgellm.testing.BackendContract tests it"
 
 
 def open_engine(backend: Backend, plan: LaunchPlan) -> Engine:
@@ -37,12 +50,14 @@ def open_engine(backend: Backend, plan: LaunchPlan) -> Engine:
         problem = wrong_engine(engine)
     except MemoryError:
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # sys.exit() too; Ctrl-C does not reach the thread or process that opens models
         raise engine_error(backend.name, error) from error
     if problem:
         with contextlib.suppress(Exception):  # it may lack that, too
             engine.close()
-        raise BackendError(f"the engine of {named(backend.name)} is not what it must be: {problem}", hint=_HINT)
+        raise BackendError(
+            f"the engine of {named(backend.name)} is not what it must be: {problem}", hint=_hint(backend.name)
+        )
     return engine
 
 
@@ -54,22 +69,48 @@ def wrong_engine(engine: Any) -> str:
         return f"tokenizer: {problem}"
     info = engine.info
     if not isinstance(info, EngineInfo):
-        return f"info is {info!r}, an EngineInfo is expected"
-    for name in _COUNTS:
+        return f"info is {kind_of(info)}, an EngineInfo is expected"
+    return _untellable(info) or _wrong_counts(info) or _wrong_ends(info)
+
+
+def _untellable(info: EngineInfo) -> str:
+    """The first field that cannot be told to the parent process, or that it would not take."""
+    for name, hint in typing.get_type_hints(EngineInfo).items():
         value = getattr(info, name)
-        if not isinstance(value, int) or value < 1:
-            return f"info.{name} is {value!r}, a whole number of 1 or more is expected"
+        if (extent := _extent(value)) > _MOST_OF_FIELD:
+            return f"info.{name} has {extent:,} characters or items, {_MOST_OF_FIELD:,} at most are expected"
+        try:
+            msgspec.msgpack.decode(msgspec.msgpack.encode(value, enc_hook=of_plain_type), type=hint)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            problem = mistyped(info)
+            if problem.startswith(name):
+                return f"info.{problem}"
+            return f"info.{name} is {kind_of(value)}, which cannot be told: {tidied(error)}"
+    return ""
+
+
+def _extent(value: object) -> int:
+    """Characters and numbers in it, without making a copy."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(_extent(key) + _extent(item) for key, item in value.items())
+    return sum(map(_extent, value)) if isinstance(value, Collection) else 1
+
+
+def _wrong_counts(info: EngineInfo) -> str:
+    ranges = dict.fromkeys(_COUNTS, (1, MAX_COUNT)) | _RANGES
+    for name, (least, most) in ranges.items():
+        if (value := getattr(info, name)) is not None and not least <= value <= most:
+            return f"info.{name} is {reprlib.repr(value)}, {least} to {most} is expected"
     for name in ("max_batch_tokens", "max_logits"):
         if info.generates and (value := getattr(info, name)) < info.n_slots:
             return f"info.{name} is {value}, each of {info.n_slots} slots needs one"
-    return _wrong_ends(info)
+    return ""
 
 
 def _wrong_ends(info: EngineInfo) -> str:
-    try:
-        beyond = [token for token in info.eos_ids if not 0 <= token < info.vocab_size]
-    except TypeError:
-        return f"info.eos_ids is {info.eos_ids!r}, a set of token ids is expected"
+    beyond = [token for token in info.eos_ids if not 0 <= token < info.vocab_size]
     return f"info.eos_ids has {beyond[0]}, tokens are 0 to {info.vocab_size - 1}" if beyond else ""
 
 
@@ -87,7 +128,7 @@ def check_logits(backend: str, logits: Any, batch: Sequence[SlotInput], vocab_si
     except (TypeError, AttributeError):
         gave = kind_of(logits)
     raise BackendError(
-        f"a step of {named(backend)} gave {gave}, arrays of the shapes {expected} are expected", hint=_HINT
+        f"a step of {named(backend)} gave {gave}, arrays of the shapes {expected} are expected", hint=_hint(backend)
     )
 
 
@@ -102,8 +143,41 @@ def check_kept(backend: str, call: str, kept: Any, most: int) -> int:
             return n_kept
     raise BackendError(
         f"{call} of {named(backend)} gave {kind_of(kept)}, the tokens that are kept are expected, 0 to {most}",
-        hint=_HINT,
+        hint=_hint(backend),
     )
+
+
+def check_tokens(backend: str, text: str, tokens: Any, vocab_size: int) -> list[int]:
+    """What `encode` gave of a text, as Python's numbers.
+
+    Raises:
+        BackendError: these are no tokens of the model, or none where the text has letters or digits.
+    """
+    try:
+        ids = list(map(operator.index, tokens))  # numpy has whole numbers of its own
+    except TypeError:
+        gave = kind_of(tokens)
+    else:
+        if not ids and any(map(str.isalnum, text)):
+            gave = f"no tokens for a text of {len(text):,} characters"
+        elif not ids or (min(ids) >= 0 and max(ids) < vocab_size):
+            return ids
+        else:
+            beyond = next(token for token in ids if not 0 <= token < vocab_size)
+            gave = f"token {reprlib.repr(beyond)}"
+    raise BackendError(
+        f"encode() of {named(backend)} gave {gave}, tokens from 0 to {vocab_size - 1} are expected", hint=_hint(backend)
+    )
+
+
+def check_text(backend: str, token: int, text: Any) -> str:
+    """
+    Raises:
+        BackendError: what a template writes for a token is no text.
+    """
+    if isinstance(text, str):
+        return text
+    raise BackendError(f"text({token}) of {named(backend)} gave {kind_of(text)}, text is expected", hint=_hint(backend))
 
 
 def check_piece(backend: str, token: int, piece: Any) -> bytes:
@@ -113,4 +187,6 @@ def check_piece(backend: str, token: int, piece: Any) -> bytes:
     """
     if isinstance(piece, bytes):
         return piece
-    raise BackendError(f"token_bytes({token}) of {named(backend)} gave {piece!r}, bytes are expected", hint=_HINT)
+    raise BackendError(
+        f"token_bytes({token}) of {named(backend)} gave {kind_of(piece)}, bytes are expected", hint=_hint(backend)
+    )

@@ -55,7 +55,7 @@ def close_engine(backend: str, engine: Engine) -> None:
     """What it raises is one line of the log: nobody waits for anything of it any more."""
     try:
         engine.close()
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # sys.exit(), too
         log.error("%s failed while it was closed: %s", named(backend), told(error))
 
 

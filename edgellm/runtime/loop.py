@@ -19,6 +19,7 @@ from edgellm.contract.engine import Engine
 from edgellm.errors import CacheFull, Closed, GrammarFailed, StepFailed
 from edgellm.runtime import wire
 from edgellm.runtime.adapter_shelf import AdapterShelf
+from edgellm.runtime.checked_tokenizer import CheckedTokenizer
 from edgellm.runtime.drawing import Drawing
 from edgellm.runtime.embed_queue import EmbedQueue
 from edgellm.runtime.engine_check import check_kept, check_logits
@@ -86,8 +87,9 @@ class Loop:
         self._time = work_time = work_time or WorkTime()
         self._texts = ReaderThread(inbox)
         self._embeddings = EmbedQueue(engine, partial(self._texts.read, READ), backend, work_time)
-        tokenizer = work_time.tokenizer(engine.tokenizer, engine.info)
-        self._drawing = Drawing(tokenizer, engine.info, self._scheduler, backend)
+        timed = work_time.tokenizer(engine.tokenizer, engine.info)
+        self._tokenizer = tokenizer = CheckedTokenizer(timed, backend, engine.info.vocab_size)
+        self._drawing = Drawing(tokenizer, engine.info, self._scheduler)
         self._choices: dict[int, list[RequestState]] = {}  # that have not ended, by request
         self._prompts = PromptReader(tokenizer, engine.info, work_time)
         self._reading: dict[int, Future[Begun | Answered]] = {}  # by request
@@ -295,7 +297,7 @@ class Loop:
                 continue  # another choice failed, and the whole request with it
             followers = [] if request.first else self._choices[request.id][1:]
             if request.tells_prompt and not request.first:
-                request.note_prompt(rows, self._engine.tokenizer.token_bytes)
+                request.note_prompt(rows, self._tokenizer.token_bytes)
                 if request.n_prefilled < len(request.prompt):
                     continue
                 self._flush_one(request)

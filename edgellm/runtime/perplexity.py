@@ -23,6 +23,7 @@ from edgellm.contract.failed import Failed
 from edgellm.contract.manager import plugins
 from edgellm.contract.parent import connect
 from edgellm.errors import EdgeLLMError, UsageError, WorkerCrashed
+from edgellm.runtime.checked_tokenizer import CheckedTokenizer
 from edgellm.runtime.engine_check import open_engine
 from edgellm.runtime.memory_limit import limit_memory
 from edgellm.runtime.processor_time import WorkTime
@@ -157,7 +158,8 @@ def compare(engines: Sequence[Engine], job: Job, tell: Callable[[ScoringProgress
 def _pieces(engines: Sequence[Engine], job: Job) -> list[list[int]]:
     """Whole chunks of the text's tokens, each with the BOS that the model wants."""
     first, *others = engines
-    tokens = first.tokenizer.encode(job.text, add_special=False, parse_special=False)
+    tokenizer = CheckedTokenizer(first.tokenizer, job.plan.backend, first.info.vocab_size)
+    tokens = tokenizer.encode(job.text, add_special=False, parse_special=False)
     for other in others:
         same = other.tokenizer.encode(job.text, add_special=False, parse_special=False) == tokens
         if not same or other.info.vocab_size != first.info.vocab_size:
@@ -166,7 +168,7 @@ def _pieces(engines: Sequence[Engine], job: Job) -> list[list[int]]:
                 hint="the reference must be another quantization of the same model",
                 param="against",
             )
-    empty = first.tokenizer.encode("", add_special=True, parse_special=False)
+    empty = tokenizer.encode("", add_special=True, parse_special=False)
     bos = empty[:1] if first.info.add_bos else []
     body = job.chunk - len(bos)
     pieces = [[*bos, *tokens[at : at + body]] for at in range(0, len(tokens) - body + 1, body)]

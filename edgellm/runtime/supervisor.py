@@ -35,7 +35,7 @@ from edgellm.runtime.process_usage import ProcessUsage, process_usage
 from edgellm.runtime.session import CLOSE_TIMEOUT_S, Session, SessionState, Sink, closed
 from edgellm.runtime.silence import Teller
 from edgellm.runtime.watchdog import Watchdog, limits
-from edgellm.runtime.worker_end import died, ended, not_again
+from edgellm.runtime.worker_end import at_fault, died, ended, not_again
 from edgellm.runtime.worker_process import WorkerProcess
 from edgellm.types.plan import LaunchPlan
 from edgellm.types.request import Request
@@ -229,7 +229,7 @@ class WorkerSession(Session):
             told = self._listen(process, watchdog)
         except wire.BadFrame as broken:
             process.kill()
-            told = died(f"it sent a broken frame: {broken}")
+            told = died(f"it sent a broken frame: {broken}", at_fault(self._plan.backend))
         except Exception as error:
             # In this process: no thread can be started, or there is no memory for what the worker sent.
             process.kill()
@@ -238,7 +238,7 @@ class WorkerSession(Session):
             watchdog.end()
             # It closed its side of the pipe, so it is leaving; one that does not is of no use.
             end = process.reap(CLOSE_TIMEOUT_S)
-        return told or (_hung(self._silent_s) if self._silent_s else ended(end))
+        return told or (_hung(self._silent_s) if self._silent_s else ended(end, self._plan.backend))
 
     def _listen(self, process: WorkerProcess, watchdog: Watchdog) -> EdgeLLMError | None:
         """Deliver events until the worker is gone. Returns what it said of its end, if anything."""
@@ -283,7 +283,7 @@ class WorkerSession(Session):
             if self._state != "closed":
                 # Not left to its death: a disk or a driver may hold it in the kernel for as long as it likes.
                 self._state = "hung" if self._state == "ready" else "failed"
-                self._outage = _hung(silent_s, _hint(True, 0.0))
+                self._outage = _hung(silent_s, _hint(self._plan.backend, True, 0.0))
                 self._outbox.clear()
                 self._dispatcher.fail_all(self._outage)
             process.kill()
@@ -308,7 +308,7 @@ class WorkerSession(Session):
                 # No fault of the requests that wait: a file that is gone, or memory that is short.
                 error = not_again(error)
             if isinstance(error, WorkerCrashed):
-                error.hint = _hint(again, wait_s, error.hint)
+                error.hint = _hint(self._plan.backend, again, wait_s, error.hint)
             self._state, self._outage = "failed" if failed else "reloading", error
             if served or failed:
                 self._outbox.clear()
@@ -351,15 +351,14 @@ def pause_s(deaths: int) -> float:
     return RELOAD_PAUSE_S * deaths if beyond <= 0 else min(LONG_PAUSE_S * 2.0 ** (beyond - 1), LONGEST_PAUSE_S)
 
 
-def _hint(again: bool, pause_s: float, known_cure: str = "") -> str:
-    """`known_cure`: what to do about the cause; "" where it is not known."""
+def _hint(backend: str, again: bool, pause_s: float, known_cure: str = "") -> str:
+    """`known_cure`: what to do about the cause; "" where it may be memory that is short."""
     if not again:
         cure = known_cure or f"look for memory that is short (a smaller model or {option('ctx')})"
         return f"it is not started again: {cure}, then start anew"
     if pause_s >= LONG_PAUSE_S:
         return f"it is started again in {pause_s:.0f} s: {known_cure or 'look for memory that is short'}"
-    cure = known_cure or "the model file or the backend is at fault"
-    return f"send the request again; if that ends in the same way, {cure}"
+    return f"send the request again; if that ends in the same way, {known_cure or at_fault(backend)}"
 
 
 def _hung(silent_s: float, hint: str = "") -> WorkerCrashed:

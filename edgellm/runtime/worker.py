@@ -87,7 +87,7 @@ def _serve(launch: wire.Launch, up: IO[bytes], down: IO[bytes]) -> None:
     emit([wire.Ready(engine.info, time.perf_counter() - started, adapters.loaded)])
     try:
         Loop.of(launch.plan, (engine, adapters), inbox, emit, work_time).run(prepares=_has_room)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # a plugin may raise KeyboardInterrupt; the signal is ignored here
         # Its last words: what the parent tells of a death without them is a guess.
         emit([wire.Failed.of(engine_error(launch.plan.backend, error))])
     finally:

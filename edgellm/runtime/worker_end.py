@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgellm.contract.child import End
 from edgellm.errors import EdgeLLMError, RunawayModel, WorkerCrashed
+from edgellm.runtime.engine_error import named
 
 # Signals that end a worker, by what took too much processor time there (`runtime.processor_time`).
 COMPUTES, READS_TEXT, READS_GRAMMAR = "SIGXCPU", "SIGVTALRM", "SIGPROF"
@@ -19,18 +20,19 @@ _CAUSES = {
     READS_GRAMMAR: "a grammar took more processor time than any may take",
 }
 
-_OTHER = "take another file of the model, or another backend: one of the two is at fault"
-
-# What may help. After SIGKILL it is memory, which the supervisor says where it fits. A status and other signals tell
-# nothing of the model: somebody ended the worker, or it did itself.
+# What may help; after SIGKILL it is memory, which the supervisor says where it fits.
+_OTHER = "take another file of the model, or another backend than {backend}: one of the two is at fault"
+# Of a status and of other signals nothing is known: somebody ended the worker, or it did itself.
+_UNKNOWN = "read what it wrote to standard error, as {backend} or the model file may be at fault"
 _CURES = {
+    "SIGKILL": "",
     "SIGSEGV": _OTHER,
     "SIGFPE": _OTHER,
     "SIGTRAP": _OTHER,
-    "SIGILL": "take another backend, or a build of it for this processor (`edgellm doctor`)",
+    "SIGILL": "take another backend than {backend}, or a build of it for this processor (`edgellm doctor`)",
     "SIGBUS": "look for a disk that is full, or fetch the file again",
     READS_GRAMMAR: "ask for a simpler grammar or schema",
-    "SIGABRT": "look for memory that is short, or take another file of the model",
+    "SIGABRT": "look for memory that is short, or take another file of the model, or another backend than {backend}",
 }
 
 
@@ -38,10 +40,15 @@ def died(reason: str, hint: str = "") -> WorkerCrashed:
     return WorkerCrashed(f"the worker that runs the model died ({reason})", hint=hint, reason=reason)
 
 
-def ended(end: End) -> WorkerCrashed:
+def at_fault(backend: str) -> str:
+    """What to do where it is the backend's doing or the model file's."""
+    return _OTHER.format(backend=named(backend))
+
+
+def ended(end: End, backend: str) -> WorkerCrashed:
     """The error of a worker that ended without a word."""
     if end.signal not in (COMPUTES, READS_TEXT):
-        return died(how_it_ended(end), _CURES.get(end.signal, ""))
+        return died(how_it_ended(end), _CURES.get(end.signal, _UNKNOWN).format(backend=named(backend)))
     return RunawayModel(
         f"the worker that runs the model was ended: the model's files are at fault ({_CAUSES[end.signal]})",
         hint="take this model from a source that you trust, or another one",

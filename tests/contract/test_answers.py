@@ -13,7 +13,7 @@ from support.waiting import wait_until
 import edgellm.contract.manager
 from edgellm.builtin.echo import EchoBackend
 from edgellm.contract import answers, slow
-from edgellm.contract.backend import Device, Offload
+from edgellm.contract.backend import Device, Offload, worker_environment
 from edgellm.contract.converter import Converted
 from edgellm.contract.manager import Plugins
 from edgellm.errors import BackendError, BadArtifact, UsageError
@@ -234,6 +234,19 @@ def test_a_footprint_that_is_none_is_a_typed_error_and_one_of_ours_stays(monkeyp
     monkeypatch.setattr(backend, "footprint", damaged, raising=False)
     with refuses(BadArtifact):
         answers.footprint(backend, ECHO, Settings(n_ctx=1))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"A": 1}, {"A=B": "x"}, {"A": "x\0"}, {"A\0": "x"}, {"": "x"}, {"A": "\ud800"}, {"A": "x" * 200_000}, ["A"]],
+    ids=range(8),
+)
+def test_variables_that_no_process_can_have_are_the_backends_fault(given: Any) -> None:
+    backend = type("Odd", (EchoBackend,), {"worker_environment": given})()
+
+    with pytest.raises(BackendError) as caught:
+        worker_environment(backend)
+    assert caught.value.message.startswith("backend echo: worker_environment gives ")
 
 
 class Unshowable:

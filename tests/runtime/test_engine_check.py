@@ -6,6 +6,7 @@ import dataclasses
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from support.toy_engine import VOCAB, ToyEngine
 
 from edgellm.builtin.echo import EchoBackend
 from edgellm.errors import BackendError, UnsupportedTask
+from edgellm.runtime.checked_tokenizer import CheckedTokenizer
 from edgellm.runtime.engine_check import check_kept, open_engine, wrong_engine
 from edgellm.runtime.engine_error import close_engine
 from edgellm.types.model import Artifact
@@ -79,6 +81,17 @@ class NoFork:
         pytest.param(with_info(max_logits=1), id="max_logits"),
         pytest.param(with_info(eos_ids=frozenset({VOCAB})), id="eos_beyond"),
         pytest.param(with_info(eos_ids=0), id="eos_no_set"),
+        pytest.param(with_info(n_ctx=10**30), id="n_ctx_huge"),
+        pytest.param(with_info(allocated_bytes="lots"), id="allocated_text"),
+        pytest.param(with_info(allocated_bytes=2**61), id="allocated_huge"),
+        pytest.param(with_info(rewind_tokens=-1), id="rewind_negative"),
+        pytest.param(with_info(device=None), id="device"),
+        pytest.param(with_info(device="\ud800"), id="device_surrogate"),
+        pytest.param(with_info(capabilities=None), id="capabilities"),
+        pytest.param(with_info(details={"x": Path("y")}), id="details_object"),
+        pytest.param(with_info(details={"x": "y" * 9_000_000}), id="details_large"),
+        pytest.param(with_info(special_texts=("</s>", 7)), id="special_texts"),
+        pytest.param(with_info(embedding="mean"), id="embedding"),
     ],
 )
 def test_an_engine_that_is_wrong_is_refused_when_it_opens(spoil: Callable[[ToyEngine], Any]) -> None:
@@ -89,6 +102,11 @@ def test_an_engine_that_is_wrong_is_refused_when_it_opens(spoil: Callable[[ToyEn
 def test_an_engine_that_is_right_opens_and_an_encoder_needs_no_token_for_each_slot() -> None:
     assert open_engine(Odd(lambda engine: engine), PLAN).info.n_slots == 3
     assert wrong_engine(with_info(generates=False, max_batch_tokens=1)(ToyEngine())) == ""
+
+
+def test_kinds_of_collections_that_a_frame_does_not_tell_apart_are_taken() -> None:
+    spoil = with_info(eos_ids={1}, special_texts=["</s>"], details={"x": np.str_("y")})
+    assert wrong_engine(spoil(ToyEngine())) == ""
 
 
 def test_what_open_raises_names_the_backend_and_the_line_and_errors_of_ours_stay(
@@ -154,6 +172,53 @@ def test_a_tokenizer_that_gives_text_for_bytes_ends_its_request_and_nothing_else
     assert second.text
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (None, "gave None,"),
+        ([], "gave no tokens for a text of 10 characters,"),
+        ("ab", "gave 'ab',"),
+        ([1.0, 2.0], "gave a list of float,"),
+        ([1, VOCAB], f"gave token {VOCAB},"),
+        ([-1], "gave token -1,"),
+        (1, "gave 1,"),
+    ],
+)
+def test_a_tokenizer_that_gives_no_tokens_is_at_fault_and_not_who_asked(given: Any, words: str) -> None:
+    engine = ToyEngine()
+    encode, asked = engine.tokenizer.encode, []
+
+    def broken(text: str, **options: bool) -> Any:
+        asked.append(text)
+        return given if len(asked) == 1 else encode(text, **options)
+
+    engine.tokenizer.encode = broken  # type: ignore[method-assign,assignment]
+    first, second = play(engine, [Planned(ASK), Planned(ASK, arrives=5)])
+
+    assert isinstance(first.error, BackendError)
+    assert f"encode() of the engine {words}" in first.error.message
+    assert second.text
+
+
+def test_tokens_of_other_kinds_are_pythons_own_and_a_blank_text_may_have_none() -> None:
+    tokenizer = SimpleNamespace(pieces=None, encode=lambda text, **_: np.array([5, 6]) if text.strip() else ())
+    checked = CheckedTokenizer(tokenizer, "odd", VOCAB)  # type: ignore[arg-type]
+
+    tokens = checked.encode("a", add_special=True, parse_special=True)
+
+    assert (tokens, {*map(type, tokens)}) == ([5, 6], {int})
+    assert checked.encode(" \n", add_special=False, parse_special=False) == []
+
+
+def test_a_tokenizer_whose_texts_are_none_is_at_fault() -> None:
+    tokenizer = SimpleNamespace(pieces=None, token_bytes=lambda token: "a", text=lambda token: b"a")
+    checked = CheckedTokenizer(tokenizer, "odd", VOCAB)  # type: ignore[arg-type]
+    with refuses(BackendError):
+        checked.token_bytes(3)
+    with refuses(BackendError):
+        checked.text(3)
+
+
 @pytest.mark.parametrize(("method", "kept"), [("truncate", None), ("truncate", 9), ("fork", -1), ("fork", None)])
 def test_a_method_that_does_not_say_what_it_keeps_is_named(method: str, kept: object) -> None:
     with refuses(BackendError):
@@ -165,6 +230,20 @@ def test_the_error_of_an_engine_that_does_not_say_what_it_keeps_is_the_last_word
     engine = with_attributes(truncate=lambda slot, n_tokens: None)(ToyEngine())
     with refuses(BackendError):
         play(engine, [Planned(ASK)])
+
+
+@pytest.mark.parametrize("spoil", ["raise KeyboardInterrupt", "os._exit(3)"])
+def test_an_engine_that_ends_its_worker_is_named(tmp_path: Path, spoil: str) -> None:
+    code = FAILS.replace("METHOD", "step").replace('{}["x"]', "ends()")
+    code = f"import os\ndef ends():\n    {spoil}\n{code}"
+    fake_plugins.install(tmp_path, "fails", code)
+    is_last = spoil.startswith("raise")
+
+    done = fake_plugins.run_edgellm(tmp_path, "fails", tmp_path, "run", "fails", "hi", code=6 if is_last else 7)
+
+    told = " ".join(done.stderr.split())
+    assert "Traceback" not in told
+    assert ("the fails backend failed: KeyboardInterrupt" if is_last else "as the fails backend or the model") in told
 
 
 FAILS = """
@@ -208,6 +287,15 @@ def test_the_error_names_the_line_and_the_log_has_the_traceback(tmp_path: Path, 
 
 def exits(_: object) -> Any:
     raise SystemExit(7)
+
+
+def interrupts(_: object) -> Any:
+    raise KeyboardInterrupt
+
+
+def test_an_engine_that_interrupts_the_process_failed_as_any_other() -> None:
+    with refuses(BackendError, varies=r"line \d+"):
+        open_engine(Odd(interrupts), PLAN)
 
 
 def test_an_engine_that_calls_for_the_end_of_the_process_failed_as_any_other() -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import threading
 from pathlib import Path
 
+import pytest
 from support import fake_plugins
 from support.full_pipe import full_pipe
 from support.waiting import PATIENCE_S
 
-from edgellm.runtime import wire, worker_process
+from edgellm.contract.child import End
+from edgellm.runtime import supervisor, wire, worker_end, worker_process
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
 
@@ -29,6 +32,18 @@ def register_backends(register):
     register(Rotten())
 """
 SLOW_S = 0.1  # far less than a worker waits at its end
+
+
+@pytest.mark.parametrize("returncode", [1, 3, -signal.SIGSEGV, -signal.SIGTERM, -signal.SIGILL])
+def test_an_end_that_is_not_for_want_of_memory_names_the_backend(returncode: int) -> None:
+    hint = supervisor._hint("odd", False, 0.0, worker_end.ended(End(returncode), "odd").hint)
+
+    assert "the odd backend" in hint
+    assert "memory" not in hint
+
+
+def test_an_end_by_hand_may_be_for_want_of_memory() -> None:
+    assert "memory" in supervisor._hint("odd", False, 0.0, worker_end.ended(End(-signal.SIGKILL), "odd").hint)
 
 
 def test_a_worker_that_ends_waits_for_who_reads_its_log(tmp_path: Path) -> None:

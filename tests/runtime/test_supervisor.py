@@ -547,7 +547,7 @@ def test_where_no_thread_can_be_started_the_model_cannot_be_loaded(
 def test_a_failure_of_the_watching_thread_itself_reaches_whoever_waits(
     open_session: OpenSession, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fails(_: object) -> str:
+    def fails(*_: object) -> str:
         raise MemoryError
 
     session = open_session()
