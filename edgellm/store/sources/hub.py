@@ -5,8 +5,9 @@
     hf://OWNER/REPO/onnx/FILE.onnx      an ONNX graph, with its data, tokenizer and configuration
     hf://OWNER/REPO@REVISION...         of a branch, tag or commit instead of main
 
-huggingface_hub lists, describes and authorizes; the bytes come through `store.download`, because its own downloads
-start over after a kill, have no rate limit, and believe any ETag to be the name of a file. A blob that is whole gets
+huggingface_hub has the token, the endpoint and the errors; `store.http` asks, and the bytes come through
+`store.download`: its own client waits for headers without end, and its own downloads start over after a kill, have no
+rate limit, and believe any ETag to be the name of a file. A blob that is whole gets
 its name in the hub's cache, under the hub's own lock, and a link as `hf_cache` describes: downloaded once for every
 tool on the machine.
 """
