@@ -84,6 +84,13 @@ class UsageError(EdgeLLMError):
     def __init__(self, message: str, *, hint: str = "", param: str = "") -> None:
         super().__init__(message, hint=hint)
         self.param = param
+        self.said: tuple[str, ...] = ()  # the message behind the name of the field, where it begins with that
+
+    def rename(self, field: str) -> None:
+        """Tell it of the field by another name: the one that it was sent by."""
+        self.param = field
+        if self.said:
+            self.message = "".join((field, *self.said))
 
 
 class UnsupportedField(UsageError):

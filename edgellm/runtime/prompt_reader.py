@@ -66,7 +66,7 @@ def length(request: GenerationRequest | TokenRequest) -> int:
         case TokenizeRequest():
             return len(request.text)
         case DetokenizeRequest():
-            return len(request.tokens)
+            return len(request.ids)
     return len(request.prompt)
 
 
@@ -92,7 +92,7 @@ class PromptReader:
         if isinstance(request, TokenizeRequest):
             return Tokens(tuple(self._encoded(request.text, request)))
         if isinstance(request, DetokenizeRequest):
-            return Pieces(tuple(map(self._piece, self._given(request.tokens, "tokens"))))
+            return Pieces(tuple(map(self._piece, self._given(request.ids, "ids"))))
         if not self._info.generates:
             raise unsupported_task("chat", self._info)
         prompt, grammar = self._tokens(request), request.grammar

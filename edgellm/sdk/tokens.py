@@ -154,11 +154,7 @@ def _requests(ids: Sequence[int]) -> list[DetokenizeRequest]:
         every = tuple(ids)
     except TypeError:
         raise UsageError("these are not token ids", hint="send a list of numbers", param="ids") from None
-    try:
-        return [DetokenizeRequest(every[at : at + MAX_IDS]) for at in range(0, len(every), MAX_IDS)]
-    except UsageError as error:
-        told = error.message.replace("tokens", "ids", 1)
-        raise UsageError(told, hint=error.hint, param="ids") from None
+    return [DetokenizeRequest(every[at : at + MAX_IDS]) for at in range(0, len(every), MAX_IDS)]
 
 
 def _together(answers: Sequence[Pieces]) -> list[bytes]:

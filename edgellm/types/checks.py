@@ -85,7 +85,9 @@ def check_range(holds: bool, what: str, allowed: str) -> None:
     """
     if not holds:
         name = what.partition("=")[0].partition(" ")[0]
-        raise UsageError(f"{what} is out of range", hint=f"allowed: {allowed}", param=name)
+        error = UsageError(f"{what} is out of range", hint=f"allowed: {allowed}", param=name)
+        error.said = (what[len(name) :], " is out of range")
+        raise error
 
 
 def check_ids(ids: tuple[int, ...], name: str) -> None:

@@ -267,12 +267,12 @@ class TokenizeRequest(msgspec.Struct, frozen=True, tag=True):
 class DetokenizeRequest(msgspec.Struct, frozen=True, tag=True):
     """Tokens to turn into text, at most MAX_IDS of them."""
 
-    tokens: tuple[int, ...]
+    ids: tuple[int, ...]
 
     def __post_init__(self) -> None:
         check_types(self)
-        check_range(len(self.tokens) <= MAX_IDS, "tokens", f"at most {MAX_IDS}")
-        check_ids(self.tokens, "tokens")
+        check_range(len(self.ids) <= MAX_IDS, "ids", f"at most {MAX_IDS}")
+        check_ids(self.ids, "ids")
 
 
 TokenRequest = TokenizeRequest | DetokenizeRequest

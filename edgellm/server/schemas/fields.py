@@ -67,9 +67,7 @@ class RequestBody(Fields, kw_only=True):
         except UsageError as error:
             own = self.OWN_NAMES.get(error.param, "")
             if own and self._has(own) and not self._has(error.param):
-                if error.message.startswith(error.param):
-                    error.message = own + error.message.removeprefix(error.param)
-                error.param = own
+                error.rename(own)
             raise
 
     def _has(self, place: str) -> bool:
