@@ -16,7 +16,8 @@ from edgellm.app.resolve import resolve
 from edgellm.builtin.commands import COMMANDS
 from edgellm.contract import hookspecs, installed, slow
 from edgellm.contract.manager import PluginRow, Plugins
-from edgellm.errors import BackendUnavailable, UnknownModel, UsageError
+from edgellm.errors import BackendUnavailable, SourceError, UnknownModel, UsageError
+from edgellm.store.sources import asking
 from edgellm.types.machine import Cpu, Machine, Memory
 
 
@@ -220,6 +221,33 @@ def test_an_accelerator_is_checked_at_once(folder: Path, arguments: str, reason:
 
     assert registered == []
     assert reason in row(plugins, "wrong").error
+
+
+SOURCE = """
+from edgellm.contract.hookspecs import hookimpl
+
+class Shelf:
+    scheme = "shelf"
+    def reachable(self, timeout_s, uri=""): return ""
+    def needs(self, folder, n_bytes): return []
+    def fetch(self, uri, folder, *, n_bytes, progress): return []
+    def discard(self, paths): ...
+
+@hookimpl
+def register_sources(register):
+    register("shelf", Shelf())
+"""
+
+
+def test_whose_a_source_is_its_errors_say(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_plugins.install(folder, "shelf", SOURCE)
+    plugins = Plugins()
+    by_scheme: dict[str, object] = {}
+    plugins.call("register_sources", register=by_scheme.__setitem__)
+    monkeypatch.setattr("edgellm.contract.manager.plugins", lambda: plugins)
+
+    with refuses(SourceError):
+        asking.fetch(by_scheme["shelf"], "shelf:x", folder, n_bytes=None, progress=print)
 
 
 CHANGES = """

@@ -221,6 +221,8 @@ class Plugins:
                 raise ValueError(f"it registers more than {MOST_THINGS:,} things, and no more are taken")
             called.append(True)
             register(*things)
+            if hook == "register_sources":  # which `store.sources.registry` keeps
+                self._owners[hook, things[0]] = impl.plugin_name
 
         # The rest is the plugin's own: what it does to a machine, no other plugin sees.
         arguments = copy.deepcopy({k: v for k, v in arguments.items() if k != "register"})

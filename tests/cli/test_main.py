@@ -59,7 +59,7 @@ def test_every_command_refuses_an_unknown_flag(name: str, capsys: pytest.Capture
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full device")
-@pytest.mark.parametrize("arguments", [["--version"], ["list"], ["help"]])
+@pytest.mark.parametrize("arguments", [["--version"], ["list"], ["list", "--json"], ["help"]])
 def test_output_that_cannot_be_written_is_an_error_and_no_traceback(arguments: list[str]) -> None:
     with open("/dev/full", "wb") as full:
         command = [sys.executable, "-m", "edgellm", *arguments]

@@ -13,7 +13,7 @@ from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
-from edgellm.contract.answers import HINT, Fault, asked
+from edgellm.contract.answers import Fault, asked, hint_for
 from edgellm.contract.failure import tidied
 from edgellm.contract.slow import told_where_slow
 from edgellm.contract.source import FetchedFile, Lister, Progress, RemoteFile, Resolver, Source
@@ -122,7 +122,7 @@ def _error(source: object, fault: Fault) -> SourceError:
     what = f"{_named(source)}: {fault}"
     if _is_of_network(fault.__cause__):
         return SourceUnreachable(what, hint="try again when its source answers")
-    return SourceError(what, hint=HINT)
+    return SourceError(what, hint=hint_for(getattr(source, "scheme", ""), "register_sources"))
 
 
 def _named(source: object) -> str:
