@@ -97,12 +97,12 @@ def test_control_tokens_are_written_as_templates_do() -> None:
 def test_a_token_that_there_is_not() -> None:
     failed = replies(ToyEngine(), DetokenizeRequest((2, VOCAB)))[0]
     assert isinstance(failed, wire.Failed)
-    check_refusal(failed.error(), UsageError, param="tokens")
+    check_refusal(failed.error(), UsageError, param="ids")
 
 
 @pytest.mark.parametrize("token", [-1, 2**31, 2**70])
 def test_a_number_that_is_no_token(token: int) -> None:
-    with refuses(UsageError, param="tokens"):
+    with refuses(UsageError, param="ids"):
         DetokenizeRequest((2, token))
 
 
@@ -111,7 +111,7 @@ def test_more_than_is_read_at_a_time_is_refused() -> None:
     failed = replies(ToyEngine(), TokenizeRequest("a" * (most + 1)))[0]
     assert isinstance(failed, wire.Failed)
     check_refusal(failed.error(), UsageError, param="text")
-    with refuses(UsageError, param="tokens"):
+    with refuses(UsageError, param="ids"):
         DetokenizeRequest((1,) * (MAX_IDS + 1))
 
 
