@@ -20,19 +20,19 @@ _CAUSES = {
     READS_GRAMMAR: "a grammar took more processor time than any may take",
 }
 
-# What may help; after SIGKILL it is memory, which the supervisor says where it fits.
-_OTHER = "take another file of the model, or another backend than {backend}: one of the two is at fault"
-# Of a status and of other signals nothing is known: somebody ended the worker, or it did itself.
+# What may help. "" = memory, which the supervisor says where it fits, or nobody's fault: somebody ended the worker.
+_OTHER = "take another file of the model, or another backend: the file or {backend} is at fault"
+# Of a status nothing is known: it ended itself.
 _UNKNOWN = "read what it wrote to standard error, as {backend} or the model file may be at fault"
 _CURES = {
-    "SIGKILL": "",
+    **dict.fromkeys(("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP"), ""),
     "SIGSEGV": _OTHER,
     "SIGFPE": _OTHER,
     "SIGTRAP": _OTHER,
-    "SIGILL": "take another backend than {backend}, or a build of it for this processor (`edgellm doctor`)",
+    "SIGILL": "take another backend, or a build of {backend} for this processor (`edgellm doctor`)",
     "SIGBUS": "look for a disk that is full, or fetch the file again",
     READS_GRAMMAR: "ask for a simpler grammar or schema",
-    "SIGABRT": "look for memory that is short, or take another file of the model, or another backend than {backend}",
+    "SIGABRT": "look for memory that is short, or take another file of the model: it or {backend} may be at fault",
 }
 
 

@@ -34,7 +34,7 @@ def register_backends(register):
 SLOW_S = 0.1  # far less than a worker waits at its end
 
 
-@pytest.mark.parametrize("returncode", [1, 3, -signal.SIGSEGV, -signal.SIGTERM, -signal.SIGILL])
+@pytest.mark.parametrize("returncode", [1, 3, -signal.SIGSEGV, -signal.SIGILL])
 def test_an_end_that_is_not_for_want_of_memory_names_the_backend(returncode: int) -> None:
     hint = supervisor._hint("odd", False, 0.0, worker_end.ended(End(returncode), "odd").hint)
 

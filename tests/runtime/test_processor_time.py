@@ -96,7 +96,7 @@ def test_nothing_is_limited_where_a_process_is_not_ours_to_end() -> None:
     ("name", "kind"), [(COMPUTES, RunawayModel), (READS_TEXT, RunawayModel), (READS_GRAMMAR, WorkerCrashed)]
 )
 def test_the_error_says_who_is_at_fault(name: str, kind: type[WorkerCrashed]) -> None:
-    error = worker_end.ended(End(-getattr(signal, name)))
+    error = worker_end.ended(End(-getattr(signal, name)), "odd")
     assert type(error) is kind
     assert name in error.reason
 
@@ -105,11 +105,13 @@ def test_the_error_says_who_is_at_fault(name: str, kind: type[WorkerCrashed]) ->
     ("returncode", "cure"),
     [
         (-signal.SIGKILL, ""), (-signal.SIGSEGV, "another file of the model, or another backend"),
-        (-signal.SIGILL, "a build of it for this processor"), (-signal.SIGFPE, "another file of the model, or another"),
-        (-signal.SIGTERM, ""), (-signal.SIGINT, ""), (-signal.SIGHUP, ""), (1, ""), (3, ""),
+        (-signal.SIGILL, "a build of the odd backend for this processor"),
+        (-signal.SIGFPE, "another file of the model, or another"),
+        (-signal.SIGTERM, ""), (-signal.SIGINT, ""), (-signal.SIGHUP, ""),
+        (1, "the odd backend or the model file may be"), (3, "the odd backend or the model file may be"),
     ],
 )  # fmt: skip
 def test_nothing_is_blamed_for_what_it_did_not_do(returncode: int, cure: str) -> None:
-    hint = worker_end.ended(End(returncode)).hint
+    hint = worker_end.ended(End(returncode), "odd").hint
     assert cure in hint
     assert bool(hint) == bool(cure)
