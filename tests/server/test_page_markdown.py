@@ -122,6 +122,18 @@ def test_addresses_are_links_and_mail_addresses_are_text(page: Page, live: Live,
     expect(last_answer(page).locator("p").last).to_have_text("me@a.example")
 
 
+@pytest.mark.parametrize("looks", ["\u202egnp.exe", "ехample"])
+def test_an_address_that_only_looks_like_another_is_shown_as_it_is(page: Page, live: Live, looks: str) -> None:
+    """A change of direction, letters of another alphabet."""
+    script(page, {"content": f"<https://a.example/{looks}>"})
+    ready(page, live)
+    answered(page, "go")
+
+    link, shown = (last_answer(page).locator(name) for name in ("a", ".address"))
+    expect(shown).to_have_text(link.get_attribute("href") or "")
+    assert shown.inner_text().isascii()
+
+
 # Each took the parser 2 to 5 s.
 TIMES = """async ([control, hostile]) => {
     const { renderWhole } = await import("/web/page/markdown_stream.js");

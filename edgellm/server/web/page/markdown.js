@@ -17,12 +17,12 @@ const marked = new Marked({
   },
 });
 
-// The address is shown whole where the text is not it.
+// The address is shown whole where the text is not it, or has letters that only look so.
 function linked(href, inner, text) {
   const address = webAddress(href);
   if (!address) return `${inner} (${escape(href)})`;
   const link = `<a href="${escape(address)}">${inner}</a>`;
-  return text === href || text === address ? link : `${link} <span class="address">${escape(address)}</span>`;
+  return (text === href && /^[!-~]+$/.test(text)) || text === address ? link : `${link} <span class="address">${escape(address)}</span>`;
 }
 
 function webAddress(href) {
