@@ -18,7 +18,6 @@ class CheckedTokenizer:
         self._tokenizer = tokenizer
         self._backend = backend
         self._vocab_size = vocab_size
-        self.pieces = tokenizer.pieces
 
     def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
         tokens = self._tokenizer.encode(text, add_special=add_special, parse_special=parse_special)
@@ -29,3 +28,6 @@ class CheckedTokenizer:
 
     def text(self, token: int) -> str:
         return check_text(self._backend, token, self._tokenizer.text(token))
+
+    def pieces(self) -> tuple[list[bytes], frozenset[int]]:
+        return self._tokenizer.pieces()

@@ -201,7 +201,7 @@ def test_a_tokenizer_that_gives_no_tokens_is_at_fault_and_not_who_asked(given: A
 
 
 def test_tokens_of_other_kinds_are_pythons_own_and_a_blank_text_may_have_none() -> None:
-    tokenizer = SimpleNamespace(pieces=None, encode=lambda text, **_: np.array([5, 6]) if text.strip() else ())
+    tokenizer = SimpleNamespace(encode=lambda text, **_: np.array([5, 6]) if text.strip() else ())
     checked = CheckedTokenizer(tokenizer, "odd", VOCAB)  # type: ignore[arg-type]
 
     tokens = checked.encode("a", add_special=True, parse_special=True)
@@ -211,7 +211,7 @@ def test_tokens_of_other_kinds_are_pythons_own_and_a_blank_text_may_have_none() 
 
 
 def test_a_tokenizer_whose_texts_are_none_is_at_fault() -> None:
-    tokenizer = SimpleNamespace(pieces=None, token_bytes=lambda token: "a", text=lambda token: b"a")
+    tokenizer = SimpleNamespace(token_bytes=lambda token: "a", text=lambda token: b"a")
     checked = CheckedTokenizer(tokenizer, "odd", VOCAB)  # type: ignore[arg-type]
     with refuses(BackendError):
         checked.token_bytes(3)
