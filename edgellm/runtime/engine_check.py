@@ -82,8 +82,7 @@ def _untellable(info: EngineInfo) -> str:
         try:
             msgspec.msgpack.decode(msgspec.msgpack.encode(value, enc_hook=of_plain_type), type=hint)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
-            problem = mistyped(info)
-            if problem.startswith(name):
+            if problem := mistyped(info):
                 return f"info.{problem}"
             return f"info.{name} is {kind_of(value)}, which cannot be told: {tidied(error)}"
     return ""
