@@ -32,7 +32,7 @@ def environment(hub, tmp_path, monkeypatch):
         monkeypatch.delenv(name)
     changed = {
         "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "2", "HF_HUB_ETAG_TIMEOUT": "2",
+        "HF_HUB_DOWNLOAD_TIMEOUT": "2", "HF_HUB_ETAG_TIMEOUT": "2",
     }  # fmt: skip
     for name, value in changed.items():
         monkeypatch.setenv(name, value)

@@ -236,9 +236,13 @@ def _described(where: HubUri, name: str) -> tuple[RemoteFile, str]:
 
 def _cached(where: HubUri, name: str) -> RemoteFile:
     """A file of the hub's cache. The name of its blob is its sha256."""
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import try_to_load_from_cache
 
-    path = Path(hf_hub_download(where.repo, name, revision=where.revision, local_files_only=True))
+    # Not `hf_hub_download(local_files_only=True)`: that asks the endpoint which agents there are.
+    cached = try_to_load_from_cache(where.repo, name, revision=where.revision)
+    if not isinstance(cached, str):
+        raise SourceUnreachable(f"{where.repo}/{name} is not in the hub's cache, and the network is not to be used")
+    path = Path(cached)
     return RemoteFile(name, _at(where, name).url, path.stat().st_size, hf_cache.sha256_of(path), path=path)
 
 
@@ -315,8 +319,6 @@ def _hub_errors(uri: str) -> Iterator[None]:
         if status in (401, 403):
             raise SourceError(f"{uri}: the hub refuses access (status {status})", hint=_HINT) from error
         raise SourceUnreachable(f"{uri}: the hub answers with status {status}", hint="try again later") from error
-    except errors.LocalEntryNotFoundError as error:
-        raise SourceUnreachable(f"{uri} is not in the hub's cache and the hub cannot be reached") from error
     except Exception as error:
         if "Consistency check failed" in str(error):
             raise IntegrityError(f"{uri} arrived incomplete: {error}", hint="fetch it again") from error
