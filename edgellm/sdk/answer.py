@@ -45,7 +45,7 @@ def parsed(answer: Completion, kind: JsonType[T]) -> T:
     check_complete(answer)
     try:
         return kind.read(answer.text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         hint = "ask again, or keep to rules that a JSON schema can express"
         raise InvalidAnswer(
             f"the answer is not what was asked for: {mismatch(error)}"[:500], hint=hint, text=answer.text
@@ -72,7 +72,7 @@ def check_complete(answer: Completion) -> None:
 def _is_json(text: str) -> bool:
     try:
         msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return False
     return True
 

@@ -58,7 +58,7 @@ def encoder(backend: str, kind: str, folder: Path) -> Iterator[Encoder]:
 
 @pytest.fixture(autouse=True)
 def has_little_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_process, "COMMAND", (sys.executable, "-c", WORKER))
+    monkeypatch.setattr(worker_process, "worker_command", lambda: (sys.executable, "-c", WORKER))
 
 
 @pytest.mark.parametrize("n_words", [100, 400], ids=["short", "long"])

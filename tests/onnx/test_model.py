@@ -145,7 +145,7 @@ def test_the_library_is_asked_once_and_in_a_process_of_its_own(tmp_path, monkeyp
 
 def test_a_library_that_does_not_load_is_a_reason(tmp_path, monkeypatch):
     monkeypatch.setenv("EDGELLM_HOME", str(tmp_path))
-    monkeypatch.setattr(sys, "executable", "/bin/false")
+    monkeypatch.setenv("EDGELLM_PYTHON", "false")
     assert "does not load" in OnnxBackend().check(None)[0]
 
 

@@ -73,6 +73,15 @@ def test_json_that_was_whole_before_a_stop_text_is_taken() -> None:
     assert parsed(whole([Delta('{"yes": true}'), done]), json_type(Answer)).yes
 
 
+def test_json_that_is_nested_too_deep_to_be_read_is_an_error() -> None:
+    n = 200_000
+    deep, kind = Delta("[" * n + "]" * n), json_type({"type": "array"})
+    with refuses(InvalidAnswer):
+        parsed(whole([deep, Done("stop", Usage(1, 1), TIMINGS)]), kind)
+    with refuses(IncompleteAnswer):
+        parsed(whole([deep, Done("stop", Usage(1, 1), TIMINGS, stop="x")]), kind)
+
+
 def test_a_rule_beyond_the_schema_is_an_error(llm: EdgeLLM) -> None:
     with refuses(InvalidAnswer) as caught:
         llm.chat("12 lamps", schema=Picky, temperature=0)
