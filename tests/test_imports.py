@@ -57,8 +57,9 @@ except SystemExit as exit:
         (command("plugins", "--json"), (*NATIVE, *HEAVY)),
         (command("auto-select", "--json"), (*NATIVE, *HEAVY)),
         (command("doctor", "--json"), NATIVE),
+        ("import edgellm.runtime.supervisor", (*NATIVE, "numpy")),
     ],
-    ids=["import", "sdk", "help", "plugins", "auto-select", "doctor"],
+    ids=["import", "sdk", "help", "plugins", "auto-select", "doctor", "supervisor"],
 )
 def test_the_parent_stays_light(measured_home: Path, code: str, forbidden: tuple[str, ...]) -> None:
     loaded = modules_after(code, measured_home)

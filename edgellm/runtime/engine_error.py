@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from edgellm.contract.failure import tidied_error, told
 from edgellm.errors import BackendError, BackendUnavailable, EdgeLLMError, UsageError
-from edgellm.text.sampling import NoNumbers
 
 if TYPE_CHECKING:
     from edgellm.contract.engine import Engine
@@ -38,6 +37,8 @@ def of_adapters(
 ) -> UsageError | BackendError | None:
     """Where a request is answered with adapters, logits that are no numbers count as their doing; and as its own, where
     it chose them (`are_asked`). An engine may be at fault all the same, so the log has them, too."""
+    from edgellm.text.sampling import NoNumbers  # numpy: the parent, which imports this module, does without
+
     if not adapters or not isinstance(error, NoNumbers):
         return None
     _log(named(backend), error)

@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from edgellm.errors import Closed
+from edgellm.errors import Closed, Overloaded
+from edgellm.server.intake import Intake
+from edgellm.server.unsent import Unsent
 from edgellm.types.event import Done, Event
 from edgellm.types.request import GenerationRequest
 
@@ -25,6 +27,11 @@ class Portion(NamedTuple):
 
     generation: GenerationRequest
     first: int
+
+    def numbered(self, events: list[Event]) -> list[Event]:
+        """Its events as those of the whole request."""
+        first = self.first
+        return [msgspec.structs.replace(one, choice=first + one.choice) for one in events] if first else events
 
 
 def portions(generations: Sequence[GenerationRequest], most: int) -> Iterator[Portion]:
@@ -39,27 +46,82 @@ def portions(generations: Sequence[GenerationRequest], most: int) -> Iterator[Po
         first += generation.n
 
 
-async def together(generations: Sequence[GenerationRequest], most: int, ask: Ask) -> EventLists:
-    """The events of all answers, as if they were the choices of one request.
+class Answers:
+    """All answers to one request. What is not sent of them counts (`server.unsent`)."""
 
-    A portion is asked for once the one before it has begun to be answered.
-    """
-    n_open = sum(generation.n for generation in generations)
-    heard: asyncio.Queue[list[Event] | Exception] = asyncio.Queue()
-    asking = asyncio.create_task(_ask(portions(generations, most), ask, heard))
-    try:
-        while n_open:
-            events = await heard.get()
-            if isinstance(events, Exception):
-                raise events
-            for index, event in enumerate(events):
-                if isinstance(event, Done):
-                    n_open -= 1
-                    events[index] = msgspec.structs.replace(event, n_open=n_open)
-            yield events
-    finally:
-        asking.cancel()
-        await asyncio.wait((asking,))
+    def __init__(self, client: str, room: Intake, *, are_whole: bool) -> None:
+        """`are_whole`: nothing is sent before all have ended."""
+        self._are_whole = are_whole
+        self._heard: asyncio.Queue[tuple[list[Event], int] | Exception] = asyncio.Queue()  # with bytes
+        self._unsent = Unsent(client, room, self._refuse)
+        self._asking: asyncio.Task[None] | None = None
+
+    async def together(self, generations: Sequence[GenerationRequest], most: int, ask: Ask) -> EventLists:
+        """The events of all answers, as if they were the choices of one request.
+
+        A portion is asked for once the one before it has begun to be answered.
+
+        Raises:
+            Overloaded: what is not sent is too much.
+        """
+        n_open = sum(generation.n for generation in generations)
+        self._asking = asyncio.create_task(self._ask(portions(generations, most), ask))
+        try:
+            while n_open:
+                heard = await self._heard.get()
+                if isinstance(heard, Exception):
+                    try:
+                        raise heard
+                    finally:
+                        del heard  # or it would hold this frame, which holds it, and the request
+                events, n_bytes = heard
+                for index, event in enumerate(events):
+                    if isinstance(event, Done):
+                        n_open -= 1
+                        events[index] = msgspec.structs.replace(event, n_open=n_open)
+                yield events
+                if not self._are_whole:
+                    self._unsent.take_off(n_bytes)
+        finally:
+            self._unsent.end()
+            asking, self._asking = self._asking, None  # its frames hold the request, and this
+            asking.cancel()
+            await asyncio.wait((asking,))
+
+    def _refuse(self, refusal: Overloaded) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
+        while not self._heard.empty():
+            self._heard.get_nowait()
+        self._heard.put_nowait(refusal)
+
+    async def _ask(self, parts: Iterable[Portion], ask: Ask) -> None:
+        running: list[asyncio.Task[None]] = []
+        try:
+            for part in parts:
+                begun = asyncio.Event()
+                running.append(asyncio.create_task(self._hear(part, ask(part.generation), begun.set)))
+                await begun.wait()
+            await asyncio.gather(*running)
+        finally:
+            for task in running:
+                task.cancel()
+            if running:
+                await asyncio.wait(running)
+
+    async def _hear(self, part: Portion, event_lists: EventLists, begun: Callable[[], None]) -> None:
+        try:
+            async for events in event_lists:
+                n_bytes = self._unsent.add(events)
+                if self._unsent.has_ended:
+                    return
+                self._heard.put_nowait((part.numbered(events), n_bytes))
+                begun()
+        except Exception as error:
+            self._heard.put_nowait(error)
+        finally:
+            begun()
+            await event_lists.aclose()
 
 
 def require_complete(done: Done) -> None:
@@ -70,35 +132,3 @@ def require_complete(done: Done) -> None:
     """
     if done.finish_reason == "cancelled":
         raise Closed("the model was closed while it answered", hint="send the request again when it is back")
-
-
-async def _ask(parts: Iterable[Portion], ask: Ask, heard: asyncio.Queue[list[Event] | Exception]) -> None:
-    running: list[asyncio.Task[None]] = []
-    try:
-        for part in parts:
-            begun = asyncio.Event()
-            running.append(asyncio.create_task(_hear(part, ask(part.generation), heard, begun.set)))
-            await begun.wait()
-        await asyncio.gather(*running)
-    finally:
-        for task in running:
-            task.cancel()
-        if running:
-            await asyncio.wait(running)
-
-
-async def _hear(
-    part: Portion,
-    event_lists: EventLists,
-    heard: asyncio.Queue[list[Event] | Exception],
-    begun: Callable[[], None],
-) -> None:
-    try:
-        async for events in event_lists:
-            heard.put_nowait([msgspec.structs.replace(event, choice=part.first + event.choice) for event in events])
-            begun()
-    except Exception as error:
-        heard.put_nowait(error)
-    finally:
-        begun()
-        await event_lists.aclose()

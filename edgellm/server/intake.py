@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from typing import Protocol
 
 from starlette.types import Message, Receive, Scope
 
@@ -21,6 +22,23 @@ FREE_BYTES = 16 * 1024
 LARGE_BYTES = 64 * 1024  # reading a smaller one takes about a millisecond
 
 
+class Holder(Protocol):
+    """What holds a part, as its intake sees it.
+
+    Attributes:
+        held: bytes of it that count.
+        is_in_case: it is kept only in case that it is needed again, or is nobody's request: it gives way first.
+    """
+
+    counts_as: str  # the client, where clients take turns (`clients.one_of`)
+    held: int
+    is_in_case: bool
+
+    def give_way(self) -> None:
+        """Let go of all, for the sake of another."""
+        ...
+
+
 class Intake:
     """What a server holds of bodies."""
 
@@ -29,7 +47,7 @@ class Intake:
         self.max_bodies = max_bodies
         self.held = 0
         self._by_client: Counter[str] = Counter()
-        self._holders: set[Incoming] = set()
+        self._holders: set[Holder] = set()
         self._most_held = 0  # since there was nothing
         self._trimming = Trimming()
 
@@ -37,7 +55,7 @@ class Intake:
         """The error for a body over the limit."""
         return HttpError(413, f"the body is larger than {self.max_body} bytes", code="body_too_large", hint="send less")
 
-    def take(self, taker: Incoming, n_bytes: int) -> None:
+    def take(self, taker: Holder, n_bytes: int) -> None:
         """
         Where all is held, a body gives way of the client that holds most, so that nobody takes it all: the largest, of
         those first that are kept in case only. The taker's own give way to it where they are kept in case.
@@ -55,7 +73,7 @@ class Intake:
         self._holders.add(taker)
         self._most_held = max(self._most_held, self.held)
 
-    def _giver(self, taker: Incoming, n_bytes: int) -> Incoming | None:
+    def _giver(self, taker: Holder, n_bytes: int) -> Holder | None:
         own = taker.counts_as
         client, most = max(self._by_client.items(), key=lambda holds: holds[1], default=("", 0))
         if most <= self._by_client[own] + n_bytes:
@@ -68,10 +86,11 @@ class Intake:
         held = f"pending requests hold {self.held} bytes; the limit is {self.max_bodies}"
         return Overloaded(held, hint="try again in a moment")
 
-    def give_back(self, giver: Incoming, n_bytes: int) -> None:
-        """What was taken is needed no more."""
+    def give_back(self, giver: Holder, n_bytes: int) -> None:
+        """So much of what it holds is needed no more."""
         self.held -= n_bytes
-        self._holders.discard(giver)
+        if n_bytes == giver.held:
+            self._holders.discard(giver)
         self._by_client[giver.counts_as] -= n_bytes
         if not self._by_client[giver.counts_as]:
             del self._by_client[giver.counts_as]
@@ -81,12 +100,7 @@ class Intake:
 
 
 class Incoming:
-    """`receive` of one request, made in its task. What has come counts as held until `release`; `incoming_of` finds it.
-
-    Attributes:
-        held: bytes of it that count.
-        is_in_case: it is kept only in case that it is needed again.
-    """
+    """`receive` of one request, made in its task (`incoming_of`). What has come counts as held until `release`."""
 
     def __init__(self, scope: Scope, receive: Receive, intake: Intake) -> None:
         self.counts_as = clients.asks(scope)

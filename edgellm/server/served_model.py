@@ -8,7 +8,7 @@ import functools
 import hashlib
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, contextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, contextmanager
 from typing import Any, TypeVar
 
 import msgspec
@@ -20,7 +20,7 @@ from edgellm.sdk.asking import AsksModel, without_asking
 from edgellm.sdk.client import EdgeLLM
 from edgellm.server import continued, request_log, sse
 from edgellm.server.activity import Activity, ActivityReport
-from edgellm.server.answers import EventLists, together
+from edgellm.server.answers import Answers, EventLists
 from edgellm.server.beside import beside
 from edgellm.server.errors import HttpError
 from edgellm.server.intake import LARGE_BYTES
@@ -29,6 +29,7 @@ from edgellm.server.reading_places import SHORT_BYTES, ReadingPlaces, is_short
 from edgellm.server.schemas.fields import Body
 from edgellm.server.schemas.unknown import STRICT_HEADER, UnknownFields
 from edgellm.server.turns import Turns
+from edgellm.server.unsent import room_for_unsent
 from edgellm.types.adapter import AdapterSet
 from edgellm.types.event import Vectors
 from edgellm.types.request import EmbeddingRequest, GenerationRequest, RerankRequest
@@ -68,6 +69,7 @@ class ServedModel:
         self._turns = Turns(2 * llm.plan.settings.n_slots, keeps_room=True)  # one client alone has one for each slot
         self._embedding_turns = Turns(EMBEDDING_PLACES, keeps_room=True)
         self._token_turns = Turns(TOKEN_PLACES)
+        self._unsent = room_for_unsent()
         self.activity = Activity(llm.plan.settings.n_slots)
 
     @property
@@ -172,22 +174,22 @@ class ServedModel:
         generations = [msgspec.structs.replace(one, client=record.counts_as) for one in generations]
         generations = continued.applied(request.scope, generations)
         run, n = functools.partial(self._in_turn, record.counts_as), generations[0].n
-        alone = len(generations) == 1 and n <= places
-        async with aclosing(run(generations[0]) if alone else together(generations, places, run)) as event_lists:
+        answers = Answers(record.counts_as, self._unsent, are_whole=sse.are_whole(request))
+        async with aclosing(answers.together(generations, places, run)) as event_lists:
             async for events in event_lists:
                 record.sees(events, n)
                 yield events
 
     async def _in_turn(self, client: str, generation: GenerationRequest) -> EventLists:
         has_grammar = generation.grammar is not None  # a worker reads one at a time, and each may take seconds
-        async with aclosing(self.llm.aevents(generation)) as event_lists, AsyncExitStack() as turn:
-            is_read = await turn.enter_async_context(self._turns.turn(client, generation.n, single=has_grammar))
+        turns = self._turns.turn(client, generation.n, single=has_grammar)
+        async with aclosing(self.llm.aevents(generation)) as event_lists, turns as turn:
             with self.activity.generation(generation.n):
                 async for events in event_lists:
-                    is_read()
+                    turn.is_read()
                     if not events:
                         continue  # the grammar was read
-                    await turn.aclose()  # the place is for requests whose answer has not begun
+                    turn.begins()
                     self.activity.sees(events)
                     yield events
 

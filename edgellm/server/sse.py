@@ -192,8 +192,22 @@ def event(data: object) -> bytes:
     return b"data: " + _encode(data) + b"\n\n"
 
 
-async def gathered(event_lists: EventLists) -> list[Event]:
-    """All events, for an answer in one piece. It closes `event_lists`, also where it is cancelled."""
+async def whole(request: Request, event_lists: EventLists) -> list[Event] | None:
+    """All events, for an answer in one piece; None if the client goes away first. It closes `event_lists`.
+
+    Raises:
+        Overloaded: they are too much to be kept, besides those of others.
+    """
+    request.state.is_whole = True
+    return await unless_gone(request.receive, _gathered(event_lists))
+
+
+def are_whole(request: Request) -> bool:
+    """Whether answers to it are sent in one piece, once they have begun."""
+    return getattr(request.state, "is_whole", False)
+
+
+async def _gathered(event_lists: EventLists) -> list[Event]:
     async with aclosing(event_lists):
         return [event async for events in event_lists for event in events]
 

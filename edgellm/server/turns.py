@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -24,6 +24,23 @@ class _Asked:
     n_places: int
     single: bool
     place: asyncio.Future[None] | None = None  # None: it never waited
+    has_begun: bool = False
+
+
+@dataclass(frozen=True)
+class OwnTurn:
+    """The places of one request."""
+
+    _turns: Turns
+    _asked: _Asked
+
+    def is_read(self) -> None:
+        """The next `single` may have places."""
+        self._turns._let_next_single(self._asked)
+
+    def begins(self) -> None:
+        """It is answered now, and gives its places back. Until its turn ends its answers are its client's."""
+        self._turns._begin(self._asked)
 
 
 class Turns:
@@ -32,12 +49,14 @@ class Turns:
     def __init__(self, places: int, *, keeps_room: bool = False) -> None:
         """`places`: requests that the model may have and has not begun to answer.
 
-        `keeps_room`: a client takes another place only while more are free than it has: of 16 the first takes eight at
-        most, the next four. Places that are held for minutes are so never all one client's.
+        `keeps_room`: a client takes more only where as many stay free as it has then had, of answers that have begun
+        and of places: of 16 the first takes eight at most, the next four. So those that have answers already, and wait
+        for their further ones, never hold all places. One that has nothing needs one free place, for as many as it
+        asks for.
         """
         self._free = places  # below 0 where one was free and a request took more
         self._keeps_room = keeps_room
-        self._held = Counter[str]()  # places, by client
+        self._held = Counter[str]()  # places, and answers that have begun, by client
         self._has_single = False
         # By client; the one whose turn is next comes first.
         self._waiting: dict[str, list[_Asked]] = {}
@@ -48,11 +67,11 @@ class Turns:
         return sum(map(len, self._waiting.values()))
 
     @asynccontextmanager
-    async def turn(self, client: str, n_places: int = 1, *, single: bool = False) -> AsyncIterator[Callable[[], None]]:
-        """Wait until a place is free, and hold `n_places` until the block ends.
+    async def turn(self, client: str, n_places: int = 1, *, single: bool = False) -> AsyncIterator[OwnTurn]:
+        """Wait until a place is free, and hold `n_places` until it begins, or the block ends.
 
-        `single`: of such requests one at a time has places, until it calls what is yielded. Those that wait for that
-        hold none, and others pass them by.
+        `single`: of such requests one at a time has places, until it is read. Those that wait for that hold none, and
+        others pass them by.
 
         Raises:
             TooManyRequests: MAX_WAITING requests wait already, and this client has most of them, or another came that
@@ -64,21 +83,33 @@ class Turns:
         else:
             await self._wait(asked)
         try:
-            yield lambda: self._let_next_single(asked)
+            yield OwnTurn(self, asked)
         finally:
             self._give_back(asked)
 
     def _may(self, asked: _Asked) -> bool:
-        held = self._held[asked.client] if self._keeps_room else 0
-        return self._free > held and not (asked.single and self._has_single)
+        if asked.single and self._has_single:
+            return False
+        if held := self._held[asked.client] if self._keeps_room else 0:
+            return self._free - asked.n_places >= held
+        return self._free > 0
 
     def _take(self, asked: _Asked) -> None:
         self._free -= asked.n_places
         self._held[asked.client] += asked.n_places
         self._has_single |= asked.single
 
+    def _begin(self, asked: _Asked) -> None:
+        self._free_places(asked)
+        self._pass_on()
+
+    def _free_places(self, asked: _Asked) -> None:
+        if not asked.has_begun:
+            asked.has_begun = True
+            self._free += asked.n_places
+
     def _give_back(self, asked: _Asked) -> None:
-        self._free += asked.n_places
+        self._free_places(asked)
         self._held[asked.client] -= asked.n_places
         if not self._held[asked.client]:
             del self._held[asked.client]

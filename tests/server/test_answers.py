@@ -6,9 +6,12 @@ import asyncio
 from contextlib import aclosing
 
 import pytest
+from support.refusals import refuses
 
-from edgellm.errors import StepFailed
-from edgellm.server.answers import EventLists, portions, together
+from edgellm.errors import Overloaded, StepFailed
+from edgellm.server.answers import Answers, EventLists, portions
+from edgellm.server.intake import Intake
+from edgellm.server.unsent import Unsent, bytes_of, room_for_unsent
 from edgellm.types.event import Delta, Done, Event, Timings, Usage
 from edgellm.types.request import GenerationRequest
 from edgellm.types.sampling import Sampling
@@ -53,8 +56,14 @@ class Model:
             self.ended.append(prompt)
 
 
+def together(
+    generations: list[GenerationRequest], model: Model, room: Intake | None = None, *, whole: bool = False
+) -> EventLists:
+    return Answers("a", room or room_for_unsent(), are_whole=whole).together(generations, 2, model.run)
+
+
 async def collected(model: Model, *generations: GenerationRequest) -> list[Event]:
-    return [event async for events in together(generations, 2, model.run) for event in events]
+    return [event async for events in together([*generations], model) for event in events]
 
 
 async def settle() -> None:
@@ -102,9 +111,64 @@ async def test_where_one_fails_all_end() -> None:
 async def test_whoever_goes_away_leaves_nothing_running() -> None:
     model = Model()
     model.let("a")
-    async with aclosing(together([asked("a"), asked("b")], 2, model.run)) as event_lists:
+    async with aclosing(together([asked("a"), asked("b")], model)) as event_lists:
         await anext(event_lists)
         await settle()
 
     assert model.begun == ["a", "b"]
     assert sorted(model.ended) == ["a", "b"]
+
+
+ONE = bytes_of(Delta("a"))  # of each of a model's deltas, and of its ends nearly
+
+
+async def test_what_is_taken_counts_no_more() -> None:
+    model, room = Model(), Intake(max_bodies=10 * ONE)
+    model.let("a")
+    events = [event async for events in together([asked("a", 100)], model, room) for event in events]
+
+    assert len(events) == 200
+    assert room.held == 0
+
+
+async def test_a_stream_of_which_too_much_is_not_taken_ends() -> None:
+    model, room = Model(), Intake(max_bodies=10 * ONE)
+    model.let("a")
+    async with aclosing(together([asked("a", 100)], model, room)) as event_lists:
+        await anext(event_lists)
+        for _ in range(100):
+            await settle()
+        assert room.held == 0
+        assert model.ended
+        with refuses(Overloaded):
+            await anext(event_lists)
+
+
+async def test_whole_answers_count_until_they_have_ended() -> None:
+    model, room = Model(), Intake(max_bodies=10 * ONE)
+    model.let("a")
+    with refuses(Overloaded):
+        async with aclosing(together([asked("a", 100)], model, room, whole=True)) as event_lists:
+            async for _ in event_lists:
+                pass
+    assert room.held == 0
+
+
+def test_the_largest_of_the_client_that_holds_most_gives_way() -> None:
+    room, refused = Intake(max_bodies=10 * ONE), list[str]()
+    small, large, other = (
+        Unsent(name[0], room, lambda _, name=name: refused.append(name))  # type: ignore[misc]
+        for name in ("a small", "a large", "b")
+    )
+    small.add([Delta("a")] * 2)
+    large.add([Delta("a")] * 4)
+    other.add([Delta("a")] * 4)
+    assert refused == []
+
+    other.add([Delta("a")])
+    assert (refused, large.held, room.held) == (["a large"], 0, 7 * ONE)
+    other.add([Delta("a")] * 9)
+    assert refused == ["a large", "b"]
+    small.add([Delta("a")])
+    small.end()
+    assert room.held == 0

@@ -605,7 +605,11 @@ def test_memory_goes_back_to_the_system() -> None:
         for client in clients:
             client.join()
 
-        wait_until(lambda: process.memory_info().rss < before + 20 * 1024**2, timeout_s=20)
+        wait_until(
+            lambda: process.memory_info().rss < before + 20 * 1024**2,
+            timeout_s=20,
+            what=lambda: (process.memory_info().rss - before) // 2**20,
+        )
 
 
 def test_no_route_reads_a_body_in_the_event_loop(serve: Servers, monkeypatch: pytest.MonkeyPatch) -> None:

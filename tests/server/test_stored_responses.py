@@ -68,6 +68,13 @@ def test_another_key_does_not_find_it(live: Live, method: str) -> None:
     assert live.http.get(f"/v1/responses/{response_id}").status_code == 200
 
 
+def test_a_key_is_one_however_it_is_sent(live: Live) -> None:
+    sent = live.http.post("/v1/responses", json={"input": "hello"}, headers={"authorization": "bearer key"}).json()
+    path = f"/v1/responses/{sent['id']}"
+
+    assert live.http.get(path, headers={"x-api-key": "key"}).status_code == 200
+
+
 def test_nothing_is_cancelled_as_nothing_runs_in_the_background(live: Live) -> None:
     response_id = create(live, "hello")["id"]
 

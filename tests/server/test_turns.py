@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from typing import Any
 
@@ -19,7 +20,7 @@ from edgellm.errors import TooManyRequests
 from edgellm.server import served_model, turns
 from edgellm.server.request_log import RequestRecord
 from edgellm.server.served_model import ServedModel
-from edgellm.server.turns import Turns
+from edgellm.server.turns import OwnTurn, Turns
 from edgellm.types.grammar import Grammar
 from edgellm.types.request import GenerationRequest
 
@@ -32,7 +33,7 @@ class Queue:
         self.served: list[str] = []
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.ends: dict[str, asyncio.Event] = {}
-        self.let_next_single: Callable[[], None] = list  # of the one that was served last
+        self.turn: dict[str, OwnTurn] = {}  # of those that were served
 
     async def ask(self, *names: str) -> None:
         """`names`: client and number, as "a1", and the places that it takes where it is not one, as "a1x4"; singles
@@ -47,9 +48,8 @@ class Queue:
 
     async def _hold(self, name: str) -> None:
         client, n_places = name[0].lower(), int(name.partition("x")[2] or 1)
-        async with self.turns.turn(client, n_places, single=name[0].isupper()) as let_next_single:
+        async with self.turns.turn(client, n_places, single=name[0].isupper()) as self.turn[name]:
             self.served.append(name)
-            self.let_next_single = let_next_single
             await self.ends[name].wait()
 
     async def end(self, name: str) -> None:
@@ -110,7 +110,7 @@ async def test_singles_that_wait_for_another_hold_no_place() -> None:
     assert queue.turns._free == 1
     await queue.end("A1")
     assert queue.served[2:] == ["B1"]
-    queue.let_next_single()
+    queue.turn["B1"].is_read()
     await settle()
     assert queue.served[3:] == ["C1"]
     await queue.end_all()
@@ -153,6 +153,24 @@ async def test_a_client_leaves_places_to_others() -> None:
     assert queue.served[8:] == ["e0"]
     await queue.end_all()
     assert len(queue.served) == 14
+
+
+async def test_answers_that_have_begun_are_their_clients_still() -> None:
+    """Further ones that wait for their slots leave places to those that have none."""
+    queue = Queue(places=8, keeps_room=True)
+    await queue.ask("a1x4", "b1x4")
+    for name in queue.served:
+        queue.turn[name].begins()
+    await queue.ask("a2x4", "b2x4", "c1", "c2x3", "d1x4", "e1")
+    assert queue.served[2:] == ["a2x4", "c1", "d1x4"]
+
+    queue.turn["d1x4"].begins()
+    await settle()
+    assert queue.served[5:] == ["e1"]
+    await queue.end("b1x4")
+    assert queue.served[6:] == ["b2x4"]
+    await queue.end_all()
+    assert (queue.turns._free, queue.turns._held) == (8, {})
 
 
 async def test_as_many_at_once_as_there_are_places() -> None:
@@ -252,13 +270,11 @@ def test_another_address_waits_for_few_requests_of_one_that_sends_many(
 
     class Watched(Turns):
         @asynccontextmanager
-        async def turn(
-            self, client: str, n_places: int = 1, *, single: bool = False
-        ) -> AsyncIterator[Callable[[], None]]:
+        async def turn(self, client: str, n_places: int = 1, *, single: bool = False) -> AsyncIterator[OwnTurn]:
             asked.append(client)
-            async with super().turn(client, n_places, single=single) as let_next_single:
+            async with super().turn(client, n_places, single=single) as turn:
                 served.append(client)
-                yield let_next_single
+                yield turn
 
     monkeypatch.setattr(served_model, "Turns", Watched)
     live = serve()
@@ -307,12 +323,10 @@ def handed_over(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     class Watched(Turns):
         @asynccontextmanager
-        async def turn(
-            self, client: str, n_places: int = 1, *, single: bool = False
-        ) -> AsyncIterator[Callable[[], None]]:
-            async with super().turn(client, n_places, single=single) as let_next_single:
+        async def turn(self, client: str, n_places: int = 1, *, single: bool = False) -> AsyncIterator[OwnTurn]:
+            async with super().turn(client, n_places, single=single) as turn:
                 clients.append(client)
-                yield let_next_single
+                yield turn
 
     monkeypatch.setattr(served_model, "Turns", Watched)
     return clients
@@ -351,6 +365,23 @@ def test_an_endless_answer_gives_the_only_slot_to_another_address(serve: Servers
     alone = Asked(live, ended, "127.0.0.2", **endless.body)
     alone.run()
     assert (endless.text, endless.n_tokens) == (alone.text, 1500)
+
+
+def test_several_answers_at_a_time_leave_slots_to_another_address(serve: Servers) -> None:
+    """Further requests of two addresses wait, as each has half of the slots."""
+    live = serve(slots=4, step_s=0.01)
+    body = b'{"prompt": "a cat", "n": 4, "max_tokens": 4000, "ignore_eos": true, "stream": true}'
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    with contextlib.ExitStack() as open_ones:
+        for n_asked in range(4):
+            connection = open_ones.enter_context(live.connection(f"127.0.0.{2 + n_asked % 2}"))
+            connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            if n_asked < 2:
+                assert connection.recv(1)
+        wait_until(lambda: len(live.llm._session._dispatcher) == 3)  # further ones wait for their slots
+
+        answered = live.post("/v1/completions", {"prompt": "a dog", "max_tokens": 1})
+        assert answered.status_code == 200
 
 
 def test_another_address_is_not_told_what_was_read_before(serve: Servers) -> None:
@@ -429,9 +460,7 @@ def test_a_request_for_several_answers_takes_a_place_for_each(serve: Servers, mo
     places: list[int] = []
 
     class Watched(Turns):
-        def turn(
-            self, client: str, n_places: int = 1, *, single: bool = False
-        ) -> AbstractAsyncContextManager[Callable[[], None]]:
+        def turn(self, client: str, n_places: int = 1, *, single: bool = False) -> AbstractAsyncContextManager[OwnTurn]:
             places.append(n_places)
             return super().turn(client, n_places, single=single)
 
@@ -463,13 +492,11 @@ def test_few_texts_are_made_tokens_at_a_time(
 
     class Watched(Turns):
         @asynccontextmanager
-        async def turn(
-            self, client: str, n_places: int = 1, *, single: bool = False
-        ) -> AsyncIterator[Callable[[], None]]:
+        async def turn(self, client: str, n_places: int = 1, *, single: bool = False) -> AsyncIterator[OwnTurn]:
             asked.append(client)
-            async with super().turn(client, n_places, single=single) as let_next_single:
+            async with super().turn(client, n_places, single=single) as turn:
                 begun.append(client)
-                yield let_next_single
+                yield turn
 
     monkeypatch.setattr(served_model, "Turns", Watched)
     live = serve()

@@ -61,7 +61,7 @@ def operations(served: ServedModel) -> list[Operation]:
 
 
 async def _whole(request: Request, chunks: AnthropicChunks, event_lists: EventLists) -> ASGIApp:
-    events = await sse.unless_gone(request.receive, sse.gathered(event_lists))
+    events = await sse.whole(request, event_lists)
     if events is None:
         return client_closed(request)
     done = events[-1]

@@ -141,7 +141,7 @@ async def _answer(served: ServedModel, request: Request, body_type: type[LlamaT]
 
 async def _whole(request: Request, chunks: LlamaChunks, event_lists: EventLists) -> ASGIApp:
     async with aclosing(event_lists):
-        events = await sse.unless_gone(request.receive, sse.gathered(event_lists))
+        events = await sse.whole(request, event_lists)
     if events is None:
         return client_closed(request)
     # Probabilities of thousands of tokens take a while to write: not in the event loop that all streams share.

@@ -71,7 +71,7 @@ async def _answer(
 
 async def _whole(request: Request, chunks: OllamaChunks, event_lists: EventLists) -> ASGIApp:
     async with aclosing(event_lists):
-        events = await sse.unless_gone(request.receive, sse.gathered(event_lists))
+        events = await sse.whole(request, event_lists)
     if events is None:
         return client_closed(request)
     # Logprobs of thousands of tokens take a while to write: not in the event loop that all streams share.

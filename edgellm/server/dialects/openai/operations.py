@@ -94,7 +94,7 @@ async def _answer(
 
 
 async def _whole(request: Request, chunks: OpenAIChunks, event_lists: EventLists) -> ASGIApp:
-    events = await sse.unless_gone(request.receive, sse.gathered(event_lists))
+    events = await sse.whole(request, event_lists)
     if events is None:
         return client_closed(request)
     # Prompts that come back with their logprobs take a while to write: not in the event loop that all streams share.

@@ -81,7 +81,7 @@ def operations(served: ServedModel) -> list[Operation]:
         """Make a conversation short. The model writes a summary of it, which takes the place of the rest."""
         with overflow_names(ResponsesBody.text_field):
             body, asked = await receive(request, ResponsesCompactBody)
-            events = await sse.unless_gone(request.receive, sse.gathered(served.events(request, [asked.generation])))
+            events = await sse.whole(request, served.events(request, [asked.generation]))
         if events is None:
             return client_closed(request)
         return await beside(lambda: JSONResponse(compacted(body, asked.named.earlier.read(), whole(events))))
@@ -141,7 +141,7 @@ def operations(served: ServedModel) -> list[Operation]:
 
 
 async def _whole(request: Request, chunks: ResponsesChunks, event_lists: EventLists) -> ASGIApp:
-    events = await sse.unless_gone(request.receive, sse.gathered(event_lists))
+    events = await sse.whole(request, event_lists)
     if events is None:
         return client_closed(request)
     # A long conversation takes a while to keep: not in the event loop that all streams share.

@@ -215,7 +215,8 @@ class StoredResponses:
 def owner_of(request: Request) -> Owner:
     """Who sends it: a digest of the key."""
     headers = request.headers
-    return hashlib.sha256((headers.get("authorization") or headers.get("x-api-key") or "").encode()).digest()
+    _, _, bearer = headers.get("authorization", "").partition(" ")
+    return hashlib.sha256((bearer.strip() or headers.get("x-api-key", "")).encode()).digest()
 
 
 def kept_items(
