@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import sys
+import threading
 import tomllib
 from pathlib import Path
 
 import pytest
 from support import fake_plugins
 from support.refusals import refuses
-from support.waiting import wait_until
+from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.app import context
 from edgellm.app.resolve import resolve
 from edgellm.builtin.commands import COMMANDS
-from edgellm.contract import hookspecs, installed, slow
+from edgellm.contract import hookspecs, installed, left_threads, slow
 from edgellm.contract.manager import PluginRow, Plugins
 from edgellm.errors import BackendUnavailable, SourceError, UnknownModel, UsageError
 from edgellm.store.sources import asking
@@ -269,6 +271,28 @@ def test_what_a_probe_does_to_its_machine_nobody_else_sees(folder: Path) -> None
     assert row(plugins, "changes").error == ""
 
 
+GPUS = """
+from edgellm.contract.hookspecs import hookimpl
+from edgellm.types.machine import Accelerator
+
+@hookimpl
+def probe_accelerators(machine, register):
+    for at in range(999):
+        register(Accelerator("cuda", f"GPU {at}", 8 * 2**30, 8 * 2**30))
+"""
+
+
+def test_more_accelerators_than_a_machine_has_are_not_taken(folder: Path) -> None:
+    fake_plugins.install(folder, "gpus", GPUS)
+    plugins, registered = Plugins(), list[object]()
+    plugins.call(
+        "probe_accelerators", machine=Machine("test", "Test", Cpu("x86_64"), Memory(2**34)), register=registered.append
+    )
+
+    assert len(registered) == 16
+    assert "it registers more than 16 things, and no more are taken" in row(plugins, "gpus").error
+
+
 def test_more_rows_than_commands_can_look_at_are_not_taken(folder: Path) -> None:
     source = WRONG_THINGS.format(hook="register_models", things="CARD")
     fake_plugins.install(
@@ -308,6 +332,56 @@ def test_a_plugin_that_does_not_come_back_is_named_while_it_lasts(
 
     assert row(plugins, "waits").error == ""
     assert what in caplog.text
+
+
+THREAD = """
+import threading, time
+from edgellm.contract.hookspecs import hookimpl
+
+{imported}
+
+@hookimpl
+def register_rules(register):
+    {called}
+"""
+LEAVES = "threading.Thread(target=time.sleep, args=({seconds},), name='watcher').start()"
+
+
+@pytest.mark.parametrize("place", ["imported", "called"])
+def test_a_thread_that_a_plugin_leaves_holds_no_command_up(folder: Path, tmp_path: Path, place: str) -> None:
+    statements = {"imported": "", "called": "pass"} | {place: LEAVES.format(seconds=3600)}
+    fake_plugins.install(folder, "leaves", THREAD.format(**statements))
+
+    done = fake_plugins.run_edgellm(folder, "leaves,echo", tmp_path, "plugins", "--json")
+    assert "Note: ended without plugin leaves: thread 'watcher', still running" in done.stderr
+    assert json.loads(done.stdout)
+
+
+def test_a_thread_that_ends_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(left_threads, "_left", [])
+    go_on = threading.Event()
+    with left_threads.noted("plugin ends"):
+        threading.Thread(target=go_on.wait, name="one").start()
+    assert left_threads.still_there(0.0) == ["plugin ends: thread 'one'"]
+
+    threading.Timer(0.1, go_on.set).start()
+    assert left_threads.still_there(PATIENCE_S) == []
+
+
+@pytest.mark.parametrize("value", ["acme-hy", "!!!", "acme:", ""])
+def test_an_entry_point_that_names_no_module_is_told_so(folder: Path, value: str) -> None:
+    fake_plugins.declare(folder, "hy", value, "acme-hy")
+
+    assert f"its entry point is {value!r}; a module's name is expected" in row(Plugins(), "hy").error
+
+
+def test_an_async_hook_is_told_so(folder: Path) -> None:
+    hook = "from edgellm.contract.hookspecs import hookimpl\n@hookimpl\nasync def register_rules(register): ...\n"
+    fake_plugins.install(folder, "later", hook)
+    plugins = Plugins()
+    plugins.rules()
+
+    assert "it is async, and a plain function is expected" in row(plugins, "later").error
 
 
 def test_an_interrupt_says_what_was_waited_for(

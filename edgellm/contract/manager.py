@@ -24,7 +24,8 @@ import pluggy
 
 from edgellm import settings
 from edgellm.contract import hookspecs, installed
-from edgellm.contract.failure import told
+from edgellm.contract.failure import tidied, told
+from edgellm.contract.left_threads import noted
 from edgellm.contract.registration import checked
 from edgellm.contract.slow import told_where_slow
 from edgellm.errors import BackendUnavailable, UsageError
@@ -47,6 +48,9 @@ BUILTIN = {
 
 
 MOST_THINGS = 1_000  # of one plugin and hook: for each row of a catalog a command decides anew
+MOST_OF = {"probe_accelerators": 16}  # in one machine, and a choice tries combinations of them
+# A module, and perhaps an object in it. Where it has another form, importlib fails over it without a word of that.
+_ENTRY = re.compile(r"[\w.]+\s*(:\s*[\w.]+\s*)?(\[.*\])?")
 _PASSED = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)  # as pluggy passes arguments
 
 
@@ -104,7 +108,11 @@ class Plugins:
     def _load(self, name: str, dist: str, module: str, load: Callable[[], object]) -> None:
         try:
             # Standard output is the command's own: perhaps one JSON object.
-            with redirect_stdout(sys.stderr), told_where_slow(f"plugin {name}, which is imported ({module}),"):
+            if not _ENTRY.fullmatch(module):
+                expected = "a module's name is expected, or MODULE:OBJECT"
+                raise ValueError(f"its entry point is {module!r}; {expected}")
+            importing = f"plugin {name}, which is imported ({module}),"
+            with redirect_stdout(sys.stderr), noted(f"plugin {name}"), told_where_slow(importing):
                 plugin = load()
             _refuse_unknown(plugin)
             self._manager.register(plugin, name)
@@ -214,11 +222,12 @@ class Plugins:
 
     def _call_one(self, hook: str, impl: pluggy.HookImpl, arguments: dict[str, Any]) -> None:
         called: list[bool] = []
+        most = MOST_OF.get(hook, MOST_THINGS)
         register = checked(hook, arguments["register"])
 
         def register_counted(*things: object) -> None:
-            if len(called) == MOST_THINGS:
-                raise ValueError(f"it registers more than {MOST_THINGS:,} things, and no more are taken")
+            if len(called) == most:
+                raise ValueError(f"it registers more than {most:,} things, and no more are taken")
             called.append(True)
             register(*things)
             if hook == "register_sources":  # which `store.sources.registry` keeps
@@ -228,8 +237,12 @@ class Plugins:
         arguments = copy.deepcopy({k: v for k, v in arguments.items() if k != "register"})
         arguments["register"] = register_counted
         try:
-            with redirect_stdout(sys.stderr), told_where_slow(f"{hook} of plugin {impl.plugin_name}"):
+            called_slow = told_where_slow(f"{hook} of plugin {impl.plugin_name}")
+            with redirect_stdout(sys.stderr), noted(f"plugin {impl.plugin_name}"), called_slow:
                 returned = impl.function(*[arguments[name] for name in impl.argnames])
+            if inspect.iscoroutine(returned):
+                returned.close()
+                raise TypeError("it is async, and a plain function is expected")
             if returned is not None and not called:
                 raise TypeError(f"it returned {reprlib.repr(returned)}, which nobody reads; call register instead")
         except KeyboardInterrupt:
@@ -362,7 +375,7 @@ def _label(things: tuple[object, ...]) -> str:
     if not words and things:
         names = (getattr(things[0], key, None) for key in ("name", "id", "__name__"))
         words = [next((str(name) for name in names if name), repr(things[0]))]
-    return " to ".join(words)
+    return tidied(" to ".join(words))
 
 
 @functools.cache

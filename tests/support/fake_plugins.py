@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import edgellm
+
+ROOT = str(Path(edgellm.__file__).parents[1])  # the code of these tests, where another is installed
+
 
 def install(folder: Path, name: str, source: str, *, distribution: str = "", module: str = "") -> Path:
     """Make plugin `name` importable from `folder`; its module holds `source`."""
@@ -110,7 +114,8 @@ def run_edgellm(
 ) -> subprocess.CompletedProcess[str]:
     """`python -m edgellm` with nothing but echo and that plugin of `home`."""
     env = os.environ | {
-        "PYTHONPATH": str(home), "EDGELLM_HOME": str(home), "EDGELLM_PLUGINS": plugin, "COLUMNS": "120",
+        "PYTHONPATH": os.pathsep.join([str(home), ROOT]), "EDGELLM_HOME": str(home),
+        "EDGELLM_PLUGINS": plugin, "COLUMNS": "120",
     } | environment  # fmt: skip
     command = [sys.executable, "-m", "edgellm", *arguments]
     done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=cwd, check=False)
