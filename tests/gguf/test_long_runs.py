@@ -88,6 +88,25 @@ def test_a_run_of_any_kind_ends_no_process(opened: Any, name: str, run: str) -> 
     assert b"".join(map(llama.token_bytes, tokens)).decode() == run * (12_000 // len(run))
 
 
+def test_threads_that_ask_for_pieces_have_their_own(opened: Any) -> None:
+    """Beside the answers at hand, texts of tokens are told and texts are cut."""
+    llama = opened("bloom")
+    tokens = range(llama_cpp.llama_vocab_n_tokens(llama._vocab))
+    alone, seen = [llama.text(token) for token in tokens], list[list[str]]()
+
+    def ask() -> None:
+        for _ in range(300):
+            seen.append([llama.text(token) for token in tokens])
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(texts == alone for texts in seen)
+    assert len(seen) == 1200
+
+
 @given(
     st.lists(st.sampled_from([*"aZ1! \n'\u4e2d\u3002", "the cat. ", "aaaaaaaaaa", "<s>", "[tool]"]), max_size=60).map(
         "".join

@@ -26,7 +26,6 @@ class LlamaTokenizer:
     def __init__(self, vocab: Any) -> None:
         self._vocab = vocab
         self._pieces: dict[int, bytes] = {}
-        self._buffer = ctypes.create_string_buffer(256)
         self._has_words = llama_cpp.llama_vocab_type(vocab) == llama_cpp.LLAMA_VOCAB_TYPE_BPE
 
     def encode(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
@@ -63,10 +62,9 @@ class LlamaTokenizer:
 
     def _texts(self, attributes: int) -> SpecialTokens:
         """What llama.cpp looks for before it splits a text into words."""
-        apart = LlamaTokenizer(self._vocab)  # not the buffer of the thread that answers
         ids = range(llama_cpp.llama_vocab_n_tokens(self._vocab))
         asked = (token for token in ids if llama_cpp.llama_vocab_get_attr(self._vocab, token) & attributes)
-        return SpecialTokens({text: token for token in asked if (text := apart.text(token))})
+        return SpecialTokens({text: token for token in asked if (text := self.text(token))})
 
     def token_bytes(self, token: int) -> bytes:
         """Bytes that `token` adds to the text; b"" for control tokens."""
@@ -79,11 +77,9 @@ class LlamaTokenizer:
 
     def pieces(self) -> tuple[list[bytes], frozenset[int]]:
         """Bytes of every token, control tokens as a template writes them; and which are control tokens."""
-        # Not the buffer of the thread that answers.
-        apart = LlamaTokenizer(self._vocab)
         tokens = range(llama_cpp.llama_vocab_n_tokens(self._vocab))
         special = frozenset(t for t in tokens if llama_cpp.llama_vocab_get_attr(self._vocab, t) & _CONTROL)
-        return [apart._piece(token, special=True) for token in tokens], special
+        return [self._piece(token, special=True) for token in tokens], special
 
     def special_texts(self, kinds: Sequence[int], ends: Iterable[int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Texts of control tokens, and of added ones, in the order of their ids.
@@ -102,8 +98,9 @@ class LlamaTokenizer:
         return self._piece(token, special=True).decode("utf-8", "replace") if token >= 0 else ""
 
     def _piece(self, token: int, *, special: bool) -> bytes:
-        n = llama_cpp.llama_token_to_piece(self._vocab, token, self._buffer, len(self._buffer), 0, special)
+        buffer = ctypes.create_string_buffer(256)  # of this call: several threads ask
+        n = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, special)
         if n < 0:
-            self._buffer = ctypes.create_string_buffer(-n)
-            n = llama_cpp.llama_token_to_piece(self._vocab, token, self._buffer, len(self._buffer), 0, special)
-        return self._buffer.raw[:n]
+            buffer = ctypes.create_string_buffer(-n)
+            n = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, special)
+        return buffer.raw[:n]
