@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -142,10 +143,10 @@ class RequestMethods(GenerationMethods):
         prompt: ChatPrompt | None = None
         if truncate:
             most = info.n_ctx - room(None if max_tokens is None else limit, info.n_ctx)
-            prompt = self._held(build, conversation, most)
-            if prompt is None:
-                whole = conversation
-                conversation = truncated(whole, lambda some: self._held(build, some, most) is not None)
+            prompt, n_whole = self._measured(build, conversation, most)
+            if n_whole > most:
+                whole, prompt = conversation, None
+                conversation = truncated(whole, lambda some: self._measured(build, some, most)[1], most, n_whole)
                 n_dropped = len(whole) - len(conversation)
         prompt = prompt or build(conversation)
         return GenerationRequest(
@@ -176,21 +177,22 @@ class RequestMethods(GenerationMethods):
             notes.add("thinking_unsupported")
         return (*sorted(notes), *([f"messages_dropped: {n_dropped}"] if n_dropped else []))
 
-    def _held(
+    def _measured(
         self, build: Callable[[Sequence[Message]], ChatPrompt], conversation: Sequence[Message], most: int
-    ) -> ChatPrompt | None:
-        """The prompt of the conversation; None where it has more than so many tokens."""
+    ) -> tuple[ChatPrompt | None, float]:
+        """The prompt of the conversation, and its tokens, or the most that it may have where that is no more than
+        `most`; none and math.inf where it is too long to be counted."""
         try:
             prompt = build(conversation)
             check_prompt((prompt.text,), self._session.info.n_ctx)
         except ContextOverflow:
-            return None
+            return None, math.inf
         # No token is shorter than a byte.
-        if len(prompt.text.encode(errors="replace")) + len(prompt.cuts) + _AROUND <= most:
-            return prompt
+        n_most = len(prompt.text.encode(errors="replace")) + len(prompt.cuts) + _AROUND
+        if n_most <= most:
+            return prompt, n_most
         ask = TokenizeRequest(prompt.text, prompt.cuts, parse_special=True, add_bos=prompt.add_bos)
-        n_tokens = len(ask_all(self._session, [ask], of_kind(Tokens), Deadline(None))[0].ids)
-        return prompt if n_tokens <= most else None
+        return prompt, len(ask_all(self._session, [ask], of_kind(Tokens), Deadline(None))[0].ids)
 
     def _reading(self, prompt: ChatPrompt, tools: Sequence[Tool]) -> Reading | None:
         """How the answer is told from thoughts and calls; None where all of it is text."""
