@@ -125,7 +125,7 @@ class Tokenizer(Protocol):
 class Engine(Protocol):
     """One loaded model. One process, one thread, no locks: the runtime never calls it from two threads.
 
-    But for `encode` and `pieces` of the tokenizer, which also run in a thread of their own, while answers go on.
+    But for the tokenizer, whose methods also run in other threads, several at a time, while answers go on.
     """
 
     @property

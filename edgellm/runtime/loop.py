@@ -1,7 +1,8 @@
 """Runs one engine: receives requests, steps the batch, samples, and emits events.
 
 Texts to embed take turns with answers: a batch of them, a step, a batch (`runtime.embed_queue`). Long prompts are
-turned into tokens in another thread, so that the answers at hand go on meanwhile.
+turned into tokens in another thread, so that the answers at hand go on meanwhile, and in a worker process, who only
+wants to know tokens is answered beside the loop (`runtime.token_answers`).
 
 The same loop serves a worker process and, with `isolate=False`, a thread. It owns the engine; no other thread touches
 it but for that.
@@ -33,6 +34,7 @@ from edgellm.runtime.request_state import RequestState
 from edgellm.runtime.scheduler import Scheduler
 from edgellm.runtime.slots import Admission
 from edgellm.runtime.step import Step
+from edgellm.runtime.token_answers import AnsweredBeside, Raised, TokenAnswers
 from edgellm.runtime.watchdog import BEAT_S
 from edgellm.text.readers import Part
 from edgellm.types.adapter import DropAdapter, LoadAdapter
@@ -93,6 +95,7 @@ class Loop:
         self._choices: dict[int, list[RequestState]] = {}  # that have not ended, by request
         self._prompts = PromptReader(tokenizer, engine.info, work_time)
         self._reading: dict[int, Future[Begun | Answered]] = {}  # by request
+        self.token_answers = TokenAnswers(self._prompts, inbox, send, backend)
         self._replies: list[wire.Up] = []  # not sent yet
         self._flushed_at = 0.0  # when the text of all running requests was last sent
         self._said_at = 0.0  # when anything was last sent, or the wait for a request ended
@@ -117,12 +120,13 @@ class Loop:
         finally:
             self._drawing.end()
             self._texts.close()
+            self.token_answers.close()
 
     def _run(self) -> None:
         while True:
             self._time.turn()
             self._receive()
-            if self._stopping and self._idle and not self._reading:
+            if self._stopping and self._idle and not self._reads:
                 return
             step = self._schedule()
             if step.batch:
@@ -138,11 +142,16 @@ class Loop:
     def _idle(self) -> bool:
         return self._scheduler.idle and self._embeddings.idle
 
+    @property
+    def _reads(self) -> bool:
+        """Whether other threads read texts."""
+        return bool(self._reading) or self.token_answers.reads
+
     def _receive(self) -> None:
         """Read the inbox; waits only where there is nothing to do. Much text has steps in between."""
         n_read = 0
         while n_read < LONG_TEXT or self._idle:
-            reads = bool(self._reading) or (self._embeddings.waits and not self._embeddings.idle)
+            reads = self._reads or (self._embeddings.waits and not self._embeddings.idle)
             waits = self._scheduler.idle and self._embeddings.waits and (reads or not self._stopping)
             try:
                 message = self._inbox.get(waits, BEAT_S if reads else PAUSE_S if self._prepares else None)
@@ -154,27 +163,35 @@ class Loop:
                 return
             if waits and not reads:
                 self._said_at = time.perf_counter()
-            match message:
-                case wire.Submit(request_id, EmbeddingRequest() | RerankRequest() as request):
-                    self._replies += self._embeddings.submit(request_id, request)
-                case wire.Submit(request_id, GenerationRequest() | TokenizeRequest() | DetokenizeRequest() as request):
-                    n_read += self._submit(request_id, request)
-                case PromptRead(request_id):
-                    if (reading := self._reading.pop(request_id, None)) is not None:
-                        self._begin(request_id, reading.result)
-                case wire.Submit(request_id, LoadAdapter() | DropAdapter() as request):
-                    self._time.load(request.file.bytes if isinstance(request, LoadAdapter) else 0)
-                    self._replies += self._adapters.submit(request_id, request)
-                    self._time.turn()
-                case wire.Cancel(request_id):
-                    self._cancel(request_id)
-                case wire.Stop(drain):
-                    self._stop(drain)
+            n_read += self._take(message)
             self._settle()
             self._emit()
 
+    def _take(self, message: object) -> int:
+        """Returns what was read at once, in characters or tokens."""
+        match message:
+            case wire.Submit(request_id, EmbeddingRequest() | RerankRequest() as request):
+                self._replies += self._embeddings.submit(request_id, request)
+            case wire.Submit(request_id, GenerationRequest() | TokenizeRequest() | DetokenizeRequest() as request):
+                return self._submit(request_id, request)
+            case PromptRead(request_id):
+                if (reading := self._reading.pop(request_id, None)) is not None:
+                    self._begin(request_id, reading.result)
+            case wire.Submit(request_id, LoadAdapter() | DropAdapter() as request):
+                self._time.load(request.file.bytes if isinstance(request, LoadAdapter) else 0)
+                self._replies += self._adapters.submit(request_id, request)
+                self._time.turn()
+            case AnsweredBeside():
+                self._say([])
+            case Raised(error):
+                raise error
+            case wire.Cancel(request_id):
+                self._cancel(request_id)
+            case wire.Stop(drain):
+                self._stop(drain)
+        return 0
+
     def _submit(self, request_id: int, request: GenerationRequest | TokenRequest) -> int:
-        """Returns what of it was read at once, in characters or tokens."""
         read = partial(self._prompts.read, request)
         if takes_long(request):
             self._reading[request_id] = self._texts.read(PromptRead(request_id), read)
@@ -231,7 +248,8 @@ class Loop:
         for request_id in list(self._choices):
             self._cancel(request_id)
         closed = wire.Failed.of(Closed("the model was closed", hint="send the request again when it is back"))
-        self._replies += [wire.Reply(request_id, closed) for request_id in (*self._embeddings.clear(), *self._reading)]
+        unread = *self._embeddings.clear(), *self._reading, *self.token_answers.clear()
+        self._replies += [wire.Reply(request_id, closed) for request_id in unread]
         for request_id in list(self._reading):
             self._cancel(request_id)
 
@@ -374,11 +392,13 @@ class Loop:
         """Send what there is, in one piece."""
         if self._replies:
             replies, self._replies = self._replies, []
-            self._send(replies)
-            self._said_at = time.perf_counter()
+            self._say(replies)
 
     def _beat(self) -> None:
         """After a step that had nothing to say: it was no hang (`runtime.watchdog`)."""
         if time.perf_counter() - self._said_at > BEAT_S:
-            self._send([])
-            self._said_at = time.perf_counter()
+            self._say([])
+
+    def _say(self, messages: list[wire.Up]) -> None:
+        self._send(messages)
+        self._said_at = time.perf_counter()

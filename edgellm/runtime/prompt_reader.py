@@ -56,7 +56,7 @@ READ = TextRead()
 def takes_long(request: GenerationRequest | TokenRequest) -> bool:
     """Whether it is to be read in another thread."""
     if isinstance(request, DetokenizeRequest):
-        return False  # what its tokens say is asked of the engine's own thread
+        return False  # it has some 10 ms of tokens at most
     return length(request) > LONG_TEXT or (isinstance(request, GenerationRequest) and request.grammar is not None)
 
 
@@ -71,7 +71,7 @@ def length(request: GenerationRequest | TokenRequest) -> int:
 
 
 class PromptReader:
-    """For one model. `read` may run in another thread than the engine."""
+    """For one model. `read` and `answer` may run in other threads than the engine."""
 
     def __init__(self, tokenizer: Tokenizer, info: EngineInfo, work_time: WorkTime | None = None) -> None:
         self._tokenizer = tokenizer
@@ -89,10 +89,8 @@ class PromptReader:
             UnsupportedTask: the model writes no text.
             BackendUnavailable: it has a grammar, and the library for them is not installed.
         """
-        if isinstance(request, TokenizeRequest):
-            return Tokens(tuple(self._encoded(request.text, request)))
-        if isinstance(request, DetokenizeRequest):
-            return Pieces(tuple(map(self._piece, self._given(request.ids, "ids"))))
+        if not isinstance(request, GenerationRequest):
+            return self.answer(request)
         if not self._info.generates:
             raise unsupported_task("chat", self._info)
         prompt, grammar = self._tokens(request), request.grammar
@@ -100,6 +98,13 @@ class PromptReader:
             return Begun(request, prompt, [None] * request.n)
         matcher = partial(self._grammars.matcher, grammar)
         return Begun(request, prompt, [self._time.grammar(self._info.vocab_size, matcher) for _ in range(request.n)])
+
+    def answer(self, request: TokenRequest) -> Answered:
+        """The tokens of a text, or the texts of tokens. Raises UsageError, as `read`."""
+        if isinstance(request, TokenizeRequest):
+            return Tokens(tuple(self._encoded(request.text, request)))
+        pieces = partial(map, self._piece, self._given(request.ids, "ids"))
+        return Pieces(self._time.text(len(request.ids), lambda: tuple(pieces())))
 
     def prepare(self) -> None:
         """Make what every grammar needs, so that the first one does not wait for it. Raises as `read` does."""

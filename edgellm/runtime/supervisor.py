@@ -244,9 +244,10 @@ class WorkerSession(Session):
         """Deliver events until the worker is gone. Returns what it said of its end, if anything."""
         error: EdgeLLMError | None = None
         while (body := wire.read_frame(process.up)) is not None:
-            watchdog.heard = True
             with lifted():  # a worker that could not be listened to would be ended, with all its answers
                 messages = wire.decode_up(body)
+                if not any(isinstance(message, wire.Aside) for message in messages):
+                    watchdog.heard = True
                 match messages:
                     case [wire.Ready() as ready]:
                         watchdog.loaded()

@@ -1,7 +1,8 @@
 """Notices a worker that hangs: it lives and says nothing while somebody waits for it. Its silence is told before.
 
 A worker that works says something at least every `BEAT_S` seconds, or after the step at hand where that takes longer
-(`runtime.loop`). How long a step may take follows from what was predicted of it.
+(`runtime.loop`); what is said beside its steps does not count (`runtime.token_answers`). How long a step may take
+follows from what was predicted of it.
 """
 
 from __future__ import annotations

@@ -79,8 +79,12 @@ class Reply(msgspec.Struct, tag=True, frozen=True):
     steps: Steps | None = None  # with `Done`
 
 
+class Aside(Reply, tag=True, frozen=True):
+    """Worker: one that was given beside the steps of the engine, so no sign that these go on."""
+
+
 Down = Launch | Submit | Cancel | Stop
-Up = Ready | Failed | Reply
+Up = Ready | Failed | Reply | Aside
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=of_plain_type)
 _down = msgspec.msgpack.Decoder(Down)

@@ -1,8 +1,8 @@
 """The process that holds one model: `python -m edgellm.runtime.worker`, started and watched by `supervisor.py`.
 
-Frames come in on stdin and go out on what was stdout; stdout itself then leads to stderr, so that native code that
-prints cannot break a frame. The end of stdin means that the parent is gone: the worker exits at once.
-On Linux the kernel ends one that hangs then.
+Frames come in on stdin, to a thread that answers itself what takes no step (`runtime.token_answers`), and go out on
+what was stdout; stdout itself then leads to stderr, so that native code that prints cannot break a frame. The end of
+stdin means that the parent is gone: the worker exits at once. On Linux the kernel ends one that hangs then.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -29,6 +30,7 @@ from edgellm.runtime.loop import Loop
 from edgellm.runtime.mailbox import Mailbox
 from edgellm.runtime.memory_limit import limit_memory
 from edgellm.runtime.processor_time import WorkTime
+from edgellm.runtime.thread_stack import large_stack
 from edgellm.runtime.work_bytes import work_bytes
 from edgellm.store.holders import hold
 
@@ -59,14 +61,20 @@ def main() -> None:
 def _serve(launch: wire.Launch, up: IO[bytes], down: IO[bytes]) -> None:
     speak_in_flags(launch.in_flags)
 
+    sending = threading.Lock()
+
     def emit(messages: list[wire.Up]) -> None:
+        frame = wire.encode(messages)
         try:
-            up.write(wire.encode(messages))
+            with sending:
+                up.write(frame)
         except BrokenPipeError:
             os._exit(0)
 
     inbox: Mailbox[wire.Down] = Mailbox()
-    threading.Thread(target=_receive, args=(down, inbox), name="receive", daemon=True).start()
+    receiver = _Receiver(inbox)
+    with large_stack():
+        threading.Thread(target=receiver.run, args=(down,), name="receive", daemon=True).start()
     started = time.perf_counter()
     work_time = WorkTime(launch.plan, ends=True)
     limit_memory(launch.plan)
@@ -86,7 +94,9 @@ def _serve(launch: wire.Launch, up: IO[bytes], down: IO[bytes]) -> None:
     held = hold(launch.plan.artifact.paths)
     emit([wire.Ready(engine.info, time.perf_counter() - started, adapters.loaded)])
     try:
-        Loop.of(launch.plan, (engine, adapters), inbox, emit, work_time).run(prepares=_has_room)
+        loop = Loop.of(launch.plan, (engine, adapters), inbox, emit, work_time)
+        receiver.takes = loop.token_answers.takes
+        loop.run(prepares=_has_room)
     except BaseException as error:  # a plugin may raise KeyboardInterrupt; the signal is ignored here
         # Its last words: what the parent tells of a death without them is a guess.
         emit([wire.Failed.of(engine_error(launch.plan.backend, error))])
@@ -101,13 +111,21 @@ def _read(down: IO[bytes]) -> wire.Down | None:
     return None if body is None else wire.decode_down(body)
 
 
-def _receive(down: IO[bytes], inbox: Mailbox[wire.Down]) -> None:
-    try:
-        while (message := _read(down)) is not None:
-            inbox.put(message)
-    finally:
-        # Also when a frame is broken: a worker that cannot receive is of no use.
-        os._exit(0)
+class _Receiver:
+    """Puts what it reads into the inbox, but for what `takes` takes; until there is a loop, that is nothing."""
+
+    def __init__(self, inbox: Mailbox[wire.Down]) -> None:
+        self._inbox = inbox
+        self.takes: Callable[[wire.Down], bool] = lambda _: False
+
+    def run(self, down: IO[bytes]) -> None:
+        try:
+            while (message := _read(down)) is not None:
+                if not self.takes(message):
+                    self._inbox.put(message)
+        finally:
+            # Also when a frame is broken: a worker that cannot receive is of no use.
+            os._exit(0)
 
 
 def _has_room() -> bool:

@@ -6,11 +6,12 @@ import sys
 
 import pytest
 from support.refusals import refuses
-from support.sessions import OpenSession, ask
+from support.sessions import Listener, OpenSession, ask
 from support.waiting import wait_until
 
 from edgellm.errors import RunawayModel
 from edgellm.runtime import supervisor, worker_process
+from edgellm.types.request import DetokenizeRequest, TokenizeRequest, TokenRequest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="timers of a thread's processor time are Linux's")
 
@@ -22,13 +23,17 @@ from edgellm.runtime import processor_time, worker
 processor_time.LOAD_S = float(sys.argv[1])
 processor_time.SPARE_S = 0.2
 encode, opens = echo.ByteTokenizer.encode, echo.EchoBackend.open
+token_bytes = echo.ByteTokenizer.token_bytes
 def hostile(self, text, **options):
     while "again and again" in text: pass
     return encode(self, text, **options)
+def no_piece(self, token):
+    while token == 7: pass
+    return token_bytes(self, token)
 def endless(self, plan):
     while sys.argv[2] == "endless": pass
     return opens(self, plan)
-echo.ByteTokenizer.encode, echo.EchoBackend.open = hostile, endless
+echo.ByteTokenizer.encode, echo.ByteTokenizer.token_bytes, echo.EchoBackend.open = hostile, no_piece, endless
 worker.main()
 """
 SHORT, LONG = "again and again", "again and again " * 1000  # the second is read in another thread
@@ -49,6 +54,20 @@ def test_a_text_that_never_ends_is_its_models_fault_and_others_go_on(open_sessio
     assert isinstance(session.outage, RunawayModel | None)
     assert ask(session, "next").end()[0] == "next"
     assert session.restarts == 1
+
+
+@pytest.mark.usefixtures("hostile")
+@pytest.mark.parametrize(
+    "request_",
+    [TokenizeRequest(SHORT), TokenizeRequest(LONG), DetokenizeRequest((7,))],
+    ids=["short", "long", "tokens"],
+)
+def test_so_is_one_that_is_only_counted(open_session: OpenSession, request_: TokenRequest) -> None:
+    session, listener = open_session(), Listener()
+    session.submit(request_, listener)
+    error = listener.get()
+    assert isinstance(error, RunawayModel)
+    assert "tokenizer" in error.reason
 
 
 @pytest.mark.usefixtures("hostile")

@@ -16,7 +16,7 @@ from edgellm.contract.embedder import EmbeddingInfo
 from edgellm.contract.engine import EngineInfo
 from edgellm.runtime import wire
 from edgellm.types.backend_reason import GpuUnused
-from edgellm.types.event import Delta, Done, Timings, Usage, Vectors
+from edgellm.types.event import Delta, Done, Timings, Tokens, Usage, Vectors
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
 from edgellm.types.reason import ContextLength
@@ -58,6 +58,7 @@ UP: list[wire.Up] = [
     wire.Reply(4, Vectors(b"\0\1\2\3" * 6, 2, Usage(3, 0), Timings(0.1, 0.2, 0.0))),
     wire.Reply(2, wire.Failed("cache_full", "no room", "wait", {"needed": 3})),
     wire.Failed("backend_error", "it does not load"),
+    wire.Aside(5, Tokens((0, 2**31 - 1))),
 ]
 
 
