@@ -308,6 +308,10 @@ def speed(fact: reason.SpeedReason) -> str:
         case reason.Slow():
             rate = f"at a predicted {show_rate(fact.tok_s)}"
             return f"Slow: nothing reaches {show_rate(fact.floor_tps)} tok/s here; the fastest is taken, {rate}."
+        case reason.FloorWhenAlone():
+            now = f"now, with {counted(fact.beside_threads, 'thread')}, it is {show_rate(fact.tok_s)}"
+            alone = f"with {counted(fact.threads, 'thread')} when nothing else runs"
+            return f"Not kept now: {show_rate(fact.floor_tps)} tok/s is reached {alone}; {now}."
 
 
 def placement(fact: reason.PlacementReason) -> str:

@@ -138,7 +138,8 @@ def reason(of: TuneReason) -> str:
         case TuneBusy():
             who = f"other programs keep the {counted(of.processors, 'processor')} busy (a load of {of.load:.1f})"
             cure = f"; with {option('nice', 0)}, which yields to nobody, {duration(of.equal_s)}" if of.nice else ""
-            return f"Busy: {who}; until they are done it may come to {duration(of.wall_s)}{cure}"
+            steps = f"the steps alone may come to {duration(of.wall_s)}, and to more where the others never wait"
+            return f"Busy: {who}; until they are done {steps}{cure}"
 
 
 def _place(of: TuneDeviceChosen) -> str:

@@ -136,8 +136,9 @@ def usable_context(options: Sequence[Option], scenario: Scenario) -> RuleResult:
 def reaches_floor(options: Sequence[Option], scenario: Scenario) -> RuleResult:
     """Slower than the floor is not usable.
 
-    A floor that the user set is a promise: it is kept, or refused. The floor of the task gives way, because a user with
-    a slow machine still wants the best answer that it can give. The user is told.
+    A floor that the user set is a promise of the machine when nothing else runs: it is kept, or refused. Beside other
+    programs, which may be done at any time, a reason says what it is then. The floor of the task gives way, because a
+    user with a slow machine still wants the best answer that it can give. The user is told.
     """
     floor = scenario.floor_tps
 
@@ -156,9 +157,10 @@ def reaches_floor(options: Sequence[Option], scenario: Scenario) -> RuleResult:
     best = max(o.useful_tps for o in options)
     if scenario.request.min_tps is not None:
         fastest = max(options, key=lambda o: (o.useful_tps, o.model))
+        alone = " when nothing else runs" if scenario.threads_beside is not None else ""
         raise NothingFits(
             f"nothing reaches {show_rate(floor)} tok/s on {scenario.machine.name}; the fastest that fits is "
-            f"{fastest.model} {fastest.quant} at a predicted {show_rate(best)}",
+            f"{fastest.model} {fastest.quant} at a predicted {show_rate(best)}{alone}",
             hint=f"try `{option('min_tps', float(f'{best * 0.95:.2g}'))}`",
         )
     # Within a tenth of the fastest the better model is worth more than the difference.

@@ -248,7 +248,7 @@ def choose(options: Sequence[Option], scenario: Scenario, extra_rules: Sequence[
     slots = choose_slots(chosen, length.ctx)
     choice = _candidate(chosen, length, slots)
     reasons += [length, *([slots] if slots is not None else [])]
-    reasons += [*evidence(chosen, low), *about(chosen.beside(), choice, possible)]
+    reasons += [*evidence(chosen, low), *about(chosen, choice, possible)]
     runners_up = _runners_up(possible, chosen, scenario)
     return Outcome(chosen, choice, length, tuple(reasons), runners_up, tuple(rejected))
 

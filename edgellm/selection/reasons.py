@@ -169,8 +169,21 @@ def rates_set_aside(chosen: Option, rate: Rate) -> list[RatesSetAside]:
     return set_aside(chosen.facts, chosen.scenario.machine.compute_threads) if cpu_share(rate) else []
 
 
-def about(chosen: Option, choice: Candidate, possible: Sequence[Option]) -> list[reason.Reason]:
-    """What a person should know of the choice: memory, speed, where it comes from, what its licence restricts."""
+def _floor_when_alone(beside: Option, alone: Option) -> list[reason.FloorWhenAlone]:
+    """Where the floor is reached with all threads, and not with those that compute beside other programs."""
+    floor = alone.scenario.floor_tps
+    if beside.answers_at(floor) or not alone.answers_at(floor):
+        return []
+    threads, fewer = (o.scenario.threads if o.scenario.request.task == "embed" else o.threads for o in (alone, beside))
+    return [reason.FloorWhenAlone(floor, threads, fewer, beside.useful_tps)]
+
+
+def about(alone: Option, choice: Candidate, possible: Sequence[Option]) -> list[reason.Reason]:
+    """What a person should know of the choice: memory, speed, where it comes from, what its licence restricts.
+
+    `alone` is chosen as if no other programs ran; what is said is of the threads that it gets beside them.
+    """
+    chosen = alone.beside()
     run, request = chosen.with_slots(choice.slots), chosen.scenario.request
     placed = run.placed_at(choice.ctx)
     rate = choice.prefill if request.task == "embed" else choice.decode
@@ -188,6 +201,7 @@ def about(chosen: Option, choice: Candidate, possible: Sequence[Option]) -> list
         *([reason.Threads(request.threads, asked=True)] if request.threads is not None else []),
         *([reason.FewerThreads(chosen.threads, most, 1 - NEARLY_ALL)] if chosen.threads < most else []),
         reason.Speed(rate.tok_s, rate.low, rate.high, rate.basis),
+        *_floor_when_alone(chosen, alone),
         *rates_set_aside(chosen, rate),
     ]
     if is_unknown:

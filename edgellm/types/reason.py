@@ -216,6 +216,15 @@ class Slow(Fact, frozen=True):
     tok_s: float
 
 
+class FloorWhenAlone(Fact, frozen=True):
+    """The floor is reached when nothing else runs, and not with the threads that compute beside other programs."""
+
+    floor_tps: float
+    threads: int  # with which it is reached
+    beside_threads: int
+    tok_s: float  # of answer, with those
+
+
 # The decision as a whole
 
 
@@ -272,7 +281,7 @@ class FilesKept(Fact, frozen=True):
 
 MemoryReason = BudgetReason | MemoryNeeded | WeightsRead | AdaptersBeside
 ContextReason = ContextLength | SlotCount | ContextUnknown | ShorterContext | CacheType
-SpeedReason = Speed | ProcessorsBusy | Threads | Thinks | FewerThreads | Slow | GpuSpeedUnknown
+SpeedReason = Speed | ProcessorsBusy | Threads | Thinks | FewerThreads | Slow | FloorWhenAlone | GpuSpeedUnknown
 PlacementReason = Prompts | OtherPlacements
 SelectionReason = Considered | SourcesReached | SourceSilent | FilesKept | RulesUnasked
 Reason = (

@@ -12,6 +12,7 @@ from support.refusals import refuses
 from edgellm.adaptation.example import Example
 from edgellm.adaptation.rules import TuneQuestion, TunerFormulas, decide
 from edgellm.errors import UsageError
+from edgellm.explain.tuning import reason as words
 from edgellm.types.tune_reason import (
     TuneBusy,
     TuneChoice,
@@ -226,6 +227,7 @@ def test_a_busy_machine_changes_no_choice_and_is_told(nice: int, times: float) -
     assert (told.load, told.processors, told.nice) == (10.0, 2, nice)
     assert told.wall_s == pytest.approx(times * busy.wall_s, rel=1e-3)
     assert told.equal_s == pytest.approx(6.0 * busy.wall_s)
+    assert "the steps alone" in words(told), "what else a tuning does is not in it"
 
 
 def test_rows_are_no_longer_than_the_model_reads() -> None:

@@ -11,16 +11,18 @@ from support.contexts import context
 from edgellm import explain
 from edgellm.app.context import of_machine
 from edgellm.catalog.lookup import catalog
+from edgellm.errors import NothingFits
 from edgellm.hardware import profiles
 from edgellm.selection.backend_facts import BackendFacts
 from edgellm.selection.busy import as_if_alone, least_share, with_threads
+from edgellm.selection.context import SelectionContext
 from edgellm.selection.decide import decide
 from edgellm.selection.offload import assumed
 from edgellm.types.basis import PredictedSplit
 from edgellm.types.criterion import SurelyKeepsFloor
 from edgellm.types.model_reason import ChosenQuant
 from edgellm.types.plan import Candidate, Decision
-from edgellm.types.reason import ContextLength, ProcessorsBusy, SlotCount, Speed
+from edgellm.types.reason import ContextLength, FloorWhenAlone, ProcessorsBusy, SlotCount, Speed
 from edgellm.types.request import KV_TYPES, SelectionRequest, Task
 
 CARDS = [catalog()[name] for name in ("smollm2-135m-instruct", "qwen3-0.6b", "qwen3-4b", "nomic-embed-text-v1.5")]
@@ -129,6 +131,40 @@ def test_the_model_is_chosen_as_if_the_others_were_not_there(machine) -> None:
     assert (beside.model, beside.quant, beside.ctx, beside.slots, beside.kv_type) == (
         quiet.model, quiet.quant, quiet.ctx, quiet.slots, quiet.kv_type,
     )  # fmt: skip
+
+
+def test_a_floor_that_one_thread_beside_others_does_not_reach_is_told(machine) -> None:
+    """It was said to be kept, beside a speed below it."""
+    quiet = context(machine(16, cores=2), [CARDS[1]], [GGUF])
+    busy = replace(quiet, load=7.5, load_lasts=True)
+    both, one = (decide(quiet, SelectionRequest(threads=n)).choice for n in (2, 1))
+    assert both is not None
+    assert one is not None
+    floor = round((both.decode.tok_s + one.decode.tok_s) / 2)
+
+    def told(on: SelectionContext, floor: float) -> list[FloorWhenAlone]:
+        reasons = decide(on, SelectionRequest(min_tps=floor)).reasons
+        return [reason for reason in reasons if isinstance(reason, FloorWhenAlone)]
+
+    (reason,) = told(busy, floor)
+    assert (reason.floor_tps, reason.threads, reason.beside_threads) == (floor, 2, 1)
+    assert reason.tok_s < floor
+    assert "with 2 threads when nothing else runs" in explain.sentence(reason)
+    assert told(quiet, floor) == []
+    assert told(busy, 1.0) == []
+
+
+def test_a_floor_that_nothing_reaches_is_judged_on_a_quiet_machine(machine) -> None:
+    quiet = context(machine(16, cores=2), CARDS, [GGUF])
+    told = []
+    for on in (quiet, replace(quiet, load=7.5, load_lasts=True)):
+        with pytest.raises(NothingFits) as error:
+            decide(on, SelectionRequest(min_tps=1e6))
+        told.append(error.value)
+
+    assert told[1].hint == told[0].hint
+    assert told[1].message.startswith(told[0].message)
+    assert len(told[1].message) > len(told[0].message), "that nothing else runs then is said"
 
 
 def test_nothing_is_said_of_another_machine(machine) -> None:
