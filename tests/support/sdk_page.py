@@ -84,6 +84,11 @@ or [python-build-standalone](https://github.com/astral-sh/python-build-standalon
 os.environ["EDGELLM_PYTHON"] = str(Path(sys.executable).parent / "python" / "bin" / "python3")
 llm = EdgeLLM.load("qwen3-4b")
 ```
+
+`pyinstaller app.py` needs no further flags: edgellm brings a hook that collects its tables, and the metadata and
+modules of all plugins that are installed, and `edgellm-gguf` one for llama.cpp's libraries (tried with PyInstaller 6.22
+on Linux, as a folder). Tell others by their own options to include the data files, all modules and the metadata of
+`edgellm` and of each plugin: without metadata a plugin counts as not installed.
 """
 GROUPS: tuple[tuple[str, tuple[type, ...]], ...] = (
     ("Options", (SelectionOptions, LaunchOptions)),
