@@ -90,6 +90,9 @@ def test_documents_are_scored_in_order(llm: EdgeLLM) -> None:
         pytest.param(lambda llm: llm.rerank("a", []), "documents", id="no documents"),
         pytest.param(lambda llm: llm.rerank("a", ["b", ""]), "documents", id="an empty document"),
         pytest.param(lambda llm: llm.embed(["a", None]), "input", id="nothing among texts"),
+        pytest.param(lambda llm: llm.embed(b"a"), "input", id="bytes"),
+        pytest.param(lambda llm: llm.embed([b"a"]), "input", id="bytes among texts"),
+        pytest.param(lambda llm: llm.chat("a", max_tokens=2**31), "max_tokens", id="more tokens than are counted"),
     ],
 )
 def test_what_cannot_be_asked_is_a_usage_error(llm: EdgeLLM, ask, param: str) -> None:

@@ -108,6 +108,12 @@ def refuse_chat(model: str | None) -> NoReturn:
     )
 
 
+def refuse_embed(model: str) -> NoReturn:
+    """Raises UnsupportedTask: a model that writes was asked to embed."""
+    hint = f"name an embedding model (`edgellm models` lists them), or leave {option('task')} out"
+    raise UnsupportedTask(f"{model} writes text, and makes no embeddings", hint=hint)
+
+
 def refuse_options(model: str, **options: object) -> None:
     """Refuses flags that have no meaning for a named file or backend, rather than ignoring them."""
     for name, value in options.items():

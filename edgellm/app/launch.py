@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from edgellm import explain, settings
 from edgellm.app import adapters, file_card, file_plan, own_format
 from edgellm.app import context as app_context
-from edgellm.app.asked import as_asked, refuse_chat, refuse_options
+from edgellm.app.asked import as_asked, refuse_chat, refuse_embed, refuse_options
 from edgellm.app.download import Approve, PlannedDownload, approved
 from edgellm.app.reserved import Reserved
 from edgellm.app.resolve import Reference, ReferenceKind, refer, require_shape, resolve
@@ -211,9 +211,11 @@ def as_named(
     """The card as one that takes part, and the request. Whoever names a base model or a reranker wants exactly that.
 
     Raises:
-        UnsupportedTask: it only reads, and was asked to chat.
+        UnsupportedTask: it only reads, and was asked to chat; or it writes, and was asked to embed.
     """
     if card.kind not in ("embedding", "reranker"):
+        if request.task == "embed":
+            refuse_embed(named)
         return replace(card, kind="chat"), request
     if to_chat:
         refuse_chat(named)

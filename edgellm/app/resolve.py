@@ -253,11 +253,15 @@ def _instead(model: str, quant: str, published: Sequence[str]) -> str:
     """What can stand behind the name of a model: a quantization, or an adapter that was tuned or imported here."""
     import difflib
 
+    from edgellm.app.tune import jobs
+
     by_name = {name.upper(): name for name in published}
     near = difflib.get_close_matches(quant.upper(), by_name, n=1)
     adapters = [stored.name for stored in AdapterStore().installed() if stored.base_id == model]
     parts = [f"published: {', '.join(published) or 'none'}"]
     parts += [f"adapters of it: {', '.join(adapters)}"] if adapters else []
+    if any(job.label.lower() == f"{model}:{quant}".lower() for job in jobs.unfinished()):
+        parts += [f"a tuning called {quant} was begun and never finished: `edgellm adapters jobs` says how to go on"]
     parts += [f"did you mean {by_name[near[0]]}?"] if near else []
     return "; ".join(parts)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 def examine_store(report: Report) -> None:
+    from edgellm.app.tune import jobs
     from edgellm.store import local
     from edgellm.store.adapters import AdapterStore
     from edgellm.store.library import Library
@@ -30,6 +31,8 @@ def examine_store(report: Report) -> None:
         examine_entry(report, entry)
     for download in report.attempt("the look at unfinished downloads", Library().begun) or []:
         report.note(unfinished.sentence_of(download))
+    for job in report.attempt("the look at unfinished tunings", jobs.unfinished) or []:
+        report.note(unfinished.sentence_of_tuning(job))
     for adapter in report.attempt("the look at stored adapters", AdapterStore().checked) or []:
         examine_adapter(report, adapter)
     for item in report.attempt("the search for model files", local.models) or []:

@@ -29,6 +29,8 @@ def command(*, as_json: bool) -> None:
 
 def show(as_json: bool) -> None:
     """Print what is stored, and what other tools and the user put on this disk."""
+    from edgellm import explain
+    from edgellm.app.tune import jobs
     from edgellm.store.library import Library
 
     stored = Library().checked(again=False)
@@ -38,14 +40,19 @@ def show(as_json: bool) -> None:
     if as_json:
         say_json({"schema": SCHEMA, "installed": entries, "found": others, "begun": list(map(_begun, begun))})
         return
-    for entry in (*entries, *others):
-        problem = f"  {entry['problem']}" if entry["problem"] else ""
+    remedies = [explain.stored_remedy(s.problem) if s.problem else "" for s in stored] + [""] * len(others)
+    for entry, remedy in zip((*entries, *others), remedies, strict=True):
+        way_on = f"; {remedy}" if remedy else ""
+        problem = f"  {entry['problem']}{way_on}" if entry["problem"] else ""
         origin = f"  ({entry['origin']})" if "origin" in entry else ""
         say(f"{entry['id']} {entry['quant']}  {show_size(entry['bytes'])}{origin}{problem}")
         say(entry.get("folder") or entry["path"], lead="    ")
     for download in begun:
         say(unfinished.sentence_of(download))
-    if not entries and not others and not begun:
+    tunings = jobs.unfinished()
+    for job in tunings:
+        say(unfinished.sentence_of_tuning(job))
+    if not entries and not others and not begun and not tunings:
         say("Nothing is stored yet. `edgellm pull` fetches a model, and `edgellm run` the one that it chooses.")
 
 

@@ -28,6 +28,9 @@ class Shown(Protocol):
 
     def waiting(self, done: int, total: int | None, what: str, /) -> None: ...
 
+    def say(self, line: str, /) -> None:
+        """Print a line beside what is shown."""
+
 
 @contextmanager
 def tune_progress(silence_s: float = SILENCE_S) -> Iterator[Shown]:
@@ -77,12 +80,15 @@ class _Bar:
 
     def __call__(self, event: TuneEvent) -> None:
         if note := self._words.note(event):
-            self._bar.console.print(in_place(note), markup=False)
+            self.say(note)
         if isinstance(event, TuneStarted):
             self._bar.update(self._task, completed=event.first_step, total=event.n_steps, description=_FIRST_STEP)
         if isinstance(event, TuneProgress):
             text = self._words.of(event)
             self._bar.update(self._task, completed=event.step, total=event.n_steps, description=in_place(text))
+
+    def say(self, line: str) -> None:
+        self._bar.console.print(in_place(line), markup=False)
 
     def waiting(self, done: int, total: int | None, what: str) -> None:
         self._bar.update(self._task, completed=done, total=total, description=in_place(what))
@@ -115,7 +121,7 @@ class _Lines:
         from edgellm.explain import tuning as words
 
         if note := self._words.note(event):
-            self._say(note)
+            self.say(note)
         match event:
             case TuneStarted():
                 self._begin(_FIRST_STEP)
@@ -124,7 +130,7 @@ class _Lines:
                 self._since = time.monotonic()
                 if self._is_time(last=event.step == event.n_steps):
                     left = f", {words.duration(event.left_s)} left" if event.left_s else ""
-                    self._say(f"step {event.step} of {event.n_steps}: {self._words.of(event)}{left}")
+                    self.say(f"step {event.step} of {event.n_steps}: {self._words.of(event)}{left}")
             case TuneFinished():
                 self._what = ""
 
@@ -134,9 +140,9 @@ class _Lines:
 
     def _begin(self, what: str, line: str = "") -> None:
         self._what, self._since = what, time.monotonic()
-        self._say(line or what)
+        self.say(line or what)
 
-    def _say(self, line: str) -> None:
+    def say(self, line: str) -> None:
         self._last = time.monotonic()
         say(line, err=True)
 
@@ -148,7 +154,7 @@ class _Lines:
             if now - self._last >= self._silence_s:
                 self._last = now
                 if self._what:
-                    self._say(f"{self._what}, for {words.duration(now - self._since)}")
+                    self.say(f"{self._what}, for {words.duration(now - self._since)}")
 
     def _is_time(self, *, last: bool) -> bool:
         now = time.monotonic()

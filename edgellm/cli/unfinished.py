@@ -10,6 +10,7 @@ from edgellm.cli.page import say
 from edgellm.units import show_size
 
 if TYPE_CHECKING:
+    from edgellm.app.tune.jobs import UnfinishedTuning
     from edgellm.store.begun import BegunDownload
 
 
@@ -20,6 +21,12 @@ def sentence_of(download: BegunDownload) -> str:
     again = "the same `edgellm pull` goes on" if download.resumes else "`edgellm pull` begins it anew"
     word = f"{download.model_id}:{download.quant}" if download.quant else download.model_id
     return f"{name}  {show_size(download.bytes)} of an unfinished download: {again}, `edgellm rm {word}` deletes it"
+
+
+def sentence_of_tuning(job: UnfinishedTuning) -> str:
+    if job.is_running:
+        return f"{job.label}  is being tuned, {show_size(job.bytes)} so far"
+    return f"{job.label}  {show_size(job.bytes)} of an unfinished tuning: `edgellm adapters jobs` says how to go on"
 
 
 @contextlib.contextmanager

@@ -86,12 +86,16 @@ def requests(texts: Texts, dimensions: int | None) -> list[EmbeddingRequest]:
     Raises:
         UsageError: neither text nor token ids, or empty.
     """
+    if isinstance(texts, bytes | bytearray):  # they are numbers, and no ids
+        raise _no_text("texts", texts)
     try:
         many = [texts] if isinstance(texts, str) else list(texts)
     except TypeError:
         raise _no_text("texts", texts) from None
     inputs: list[str | tuple[int, ...]] = []
     for at, text in enumerate(many):
+        if isinstance(text, bytes | bytearray):
+            raise _no_text(f"texts[{at}]", text)
         try:
             inputs.append(text if isinstance(text, str) else tuple(text))
         except TypeError:

@@ -59,7 +59,10 @@ async def not_routed(request: Request, error: Exception) -> Response:
     status, detail = getattr(error, "status_code", 500), getattr(error, "detail", "")
     code = {404: "unknown_path", 405: "wrong_method"}.get(status, "http_error")
     where = f"{request.method} {request.url.path[:200]}: {detail}"
-    response = await failure(request, HttpError(status, where, code=code, hint="see /docs for what there is"))
+    hint = "see /docs for what there is"
+    if status == 404 and request.url.path.startswith("/v1/v1/"):
+        hint = "leave /v1 out of the address that the client is given: it adds its own"
+    response = await failure(request, HttpError(status, where, code=code, hint=hint))
     if status == 405:
         response.headers["allow"] = ", ".join(_methods(request))
     return response

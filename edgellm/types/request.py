@@ -181,11 +181,11 @@ class GenerationRequest(msgspec.Struct, frozen=True, tag=True):
             check_ids(self.prompt, "prompt")
         limit = self.max_tokens
         least = 0 if self.echo else 1
-        check_range(limit is None or least <= limit < MAX_COUNT, f"max_tokens={limit}", f"{least} or more")
+        check_range(limit is None or least <= limit < MAX_COUNT, f"max_tokens={limit}", f"{least} to {MAX_COUNT - 1}")
         top = self.top_logprobs
         check_range(top is None or 0 <= top <= MAX_TOP, f"top_logprobs={top}", f"0 to {MAX_TOP}")
         budget = self.reasoning_budget
-        check_range(budget is None or 0 <= budget < MAX_COUNT, f"reasoning_budget={budget}", "0 or more")
+        check_range(budget is None or 0 <= budget < MAX_COUNT, f"reasoning_budget={budget}", f"0 to {MAX_COUNT - 1}")
         check_range(1 <= self.n <= MAX_CHOICES, f"n={self.n}", f"1 to {MAX_CHOICES}")
         check_range(len(self.stop) <= MAX_STOPS, "stop", f"at most {MAX_STOPS} strings")
         check_range(all(0 < len(s) <= 1024 for s in self.stop), "stop", "strings of 1 to 1024 characters")

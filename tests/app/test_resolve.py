@@ -15,8 +15,9 @@ from support.words import said
 from edgellm.adaptation import adapter_file
 from edgellm.app import context, launch
 from edgellm.app.resolve import refer, resolve
+from edgellm.app.tune import jobs
 from edgellm.catalog.lookup import catalog
-from edgellm.errors import BadArtifact, SourceError, UnknownModel, UnsupportedArtifact, UsageError
+from edgellm.errors import BadArtifact, SourceError, UnknownModel, UnsupportedArtifact, UnsupportedTask, UsageError
 from edgellm.formats.gguf.reader import read_model
 from edgellm.store.adapters import AdapterOrigin, AdapterStore
 from edgellm.store.card import card_of
@@ -42,6 +43,22 @@ ROWS = list(catalog().values())
 def test_a_name_and_what_stands_behind_its_colon(typed: str, name: str, quant: str | None) -> None:
     reference = refer(typed, ROWS)
     assert (reference.name, reference.quant) == (name, quant)
+
+
+def test_of_a_name_whose_tuning_was_never_finished_the_way_on_is_told() -> None:
+    folder = jobs.root() / "qwen3-4b" / "small.0123"
+    folder.mkdir(parents=True)
+    here = context.of("raspberry-pi-5-8gb")
+    for name, is_told in (("small", True), ("other", False)):
+        with refuses(UsageError, param="quant") as caught:
+            resolve(f"qwen3-4b:{name}", here)
+        assert ("adapters jobs" in caught.value.hint) is is_told
+
+
+@pytest.mark.parametrize("named", ["qwen3-4b", "./model.gguf"])
+def test_a_model_that_writes_makes_no_embeddings(named: str) -> None:
+    with refuses(UnsupportedTask):
+        launch.as_named(catalog()["qwen3-4b"], SelectionRequest(task="embed"), named=named, to_chat=False)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from support import fake_plugins
 from support.read_only import run_read_only
 
 import edgellm.contract.manager
+from edgellm.app.tune import jobs
 from edgellm.builtin.echo import EchoBackend
 from edgellm.cli import doctor
 from edgellm.cli.main import cli
@@ -115,6 +116,13 @@ def test_a_damaged_file_of_models_is_a_problem(monkeypatch, home: Path, text: st
     (told,) = (text for text in texts(examine(monkeypatch), "problem") if str(file) in text)
     assert told.startswith(f"your own models: {file}: ")
     assert told.endswith(" | see docs/selection.md, Your own models")
+
+
+def test_what_an_unfinished_tuning_takes_is_noted(monkeypatch) -> None:
+    folder = jobs.root() / "toy" / "mail.0123"
+    folder.mkdir(parents=True)
+    (note,) = (text for text in texts(examine(monkeypatch), "note") if "toy:mail" in text)
+    assert "adapters jobs" in note
 
 
 def test_this_machine_is_told_whole() -> None:

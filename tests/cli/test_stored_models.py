@@ -24,11 +24,13 @@ from support.tiny_models import MODELS
 from support.waiting import wait_until
 
 from edgellm.adaptation import adapter_file
+from edgellm.app.tune import jobs
 from edgellm.catalog import lookup
 from edgellm.cli.doctor_store import examine_store
 from edgellm.cli.main import cli
 from edgellm.cli.report import Report
 from edgellm.errors import UnknownModel, UsageError
+from edgellm.explain import stored_remedy
 from edgellm.formats.gguf.reader import read_model
 from edgellm.store.adapters import AdapterOrigin, AdapterStore
 from edgellm.store.holders import WORKER, holders, shown
@@ -106,7 +108,11 @@ def test_a_model_that_was_damaged_is_marked(address: str) -> None:
         "kind": "other_hash", "path": str(path), "sha256": hashlib.sha256(content).hexdigest(),
         "stored_sha256": stored.sha256,
     }  # fmt: skip
-    assert entry["problem"] in " ".join(invoke("list").stdout.split())
+    told = " ".join(invoke("list").stdout.split())
+    assert entry["problem"] in told
+    (damaged,) = Library().checked(again=False)
+    assert damaged.problem is not None
+    assert stored_remedy(damaged.problem) in told
     (shown,) = json.loads(invoke("show", stored.model_id, "--json").stdout)["installed"]
     assert shown["problem"] == entry["problem"]
 
@@ -142,6 +148,15 @@ def test_a_download_that_did_not_end_is_told_and_can_be_removed(name: str, way_o
     assert json.loads(removed.stdout)["removed"] == [{"id": "tiny", "quant": "Q8_0", "freed_bytes": 1_500_000}]
     assert not folder.parent.exists()
     assert "Nothing is stored" in invoke("list").stdout
+
+
+def test_what_an_unfinished_tuning_takes_is_told() -> None:
+    folder = jobs.root() / "toy" / "mail.0123"
+    folder.mkdir(parents=True)
+    (folder / "rows.npz").write_bytes(bytes(5000))
+    told = " ".join(invoke("list").stdout.split())
+    assert "toy:mail" in told
+    assert "adapters jobs" in told
 
 
 def test_a_download_that_runs_is_not_removed() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
+from rich.console import Console
+from rich.progress import Progress
 from support.waiting import wait_until
 
-from edgellm.cli.tune_progress import tune_progress
+from edgellm.cli.tune_progress import _Bar, tune_progress
 from edgellm.types.tuning import TuneFinished, TuneProgress, TuneStarted
 
 
@@ -33,3 +37,15 @@ def test_what_lasts_is_said_again_and_again(capsys: pytest.CaptureFixture[str]) 
     assert "asking the base: 12" in said
     lines("")
     assert len(said) == n_lines, "nothing is said behind its end"
+
+
+def test_a_line_beside_the_bar_stands_on_a_line_of_its_own() -> None:
+    """Ctrl-C's was glued to the bar."""
+    terminal = io.StringIO()
+    with Progress(console=Console(file=terminal, force_terminal=True, width=60), transient=True) as bar:
+        shown = _Bar(bar)
+        bar.refresh()
+        shown.say("Stopping after this step.")
+        bar.refresh()
+    (line,) = (line for line in terminal.getvalue().splitlines() if "Stopping" in line)
+    assert "loading" not in line

@@ -122,6 +122,13 @@ def test_what_http_refuses_has_the_same_shape(live: Live, method: str, path: str
     assert set(error) == {"message", "type", "param", "code"}
 
 
+def test_of_a_v1_that_is_there_twice_the_way_out_is_told(live: Live) -> None:
+    """Clients of Anthropic's add it to the address that they are given."""
+    twice, other = (live.http.post(path, json={}).json()["error"]["message"] for path in ("/v1/v1/messages", "/v1/no"))
+    assert "leave /v1 out" in twice
+    assert "leave /v1 out" not in other
+
+
 def test_an_error_that_nobody_foresaw_tells_the_client_nothing(serve: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
     live = serve()
 
