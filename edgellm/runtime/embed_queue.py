@@ -1,8 +1,8 @@
 """Queue of requests for vectors and scores: `runtime.loop` computes a batch of them between two steps of answers.
 
-The texts of a request go longest first, so that those in a batch have similar lengths and little is padded. Requests
-take turns, and the room that a batch has left is filled from other requests. So a single text does not wait for two
-thousand that came before it.
+The texts of a request go longest first, so that those in a batch have similar lengths and little is padded. Clients
+take turns, and the requests of each, and the room that a batch has left is filled from other requests. So a single text
+does not wait for two thousand that came before it, nor for all requests of another client.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class _Job:
     id: int
     texts: tuple[str | tuple[int, ...], ...]
     query: str | None = None  # None = to embed
+    client: str = ""
     dimensions: int | None = None
     truncate: bool = False
     n_cut: int = 0  # texts that were cut
@@ -125,15 +126,16 @@ class EmbedQueue:
             self._jobs.rotate(-1)
         job = self._jobs[0]
         if not job.is_read:
-            self._jobs.rotate(-1)
             try:
                 self._read(job)
+                if not job.is_read:  # or it is computed next
+                    self._let_others(job)
             except Exception as error:
                 self._jobs.remove(job)
                 return [wire.Reply(job.id, wire.Failed.of(engine_error(self._backend, error)))]
             return []
         batch = self._batch(beside_answers)
-        self._jobs.rotate(-1)
+        self._let_others(job)
         try:
             self._compute(batch)
         except Exception as error:
@@ -145,6 +147,11 @@ class EmbedQueue:
         self._jobs = deque(job for job in self._jobs if job not in done)
         return [_reply(job) for job in done]
 
+    def _let_others(self, job: _Job) -> None:
+        """It had its turn: other clients' requests come next, then its own client's others."""
+        self._jobs.rotate(-1)
+        self._jobs = deque(sorted(self._jobs, key=lambda other: other.client == job.client))
+
     def _job(self, request_id: int, request: EmbeddingRequest | RerankRequest) -> _Job:
         if len(self._jobs) >= MAX_WAITING:
             raise Overloaded(f"{len(self._jobs)} requests are waiting already", hint="try again later")
@@ -154,10 +161,16 @@ class EmbedQueue:
             if "embed" not in info.capabilities or not isinstance(self._engine, Embedder):
                 raise unsupported_task("embed", info)
             _check_dimensions(request.dimensions, self._engine)
-            return _Job(request_id, request.inputs, dimensions=request.dimensions, truncate=request.truncate)
+            return _Job(
+                request_id,
+                request.inputs,
+                client=request.client,
+                dimensions=request.dimensions,
+                truncate=request.truncate,
+            )
         if "rerank" not in info.capabilities or not isinstance(self._engine, Reranker):
             raise unsupported_task("rerank", info)
-        return _Job(request_id, request.documents, request.query)
+        return _Job(request_id, request.documents, request.query, request.client)
 
     def _read(self, job: _Job) -> None:
         """Tokenize texts for READ_S.

@@ -201,7 +201,7 @@ class ServedModel:
         """The vectors or scores for `request`, once it is its client's turn."""
         record = request_log.of_scope(request.scope)
         async with self._embedding_turns.turn(record.counts_as):
-            vectors = await self.llm.avectors(to_compute)
+            vectors = await self.llm.avectors(msgspec.structs.replace(to_compute, client=record.counts_as))
         record.usage = vectors.usage
         self.activity.saw(vectors)
         return vectors

@@ -228,6 +228,8 @@ async def unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T | Non
             task.cancel()
             # Its clean-up cancels the request, which must have happened before this returns.
             await asyncio.wait((task,))
+            if not task.cancelled():
+                task.exception()  # nobody waits for it, and what nobody looks at is logged
 
 
 async def _gone(receive: Callable[[], Awaitable[Message]]) -> None:

@@ -18,10 +18,10 @@ MAX_WAITING = 1024
 
 @dataclass(eq=False)
 class _Asked:
-    """Places that a request asks for, or has."""
+    """A request that asks for a place, or has one."""
 
     client: str
-    n_places: int
+    n_answers: int
     single: bool
     place: asyncio.Future[None] | None = None  # None: it never waited
     has_begun: bool = False
@@ -29,17 +29,17 @@ class _Asked:
 
 @dataclass(frozen=True)
 class OwnTurn:
-    """The places of one request."""
+    """The place of one request."""
 
     _turns: Turns
     _asked: _Asked
 
     def is_read(self) -> None:
-        """The next `single` may have places."""
+        """The next `single` may have a place."""
         self._turns._let_next_single(self._asked)
 
     def begins(self) -> None:
-        """It is answered now, and gives its places back. Until its turn ends its answers are its client's."""
+        """It is answered now, and gives its place back. Until its turn ends its answers are its client's."""
         self._turns._begin(self._asked)
 
 
@@ -49,14 +49,13 @@ class Turns:
     def __init__(self, places: int, *, keeps_room: bool = False) -> None:
         """`places`: requests that the model may have and has not begun to answer.
 
-        `keeps_room`: a client takes more only where as many stay free as it has then had, of answers that have begun
-        and of places: of 16 the first takes eight at most, the next four. So those that have answers already, and wait
-        for their further ones, never hold all places. One that has nothing needs one free place, for as many as it
-        asks for.
+        `keeps_room`: a client takes another place only while more are free than it has answers, begun or not: of 16 the
+        first takes eight at most, the next four. So those that have answers already, and wait for their further ones,
+        never hold all places.
         """
-        self._free = places  # below 0 where one was free and a request took more
+        self._free = places
         self._keeps_room = keeps_room
-        self._held = Counter[str]()  # places, and answers that have begun, by client
+        self._held = Counter[str]()  # answers that have a place or have begun, by client
         self._has_single = False
         # By client; the one whose turn is next comes first.
         self._waiting: dict[str, list[_Asked]] = {}
@@ -67,17 +66,18 @@ class Turns:
         return sum(map(len, self._waiting.values()))
 
     @asynccontextmanager
-    async def turn(self, client: str, n_places: int = 1, *, single: bool = False) -> AsyncIterator[OwnTurn]:
-        """Wait until a place is free, and hold `n_places` until it begins, or the block ends.
+    async def turn(self, client: str, n_answers: int = 1, *, single: bool = False) -> AsyncIterator[OwnTurn]:
+        """Wait until a place is free, and hold it until the request begins to be answered, or the block ends. It is one
+        place, however many answers it asks for: they share a prompt, and the model's slots are shared by client.
 
-        `single`: of such requests one at a time has places, until it is read. Those that wait for that hold none, and
+        `single`: of such requests one at a time has a place, until it is read. Those that wait for that hold none, and
         others pass them by.
 
         Raises:
             TooManyRequests: MAX_WAITING requests wait already, and this client has most of them, or another came that
                 has fewer.
         """
-        asked = _Asked(client, n_places, single)
+        asked = _Asked(client, n_answers, single)
         if self._may(asked):
             self._take(asked)
         else:
@@ -88,29 +88,26 @@ class Turns:
             self._give_back(asked)
 
     def _may(self, asked: _Asked) -> bool:
-        if asked.single and self._has_single:
-            return False
-        if held := self._held[asked.client] if self._keeps_room else 0:
-            return self._free - asked.n_places >= held
-        return self._free > 0
+        held = self._held[asked.client] if self._keeps_room else 0
+        return self._free > held and not (asked.single and self._has_single)
 
     def _take(self, asked: _Asked) -> None:
-        self._free -= asked.n_places
-        self._held[asked.client] += asked.n_places
+        self._free -= 1
+        self._held[asked.client] += asked.n_answers
         self._has_single |= asked.single
 
     def _begin(self, asked: _Asked) -> None:
-        self._free_places(asked)
+        self._free_place(asked)
         self._pass_on()
 
-    def _free_places(self, asked: _Asked) -> None:
+    def _free_place(self, asked: _Asked) -> None:
         if not asked.has_begun:
             asked.has_begun = True
-            self._free += asked.n_places
+            self._free += 1
 
     def _give_back(self, asked: _Asked) -> None:
-        self._free_places(asked)
-        self._held[asked.client] -= asked.n_places
+        self._free_place(asked)
+        self._held[asked.client] -= asked.n_answers
         if not self._held[asked.client]:
             del self._held[asked.client]
         self._let_next_single(asked)

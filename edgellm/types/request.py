@@ -224,6 +224,7 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, tag=True):
     inputs: tuple[str | tuple[int, ...], ...]
     dimensions: int | None = None  # the first so many of each vector; only of models trained for it
     truncate: bool = False  # what is too long for the context is cut at its end; False = it is refused
+    client: str = ""  # as of a GenerationRequest
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -237,6 +238,7 @@ class RerankRequest(msgspec.Struct, frozen=True, tag=True):
 
     query: str
     documents: tuple[str, ...]
+    client: str = ""  # as of a GenerationRequest
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -246,6 +246,22 @@ def test_a_request_that_comes_while_another_is_computed_has_its_turn() -> None:
     assert len(engine.batches) <= 8
 
 
+def test_a_client_waits_for_one_batch_of_another_that_has_eight_requests() -> None:
+    engine = ToyEmbedder(n_batch=64, n_ctx=64)
+    waiting = EmbedQueue(engine, apart)
+    for number in range(8):
+        waiting.submit(number, EmbeddingRequest(("abcdefgh" * 7,) * 20, client="a"))
+    while len(engine.batches) < 10:
+        waiting.step(beside_answers=False)
+    waiting.submit(9, EmbeddingRequest(("b" * 60,), client="b"))
+    said: list[wire.Up] = []
+    while not said:
+        said += waiting.step(beside_answers=False)
+
+    assert [message.id for message in said] == [9]
+    assert len(engine.batches) <= 12
+
+
 def test_answers_and_texts_take_turns() -> None:
     engine = ToyEmbedder(n_batch=512, n_ctx=512)
     answer = GenerationRequest("abc", Sampling(temperature=0), max_tokens=20, ignore_eos=True)

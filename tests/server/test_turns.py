@@ -36,7 +36,7 @@ class Queue:
         self.turn: dict[str, OwnTurn] = {}  # of those that were served
 
     async def ask(self, *names: str) -> None:
-        """`names`: client and number, as "a1", and the places that it takes where it is not one, as "a1x4"; singles
+        """`names`: client and number, as "a1", and the answers that it asks for where it is not one, as "a1x4"; singles
         have a capital, as "A1"."""
         for name in names:
             self.begin(name)
@@ -47,8 +47,8 @@ class Queue:
         self.tasks[name] = asyncio.create_task(self._hold(name))
 
     async def _hold(self, name: str) -> None:
-        client, n_places = name[0].lower(), int(name.partition("x")[2] or 1)
-        async with self.turns.turn(client, n_places, single=name[0].isupper()) as self.turn[name]:
+        client, n_answers = name[0].lower(), int(name.partition("x")[2] or 1)
+        async with self.turns.turn(client, n_answers, single=name[0].isupper()) as self.turn[name]:
             self.served.append(name)
             await self.ends[name].wait()
 
@@ -73,32 +73,6 @@ async def test_one_of_each_client_in_turn() -> None:
     await queue.end_all()
 
     assert queue.served == ["a1", "a2", "b1", "c1", "a3", "b2", "a4"]
-
-
-async def test_several_answers_take_as_many_places() -> None:
-    queue = Queue(places=4)
-    await queue.ask("a1x4", "a2x4", "b1", "a3", "c1", "b2")
-    assert queue.served == ["a1x4"]
-
-    await queue.end("a1x4")
-    assert queue.served[1:] == ["a2x4"]
-    await queue.end("a2x4")
-    assert queue.served[2:] == ["b1", "c1", "a3", "b2"]
-    await queue.end_all()
-    assert queue.turns.n_waiting == 0
-
-
-async def test_one_free_place_is_enough_to_begin() -> None:
-    queue = Queue(places=4)
-    await queue.ask("a1", "b1x3", "c1x4", "d1")
-    assert queue.served == ["a1", "b1x3"]
-
-    await queue.end("a1")
-    assert queue.served[2:] == ["c1x4"]
-    await queue.end("b1x3")
-    assert queue.served[3:] == []
-    await queue.end("c1x4")
-    assert queue.served[3:] == ["d1"]
 
 
 async def test_singles_that_wait_for_another_hold_no_place() -> None:
@@ -155,20 +129,19 @@ async def test_a_client_leaves_places_to_others() -> None:
     assert len(queue.served) == 14
 
 
-async def test_answers_that_have_begun_are_their_clients_still() -> None:
-    """Further ones that wait for their slots leave places to those that have none."""
+async def test_several_answers_are_one_place_and_count_as_their_clients() -> None:
+    """However long the prompts of two clients are read, and further ones of theirs wait for slots, others have room."""
     queue = Queue(places=8, keeps_room=True)
-    await queue.ask("a1x4", "b1x4")
-    for name in queue.served:
-        queue.turn[name].begins()
-    await queue.ask("a2x4", "b2x4", "c1", "c2x3", "d1x4", "e1")
-    assert queue.served[2:] == ["a2x4", "c1", "d1x4"]
+    await queue.ask("a1x4", "b1x4", "a2x4", "b2x4", "a3x4", "b3", "c1x4", "d1")
+    assert queue.served == ["a1x4", "b1x4", "a2x4", "b2x4", "c1x4", "d1"]
 
-    queue.turn["d1x4"].begins()
+    for name in ("a1x4", "b1x4"):
+        queue.turn[name].begins()
     await settle()
-    assert queue.served[5:] == ["e1"]
+    assert queue.served[6:] == []
     await queue.end("b1x4")
-    assert queue.served[6:] == ["b2x4"]
+    await queue.end("c1x4")
+    assert queue.served[6:] == ["b3"]
     await queue.end_all()
     assert (queue.turns._free, queue.turns._held) == (8, {})
 
@@ -270,9 +243,9 @@ def test_another_address_waits_for_few_requests_of_one_that_sends_many(
 
     class Watched(Turns):
         @asynccontextmanager
-        async def turn(self, client: str, n_places: int = 1, *, single: bool = False) -> AsyncIterator[OwnTurn]:
+        async def turn(self, client: str, n_answers: int = 1, *, single: bool = False) -> AsyncIterator[OwnTurn]:
             asked.append(client)
-            async with super().turn(client, n_places, single=single) as turn:
+            async with super().turn(client, n_answers, single=single) as turn:
                 served.append(client)
                 yield turn
 
@@ -323,8 +296,8 @@ def handed_over(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     class Watched(Turns):
         @asynccontextmanager
-        async def turn(self, client: str, n_places: int = 1, *, single: bool = False) -> AsyncIterator[OwnTurn]:
-            async with super().turn(client, n_places, single=single) as turn:
+        async def turn(self, client: str, n_answers: int = 1, *, single: bool = False) -> AsyncIterator[OwnTurn]:
+            async with super().turn(client, n_answers, single=single) as turn:
                 clients.append(client)
                 yield turn
 
@@ -378,7 +351,7 @@ def test_several_answers_at_a_time_leave_slots_to_another_address(serve: Servers
             connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
             if n_asked < 2:
                 assert connection.recv(1)
-        wait_until(lambda: len(live.llm._session._dispatcher) == 3)  # further ones wait for their slots
+        wait_until(lambda: len(live.llm._session._dispatcher) == 4)  # further ones wait for their slots
 
         answered = live.post("/v1/completions", {"prompt": "a dog", "max_tokens": 1})
         assert answered.status_code == 200
@@ -456,20 +429,22 @@ async def test_a_grammar_that_was_read_keeps_no_other_waiting(serve: Servers) ->
     assert not is_answered
 
 
-def test_a_request_for_several_answers_takes_a_place_for_each(serve: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
-    places: list[int] = []
+def test_a_request_for_several_answers_says_how_many(serve: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked_for: list[int] = []
 
     class Watched(Turns):
-        def turn(self, client: str, n_places: int = 1, *, single: bool = False) -> AbstractAsyncContextManager[OwnTurn]:
-            places.append(n_places)
-            return super().turn(client, n_places, single=single)
+        def turn(
+            self, client: str, n_answers: int = 1, *, single: bool = False
+        ) -> AbstractAsyncContextManager[OwnTurn]:
+            asked_for.append(n_answers)
+            return super().turn(client, n_answers, single=single)
 
     monkeypatch.setattr(served_model, "Turns", Watched)
     live = serve(slots=2)
 
     httpx.post(f"{live.url}/v1/completions", json={"prompt": "hello", "n": 2}, timeout=PATIENCE_S)
 
-    assert places == [2]
+    assert asked_for == [2]
 
 
 @pytest.mark.parametrize(
@@ -492,9 +467,9 @@ def test_few_texts_are_made_tokens_at_a_time(
 
     class Watched(Turns):
         @asynccontextmanager
-        async def turn(self, client: str, n_places: int = 1, *, single: bool = False) -> AsyncIterator[OwnTurn]:
+        async def turn(self, client: str, n_answers: int = 1, *, single: bool = False) -> AsyncIterator[OwnTurn]:
             asked.append(client)
-            async with super().turn(client, n_places, single=single) as turn:
+            async with super().turn(client, n_answers, single=single) as turn:
                 begun.append(client)
                 yield turn
 
