@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from edgellm.contract.answers import Fault, asked, hint_for
 from edgellm.contract.converter import Conversion, Converted, Converter
@@ -30,10 +31,10 @@ def convert(converter: Converter, conversion: Conversion, progress: Progress) ->
         raise UsageError(f"{conversion.target} exists already", hint="choose another name")
     wanted = LEAST_BYTES + TIMES_FILE * conversion.source.bytes
     most = min(psutil.virtual_memory().available, wanted)
-    expected = "a Converted whose path is there"
+    target, expected = conversion.target, "a Converted whose path is the target, where something lies now"
     try:
         with limited_data(most):
-            return asked("it", lambda: converter(conversion, progress), lambda done: done.path.exists(), expected)
+            return asked("it", lambda: converter(conversion, progress), lambda done: _is_made(done, target), expected)
     except Fault as fault:
         hint = _left(conversion) + hint_for((conversion.source.format, conversion.to), "register_converters")
         raise BackendError(f"the converter to {conversion.to}: {fault}", hint=hint) from fault
@@ -41,6 +42,10 @@ def convert(converter: Converter, conversion: Conversion, progress: Progress) ->
         message = f"converting {conversion.source.path} takes more memory than {show_size(most)}"
         hint = f"{_left(conversion)}convert it on a machine with more memory, if it is sound"
         raise UnsupportedArtifact(message, hint=hint) from None
+
+
+def _is_made(done: Converted, target: Path) -> bool:
+    return done.path == target and target.exists()
 
 
 def _left(conversion: Conversion) -> str:

@@ -1,5 +1,6 @@
 """A converter has no more memory than its source explains."""
 
+import dataclasses
 import sys
 
 import numpy as np
@@ -20,11 +21,13 @@ def test_what_takes_far_more_memory_than_its_source_is_refused(tmp_path, monkeyp
     conversion = Conversion(Artifact("gguf", ("model.gguf",), "m", bytes=16 * MIB), tmp_path / "out", "x")
 
     def taking(n_bytes):
-        return lambda conversion, progress: Converted(tmp_path, np.zeros(n_bytes, np.uint8).nbytes)
+        return lambda conversion, progress: Converted(conversion.target, np.zeros(n_bytes, np.uint8).nbytes)
 
     with refuses(UnsupportedArtifact):
         app_convert.convert(taking(1024 * MIB), conversion, lambda *_: None)
-    assert app_convert.convert(taking(64 * MIB), conversion, lambda *_: None).bytes == 64 * MIB
+    conversion.target.touch()
+    again = dataclasses.replace(conversion, replace=True)
+    assert app_convert.convert(taking(64 * MIB), again, lambda *_: None).bytes == 64 * MIB
 
 
 def _raising(conversion, progress):
@@ -37,6 +40,7 @@ def _raising(conversion, progress):
         pytest.param(_raising, id="raises"),
         pytest.param(lambda conversion, progress: conversion.target, id="a path"),
         pytest.param(lambda conversion, progress: Converted(conversion.target, 9), id="wrote nothing"),
+        pytest.param(lambda conversion, progress: Converted(conversion.target.parent, 9), id="elsewhere"),
     ],
 )
 def test_a_converter_that_breaks_its_contract_is_named(converter, tmp_path):
