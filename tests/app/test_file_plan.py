@@ -42,6 +42,7 @@ pytestmark = pytest.mark.usefixtures("known_machine")
 @pytest.fixture(autouse=True)
 def slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgellm.hardware.probe.probe", lambda *_, **__: MACHINE)
+    monkeypatch.setattr("edgellm.hardware.host_checks.busy_load", lambda *_, **__: None)
 
 
 @pytest.fixture
