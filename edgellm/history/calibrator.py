@@ -9,9 +9,12 @@ import dataclasses
 import datetime
 import statistics
 import sys
+from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 
+from edgellm.contract.answers import Fault, answer, asked, blamed
 from edgellm.contract.backend import Backend, Calibrator, DeviceCalibrator, worker_environment
 from edgellm.contract.child import ask
 from edgellm.contract.manager import plugins
@@ -23,6 +26,7 @@ from edgellm.types.calibration import Calibration, Occasion
 from edgellm.types.device_trial import DeviceTrial
 from edgellm.types.plan import Settings
 
+MeasuredT = TypeVar("MeasuredT")
 TIMEOUT_S = 180.0
 DEVICE_TIMEOUT_S = 600.0  # drivers compile their kernels at first
 SLOWER_THAN_ONE = 0.95  # of the rate of one thread
@@ -41,7 +45,7 @@ def measure(backend: str, threads: int) -> Calibration:
     rates = msgspec.json.decode(_asked(calibrator, str(threads), TIMEOUT_S), type=Tables).calibration()
     day = datetime.datetime.now(datetime.UTC).date().isoformat()
     when = {count: msgspec.structs.replace(occasion, date=day) for count, occasion in rates.occasions.items()}
-    return dataclasses.replace(rates, build=calibrator.build(), date=day, occasions=when)
+    return dataclasses.replace(rates, build=answer(calibrator, "build"), date=day, occasions=when)
 
 
 def measure_device(backend: Backend, device: str) -> tuple[DeviceTrial, ...]:
@@ -70,7 +74,8 @@ def _asked(calibrator: Backend, what: str, timeout_s: float) -> str:
             f"measuring {backend} died of {end.signal}; what was stored stays", hint=hint, reason=end.signal
         )
     if end.returncode:
-        raise BackendUnavailable(f"{backend} cannot be measured: {end.last_words or 'no reason given'}")
+        why = end.last_words or f"its process ended with status {end.returncode}, and said nothing"
+        raise BackendUnavailable(f"{backend} cannot be measured: {why}")
     return answer
 
 
@@ -100,14 +105,25 @@ def main() -> None:
     backend = plugins().backend(name)
     if not what.isdecimal():
         assert isinstance(backend, DeviceCalibrator)
-        tell(backend.calibrate_device(what))
+        tell(_made(name, "calibrate_device", tuple, lambda: backend.calibrate_device(what)))
         return
     assert isinstance(backend, Calibrator)
     threads = int(what)
     before = occasions.counters()
-    rates = backend.calibrate(Settings(0, n_threads=threads, n_threads_batch=threads))
+    settings = Settings(0, n_threads=threads, n_threads_batch=threads)
+    rates = _made(name, "calibrate", Calibration, lambda: backend.calibrate(settings))
     beside = occasions.between(before, occasions.counters())
     tell(Tables.of(dataclasses.replace(rates, occasions=dict.fromkeys(rates.counts, beside))))
+
+
+def _made(backend: str, method: str, kind: type[MeasuredT], call: Callable[[], MeasuredT]) -> MeasuredT:
+    """What that method of a backend gives; where that is no `kind`, or it raises, the last words of this process."""
+    try:
+        made: MeasuredT = asked(f"{method}()", call, lambda given: isinstance(given, kind), f"a {kind.__name__}")
+    except Fault as fault:
+        error = blamed(backend, fault)
+        sys.exit(f"{error.message}; {error.hint}")
+    return made
 
 
 if __name__ == "__main__":

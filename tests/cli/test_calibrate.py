@@ -29,6 +29,12 @@ class Meter(Light):
             os.kill(os.getpid(), signal.SIGKILL)
         if what == "refuses":
             raise BackendUnavailable("no kernels for this processor")
+        if what == "raises":
+            raise ValueError("boom")
+        if what == "gives none":
+            return None
+        if what == "exits":
+            os._exit(3)
         threads = {1, settings.n_threads}
         share = 0.3 if what == "waits" else 1.0
         kinds = {"Q4_K": 40.0, "Q5_K": 36.0, "Q6_K": 30.0, "IQ2_XS": 15.0}
@@ -161,6 +167,21 @@ def test_a_measuring_that_dies_says_of_what_and_leaves_what_was_stored(edgellm) 
 def test_a_backend_that_cannot_says_why(edgellm) -> None:
     assert "no kernels for this processor" in edgellm("calibrate", code=6, METER_DOES="refuses").stderr
     assert "does not measure itself" in edgellm("calibrate", "--backend", "echo", code=6).stderr
+
+
+@pytest.mark.parametrize(
+    ("does", "told"),
+    [
+        ("raises", "backend gguf: calibrate() failed: ValueError: boom"),
+        ("gives none", "backend gguf: calibrate() gives None, a Calibration is expected"),
+        ("exits", "its process ended with status 3, and said nothing"),
+    ],
+)
+def test_a_backend_that_breaks_its_contract_is_told_with_its_plugin(edgellm, does: str, told: str) -> None:
+    words = " ".join(edgellm("calibrate", METER_DOES=does, code=6).stderr.split())
+
+    assert told in words
+    assert does == "exits" or "this is for the author of plugin meter (edgellm-meter 1.0)" in words
 
 
 def test_a_folder_that_cannot_be_written_is_an_error(edgellm, tmp_path: Path) -> None:
