@@ -17,6 +17,7 @@ from edgellm.app import context
 from edgellm.app.resolve import resolve
 from edgellm.builtin.commands import COMMANDS
 from edgellm.contract import hookspecs, installed, left_threads, slow
+from edgellm.contract.child import ended_with_us
 from edgellm.contract.manager import PluginRow, Plugins
 from edgellm.errors import BackendUnavailable, SourceError, UnknownModel, UsageError
 from edgellm.store.sources import asking
@@ -738,6 +739,35 @@ def test_an_attribute_that_exits_ends_only_its_plugin(folder: Path, member: str)
 
     assert "half" not in plugins.backends()
     assert row(plugins, "half").error.startswith("register_backends: SystemExit: 3 (")
+
+
+SIGNALLED = """
+import signal
+from edgellm.contract.hookspecs import hookimpl
+
+class Signalled(Exception):
+    def __str__(self):
+        signal.raise_signal(signal.SIGTERM)
+
+{at_import}
+
+@hookimpl
+def register_backends(register):
+    {in_hook}
+"""
+SIGNAL = "signal.raise_signal(signal.SIGTERM)"
+
+
+@pytest.mark.parametrize(("at_import", "in_hook"), [(SIGNAL, "pass"), ("", SIGNAL), ("", "raise Signalled")])
+def test_a_signal_to_end_is_no_failure_of_the_plugin_at_hand(folder: Path, at_import: str, in_hook: str) -> None:
+    """Taken for one, it would end nothing: the command would go on without the plugin."""
+    fake_plugins.install(folder, "busy", SIGNALLED.format(at_import=at_import, in_hook=in_hook))
+
+    went_on = False
+    with pytest.raises(SystemExit), ended_with_us():
+        went_on = bool(Plugins().backends())
+
+    assert not went_on
 
 
 def test_two_distributions_of_one_name_are_both_shown(folder: Path) -> None:

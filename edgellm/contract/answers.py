@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Set
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgellm.contract import manager
-from edgellm.contract.failure import tidied, tidied_error, told
+from edgellm.contract.failure import is_of_user, tidied, tidied_error, told
 from edgellm.contract.slow import told_where_slow
 from edgellm.errors import BackendError, EdgeLLMError
 
@@ -53,27 +53,14 @@ def asked(
     except MemoryError:
         raise
     except BaseException as error:  # a plugin that calls sys.exit() must not end every command
-        if _is_of_user(error):
+        if is_of_user(error):
             raise
         raise Fault(f"{what} failed: {told(error)}") from error
-    from edgellm.contract.field_types import in_plain_types, mistyped  # 4 ms, which `edgellm --help` can do without
-    from edgellm.contract.ranges import out_of_range
-
-    try:
-        # Whoever reads it later runs no code of a plugin's class.
-        given = in_plain_types(given, text)
-        # A field of another type would be an error of whoever reads it, far from here.
-        problem = mistyped(given) or out_of_range(given)
-    except BaseException as error:  # of a collection that holds itself, or of one of the plugin's own
-        if _is_of_user(error):
-            raise
-        raise Fault(f"{what} gives {kind_of(given)}, which cannot be read: {told(error)}") from error
-    if problem:
-        raise Fault(f"{what} gives {_shown(given)}, in which {problem}")
+    given = _read(what, given, text)
     try:
         is_right = fits(given)
     except BaseException as error:  # it has not even the members that are looked at
-        if _is_of_user(error):
+        if is_of_user(error):
             raise
         is_right = False
     if not is_right:
@@ -81,13 +68,25 @@ def asked(
     return given
 
 
-def _is_of_user(error: BaseException) -> bool:
-    """Whether it ends this process, and is no failure of who was asked just then."""
-    if not isinstance(error, SystemExit):
-        return isinstance(error, KeyboardInterrupt)
-    from edgellm.contract import child  # as above
+def _read(what: str, given: T, text: Callable[[str], str]) -> T:
+    """The same in Python's own types, so that whoever reads it later runs no code of a plugin's class.
 
-    return child.is_ending()
+    Raises:
+        Fault: a field is of another type, or a number that nothing has: the error of whoever reads it, far from here.
+    """
+    from edgellm.contract.field_types import in_plain_types, mistyped  # 4 ms, which `edgellm --help` can do without
+    from edgellm.contract.ranges import out_of_range
+
+    try:
+        plain: T = in_plain_types(given, text)
+        problem = mistyped(plain) or out_of_range(plain)
+    except BaseException as error:  # of a collection that holds itself, or of one of the plugin's own
+        if is_of_user(error):
+            raise
+        raise Fault(f"{what} gives {kind_of(given)}, which cannot be read: {told(error)}") from error
+    if problem:
+        raise Fault(f"{what} gives {_shown(plain)}, in which {problem}")
+    return plain
 
 
 def _shown(given: object) -> str:
@@ -99,7 +98,7 @@ def _shown(given: object) -> str:
             given = {key: type(value) for key, value in given.items()}
         return " ".join(cut.repr(given).split())
     except BaseException as error:  # a class of the plugin's may raise here, too
-        if _is_of_user(error):
+        if is_of_user(error):
             raise
         return kind_of(given)
 

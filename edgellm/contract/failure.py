@@ -25,6 +25,15 @@ _UNSEEN = re.compile(rf"\x1b\[[0-?]*[ -/]*[@-~]|[{STEERING}{ORDERING}]")
 ErrorT = TypeVar("ErrorT", bound=EdgeLLMError)
 
 
+def is_of_user(error: BaseException) -> bool:
+    """Whether it ends this process, and is no failure of the plugin that was asked just then."""
+    if not isinstance(error, SystemExit):
+        return isinstance(error, KeyboardInterrupt)
+    from edgellm.contract.child import is_ending  # `edgellm --help` can do without
+
+    return is_ending()
+
+
 def told(error: BaseException) -> str:
     """`"NameError: name 'Backnd' is not defined (/home/me/mine/plugin.py, line 12)"`."""
     if isinstance(error, SyntaxError):
@@ -39,9 +48,9 @@ def tidied(what: object) -> str:
     all that a plugin says to them passes here."""
     try:
         text = str.__str__(what) if isinstance(what, str) else str(what)
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:  # or sys.exit() in there would end every command
+        if is_of_user(error):
+            raise
         return f"what it says cannot be told: {type(error).__name__}"
     n_characters = len(text)
     # What is cleaned is cut first: it may be many megabytes.

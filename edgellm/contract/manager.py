@@ -24,7 +24,7 @@ import pluggy
 
 from edgellm import settings
 from edgellm.contract import hookspecs, installed
-from edgellm.contract.failure import tidied, told
+from edgellm.contract.failure import is_of_user, tidied, told
 from edgellm.contract.left_threads import noted
 from edgellm.contract.registration import checked
 from edgellm.contract.slow import told_where_slow
@@ -122,7 +122,7 @@ class Plugins:
             _refuse_unmarked(plugin, self._manager.get_hookcallers(plugin) or ())
             self._rows[name] = PluginRow(name, dist, module)
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
+            if is_of_user(error):
                 raise
             if self._manager.has_plugin(name):
                 self._manager.unregister(name=name)
@@ -245,9 +245,9 @@ class Plugins:
                 raise TypeError("it is async, and a plain function is expected")
             if returned is not None and not called:
                 raise TypeError(f"it returned {reprlib.repr(returned)}, which nobody reads; call register instead")
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:  # a plugin that calls sys.exit() must not end every command
+            if is_of_user(error):
+                raise
             row = self._rows[impl.plugin_name]
             self._rows[impl.plugin_name] = replace(row, error=f"{hook}: {told(error)}")
             self._raised.setdefault((impl.plugin_name, hook), f"{hook}: {told(error)}")

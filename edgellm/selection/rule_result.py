@@ -11,8 +11,7 @@ from typing import TypeVar
 
 from msgspec import Struct
 
-from edgellm.contract.child import is_ending
-from edgellm.contract.failure import tidied, tidied_error, told
+from edgellm.contract.failure import is_of_user, tidied, tidied_error, told
 from edgellm.contract.field_types import in_plain_types, mistyped
 from edgellm.contract.slow import told_where_slow
 from edgellm.errors import BackendError, EdgeLLMError
@@ -75,10 +74,8 @@ class PluginRule:
                 return RuleResult(tuple(result.kept), dropped, _tidied(result.reason))
         except EdgeLLMError as error:
             raise tidied_error(error) from None
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:  # sys.exit() in a rule must not end a command as if it were done
-            if isinstance(error, SystemExit) and is_ending():
+            if is_of_user(error):
                 raise
             raise BackendError(f"{self.told} failed: {told(error)}", hint=self.hint) from error
         raise BackendError(f"{self.told}{problem}", hint=self.hint)
