@@ -14,7 +14,8 @@ from typing import Any
 
 import msgspec
 
-from edgellm.contract.child import Child, python
+from edgellm.contract.child import Child
+from edgellm.contract.own_python import python
 from edgellm.contract.parent import connect
 from edgellm.files import at_once
 

@@ -25,10 +25,11 @@ from edgellm.adaptation.samples import Spell
 from edgellm.contract.answers import hint_for
 from edgellm.contract.asked_tuner import asked_tuner
 from edgellm.contract.backend import worker_environment
-from edgellm.contract.child import Child, End, python
+from edgellm.contract.child import Child, End
 from edgellm.contract.failed import Failed
 from edgellm.contract.failure import told
 from edgellm.contract.manager import plugins
+from edgellm.contract.own_python import python
 from edgellm.contract.parent import connect
 from edgellm.errors import (
     BackendError,

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 
-HELPER = "_EDGELLM_HELPER"  # variable of a helper that starts: the module that it is to run (`child.interpreter`)
+HELPER = "_EDGELLM_HELPER"  # variable of a helper that starts: the module that it is to run (`own_python.interpreter`)
 # linux/prctl.h
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from edgellm import settings
 from edgellm.contract import pip_runner
-from edgellm.contract.child import Child, End, interpreter
+from edgellm.contract.child import Child, End
+from edgellm.contract.own_python import interpreter
 from edgellm.units import show_memory
 
 # An index's page becomes objects in pip. docs/adr/096-limits-of-pip.md: one of 30,000 files takes 155 MB.
@@ -27,7 +28,7 @@ _POLL_S = 60.0
 def command(arguments: Sequence[str], *, most_file_bytes: int = 0, python: str = "") -> list[str]:
     """The command line. pip ends with FILE_LIMIT_STATUS before a file is larger than `most_file_bytes`; 0 = any size.
 
-    `python` is that of helpers where none is named, and raises as that (`child.interpreter`).
+    `python` is that of helpers where none is named, and raises as that (`own_python.interpreter`).
     """
     # -P: a folder named pip in the working directory must not be run instead.
     runner = [python or interpreter(), "-P", str(Path(pip_runner.__file__)), str(MEMORY_BYTES), str(most_file_bytes)]

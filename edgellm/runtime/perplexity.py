@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edgellm.contract.backend import worker_environment
-from edgellm.contract.child import Child, python
+from edgellm.contract.child import Child
 from edgellm.contract.failed import Failed
 from edgellm.contract.manager import plugins
+from edgellm.contract.own_python import python
 from edgellm.contract.parent import connect
 from edgellm.errors import EdgeLLMError, UsageError, WorkerCrashed
 from edgellm.runtime.checked_tokenizer import CheckedTokenizer

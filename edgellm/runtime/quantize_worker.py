@@ -10,10 +10,11 @@ import msgspec
 
 from edgellm.contract.answers import Fault, asked, hint_for
 from edgellm.contract.backend import worker_environment
-from edgellm.contract.child import Child, End, python
+from edgellm.contract.child import Child, End
 from edgellm.contract.data_limit import limit_data
 from edgellm.contract.failed import Failed
 from edgellm.contract.manager import plugins
+from edgellm.contract.own_python import python
 from edgellm.contract.parent import connect
 from edgellm.contract.quantizer import Quantization, Quantizer, TensorProgress
 from edgellm.errors import BackendError, EdgeLLMError, WorkerCrashed

@@ -13,8 +13,9 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
-from edgellm.contract.child import KILL, End, marked, python, reap, signal_group
+from edgellm.contract.child import KILL, End, reap, signal_group
 from edgellm.contract.data_limit import lifted
+from edgellm.contract.own_python import marked, python
 from edgellm.errors import EdgeLLMError, Overloaded, UsageError
 from edgellm.runtime import wire
 from edgellm.runtime.mailbox import Mailbox
@@ -25,7 +26,7 @@ KILL_PATIENCE_S = 5.0
 
 
 def worker_command() -> list[str]:
-    """Raises UsageError, as `child.interpreter`."""
+    """Raises UsageError, as `own_python.interpreter`."""
     return python("edgellm.runtime.worker")
 
 

@@ -22,8 +22,8 @@ from edgellm import explain, settings
 from edgellm.app import launch
 from edgellm.app.download import PlannedDownload
 from edgellm.app.verify import Verification
-from edgellm.contract.child import interpreter
 from edgellm.contract.manager import plugins
+from edgellm.contract.own_python import interpreter
 from edgellm.errors import EdgeLLMError, PluginFailed, SecondBest, UsageError
 from edgellm.runtime.session import Session, SessionState, closed
 from edgellm.sdk.adapters import AdapterMethods

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from edgellm.contract.child import End, python
+from edgellm.contract.child import End
 from edgellm.contract.helper import Helper, took_too_long
+from edgellm.contract.own_python import python
 from edgellm.contract.waiter import told_of_leaving
 from edgellm.errors import BadTemplate, Closed, EdgeLLMError, Overloaded, UsageError, WorkerCrashed
 from edgellm.text.chat import HINT

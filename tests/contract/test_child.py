@@ -12,8 +12,9 @@ from support.refusals import refuses
 from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.contract import pip
-from edgellm.contract.child import Child, End, ask, ended_with_us, python
+from edgellm.contract.child import Child, End, ask, ended_with_us
 from edgellm.contract.confine import HELPER
+from edgellm.contract.own_python import python
 from edgellm.errors import UsageError
 
 # Starts a child, says both ids, and will not go at a polite request.
