@@ -26,8 +26,8 @@ from edgellm.errors import (
 )
 from edgellm.selection.context import SelectionContext
 from edgellm.selection.decide import decide, usable_backends
+from edgellm.store.address import redacted
 from edgellm.store.card import undescribed, verified
-from edgellm.store.http import redacted
 from edgellm.store.library import Library, silent
 from edgellm.store.sealed import slot_of
 from edgellm.store.sources.registry import source_for, sources, unreachable

@@ -9,9 +9,9 @@ from edgellm.errors import UnknownModel, UsageError
 from edgellm.files import safe_name
 from edgellm.store import local
 from edgellm.store.adapters import AdapterStore
+from edgellm.store.address import redacted
 from edgellm.store.begun import BegunDownload
 from edgellm.store.holders import holders, shown
-from edgellm.store.http import redacted
 from edgellm.store.manifest import StoredModel
 
 

@@ -30,8 +30,8 @@ from edgellm.estimate import quants
 from edgellm.files import expanded
 from edgellm.selection.context import SelectionContext
 from edgellm.store.adapters import AdapterStore
+from edgellm.store.address import check_userinfo
 from edgellm.store.card import card_of
-from edgellm.store.http import check_userinfo
 from edgellm.store.sources import asking
 from edgellm.store.sources.local_file import LocalFile
 from edgellm.store.sources.registry import source_for, sources

@@ -153,7 +153,7 @@ class _Server:
         from urllib.parse import urlsplit
 
         from edgellm.server import listener
-        from edgellm.store.http import is_loopback
+        from edgellm.store.address import is_loopback
 
         parts = urlsplit(self.url)
         if not is_loopback((parts.hostname or "").lower()):

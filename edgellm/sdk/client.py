@@ -31,7 +31,7 @@ from edgellm.sdk.chat import ChatMethods
 from edgellm.sdk.embeddings import EmbeddingMethods
 from edgellm.sdk.tokens import TokenMethods
 from edgellm.sdk.tool_loop import ToolLoopMethods
-from edgellm.store.http import redacted
+from edgellm.store.address import redacted
 from edgellm.store.library import silent
 from edgellm.text.template_process import TemplateProcess
 from edgellm.types.options import LaunchKeywords, LaunchOptions, SelectionKeywords

@@ -12,7 +12,7 @@ from edgellm.errors import Unauthorized, UsageError
 from edgellm.server.error_form import ANTHROPIC, ErrorForm, form_for
 from edgellm.server.errors import HttpError
 from edgellm.server.intake import Intake
-from edgellm.store.http import is_loopback
+from edgellm.store.address import is_loopback
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 # These need no key: the page and the documentation are the same for everyone, and /health tells nothing private.

@@ -21,7 +21,8 @@ from edgellm.files import expanded, safe_name
 from edgellm.formats.gguf import summary as gguf_summary
 from edgellm.formats.gguf.ggml_types import FILE_TYPES, TYPES
 from edgellm.formats.gguf.summary import Summary
-from edgellm.store import http, remote
+from edgellm.store import remote
+from edgellm.store.address import redacted
 from edgellm.store.library import Library
 from edgellm.store.names import stem_of
 from edgellm.store.sources import asking
@@ -91,10 +92,10 @@ def verified(card: ModelCard, file: ModelFile) -> ModelCard:
     summary, files = _summary(asking.resolve(source, file.source))
     stated = _sha256(files)
     if file.sha256 and stated and stated != file.sha256.lower():
-        where = http.redacted(file.source)
+        where = redacted(file.source)
         raise IntegrityError(f"{where} has sha256 {stated} at its source, {file.sha256} was promised", hint=_OTHER)
     if file.bytes is not None and file.bytes != summary.file_bytes:
-        where = http.redacted(file.source)
+        where = redacted(file.source)
         raise IntegrityError(f"{where} has {summary.file_bytes} bytes, {file.bytes} were promised", hint=_OTHER)
     read = replace(file, bytes=summary.file_bytes, tensor_bytes=summary.tensor_bytes, trust=HEADER)
     read = replace(read, layers=summary.layers)

@@ -21,6 +21,7 @@ from edgellm.contract.source import FetchedFile, Progress, RemoteFile
 from edgellm.errors import DiskFull, IntegrityError, SourceError, SourceUnreachable
 from edgellm.files import FULL, is_plain
 from edgellm.store import http, partial
+from edgellm.store.address import redacted
 from edgellm.store.remote import check_encoding, check_length, content_range, validator
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def download(file: RemoteFile, target: Path, report: Callable[[int], None], limi
             if job.resumed:  # what was here already may have been the wrong part
                 return download(file, target, report, limit)
             raise IntegrityError(
-                f"{target.name} from {http.redacted(file.url)} has sha256 {sha256}, {file.sha256} was promised",
+                f"{target.name} from {redacted(file.url)} has sha256 {sha256}, {file.sha256} was promised",
                 hint="fetch it again; if it repeats, the source has another file than it says",
             )
         os.replace(part, target)
@@ -98,7 +99,7 @@ def total_of(files: Sequence[RemoteFile], n_bytes: int | None) -> int | None:
     sizes = [file.bytes for file in files]
     total = None if None in sizes else sum(size for size in sizes if size is not None)
     if None not in (total, n_bytes) and total != n_bytes:
-        where = http.redacted(files[0].url)
+        where = redacted(files[0].url)
         raise IntegrityError(f"{where} has {total} bytes, {n_bytes} were promised", hint=_OTHER)
     return total
 
@@ -195,7 +196,7 @@ class _Download:
         while self.file.bytes is None or self._size < self.file.bytes:
             if failures == _TRIES:
                 raise SourceUnreachable(
-                    f"{http.redacted(self.file.url)} {why or 'hung up'} after {self._size} of {self.file.bytes} bytes",
+                    f"{redacted(self.file.url)} {why or 'hung up'} after {self._size} of {self.file.bytes} bytes",
                     hint="try again: what is here already is kept",
                 )
             if failures:
@@ -214,7 +215,7 @@ class _Download:
         response = http.get(self.file.url, headers, hint=self.file.hint)
         try:
             if response.status == 416:
-                where = http.redacted(self.file.url)
+                where = redacted(self.file.url)
                 raise IntegrityError(f"{where} has no byte {self._size}, it was promised longer", hint=_OTHER)
             check_encoding(response)
             start, total = content_range(response)
@@ -222,9 +223,7 @@ class _Download:
             is_other = bool(etag and self.file.etag and not self.file.sha256 and etag != self.file.etag)
             if start != self._size or (is_other and self._size):
                 if start != 0:
-                    raise IntegrityError(
-                        f"{http.redacted(self.file.url)} changed while it was fetched", hint="try again"
-                    )
+                    raise IntegrityError(f"{redacted(self.file.url)} changed while it was fetched", hint="try again")
                 self._restart(out)  # the range was ignored: from the beginning
             self.file = replace(self.file, bytes=check_length(self.file, total))
         except BaseException:
@@ -244,7 +243,7 @@ class _Download:
             if not piece:
                 return ""
             if self._size + len(piece) > self.file.bytes:
-                where = http.redacted(self.file.url)
+                where = redacted(self.file.url)
                 raise IntegrityError(f"{where} sends more than the {self.file.bytes} bytes promised", hint=_OTHER)
             out.write(piece)
             self._hash.update(piece)

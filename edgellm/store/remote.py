@@ -19,6 +19,7 @@ from edgellm.formats.gguf.cursor import Incomplete
 from edgellm.formats.gguf.header import GgufHeader, parse_gguf
 from edgellm.formats.gguf.summary import Summary
 from edgellm.store import http
+from edgellm.store.address import redacted
 
 FIRST_BYTES = 1024**2  # a vocabulary of 32,000 fits; one of 262,144 takes 6.5 MB
 MAX_HEADER_BYTES = 64 * 1024**2
@@ -33,7 +34,7 @@ def content_range(response: http.Response) -> tuple[int, int | None]:
         return 0, response.number("Content-Length")
     match = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
     if match is None:
-        raise SourceError(f"{http.redacted(response.url)} answers a range without saying which", hint=_BROKEN)
+        raise SourceError(f"{redacted(response.url)} answers a range without saying which", hint=_BROKEN)
     return int(match[1]), None if match[3] == "*" else int(match[3])
 
 
@@ -46,12 +47,12 @@ def check_length(file: RemoteFile, total: int | None) -> int:
     length = file.bytes if total is None else total
     if length is None:
         raise SourceError(
-            f"{http.redacted(file.url)} does not say how long the file is",
+            f"{redacted(file.url)} does not say how long the file is",
             hint="download it by other means, then name it",
         )
     if file.bytes not in (None, length):
         raise IntegrityError(
-            f"{http.redacted(file.url)} has {length} bytes, {file.bytes} were promised", hint="the file was replaced"
+            f"{redacted(file.url)} has {length} bytes, {file.bytes} were promised", hint="the file was replaced"
         )
     return length
 
@@ -60,7 +61,7 @@ def check_encoding(response: http.Response) -> None:
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding != "identity":
         raise SourceError(
-            f"{http.redacted(response.url)} sends the file packed ({encoding}), which was not asked for", hint=_BROKEN
+            f"{redacted(response.url)} sends the file packed ({encoding}), which was not asked for", hint=_BROKEN
         )
 
 
@@ -96,7 +97,7 @@ class FileHead:
             self._receive(self._whole or self._request(end), end)
         if len(self._data) < min(end, self.file.bytes or end):
             raise SourceUnreachable(
-                f"{http.redacted(self.file.url)} hung up after {len(self._data)} bytes", hint="try again later"
+                f"{redacted(self.file.url)} hung up after {len(self._data)} bytes", hint="try again later"
             )
         return bytes(self._data)
 
@@ -106,13 +107,13 @@ class FileHead:
         response = http.get(self.file.url, headers, hint=self.file.hint)
         try:
             if response.status == 416:
-                raise BadArtifact(f"{http.redacted(self.file.url)} is empty", hint="it is not a model")
+                raise BadArtifact(f"{redacted(self.file.url)} is empty", hint="it is not a model")
             check_encoding(response)
             start, total = content_range(response)
             length = check_length(self.file, total)
             etag = validator(response)
             if begin and self.file.etag and etag and etag != self.file.etag:
-                raise IntegrityError(f"{http.redacted(self.file.url)} changed while it was read", hint="try again")
+                raise IntegrityError(f"{redacted(self.file.url)} changed while it was read", hint="try again")
         except BaseException:
             response.close()
             raise
@@ -122,7 +123,7 @@ class FileHead:
             self._whole = response
         elif start != begin:
             response.close()
-            where = http.redacted(self.file.url)
+            where = redacted(self.file.url)
             raise SourceError(f"{where} sends bytes from {start}, asked for were those from {begin}", hint=_BROKEN)
         return response
 
@@ -149,7 +150,7 @@ def header_of(file: RemoteFile) -> tuple[GgufHeader, RemoteFile]:
         while True:
             data = head.read(end)
             try:
-                return parse_gguf(data, file_bytes=head.file.bytes or 0, where=http.redacted(file.url)), head.file
+                return parse_gguf(data, file_bytes=head.file.bytes or 0, where=redacted(file.url)), head.file
             except Incomplete as error:
                 if error.needed > MAX_HEADER_BYTES:
                     raise BadArtifact(
@@ -166,7 +167,7 @@ def summary_of(files: Sequence[RemoteFile]) -> tuple[Summary, list[RemoteFile]]:
         As `header_of`; BadArtifact where the parts do not belong together.
     """
     stamp = " ".join(f"{file.sha256 or file.etag}-{file.bytes}" for file in files)
-    name = http.redacted(files[0].url)
+    name = redacted(files[0].url)
     is_stamped = all((file.sha256 or file.etag) and file.bytes is not None for file in files)
     summary = gguf_summary.cached(name, stamp) if is_stamped else None
     if summary is not None:

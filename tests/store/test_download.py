@@ -15,6 +15,7 @@ from edgellm.contract.source import RemoteFile
 from edgellm.errors import DiskFull, IntegrityError, SourceError, SourceUnreachable, UnsupportedArtifact, UsageError
 from edgellm.store import download as download_module
 from edgellm.store import http
+from edgellm.store.address import check_address
 from edgellm.store.card import card_of as described
 from edgellm.store.download import CHUNK_BYTES, Throttle, download
 from edgellm.store.library import Library
@@ -268,7 +269,7 @@ def test_addresses_that_are_not_asked(url, monkeypatch):
 
 def test_http_is_asked_where_it_is_allowed(monkeypatch):
     monkeypatch.setenv("EDGELLM_ALLOW_HTTP", "1")
-    http.check_address("http://192.168.1.5/x.gguf")
+    check_address("http://192.168.1.5/x.gguf")
 
 
 class Redirects(HubServer):

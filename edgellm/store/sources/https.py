@@ -18,6 +18,7 @@ from edgellm.contract.source import FetchedFile, Progress, RemoteFile
 from edgellm.errors import EdgeLLMError, SourceError
 from edgellm.files import safe_name
 from edgellm.store import http
+from edgellm.store.address import check_address, redacted
 from edgellm.store.download import download_all
 from edgellm.store.names import parts_of, stem_of
 from edgellm.store.remote import FileHead
@@ -52,7 +53,7 @@ class Https:
             SourceError: no address of a file.
         """
         address, _, fragment = uri.partition("#")
-        http.check_address(address)
+        check_address(address)
         digest = fragment.removeprefix("sha256=")
         if fragment and not re.fullmatch(r"[0-9a-fA-F]{64}", digest):
             raise SourceError(f"{fragment[:80]!r} is not a hash", hint="write #sha256= and 64 hexadecimal digits")
@@ -61,7 +62,7 @@ class Https:
         names = parts_of(last)
         if not last or (digest and len(names) > 1):
             raise SourceError(
-                f"{http.redacted(address)} is not a file" if not last else "a hash is of one file, not of a split set",
+                f"{redacted(address)} is not a file" if not last else "a hash is of one file, not of a split set",
                 hint="write https://HOST/PATH/FILE.gguf",
             )
         return [

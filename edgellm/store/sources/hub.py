@@ -39,6 +39,7 @@ from edgellm.errors import (
 )
 from edgellm.files import FULL, SPARE_BYTES, nearest_existing
 from edgellm.store import http
+from edgellm.store.address import redacted
 from edgellm.store.download import download, total_of
 from edgellm.store.names import parts_of
 from edgellm.store.partial import begun_bytes
@@ -162,7 +163,7 @@ def _head(timeout_s: float) -> str:
         with http.request("HEAD", constants.ENDPOINT, {}, timeout_s=timeout_s) as response:
             status = response.status
     except SourceError as error:
-        hub = f"the model hub ({http.redacted(constants.ENDPOINT)})"
+        hub = f"the model hub ({redacted(constants.ENDPOINT)})"
         return f"{hub} cannot be reached{http.through(constants.ENDPOINT)}: {http.reason_of(error)}"
     return f"the model hub answers with status {status}" if status >= 500 else ""
 
@@ -223,7 +224,7 @@ def _described(where: HubUri, name: str) -> tuple[RemoteFile, str]:
     etag, commit = told.etag, told.commit  # both become names of files
     if not (re.fullmatch(r"[0-9a-fA-F]{40}|[0-9a-fA-F]{64}", etag) and re.fullmatch(r"[0-9a-f]{40}", commit)):
         raise SourceError(
-            f"{http.redacted(file.url)} is not described as the hub describes files", hint="is HF_ENDPOINT right?"
+            f"{redacted(file.url)} is not described as the hub describes files", hint="is HF_ENDPOINT right?"
         )
     path = try_to_load_from_cache(where.repo, name, revision=commit)
     # The ETag of a large file is its sha256; of a small one a git hash, which says nothing of the bytes.

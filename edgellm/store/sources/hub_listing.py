@@ -15,6 +15,7 @@ import msgspec
 
 from edgellm.errors import SourceError, SourceUnreachable
 from edgellm.store import http
+from edgellm.store.address import redacted
 from edgellm.store.sources import hub_request
 
 MAX_BYTES = 64 * 1024**2  # of all pages: some 200,000 files
@@ -108,7 +109,7 @@ class Listing:
             SourceError: it is another server's.
         """
         if address and urlsplit(address)[:2] != urlsplit(self._endpoint)[:2]:
-            where = http.redacted(address)
+            where = redacted(address)
             raise SourceError(f"{self._what} goes on at {where}, which is another server", hint=_HINT)
         return address
 

@@ -17,6 +17,7 @@ from edgellm import settings
 from edgellm.contract.source import FetchedFile, Progress, RemoteFile
 from edgellm.errors import EdgeLLMError
 from edgellm.store import http
+from edgellm.store.address import is_loopback, redacted
 from edgellm.store.download import download_all
 from edgellm.store.sources.ollama_store import MANIFEST_BYTES, Name, decoded, files_of, local_manifest, parse_name
 
@@ -74,10 +75,10 @@ def _fetch_manifest(name: Name, *, timeout_s: float | None = None, tries: int = 
         data = b""
         while len(data) <= MANIFEST_BYTES and (piece := answer.read(64 * 1024)):
             data += piece
-    return decoded(data, http.redacted(url))
+    return decoded(data, redacted(url))
 
 
 def _base(name: Name) -> str:
     """http to this machine (a registry of one's own), https to any other."""
-    scheme = "http" if http.is_loopback(name.host.partition(":")[0]) else "https"
+    scheme = "http" if is_loopback(name.host.partition(":")[0]) else "https"
     return f"{scheme}://{name.host}/v2/{name.namespace}/{name.model}"
