@@ -596,6 +596,33 @@ def test_who_may_have_brought_what_is_not_there_is_named(folder: Path) -> None:
     assert Plugins(frozenset()).suspects("register_commands") == ""
 
 
+HALVES = """
+from edgellm.contract.hookspecs import hookimpl
+
+@hookimpl
+def register_rules(register):
+    raise LookupError("no rules")
+
+@hookimpl
+def register_sources(register):
+    raise LookupError("no sources")
+"""
+
+
+def test_each_hook_that_failed_is_told(folder: Path) -> None:
+    fake_plugins.install(folder, "halves", HALVES)
+    plugins = Plugins()
+    for hook in ("register_rules", "register_sources", "register_rules"):
+        plugins.call(hook, register=lambda *_: None)
+
+    told = row(plugins, "halves").error
+    assert [part.partition(" (")[0] for part in told.split("; ")] == [
+        "register_rules: LookupError: no rules",
+        "register_sources: LookupError: no sources",
+    ]
+    assert [told.count("rules"), *(r.error.count("no rules") for r in plugins.unheard("register_rules"))] == [2, 1]
+
+
 def test_a_plugin_for_another_version_of_the_contract_is_a_row(folder: Path) -> None:
     """One that is for both is loaded; two of one name are both shown."""
     (folder / "fake_later.py").write_text(fake_plugins.COMMAND)
@@ -615,7 +642,10 @@ def test_a_plugin_for_another_version_of_the_contract_is_a_row(folder: Path) -> 
     assert "mine" not in {r.name for r in plugins.rows()}
 
 
-@pytest.mark.parametrize("group", ["edgellm", "edgellm.V1", "edgellm_v1", "edgellm.plugins"])
+@pytest.mark.parametrize(
+    "group",
+    ["edgellm", "edgellm.V1", "edgellm_v1", "edgellm.plugins", "edgellm.v1.1", "edgellm.1", "edgelm.v1", "edge-llm.v1"],
+)
 def test_a_plugin_in_a_group_that_nobody_reads_is_a_row(folder: Path, group: str) -> None:
     (folder / "fake_mine.py").write_text(fake_plugins.COMMAND)
     fake_plugins.declare(folder, "mine", "fake_mine", "edgellm-mine", "1.0", group)

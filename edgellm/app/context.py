@@ -132,7 +132,6 @@ def cards(models_file: Path | None = None, *, here: bool = True) -> list[ModelCa
     Raises:
         UsageError: a file or a row is malformed.
     """
-    plugins().call("register_quants", register=quants.register)
     published = rows(models_file, here=here).values()
     if not here:
         return list(published)
@@ -141,7 +140,8 @@ def cards(models_file: Path | None = None, *, here: bool = True) -> list[ModelCa
 
 
 def rows(models_file: Path | None = None, *, here: bool = True) -> dict[str, ModelCard]:
-    """Id -> row of the catalog, with the rows of plugins, of the user's own file (`here`) and of `models_file`.
+    """Id -> row of the catalog, with the rows (and quantizations) of plugins, of the user's own file (`here`) and
+    of `models_file`.
 
     Raises:
         UsageError: a file or a row is malformed.
@@ -149,10 +149,13 @@ def rows(models_file: Path | None = None, *, here: bool = True) -> dict[str, Mod
     added: list[ModelCard] = []
 
     def register(card: ModelCard) -> None:
-        if problems := lookup.check(card):
-            raise ValueError(f"catalog row {card.id!r}: {'; '.join(problems)}")
+        unknown = {file.quant for file in card.files} - quants.QUANTS.keys()
+        problems = [*lookup.check(card), *(f"no quantization named {quant!r}" for quant in sorted(unknown))]
+        if problems:
+            raise ValueError(f"catalog row {lookup.shown(card)}: {'; '.join(problems)}")
         added.append(card)
 
+    plugins().call("register_quants", register=quants.register)
     plugins().call("register_models", register=register)
     for path in (settings.current().models_file if here else None, models_file):
         added += lookup.load_file(path) if path is not None else []

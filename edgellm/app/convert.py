@@ -8,6 +8,7 @@ from pathlib import Path
 from edgellm.contract.answers import Fault, asked, hint_for
 from edgellm.contract.converter import Conversion, Converted, Converter
 from edgellm.contract.data_limit import limited_data
+from edgellm.contract.failure import tidied
 from edgellm.contract.source import Progress
 from edgellm.errors import BackendError, UnsupportedArtifact, UsageError
 from edgellm.units import show_size
@@ -34,7 +35,9 @@ def convert(converter: Converter, conversion: Conversion, progress: Progress) ->
     target, expected = conversion.target, "a Converted whose path is the target, where something lies now"
     try:
         with limited_data(most):
-            return asked("it", lambda: converter(conversion, progress), lambda done: _is_made(done, target), expected)
+            return asked(
+                "it", lambda: converter(conversion, progress), lambda done: _is_made(done, target), expected, tidied
+            )
     except Fault as fault:
         hint = _left(conversion) + hint_for((conversion.source.format, conversion.to), "register_converters")
         raise BackendError(f"the converter to {conversion.to}: {fault}", hint=hint) from fault

@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 
 KINDS = ("chat", "base", "embedding", "reranker")
 _MOST = 1 << 44  # no count or size in a row is larger
+_SHOWN = 60  # characters of an id in an error
 ALIKE = 0.6  # of the letters of a name and of the beginning of an id
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+_ID = re.compile(r"[\w+][\w.+-]{0,119}")  # as `files.safe_name` makes names
+_TAKEN = ("auto", "echo")  # they mean something else wherever a model is named
 _OWN = "see docs/selection.md, Your own models"
 
 _K = ("Q8_0", "Q6_K", "Q5_K_M", "Q5_K_S", "Q4_K_M", "Q4_K_S", "IQ4_XS", "Q3_K_L", "Q3_K_M", "Q3_K_S", "Q2_K")
@@ -52,7 +55,7 @@ def catalog(extra: Iterable[ModelCard] = ()) -> dict[str, ModelCard]:
     for card in extra:
         problems = check(card)
         if problems:
-            raise UsageError(f"catalog row {card.id!r}: {'; '.join(problems)}", hint=_OWN)
+            raise UsageError(f"catalog row {shown(card)}: {'; '.join(problems)}", hint=_OWN)
         rows[card.id] = _with_published(card)
     return rows
 
@@ -129,11 +132,20 @@ def placed_rows(path: Path) -> list[tuple[tables.Place, ModelCard]]:
     return list(cards.values())
 
 
+def shown(card: ModelCard) -> str:
+    """Its id in an error."""
+    return repr(card.id if len(card.id) <= _SHOWN else f"{card.id[:_SHOWN]}...")
+
+
 def check(card: ModelCard) -> list[str]:
     """Everything in a row that cannot be, in words; empty = fine."""
     problems = []
     if not card.id or card.id != card.id.lower() or any(c.isspace() for c in card.id):
         problems.append("id must be lower case without spaces")
+    elif _ID.fullmatch(card.id) is None:
+        problems.append("id must be 120 letters, digits, _, ., + and - at most, and begin with no . or -")
+    elif card.id in _TAKEN:
+        problems.append(f"id {card.id} is taken: where a model is named, it means something else")
     if card.kind not in KINDS:
         problems.append(f"kind {card.kind!r} is none of {', '.join(KINDS)}")
     shortest = 0 if card.trust == "header" else 1  # a header need not tell the length; whoever writes a row can

@@ -192,7 +192,7 @@ def examine_backends(report: Report, machine: Machine) -> None:
         report.backends.append(row)
         advice = report.attempt("advice", lambda backend=backend: advise(backend, machine)) or []  # type: ignore[misc]
         fixes = {row.text: row.fix for row in advice}
-        faults = {row.error for row in plugins().rows()}  # told as the plugin's
+        faults = "; ".join(row.error for row in plugins().rows())  # told as the plugins'
         for reason in (reason for reason in reasons if f"backend {name}: {reason}" not in faults):
             report.problem(f"backend {name} cannot run here: {reason}", fixes.pop(reason, "") or again(name))
         for text, fix in fixes.items():

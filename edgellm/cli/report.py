@@ -12,6 +12,7 @@ from edgellm.units import counted, show_size
 T = TypeVar("T")
 
 SCHEMA = 1
+MOST_ROWS = 40  # of what a backend says of its build
 LIBRARIES = ("click", "jinja2", "llguidance", "msgspec", "numpy", "pluggy", "starlette", "uvicorn")
 
 
@@ -73,7 +74,9 @@ def render(report: Report) -> str:
     lines += ["", "Backends"]
     for row in report.backends:
         lines.append(f"  {row['name']:<8} {'can run' if row['can_run'] else 'cannot run'}")
-        lines += [f"    {name}: {text}" for name, text in row["about"].items()]
+        about = [f"    {name}: {text}" for name, text in row["about"].items()]
+        n_more = len(about) - MOST_ROWS
+        lines += about if n_more <= 0 else [*about[:MOST_ROWS], f"    and {n_more:,} more"]
     lines += ["", "Plugins"]
     lines += [f"  {row['name']:<8} {row['status']:<6} {row['distribution']}" for row in report.plugins]
     if store := report.store:

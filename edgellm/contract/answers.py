@@ -145,10 +145,10 @@ def hint_for(name: object, hook: str = "register_backends") -> str:
     return HINT.replace("the plugin", plugin_of(name, hook))
 
 
-def plugin_of(name: object, hook: str = "register_backends") -> str:
+def plugin_of(name: object, hook: str = "register_backends", *, unknown: str = "the plugin") -> str:
     """Who brings it: `"plugin mine (edgellm-mine 0.3)"`."""
     row = manager.plugins().owner(hook, name)
-    return "the plugin" if row is None else f"plugin {row.name} ({row.distribution})"
+    return unknown if row is None else f"plugin {row.name} ({row.distribution})"
 
 
 def check(backend: Backend, machine: Machine) -> list[str]:

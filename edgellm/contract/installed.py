@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable
 from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
 from pathlib import Path
 
+from edgellm.contract import hookspecs
 from edgellm.contract.failure import told
 
-# Of each version of the contract, and what is written where the version is forgotten.
-_GROUPS = re.compile(r"edgellm(\.v\d+|[._-]v?\d+|[._-]plugins?)?", re.IGNORECASE)
+# Of each version of the contract, and what is written where the version is forgotten or has a point too many.
+_GROUPS = re.compile(r"edgellm([._-]v?\d+([._-]\d+)*|[._-]plugins?)?", re.IGNORECASE)
+_ALIKE = 0.85  # of its letters, as in "edgelm.v1"
 # Distributions of this project: what they register keeps its name, whatever a stranger's plugin is called.
 OWN = frozenset({"edgellm-bitnet", "edgellm-gguf", "edgellm-onnx", "edgellm-ray", "edgellm-tune"})
 
@@ -26,7 +29,11 @@ def entries() -> tuple[list[EntryPoint], dict[str, str]]:
 
 
 def _versions(groups: Iterable[str]) -> Iterable[str]:
-    return sorted(filter(_GROUPS.fullmatch, groups))
+    return sorted(group for group in groups if _GROUPS.fullmatch(group) or _is_misspelt(group))
+
+
+def _is_misspelt(group: str) -> bool:
+    return bool(difflib.get_close_matches(group.lower(), [hookspecs.GROUP], cutoff=_ALIKE))
 
 
 def _one_by_one() -> tuple[list[EntryPoint], dict[str, str]]:

@@ -74,7 +74,7 @@ class Plugins:
         self._allow = allow
         self._rows: dict[str, PluginRow] = {}
         self._owners: dict[tuple[str, Any], str] = {}  # (hook, name of what it registered) -> plugin
-        self._raised: dict[tuple[str, str], str] = {}  # (plugin, hook) -> what it raised, the first of each
+        self._faults: dict[str, dict[str, str]] = {}  # plugin -> hook or thing that it registered -> its first error
         for name, module in BUILTIN.items():
             self._load(name, "built in", module, functools.partial(importlib.import_module, module))
         entries, damaged = installed.entries()
@@ -160,7 +160,9 @@ class Plugins:
         and those whose `hook` raised when it was called."""
         rows = [row for row in self.rows() if row.name in self._unloaded]
         raised = [
-            replace(self._rows[name], error=why) for (name, of), why in sorted(self._raised.items()) if of == hook
+            replace(self._rows[name], error=faults[hook])
+            for name, faults in sorted(self._faults.items())
+            if hook in faults
         ]
         return [*rows, *raised]
 
@@ -196,10 +198,16 @@ class Plugins:
         return None if owner is None else self._rows[owner]
 
     def blame(self, name: str, error: str, hook: str = "register_backends") -> None:
-        """What a backend or command did against the contract is the error of its plugin; the first stays."""
+        """What a backend or command did against the contract is an error of its plugin; the first of each stays."""
         owner = self.owner(hook, name)
-        if owner is not None and not owner.error:
-            self._rows[owner.name] = replace(owner, error=f"{_kind(hook)} {name}: {error}")
+        if owner is not None:
+            self._add_fault(owner.name, f"{_kind(hook)} {name}", error)
+
+    def _add_fault(self, plugin: str, place: str, error: str) -> None:
+        """Its row has one error of each place."""
+        faults = self._faults.setdefault(plugin, {})
+        faults.setdefault(place, f"{place}: {error}")
+        self._rows[plugin] = replace(self._rows[plugin], error="; ".join(faults.values()))
 
     def registrations(self) -> dict[str, tuple[str, ...]]:
         """Plugin name -> what it adds, in words: `("backend gguf", "command convert")`. Calls its register hooks."""
@@ -248,9 +256,7 @@ class Plugins:
         except BaseException as error:  # a plugin that calls sys.exit() must not end every command
             if is_of_user(error):
                 raise
-            row = self._rows[impl.plugin_name]
-            self._rows[impl.plugin_name] = replace(row, error=f"{hook}: {told(error)}")
-            self._raised.setdefault((impl.plugin_name, hook), f"{hook}: {told(error)}")
+            self._add_fault(impl.plugin_name, hook, told(error))
 
     def backends(self) -> dict[str, Backend]:
         """Name -> backend, sorted by name."""

@@ -123,7 +123,7 @@ def _model(card: object) -> str:
     if not isinstance(card, ModelCard):
         return f"{card!r} is not a ModelCard"
     problem = mistyped(card)
-    return f"catalog row {card.id!r}: {problem}" if problem else ""
+    return f"catalog row {card.id!r:.80}: {problem}" if problem else ""
 
 
 def _accelerator(accelerator: object) -> str:

@@ -28,9 +28,12 @@ if TYPE_CHECKING:
     from edgellm.contract.backend import Backend
     from edgellm.types.plan import LaunchPlan
 
-_COUNTS = ("n_slots", "n_ctx", "max_batch_tokens", "max_logits", "vocab_size")
+_COUNTS = ("n_slots", "n_ctx", "max_batch_tokens", "max_logits")
 # Least and most of the others; the worker tells its parent all of them in one frame (`wire.Ready`).
-_RANGES = {"n_embd": (0, MAX_COUNT), "rewind_tokens": (0, MAX_COUNT), "allocated_bytes": (0, 2**60)}
+_RANGES = {
+    "vocab_size": (1, 2**22),  # four times the largest known: each row of logits has as many numbers
+    "n_embd": (0, MAX_COUNT), "rewind_tokens": (0, MAX_COUNT), "allocated_bytes": (0, 2**60),
+}  # fmt: skip
 _MOST_OF_FIELD = 8 * 1024**2  # characters or numbers: a vocabulary has a tenth of it
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from edgellm.contract.answers import plugin_of
 from edgellm.contract.failure import tidied_error, told
 from edgellm.errors import BackendError, BackendUnavailable, EdgeLLMError, UsageError
 
@@ -28,7 +29,8 @@ def engine_error(backend: str, error: BaseException) -> EdgeLLMError:
     _log(who, error)
     return BackendError(
         f"{who} failed: {told(error)}",
-        hint="the backend or the model file is at fault; the worker's log has the traceback (EDGELLM_LOG=DEBUG)",
+        hint=f"{plugin_of(backend, unknown='the backend')} or the model file is at fault; the worker's log has the "
+        "traceback (EDGELLM_LOG=DEBUG)",
     )
 
 

@@ -35,7 +35,7 @@ from edgellm.selection.rule_result import PluginRule, RuleResult
 from edgellm.selection.scenario import Scenario
 from edgellm.types.criterion import Stated
 from edgellm.types.machine import Cpu, Machine, Memory
-from edgellm.types.model import ModelFile
+from edgellm.types.model import ModelCard, ModelFile
 from edgellm.types.refusal import FileGone, SchemeUnknown
 from edgellm.types.request import SelectionRequest
 
@@ -103,6 +103,24 @@ def test_a_context_says_whose_rules_are_not_in_it(profile: str | None, monkeypat
     (unasked,) = app_context.of(profile).unasked
     assert (unasked.plugin, unasked.distribution) == ("echo-rules", "edgellm-echo-rules 1.0")
     assert unasked.error.startswith("register_rules: LookupError: no list of licences")
+
+
+class _Rows:
+    @hookimpl
+    def register_models(self, register: Callable[[ModelCard], None]) -> None:
+        card = lookup.catalog()["qwen3-0.6b"]
+        register(replace(card, id="mine", files=(ModelFile("hf://a/b/c.gguf", "Q77"),)))
+
+
+def test_a_row_of_a_plugin_in_a_quantization_that_nobody_knows_is_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Plugins(frozenset())
+    host._manager.register(_Rows(), "odd")
+    host._rows["odd"] = PluginRow("odd", "edgellm-odd 1.0", "odd")
+    monkeypatch.setattr(app_context, "plugins", lambda: host)
+
+    assert "mine" not in app_context.rows(here=False)
+    (error,) = (row.error for row in host.rows() if row.name == "odd")
+    assert error.startswith("register_models: ValueError: catalog row 'mine': no quantization named 'Q77'")
 
 
 @dataclass(frozen=True)

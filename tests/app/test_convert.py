@@ -50,6 +50,18 @@ def test_a_converter_that_breaks_its_contract_is_named(converter, tmp_path):
         )
 
 
+def test_notes_of_a_converter_are_lines_for_people(tmp_path):
+    def converter(conversion, progress):
+        conversion.target.touch()
+        return Converted(conversion.target, 9, ("\x1b[31mred\nand \u202eblue", "x" * 10_000))
+
+    conversion = Conversion(Artifact("gguf", ("m",), "m"), tmp_path / "out", "x")
+    colours, long = app_convert.convert(converter, conversion, lambda *_: None).notes
+
+    assert colours == "red and blue"
+    assert long.endswith("x... (10,000 characters)")
+
+
 @pytest.mark.parametrize("error", [ZeroDivisionError("of its author"), MemoryError()], ids=["raises", "memory"])
 def test_what_a_converter_that_failed_left_is_named(error, tmp_path):
     def converter(conversion, progress):

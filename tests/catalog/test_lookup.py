@@ -120,6 +120,9 @@ def test_an_extra_row_replaces_one_of_the_same_id() -> None:
     "changes",
     [
         pytest.param({"id": "Has Space"}, id="an id in capitals"),
+        pytest.param({"id": "../../evil"}, id="an id that is a path"),
+        pytest.param({"id": "auto"}, id="an id that means something else"),
+        pytest.param({"id": "a" * 100_000}, id="an id of 100,000 letters"),
         pytest.param({"kind": "vision"}, id="an unknown kind"),
         pytest.param({"ctx_train": 0}, id="no context"),
         pytest.param({"params_active": 10**7}, id="more active than all"),

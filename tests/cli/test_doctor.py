@@ -21,6 +21,7 @@ from edgellm.app.tune import jobs
 from edgellm.builtin.echo import EchoBackend
 from edgellm.cli import doctor
 from edgellm.cli.main import cli
+from edgellm.cli.report import LIBRARIES, Report, render
 from edgellm.contract.manager import Plugins
 from edgellm.store.adapters import AdapterOrigin, AdapterStore
 from edgellm.text import grammar_library
@@ -164,6 +165,14 @@ def test_a_backend_that_cannot_run_here_is_a_problem_with_its_reason(monkeypatch
 
     assert {"name": "old", "can_run": False} in [{k: r[k] for k in ("name", "can_run")} for r in report["backends"]]
     assert "backend old cannot run here: needs avx2, x86_64 has ()" in texts(report, "problem")[0]
+
+
+def test_of_what_a_backend_says_at_length_the_beginning_is_shown() -> None:
+    about = {f"row {i}": "x" for i in range(20_000)}
+    versions = dict.fromkeys(("edgellm", "python", "platform", *LIBRARIES), "1")
+    shown = render(Report(versions=versions, backends=[{"name": "long", "can_run": True, "about": about}]))
+
+    assert "    row 39: x\n    and 19,960 more\n\nPlugins" in shown
 
 
 def test_a_backend_that_raises_is_a_problem_too(monkeypatch, with_plugins) -> None:

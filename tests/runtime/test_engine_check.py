@@ -77,6 +77,7 @@ class NoFork:
         pytest.param(with_info(n_slots=0), id="n_slots"),
         pytest.param(with_info(n_ctx=0), id="n_ctx"),
         pytest.param(with_info(vocab_size="many"), id="vocab_size"),
+        pytest.param(with_info(vocab_size=10**9), id="vocab_size_huge"),
         pytest.param(with_info(max_batch_tokens=2), id="max_batch_tokens"),
         pytest.param(with_info(max_logits=1), id="max_logits"),
         pytest.param(with_info(eos_ids=frozenset({VOCAB})), id="eos_beyond"),
@@ -280,7 +281,9 @@ def test_the_error_names_the_line_and_the_log_has_the_traceback(tmp_path: Path, 
     done = fake_plugins.run_edgellm(tmp_path, "fails", tmp_path, "run", "fails", "hi", code=6, EDGELLM_LOG=level)
 
     place = f"KeyError: 'x' ({tmp_path}/fake_fails.py, line 10)"
-    assert f"the fails backend failed: {place}" in " ".join(done.stderr.split())
+    told = " ".join(done.stderr.split())
+    assert f"the fails backend failed: {place}" in told
+    assert "plugin fails (edgellm-fails 1.0) or the model file is at fault" in told
     assert ("Traceback" in done.stderr) == (level == "DEBUG")
     assert ('fake_fails.py", line 10' in done.stderr) == (level == "DEBUG")
 
