@@ -11,7 +11,7 @@ import pytest
 from support.refusals import refuses
 from support.waiting import PATIENCE_S
 
-from edgellm.errors import Closed, ContextOverflow, TimedOut, UsageError
+from edgellm.errors import Closed, ContextOverflow, TimedOut, UnsupportedTask, UsageError
 from edgellm.sdk.client import EdgeLLM
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
@@ -118,6 +118,11 @@ async def test_vectors_that_are_late_are_ended(isolate: bool, monkeypatch: pytes
             llm.embed(texts, timeout=0.1)
         assert llm.embed("next", timeout=PATIENCE_S).shape == (1, 256)
         llm.close(drain=True)
+
+
+def test_a_model_that_reads_only_is_not_loaded_to_chat() -> None:
+    with refuses(UnsupportedTask):
+        EdgeLLM.load("nomic-embed-text-v1.5", task="chat")
 
 
 def test_a_closed_model_embeds_nothing() -> None:

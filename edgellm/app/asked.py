@@ -15,7 +15,7 @@ from edgellm.app import sampling_defaults
 from edgellm.contract import answers
 from edgellm.contract.backend import Configurable
 from edgellm.contract.manager import plugins
-from edgellm.errors import UnsupportedTask, UsageError, option
+from edgellm.errors import UnsupportedTask, UsageError, option, speaks_in_flags
 from edgellm.selection import busy
 from edgellm.selection.scenario import THINKING_TOKENS
 from edgellm.types.backend_reason import OptionsAsked
@@ -101,10 +101,13 @@ def with_answers(plan: LaunchPlan, asked: Sampling | None, *, thinking: bool) ->
 
 def refuse_chat(model: str | None) -> NoReturn:
     """Raises UnsupportedTask: a model that only reads (None = any of the task embed) was asked to chat."""
-    command = f"edgellm serve {model or '--task embed'}"
+    serve = (
+        f"`edgellm serve {model or '--task embed'}` answers /v1/embeddings or /v1/rerank; EdgeLLM.embed does in Python"
+    )
+    load = f"leave {option('task')} out, and ask it with `embed` or `rerank`"
     raise UnsupportedTask(
         f"{model or 'a model of the task embed'} answers no chat: it turns texts into vectors or scores",
-        hint=f"`{command}` answers /v1/embeddings or /v1/rerank; EdgeLLM.embed does in Python",
+        hint=serve if speaks_in_flags() else load,
     )
 
 

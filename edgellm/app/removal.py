@@ -14,6 +14,8 @@ from edgellm.store.begun import BegunDownload
 from edgellm.store.holders import holders, shown
 from edgellm.store.manifest import StoredModel
 
+PACKAGED = "comes with an installed package, and takes no room of its own: there is nothing to delete"
+
 
 def named(name: str, installed: Sequence[StoredModel]) -> list[StoredModel]:
     """The entries that `ID` or `ID:QUANT` means. The beginning of a name is not enough to delete by.
@@ -90,7 +92,7 @@ def _hint(model_id: str, installed: Sequence[StoredModel]) -> str:
         if (item.card.id if item.card else item.path.name).lower() == model_id:
             return f"it belongs to another program or to you: delete {item.path} there"
     if comes_with_package(model_id):
-        return "it is part of an installed package, and takes no room of its own: there is nothing to remove"
+        return f"it {PACKAGED}"
     names = sorted({f"{s.model_id}:{s.quant}" for s in installed})
     if of_it := sorted({s.quant for s in installed if s.model_id.lower() == model_id}):
         return f"stored of it: {', '.join(of_it)}"

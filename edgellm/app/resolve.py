@@ -25,7 +25,16 @@ from edgellm.catalog import lookup
 from edgellm.catalog.recognize import recognize
 from edgellm.contract.manager import plugins
 from edgellm.contract.source import Resolver, scheme_of
-from edgellm.errors import SourceError, SourceUnreachable, UnknownModel, UnsupportedArtifact, UsageError, option
+from edgellm.errors import (
+    SourceError,
+    SourceUnreachable,
+    UnknownModel,
+    UnsupportedArtifact,
+    UsageError,
+    loading,
+    option,
+    speaks_in_flags,
+)
 from edgellm.estimate import quants
 from edgellm.files import expanded
 from edgellm.selection.context import SelectionContext
@@ -183,7 +192,8 @@ def _require_no_adapter(text: str) -> None:
         return
     label = next((stored.label for stored in AdapterStore().installed() if stored.label.lower() == text.lower()), "")
     if label:
-        hint = f"`edgellm adapters show {label}` says what it is, `edgellm run {label}` answers with it"
+        shows = f"`edgellm adapters show {label}` says what it is, " if speaks_in_flags() else ""
+        hint = f"{shows}`{loading(label)}` answers with it"
         raise UsageError(f"{label} is no published file: it was tuned or imported here", hint=hint, param="model")
 
 
@@ -275,7 +285,7 @@ def _of_address(uri: str, cards: Sequence[ModelCard], *, offline: bool) -> tuple
         card = _of_catalog(uri, cards)
         if card is None:
             raise SourceError(
-                f"{scheme_of(uri)}: describes no file before it is fetched", hint="fetch it first: edgellm run MODEL"
+                f"{scheme_of(uri)}: describes no file before it is fetched", hint=f"fetch it first: {loading('MODEL')}"
             )
         return StoredCard(card.id, card), _of_the_catalog(card)
     try:

@@ -10,7 +10,15 @@ from edgellm.app import context as app_context
 from edgellm.bundle import slot_check
 from edgellm.bundle.slots import BundleSlot, Slots
 from edgellm.contract.source import scheme_of
-from edgellm.errors import ArtifactError, BadArtifact, SourceUnreachable, UnsupportedArtifact, option, speaks_in_flags
+from edgellm.errors import (
+    ArtifactError,
+    BadArtifact,
+    SourceUnreachable,
+    UnsupportedArtifact,
+    loading,
+    option,
+    speaks_in_flags,
+)
 from edgellm.settings import Environment
 from edgellm.store import manifest
 from edgellm.store.library import MADE, Library
@@ -62,7 +70,7 @@ def unavailable(
     others = _on_this_disk(wish.model, [entry for entry in entries if entry.problem is None])
     if others:
         are = "is" if len(others) == 1 else "are"
-        hint = f"{', '.join(others)} of it {are} on this disk: {_use(f'{wish.model}:{others[0]}')}"
+        hint = f"{', '.join(others)} of it {are} on this disk: {loading(f'{wish.model}:{others[0]}')}"
     else:
         file = "PATH.gguf in place of its name" if speaks_in_flags() else 'EdgeLLM.load("PATH.gguf")'
         online = f"leave {option('offline')} out, unset EDGELLM_OFFLINE" if offline else "connect to a network"
@@ -104,10 +112,6 @@ def remedy(entry: StoredModel) -> str:
     return f"{online}fetch it again: edgellm pull {name}"
 
 
-def _use(name: str) -> str:
-    return f"edgellm run {name}" if speaks_in_flags() else f'EdgeLLM.load("{name}")'
-
-
 def _slot() -> BundleSlot | None:
     """That the store is of."""
     folder = slot_of(Library().root)
@@ -123,7 +127,7 @@ def _damaged(entries: Sequence[StoredModel], quants: Collection[str], more: str 
         if entry.problem is not None and not isinstance(entry.problem, (Forbidden, RecordOfNewer)):
             hint = remedy(entry)
             if sound := [other.quant for other in entries if other.problem is None]:
-                hint += f", or take what is sound: {_use(f'{entry.model_id}:{sound[0]}')}"
+                hint += f", or take what is sound: {loading(f'{entry.model_id}:{sound[0]}')}"
             what = f"{entry.model_id} {entry.quant} is {explain.stored(entry.problem)}"
             return BadArtifact(f"{what}{more}", hint=hint)
     return None

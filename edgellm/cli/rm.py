@@ -59,7 +59,7 @@ def _tell(stored: StoredModel, freed: int, users: str) -> None:
     from edgellm.app import removal
 
     if removal.comes_with_package(stored.model_id):
-        say(f"{stored.model_id} {stored.quant} comes with an installed package: there is nothing to delete.")
+        say(f"{stored.model_id} {stored.quant} {removal.PACKAGED}.")
         return
     outside = [file.path for file in stored.files if os.path.isabs(file.path)]
     when = f" once {users} no longer has it open" if users else ""

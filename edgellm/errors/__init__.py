@@ -46,6 +46,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Self
 
+from edgellm.errors.flags import loading as loading
 from edgellm.errors.flags import option as option
 from edgellm.errors.flags import speak_in_flags as speak_in_flags
 from edgellm.errors.flags import speaks_in_flags as speaks_in_flags

@@ -17,6 +17,11 @@ def option(name: str, value: str | float | None = None) -> str:
     return f'{name}="{value}"' if isinstance(value, str) else f"{name}={_plain(value)}"
 
 
+def loading(model: str) -> str:
+    """`edgellm run qwen3-4b`, or `EdgeLLM.load("qwen3-4b")` in Python."""
+    return f"edgellm run {model}" if _in_flags else f'EdgeLLM.load("{model}")'
+
+
 def _plain(value: str | float) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 

@@ -69,9 +69,13 @@ def _known(of: bases.PredictedOnGpu) -> str:
             return " (known by its runs only), as if it had"
 
 
-def when_alone(said: bool) -> str:
-    """Of rates as they are without the programs that run beside."""
-    return " when nothing else runs" if said else ""
+def when_alone(said: bool, threads: int | None) -> str:
+    """Of rates as they are without the programs that run beside. `threads`: they are with, None = as with them."""
+    return f"{_with_threads(threads)} when nothing else runs" if said else ""
+
+
+def _with_threads(threads: int | None) -> str:
+    return "" if threads is None else f" with {counted(threads, 'thread')}"
 
 
 def _cached(depth: int | None) -> str:

@@ -24,7 +24,7 @@ def model(fact: model_reason.ModelReason) -> str:
             kept = f"its best-scoring file, {fact.quant}, keeps {fact.kept:.1%} of it"
             ability = f"ability {fact.ability:.0f} of 100, {basis(fact.ability_basis)}"
             score = f"{fact.score:.1f} ({ability}; {kept}; weighed by how sure that is, and by speed)"
-            how = "is the only one left, and scores" if fact.alone else "scores best:"
+            how = "is the only one left, and scores" if fact.alone else "scores" if fact.named else "scores best:"
             return f"Model: {fact.model} ({show_params(fact.params)}) {how} {score}."
         case model_reason.ChosenQuant():
             size = f"{fact.bits:.2f} bits a weight, {show_size(fact.tensor_bytes)}"
@@ -84,7 +84,8 @@ def quant_criterion(why: criterion.QuantCriterion) -> str:
         case criterion.NativeQuant():
             return "the type it was trained in"
         case criterion.SurelyKeepsFloor():
-            surely = f"the highest that surely keeps {show_rate(why.floor_tps)} tok/s{when_alone(why.alone)}"
+            quiet = when_alone(why.alone, why.alone_threads)
+            surely = f"the highest that surely keeps {show_rate(why.floor_tps)} tok/s{quiet}"
             return f"{surely}; a small model needs its bits"
         case criterion.KeepsMoreThan():
             return f"with a {why.kv_type} cache it keeps more than {why.quant} with {why.quant_kv_type}"

@@ -164,7 +164,7 @@ def _slots(fact: reason.SlotCount) -> str:
     each = (
         f"each decodes at {show_rate(fact.tok_s or 0.0)} tok/s while {'both' if fact.n_slots == 2 else 'all'} are busy"
     )
-    quiet = when_alone(fact.alone)
+    quiet = when_alone(fact.alone, fact.alone_threads)
     words = f"{fact.n_slots} conversations at once; {each}{quiet}" if fact.n_slots > 1 else "1 conversation at a time"
     match fact.bound:
         case "memory":
@@ -180,7 +180,7 @@ def _slots(fact: reason.SlotCount) -> str:
 
 def _bound(fact: reason.ContextLength) -> str:
     """What keeps the context from being longer."""
-    rate = None if fact.tok_s is None else f"{show_rate(fact.tok_s)} tok/s{when_alone(fact.alone)}"
+    rate = None if fact.tok_s is None else f"{show_rate(fact.tok_s)} tok/s{when_alone(fact.alone, fact.alone_threads)}"
     half = f"half full it decodes at {rate}" if rate is not None else ""
     match fact.bound:
         case "gpu":

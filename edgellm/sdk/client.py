@@ -119,7 +119,8 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods, TokenMethods, Adap
         threads, options, sampling, adapters).
 
         Raises:
-            UnknownModel, NothingFits, ArtifactError, SourceError, BackendError, UsageError.
+            UnknownModel, NothingFits, ArtifactError, SourceError, BackendError, UsageError; UnsupportedTask: it is
+            named for a task that it is not for.
 
         Warns:
             PluginFailed: as in `auto`.
@@ -131,7 +132,9 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods, TokenMethods, Adap
         settings.check(os.environ)
         interpreter()
         _check_progress(progress)
-        plan, _ = launch.plan(name, LaunchOptions.of(**options), progress=progress, approve=_announced)
+        asked = LaunchOptions.of(**options)
+        to_chat = asked.task not in (None, "embed")  # which only says it where it is named
+        plan, _ = launch.plan(name, asked, to_chat=to_chat, progress=progress, approve=_announced)
         _warn_unasked(plan)
         return cls(plan, isolate=isolate)._loaded()
 

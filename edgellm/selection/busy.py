@@ -61,16 +61,16 @@ def under_load(decision: Decision, context: SelectionContext, scenario: Scenario
         if isinstance(reason, Speed):
             reasons += [structs.replace(reason, low=told.least_tok_s), told]
         else:
-            reasons.append(as_if_alone(reason))
+            reasons.append(as_if_alone(reason, told.instead_of))
     return replace(decision, choice=beside, reasons=tuple(reasons))
 
 
-def as_if_alone(reason: R) -> R:
-    """The reason, which speaks of rates as they are without the other programs and says so."""
+def as_if_alone(reason: R, threads: int | None = None) -> R:
+    """The reason, which speaks of rates as they are without the other programs, with `threads`, and says so."""
     if isinstance(reason, SlotCount | ContextLength):
-        return structs.replace(reason, alone=True)
+        return structs.replace(reason, alone=True, alone_threads=threads)
     if isinstance(reason, ChosenQuant) and isinstance(reason.why, SurelyKeepsFloor):
-        return structs.replace(reason, why=structs.replace(reason.why, alone=True))
+        return structs.replace(reason, why=structs.replace(reason.why, alone=True, alone_threads=threads))
     return reason
 
 

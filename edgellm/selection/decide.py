@@ -33,7 +33,7 @@ from edgellm.selection.scenario import Scenario
 from edgellm.selection.slot_count import choose_slots
 from edgellm.selection.source import is_reachable, scheme
 from edgellm.types.backend_reason import BackendCannotRun
-from edgellm.types.model_reason import CouldBeMade
+from edgellm.types.model_reason import BestModel, CouldBeMade
 from edgellm.types.plan import Candidate, Decision, Rejection
 from edgellm.types.reason import Considered, ContextLength, Reason, SlotCount, SourcesReached
 from edgellm.types.request import SelectionRequest
@@ -86,7 +86,14 @@ def decide(context: SelectionContext, request: SelectionRequest) -> Decision:
         inputs=_inputs(context, scenario, usable),
     )
     decision = _decided(start, options, scenario, context)
+    if len(cards) == 1:
+        decision = replace(decision, reasons=tuple(map(_as_named, decision.reasons)))
     return under_load(with_builds(decision, context, request, decide), context, scenario)
+
+
+def _as_named(reason: Reason) -> Reason:
+    """Of the only model that takes part nobody needs to hear that it is left."""
+    return structs.replace(reason, alone=False, named=True) if isinstance(reason, BestModel) else reason
 
 
 def _decided(start: Decision, options: Sequence[Option], scenario: Scenario, context: SelectionContext) -> Decision:

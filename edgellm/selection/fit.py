@@ -137,7 +137,7 @@ def _beside(report: FitReport, load: float, room: Scenario) -> FitReport:
     if (slow := slowed(report.candidate, load, room)) is None:
         return report
     candidate, told = slow
-    return replace(report, candidate=candidate, ctx_reason=as_if_alone(report.ctx_reason), busy=told)
+    return replace(report, candidate=candidate, ctx_reason=as_if_alone(report.ctx_reason, told.instead_of), busy=told)
 
 
 def _without_backend(

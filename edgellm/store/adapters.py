@@ -26,7 +26,7 @@ from types import MappingProxyType
 import msgspec
 
 from edgellm import settings
-from edgellm.errors import UnknownAdapter, UnsupportedArtifact, UsageError
+from edgellm.errors import UnknownAdapter, UnsupportedArtifact, UsageError, loading, option, speaks_in_flags
 from edgellm.files import locked, safe_name, sync, write_atomic
 from edgellm.formats.gguf import adapter as gguf_adapter
 from edgellm.formats.gguf.reader import read_model
@@ -39,6 +39,7 @@ from edgellm.types.store_problem import OtherHash, RecordUnreadable, StoreProble
 FILE, MERGED, RECORD = "adapter.gguf", "model.gguf", "adapter.json"
 SCHEMA = 1
 _MAX_BYTES = 1024**2
+_BRINGS_ONE = ("name a .gguf file of one, or make one with edgellm.tune", "`edgellm adapters import` brings one")
 
 
 class AdapterRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,9 +94,10 @@ class StoredAdapter:
             UnsupportedArtifact: it is damaged.
         """
         if self.record is None or self.problem is not None:
-            hint = f"bring it again, or remove it: edgellm adapters rm {self.label}"
+            removal = f"remove it: edgellm adapters rm {self.label}" if speaks_in_flags() else f"delete {self.folder}"
+            says = ", as `edgellm adapters list` says" if speaks_in_flags() else ""
             raise UnsupportedArtifact(
-                f"the adapter {self.label} is damaged, as `edgellm adapters list` says", hint=hint
+                f"the adapter {self.label} is damaged{says}", hint=f"bring it again, or {removal}"
             )
         return self.record
 
@@ -107,7 +109,7 @@ class StoredAdapter:
         record = self.sound()
         if self.is_merged:
             message = f"{self.label} is a model with what it learned in its matrices, and no adapter"
-            raise UnsupportedArtifact(message, hint=f"run it: edgellm run {self.label}; its file is {self.path}")
+            raise UnsupportedArtifact(message, hint=f"run it: {loading(self.label)}; its file is {self.path}")
         return record
 
     def require_base(self, sha256: str, where: str) -> None:
@@ -164,7 +166,7 @@ class AdapterStore:
             if (stored.base_id.lower(), stored.name) == (base_id.lower(), name):
                 return _checked(stored)
         known = [stored.label for stored in there]
-        hint = f"there are: {', '.join(known)}" if known else "`edgellm adapters import` brings one"
+        hint = f"there are: {', '.join(known)}" if known else _BRINGS_ONE[speaks_in_flags()]
         raise UnknownAdapter(f"{base_id} has no adapter {name[:80]!r} here", hint=hint, adapter=name)
 
     def add(self, origin: AdapterOrigin, write: Callable[[Path], None], *, force: bool = False) -> StoredAdapter:
@@ -183,7 +185,9 @@ class AdapterStore:
         with changing_store(folder, "no adapter can be stored"), self._locked(folder):
             if folder.exists() and not force:
                 message = f"{origin.base_id} has an adapter {origin.name} already"
-                raise UsageError(message, hint="choose another name, or replace it with --force", param="name")
+                raise UsageError(
+                    message, hint=f"choose another name, or replace it: {option('force', True)}", param="name"
+                )
             # We hold the lock, so the process that left these is gone.
             for left in _left_by_others(folder, "incomplete"):
                 shutil.rmtree(left, ignore_errors=True)

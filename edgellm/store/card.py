@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from edgellm.contract.source import Lister, RemoteFile, Resolver, scheme_of
-from edgellm.errors import IntegrityError, SourceError, UnsupportedArtifact
+from edgellm.errors import IntegrityError, SourceError, UnsupportedArtifact, loading
 from edgellm.files import expanded, safe_name
 from edgellm.formats.gguf import summary as gguf_summary
 from edgellm.formats.gguf.ggml_types import FILE_TYPES, TYPES
@@ -56,7 +56,9 @@ def card_of(uri: str) -> ModelCard:
     if isinstance(source, Lister) and source.names_several(uri):
         return _repository(uri, asking.variants(source, uri))
     if not isinstance(source, Resolver):
-        raise SourceError(f"{scheme}: describes no file before it is fetched", hint="fetch it first: edgellm run MODEL")
+        raise SourceError(
+            f"{scheme}: describes no file before it is fetched", hint=f"fetch it first: {loading('MODEL')}"
+        )
     files = asking.resolve(source, uri)
     summary, files = _summary(files)
     return _card(_name(uri, files), summary, [_file(_source(uri, files), summary, _sha256(files))])

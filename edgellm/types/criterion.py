@@ -84,6 +84,7 @@ class SurelyKeepsFloor(Fact, frozen=True):
 
     floor_tps: float
     alone: bool = False  # other programs run, and the rate is the one without them
+    alone_threads: int | None = None  # that it is with, where it takes fewer beside those programs
 
 
 class KeepsMoreThan(Fact, frozen=True):

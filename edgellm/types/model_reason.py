@@ -49,7 +49,8 @@ class BestModel(Fact, frozen=True):
     ability_basis: AbilityBasis
     kept: float
     quant: str
-    alone: bool = False  # no other model was left, as where one was named
+    alone: bool = False  # no other model was left
+    named: bool = False  # no other took part
 
 
 class ChosenQuant(Fact, frozen=True):

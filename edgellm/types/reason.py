@@ -81,6 +81,7 @@ class ContextLength(Fact, frozen=True):
     ctx_train: int | None = None  # of "unasked": what --ctx may ask for
     budget: BudgetReason | None = None  # of "memory"
     alone: bool = False  # other programs run, and the rates are those without them
+    alone_threads: int | None = None  # that they are with, where it takes fewer beside those programs
     most: int | None = None  # of "task", "speed", "memory" and "gpu": planned unasked where they allow it
 
     @property
@@ -99,6 +100,7 @@ class SlotCount(Fact, frozen=True):
     next_tok_s: float | None = None  # of "speed": with one more
     floor_tps: float | None = None  # of "speed"
     alone: bool = False  # other programs run, and the rates are those without them
+    alone_threads: int | None = None  # that they are with, where it takes fewer beside those programs
 
 
 class ContextUnknown(Fact, frozen=True):

@@ -24,6 +24,7 @@ from support.tiny_models import MODELS
 from support.waiting import wait_until
 
 from edgellm.adaptation import adapter_file
+from edgellm.app import removal
 from edgellm.app.tune import jobs
 from edgellm.catalog import lookup
 from edgellm.cli.doctor_store import examine_store
@@ -233,12 +234,12 @@ def packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelCard:
 def test_what_belongs_to_a_package_is_not_deleted(packaged: ModelCard) -> None:
     error = invoke("rm", packaged.id).exception
     check_refusal(error, UnknownModel)
-    assert "package" in str(error)
+    assert removal.PACKAGED in error.hint
 
     (file,) = packaged.files
     Library().fetch(packaged, file)
     removed = invoke("rm", packaged.id)
-    assert "nothing to delete" in removed.stdout
+    assert f"of-package Q8_0 {removal.PACKAGED}." in " ".join(removed.stdout.split())
     assert "free" not in removed.stdout
     assert Path(file.source.removeprefix("file:")).exists()
     assert installed() == []

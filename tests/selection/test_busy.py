@@ -76,6 +76,8 @@ def test_what_was_chosen_by_quiet_speeds_says_so(reason: ChosenQuant | ContextLe
 
     assert words in beside
     assert beside.replace(words, "") == explain.sentence(reason)
+    of_two = explain.sentence(as_if_alone(reason, 2))
+    assert of_two.replace(" with 2 threads", "") == beside != of_two
 
 
 def test_one_thread_has_its_turn() -> None:
@@ -117,6 +119,8 @@ def test_beside_programs_that_stay_one_thread_computes_and_its_speed_is_told(mac
     assert choices[2] is not None
     assert (speed.tok_s, told.threads, told.instead_of) == (choices[2].decode.tok_s, 1, 2)
     assert "one thread" in explain.sentence(told)
+    (length,) = (reason for reason in beside.reasons if isinstance(reason, ContextLength))
+    assert length.alone_threads == 2
     assert (not_told.threads, not_told.instead_of) == (2, None)
     assert "one thread" not in explain.sentence(not_told)
 

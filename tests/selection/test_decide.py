@@ -29,6 +29,7 @@ from edgellm.selection.rule_result import PluginRule, Rule, RuleResult
 from edgellm.types.criterion import FitsBudget, Stated
 from edgellm.types.machine import Cpu, Limits, Machine, Memory
 from edgellm.types.model import ModelCard, ModelFile
+from edgellm.types.model_reason import BestModel
 from edgellm.types.plan import Decision
 from edgellm.types.reason import RulesUnasked
 from edgellm.types.refusal import FileGone
@@ -221,6 +222,19 @@ def test_no_size_is_named_that_the_machine_does_not_have() -> None:
     here = context(machine(16), [catalog()["qwen2.5-72b-instruct"]], [GGUF])
     with refuses(NothingFits):
         decide(here, SelectionRequest(max_memory_bytes=50_000_000))
+
+
+def test_only_where_others_were_there_a_model_is_told_to_be_left() -> None:
+    small, large = (catalog()[name] for name in ("smollm2-135m-instruct", "qwen2.5-72b-instruct"))
+    named, left = (
+        next(
+            r for r in decide(context(machine(), cards, [GGUF]), SelectionRequest()).reasons if isinstance(r, BestModel)
+        )
+        for cards in ([small], [small, large])
+    )
+
+    assert "left" not in explain.sentence(named)
+    assert "is the only one left" in explain.sentence(left)
 
 
 def test_the_core_alone_says_what_to_install() -> None:

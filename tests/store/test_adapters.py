@@ -3,14 +3,23 @@
 import json
 import multiprocessing
 import os
+from dataclasses import replace
 
 import pytest
 from attacks.gguf.hostile_adapters import LYING, SOUND
+from msgspec import structs
 from support.refusals import refuses
 from support.waiting import PATIENCE_S
 
 from edgellm import explain
-from edgellm.errors import BadArtifact, StoreUnwritable, UnknownAdapter, UnsupportedArtifact, UsageError
+from edgellm.errors import (
+    BadArtifact,
+    StoreUnwritable,
+    UnknownAdapter,
+    UnsupportedArtifact,
+    UsageError,
+    speak_in_flags,
+)
 from edgellm.store import adapters as adapter_store
 from edgellm.store.adapters import FILE, RECORD, AdapterOrigin, AdapterStore
 from edgellm.testing.limit import within
@@ -45,6 +54,28 @@ def test_what_is_added_is_listed_and_found():
     assert record.bytes == stored.path.stat().st_size
     assert record.made_at.endswith("+00:00")
     stored.require_base(SHA, "base.gguf")
+
+
+@pytest.mark.parametrize("in_flags", [False, True])
+def test_hints_are_for_who_asked(in_flags):
+    """In Python no command is named."""
+    store, before = AdapterStore(), speak_in_flags(in_flags)
+    try:
+        with pytest.raises(UnknownAdapter) as unknown:
+            store.find(BASE, "mail")
+        stored = store.add(origin(), put)
+        with pytest.raises(UsageError) as taken:
+            store.add(origin(), put)
+        stored.path.unlink()
+        with pytest.raises(UnsupportedArtifact) as damaged:
+            store.find(BASE, "mail").sound()
+        merged = replace(stored, record=structs.replace(stored.record, merged_quant="Q8_0"))
+        with pytest.raises(UnsupportedArtifact) as no_adapter:
+            merged.adapter()
+    finally:
+        speak_in_flags(before)
+    told = [str(error.value) for error in (unknown, taken, damaged, no_adapter)]
+    assert ["edgellm adapters" in text or "--force" in text or "edgellm run" in text for text in told] == [in_flags] * 4
 
 
 def test_another_base_is_refused_by_its_hash():
