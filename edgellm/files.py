@@ -48,6 +48,21 @@ def safe_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._+-]", "-", text).lstrip(".-")[:120] or "unnamed"
 
 
+def package_data(package: str, name: str) -> bytes:
+    """A file that ships in a package of EdgeLLM.
+
+    Raises:
+        UsageError: it is not there, as in an app that was frozen without data files.
+    """
+    from importlib import resources
+
+    try:
+        return resources.files(package).joinpath(name).read_bytes()
+    except FileNotFoundError as error:
+        hint = "include the data files of edgellm in a frozen app (docs/sdk.md), or install edgellm again"
+        raise UsageError(f"{name} of {package} is missing from this installation", hint=hint) from error
+
+
 def is_plain(name: str) -> bool:
     """Whether `name` is one component that `safe_name` would leave as it is."""
     return safe_name(name) == name

@@ -7,17 +7,23 @@ import runpy
 import sys
 import tomllib
 from collections.abc import Callable
+from importlib import resources
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from support.refusals import refuses
 
 import edgellm
 from edgellm._pyinstaller import hook_dirs
+from edgellm.catalog import lookup
 from edgellm.contract.hookspecs import GROUP
 from edgellm.contract.manager import BUILTIN
+from edgellm.errors import UsageError
+from edgellm.estimate import gpu_constants
+from edgellm.hardware import gpu_table
 
 PACKAGE = Path(edgellm.__file__).parent
 ROOT = PACKAGE.parent
@@ -46,6 +52,13 @@ def hook(monkeypatch) -> dict[str, Any]:
         monkeypatch.setitem(sys.modules, name, module)
     (folder,) = hook_dirs()
     return runpy.run_path(str(Path(folder) / "hook-edgellm.py"))
+
+
+@pytest.mark.parametrize("read", [lookup._shipped, gpu_table.table, gpu_constants.constants])
+def test_data_files_that_were_left_out_are_told(read: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "files", lambda package: tmp_path)
+    with refuses(UsageError):
+        read.__wrapped__()
 
 
 def test_files_and_metadata_of_this_package_are_collected(hook) -> None:

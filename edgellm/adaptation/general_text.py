@@ -6,11 +6,10 @@ English of different kinds (stories, a recipe, news, a letter, code, ...).
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 
 from edgellm.errors import UsageError
-from edgellm.files import read_regular
+from edgellm.files import package_data, read_regular
 
 NONE = "none"  # in place of a file: no such check is wanted
 LEAST_CHARS, MOST_CHARS = 400, 4000  # of a piece
@@ -28,7 +27,7 @@ def general_pieces(path: str | None) -> list[str]:
     if path == NONE:
         return []
     if path is None:
-        return pieces_of((resources.files("edgellm.adaptation") / "general.txt").read_text("utf-8"))
+        return pieces_of(package_data("edgellm.adaptation", "general.txt").decode())
     try:
         pieces = pieces_of(read_regular(Path(path), _MAX_BYTES).decode())
     except OSError as error:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from importlib import resources
 from pathlib import Path
+
+from edgellm.files import package_data
 
 
 def update_module(root: Path, key: str, *, restart: str = "", url: str = "", edgellm: str = "") -> str:
@@ -16,7 +17,7 @@ def update_module(root: Path, key: str, *, restart: str = "", url: str = "", edg
         restart: starts the service anew; "" = nobody does.
         edgellm: path of the program; "" = that of the slot that is served, or the one in PATH.
     """
-    text = resources.files("edgellm.bundle").joinpath("mender.sh").read_text("utf-8")
+    text = package_data("edgellm.bundle", "mender.sh").decode()
     values = {"ROOT": str(root), "KEY": key, "RESTART": restart, "URL": url, "EDGELLM": edgellm}
     # In one go: a value may look like a place of another.
     return re.sub("@([A-Z]+)@", lambda place: shlex.quote(values[place[1]]), text)

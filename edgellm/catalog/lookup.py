@@ -12,12 +12,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgellm import tables
 from edgellm.errors import UnknownModel, UsageError
+from edgellm.files import package_data
 from edgellm.formats.gguf.ggml_types import BY_NAME, NO_WEIGHTS
 from edgellm.types.model import ModelCard, ModelFile, Shape
 from edgellm.types.sampling_defaults import SamplingRow
@@ -223,7 +223,7 @@ def _decoder() -> msgspec.json.Decoder[Any]:
 
 @cache
 def _shipped() -> dict[str, ModelCard]:
-    data = resources.files(__package__).joinpath("models.jsonl").read_bytes()
+    data = package_data("edgellm.catalog", "models.jsonl")
     return {card.id: _with_published(card) for card in _decoder().decode_lines(data)}
 
 

@@ -70,6 +70,10 @@ def activate(
         if as_json:
             say_json({"schema": SCHEMA, "activated": False, "root": str(root), "checks": list(error.checks)})
         raise
+    except (SystemExit, KeyboardInterrupt) as ending:
+        for note in getattr(ending, "__notes__", ()):
+            say(note, err=True)
+        raise
     for check in done.checks:
         if check.state in ("skipped", "not recorded"):
             reason = "as --skip asks" if check.state == "skipped" else "the bundle does not say what to expect"

@@ -97,6 +97,7 @@ def _show_shared(shared: Shared) -> None:
 def _show_box(box: Assigned, width: int) -> None:
     from edgellm.estimate.footprint import counted_bytes
     from edgellm.selection.fleet import is_slow
+    from edgellm.selection.fleet_json import download_size
 
     site, c = box.site, box.choice
     copies = f" x{site.count}" if site.count > 1 else ""
@@ -110,7 +111,7 @@ def _show_box(box: Assigned, width: int) -> None:
     slots = f", {c.slots} slots" if c.slots > 1 else ""
     budget = box.decision.budget_bytes if box.decision else 0
     say(
-        f"{c.model} {c.quant}: {show_size(c.tensor_bytes)}, {c.ctx:,} tokens{cache}{slots}, "
+        f"{c.model} {c.quant}: {show_size(download_size(box, c)[0])}, {c.ctx:,} tokens{cache}{slots}, "
         f"{show_rate(rate.tok_s)} tok/s ({show_rate(rate.low)} to {show_rate(rate.high)}){slow}, "
         f"{show_memory(counted_bytes(c.footprint, site.machine))} of {show_memory(budget)}",
         lead="  ",

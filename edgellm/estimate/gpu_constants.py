@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from importlib import resources
 
 import msgspec
 
+from edgellm.files import package_data
 from edgellm.types.gpu import Api, Gpu
 
 
@@ -40,7 +40,7 @@ class GpuConstants(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 @lru_cache(maxsize=1)
 def constants() -> GpuConstants:
     """Those that ship."""
-    text = resources.files("edgellm.estimate").joinpath("gpu_constants.json").read_bytes()
+    text = package_data("edgellm.estimate", "gpu_constants.json")
     return msgspec.json.decode(text, type=GpuConstants)
 
 

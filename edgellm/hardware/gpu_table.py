@@ -6,11 +6,11 @@ import math
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from importlib import resources
 from statistics import median
 
 import msgspec
 
+from edgellm.files import package_data
 from edgellm.hardware import gpu_names
 from edgellm.types.gpu import Gpu, Known, Vendor
 from edgellm.types.machine import Accelerator, SourceTrust
@@ -68,7 +68,7 @@ class GpuTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 @lru_cache(maxsize=1)
 def table() -> GpuTable:
     """Every known GPU, the groups in the order in which names are compared with them."""
-    text = resources.files("edgellm.hardware").joinpath("gpus.json").read_bytes()
+    text = package_data("edgellm.hardware", "gpus.json")
     return msgspec.json.decode(text, type=GpuTable)
 
 

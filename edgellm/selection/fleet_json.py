@@ -11,7 +11,7 @@ from edgellm.selection.decision_json import to_dict as decision_to_dict
 from edgellm.selection.fit_json import file_size
 from edgellm.selection.fleet import Assigned, Shared, is_slow
 from edgellm.types import model_reason, reason
-from edgellm.types.plan import Decision
+from edgellm.types.plan import Candidate, Decision
 
 SCHEMA = 1
 _TELLING = (
@@ -36,6 +36,11 @@ class Download:
     copies: int  # machines that fetch it
 
 
+def download_size(box: Assigned, choice: Candidate) -> tuple[int, bool]:
+    """Bytes of the file that a box runs, and whether they are known exactly."""
+    return file_size(next(card for card in box.site.context.cards if card.id == choice.model), choice)
+
+
 def downloads(boxes: Sequence[Assigned]) -> list[Download]:
     """Every distinct file that is not on its box already, in the order of the boxes."""
     files: dict[str, Download] = {}
@@ -45,8 +50,7 @@ def downloads(boxes: Sequence[Assigned]) -> list[Download]:
             continue
         file = files.get(choice.source)
         if file is None:
-            card = next(card for card in context.cards if card.id == choice.model)
-            file = Download(choice.source, choice.model, choice.quant, *file_size(card, choice), (), 0)
+            file = Download(choice.source, choice.model, choice.quant, *download_size(box, choice), (), 0)
         files[choice.source] = replace(file, boxes=(*file.boxes, box.site.name), copies=file.copies + box.site.count)
     return list(files.values())
 

@@ -46,8 +46,14 @@ def fills_in(info: EngineInfo) -> bool:
     return _family(info) is not None
 
 
-def infill_prompt(info: EngineInfo, before: str, after: str, *, parse_special: bool) -> tuple[str, tuple[int, ...]]:
-    """The prompt, and its cuts (`GenerationRequest.cuts`). `parse_special`: markup in the two texts is markup.
+def infill_prompt(
+    info: EngineInfo, before: str, after: str, *, parse_special: bool, without: str = "leave out suffix"
+) -> tuple[str, tuple[int, ...]]:
+    """The prompt, and its cuts (`GenerationRequest.cuts`).
+
+    Args:
+        parse_special: markup in the two texts is markup.
+        without: what else can be done where the model does not fill in.
 
     Raises:
         UnsupportedField: the model has no markers for it.
@@ -55,7 +61,7 @@ def infill_prompt(info: EngineInfo, before: str, after: str, *, parse_special: b
     family = _family(info)
     if family is None:
         what = "this model does not fill in: its vocabulary has no markers for it"
-        raise UnsupportedField(what, hint="leave out suffix, or serve a code model", param="suffix")
+        raise UnsupportedField(what, hint=f"{without}, or serve a code model", param="suffix")
     if parse_special:
         return family.prompt(before, after), ()
     marker = Marker(SpecialTexts(info), (before, after))

@@ -17,6 +17,7 @@ from support import toy_trainer, toy_tuner
 from support.refusals import refuses
 from support.waiting import wait_until
 
+import edgellm
 from edgellm.adaptation import packed
 from edgellm.adaptation.checkpoint import CheckpointOrigin, Checkpoints, TuneKey
 from edgellm.adaptation.loop import FACTORS, Course, train
@@ -44,6 +45,13 @@ def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., TuneJo
         return TuneJob("toy", BASE, "base", settings, os.fspath(place), "this machine", nice=0)
 
     return make
+
+
+def test_its_processes_run_the_code_of_these_tests(job: Callable[..., TuneJob], tmp_path: Path) -> None:
+    """And no other that is installed."""
+    code = "import edgellm; print(edgellm.__file__)"
+    ran = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == edgellm.__file__
 
 
 def events_of(job: TuneJob, stop: TuneStop | None = None) -> list[TuneEvent]:

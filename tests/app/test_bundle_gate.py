@@ -162,6 +162,7 @@ class Restarts:
     folder: Path
     log: Path
     service: Service
+    told: str = ""  # by an `activate` that got a signal
 
     def seen(self) -> list[str]:
         return self.log.read_text().split() if self.log.exists() else []
@@ -186,10 +187,11 @@ def ended(name: str, root: Path, restarts: Restarts, number: int) -> int:
     """The exit code of an `activate` that got a signal while the service was started anew."""
     command = [sys.executable, "-P", "-m", "edgellm", "bundle", "activate", name, "--root", root, "--skip", "start"]
     command += ["--restart", restarts.service.restart, "--url", restarts.service.url, "--watch", "0"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         wait_until(lambda: restarts.seen() == [name])
         process.send_signal(number)
-        return process.wait()
+        restarts.told = " ".join(process.communicate()[1].decode().split())
+        return process.returncode
 
 
 def test_an_activation_that_was_killed_is_not_told_as_done(served, restarts, tmp_path):
@@ -222,6 +224,7 @@ def test_one_that_was_killed_goes_back_when_it_is_repeated(replaced, served, res
 def test_one_that_is_told_to_end_goes_back_first(served, restarts, tmp_path):
     assert ended(put(tmp_path, 2), served.root, restarts, signal.SIGTERM) == 128 + signal.SIGTERM
 
+    assert "Told to end before slot B was seen well: slot A is served again." in restarts.told
     assert (restarts.seen(), served.current().name) == (["B", "A"], "A")
     assert not served.has_served(served.slot("B"))
     assert activate.activate(served.root, "A", UNASKED, restarts.service).checks == ()

@@ -16,6 +16,7 @@ from edgellm.cli.main import main
 from edgellm.hardware import profiles
 from edgellm.selection import fleet
 from edgellm.selection.backend_facts import BackendFacts
+from edgellm.units import show_size
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "fleet.toml"
 GGUF = BackendFacts("gguf", frozenset({"gguf"}), kv_types=frozenset({"f16", "q8_0"}))
@@ -49,7 +50,11 @@ def test_the_example_has_a_row_for_each_box_and_its_downloads(plan: Plan) -> Non
     assert max(len(line.rstrip()) for line in output.splitlines()) <= 80
     assert [box["name"] for box in report["boxes"]] == ["classroom", "library", "teachers"]
     for box in report["boxes"]:
-        assert f"{box['choice']['model']} {box['choice']['quant']}: " in output
+        file = next(file for file in report["downloads"]["files"] if box["name"] in file["boxes"])
+        # What is downloaded is what the row says.
+        assert f"{box['choice']['model']} {box['choice']['quant']}: {show_size(file['bytes'])}" in " ".join(
+            output.split()
+        )
         assert box["choice"]["ctx"] == 4096
         assert box["reasons"]
     assert report["one_model"] is None

@@ -308,6 +308,8 @@ def test_a_model_without_markers_does_not_fill_in(live: Live) -> None:
     answer = live.post("/infill", {"input_prefix": "a", "input_suffix": "b"})
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unsupported_field")
+    assert "no input_suffix" in answer.text
+    assert " suffix" not in answer.text
 
 
 def test_a_busy_slot_is_told(serve: Servers) -> None:

@@ -105,6 +105,7 @@ def test_what_cannot_be_copied(managed: Live, source: str, destination: str, sta
         "http://169.254.169.254/x.gguf",
         "ollama://127.0.0.1/x",
         "pypi://p/x",
+        "hf://owner/repo:Q4_K_M",
     ],
 )
 def test_no_path_and_no_address_is_fetched(managed: Live, name: str) -> None:

@@ -15,6 +15,7 @@ from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.errors import DiskFull, SourceError, SourceUnreachable, UnknownModel, UsageError
 from edgellm.store.names import parts_of
+from edgellm.store.sources import hub as hub_source
 from edgellm.store.sources.hub import _hub_errors
 from edgellm.store.sources.hub_files import HubUri, choose_files, firsts, parse_hub_uri
 from edgellm.types.model import ModelFile
@@ -269,6 +270,25 @@ def probe():
 
 def test_reachable(hub, environment):
     assert probe() == ""
+
+
+def test_what_one_endpoint_did_not_answer_is_not_said_of_another(monkeypatch):
+    from huggingface_hub import constants
+
+    asked = []
+
+    def head(timeout_s):
+        asked.append(constants.ENDPOINT)
+        return "it is dead" if "dead" in constants.ENDPOINT else ""
+
+    monkeypatch.delenv("EDGELLM_OFFLINE", raising=False)
+    monkeypatch.setattr(hub_source, "_head", head)
+    one, told = hub_source.Hub(), []
+    for endpoint in ("http://dead", "http://live", "http://dead"):
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        told.append(one.reachable(PATIENCE_S))
+
+    assert (told, asked) == (["it is dead", "", "it is dead"], ["http://dead", "http://live"])
 
 
 SLOW_IMPORT = """

@@ -33,7 +33,7 @@ def install(folder: Path, patch: pytest.MonkeyPatch, *others: str) -> None:
     """From now on processes find the toy, and of the plugins that are installed only those others."""
     fake_plugins.declare(folder, "toy", "support.toy_tuner", "edgellm-toy")
     tests = os.fspath(Path(__file__).parents[1])
-    patch.setenv("PYTHONPATH", os.pathsep.join([tests, os.fspath(folder)]))
+    patch.setenv("PYTHONPATH", os.pathsep.join([tests, os.fspath(folder), fake_plugins.ROOT]))
     patch.setenv("EDGELLM_PLUGINS", ",".join(("toy", *others)))
 
 

@@ -124,9 +124,13 @@ def _take_over(two: Slots, slot: BundleSlot, before: BundleSlot | None, service:
         if not problem:
             two.proven(slot)
             return
-    except (SystemExit, KeyboardInterrupt):
-        _go_back(two, before, service)
-        raise
+    except (SystemExit, KeyboardInterrupt) as ending:
+        try:
+            back = _go_back(two, before, service)
+        except (SystemExit, KeyboardInterrupt):
+            back = "told so again, so that nobody saw whether the service is well now"
+        ending.add_note(f"Told to end before slot {slot.name} was seen well: {back}.")
+        raise ending from None
     two.refused(slot)
     back = _go_back(two, before, service)
     row = {"name": "service", "state": "failed", "value": None, "bound": service.deadline_s, "problem": problem}

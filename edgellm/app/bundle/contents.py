@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
@@ -24,7 +23,7 @@ from edgellm.bundle.writer import Content
 from edgellm.contract.manager import plugins
 from edgellm.contract.source import Progress, scheme_of
 from edgellm.errors import UsageError
-from edgellm.files import safe_name
+from edgellm.files import package_data, safe_name
 from edgellm.hardware import profiles
 from edgellm.history import calibrations
 from edgellm.selection.context import SelectionContext
@@ -171,7 +170,7 @@ def install_script(
         return None
     files = sorted((one for part in parts for one in part.files if one.path.startswith(_RUN)), key=lambda f: f.path)
     rows = [f"{file.sha256} {file.n_bytes} {file.path}" for file in files]
-    text = resources.files("edgellm.bundle").joinpath("install.sh").read_text("utf-8")
+    text = package_data("edgellm.bundle", "install.sh").decode()
     text = text.replace("@TARGETS@", "\n".join(lines)).replace("@FILES@", "\n".join(rows))
     return Content.of(manifests.INSTALL, text.encode(), executable=True)
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import re
 import shutil
 import threading
@@ -59,7 +60,7 @@ class Hub:
     scheme = "hf"
 
     def __init__(self) -> None:
-        self._answer: tuple[float, str] = (-_CACHED_S, "")
+        self._answers: dict[str, tuple[float, str]] = {}  # by endpoint: when it was asked, and why it did not answer
 
     def reachable(self, timeout_s: float, uri: str = "") -> str:
         """A HEAD request to the endpoint; at most 3 s, kept for a minute.
@@ -73,19 +74,20 @@ class Hub:
             parse_hub_uri(uri)
         if settings.current().offline:
             return "EDGELLM_OFFLINE is set"
-        asked_at, answer = self._answer
+        import httpx2  # noqa: F401 - loaded before the clock starts: slow processors
+        from huggingface_hub import constants
+
+        endpoint = constants.ENDPOINT
+        asked_at, answer = self._answers.get(endpoint, (-math.inf, ""))
         if time.monotonic() - asked_at < _CACHED_S:
             return answer
-        import httpx2  # noqa: F401 - loaded before the clock starts: slow processors
-        from huggingface_hub import constants  # noqa: F401
-
         limit_s = min(timeout_s, 3.0)
         answers: list[str] = []
         asking = threading.Thread(target=lambda: answers.append(_head(limit_s)), daemon=True)
         asking.start()
         asking.join(limit_s)
         answer = answers[0] if answers else f"the model hub did not answer within {limit_s:.0f} s"
-        self._answer = (time.monotonic(), answer)
+        self._answers[endpoint] = (time.monotonic(), answer)
         return answer
 
     def needs(self, folder: Path, n_bytes: int) -> list[tuple[Path, int]]:

@@ -221,7 +221,8 @@ class InfillBody(LlamaGenerationBody, kw_only=True):
         from edgellm.text.infill import infill_prompt
 
         before = "".join(f"{extra.text}\n" for extra in self.input_extra or ()) + self.input_prefix
-        text, cuts = infill_prompt(llm.info, before, self.input_suffix, parse_special=False)
+        instead = "ask /completion, which needs no input_suffix"
+        text, cuts = infill_prompt(llm.info, before, self.input_suffix, parse_special=False, without=instead)
         cuts = (*cuts, len(text)) if self.prompt else cuts
         return within_repeats([self.asked(llm, text + (self.prompt or ""), cuts)])
 

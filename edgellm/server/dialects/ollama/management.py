@@ -200,11 +200,11 @@ def _published(name: str) -> str:
     try:
         # The rows alone: what the machine has takes a second of the threads that all requests share.
         kind = refer(asked, context.cards()).kind
-        if asked.startswith(HUB_SCHEME):
+        if name.startswith(HUB):
             parse_hub_uri(asked)
     except SourceError as error:  # of nothing but the name: no source was asked
         raise UsageError(error.message, hint=hint, param="model") from None
-    if kind is ReferenceKind.CARD or (kind is ReferenceKind.ADDRESS and asked.startswith(HUB_SCHEME)):
+    if kind is ReferenceKind.CARD or (kind is ReferenceKind.ADDRESS and name.startswith(HUB)):
         return asked
     raise UsageError(f"{name[:80]!r} is not fetched for clients", hint=hint, param="model")
 
