@@ -163,6 +163,35 @@ def locked(path: Path, busy: Callable[[], None]) -> Iterator[None]:
         lock.release()
 
 
+def is_locked(path: Path) -> bool:
+    """Whether somebody holds the lock file at `path` (`locked`); False where that cannot be told."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+    try:
+        if path.exists():
+            lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError:  # a folder that is only read
+        return False
+    lock.release()
+    return False
+
+
+def files_below(folder: Path) -> dict[Path, int]:
+    """All regular files in it and in its folders, with their bytes. Others may be at work there: what goes meanwhile is
+    left out."""
+    sizes: dict[Path, int] = {}
+    for place, _, names in os.walk(folder):
+        for path in (Path(place, name) for name in names):
+            with contextlib.suppress(OSError):
+                status = path.lstat()
+                if stat.S_ISREG(status.st_mode):
+                    sizes[path] = status.st_size
+    return sizes
+
+
 def make_private(lock: Path) -> None:
     """A lock file for this user alone: whoever can open one for reading can lock it.
 

@@ -27,6 +27,8 @@ from edgellm.files import (
     atomic_writer,
     decode_json_record,
     expanded,
+    files_below,
+    is_locked,
     locked,
     read_named,
     read_regular,
@@ -46,6 +48,37 @@ MACHINE = Machine("m", "m", Cpu("x86_64", "EPYC", 2, 2, ("avx2",)), Memory(1 << 
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def test_files_that_go_while_they_are_counted_are_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As those of a checkpoint that the next one replaces: `edgellm list` looks meanwhile."""
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "stays").write_bytes(b"123")
+    (tmp_path / "goes").write_bytes(b"12345")
+    (tmp_path / "link").symlink_to(tmp_path / "goes")
+    walk = os.walk
+
+    def walk_beside_others(folder: Path) -> Iterator[Any]:
+        for found in walk(folder):
+            (tmp_path / "goes").unlink(missing_ok=True)
+            yield found
+
+    monkeypatch.setattr(os, "walk", walk_beside_others)
+
+    assert files_below(tmp_path) == {tmp_path / "a" / "stays": 3}
+    assert files_below(tmp_path / "none") == {}
+
+
+def test_a_lock_is_looked_at_and_stays_as_it_is(tmp_path: Path) -> None:
+    lock = tmp_path / "x.lock"
+
+    assert not is_locked(lock)
+    assert not lock.exists()
+    with locked(lock, lambda: pytest.fail("nobody has it")):
+        assert is_locked(lock)
+    assert not is_locked(lock)
+    with locked(lock, lambda: pytest.fail("the look has kept it")):
+        pass
 
 
 def test_a_home_takes_the_place_of_its_sign_where_there_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Downloads that did not end: how to go on with one, or to be rid of it."""
+"""Downloads and tunings that did not end: how to go on with one, or to be rid of it."""
 
 from __future__ import annotations
 

@@ -22,8 +22,8 @@ from edgellm.server.trimming import trim_memory
 
 T = TypeVar("T")
 # What the bounds of bodies (64 MiB, and 16 KiB of each of 4,096 connections), of what is sent ahead (32 MiB), of
-# answers that nobody takes (64 MiB) and of stored responses (64 MiB) add up to, and a third as much for what is made
-# of them.
+# answers that are not sent yet (64 MiB) or that nobody takes (64 MiB), and of stored responses (64 MiB) add up to, and
+# a tenth as much for what is made of them.
 LEAST_BYTES = 384 * 1024**2
 MOST_BYTES = 1024**3
 # From what ends work to what the kernel refuses. Decoding a body is one call, which nothing ends; and as much again may

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgellm.files import locked
+from edgellm.files import files_below, is_locked
 
 # As `Library` names what it fetches and what it deletes.
 _FOLDER = re.compile(r"\.(?P<entry>(?P<quant>.+)-[0-9a-f]{16})(?P<own>\.[0-9a-f]{8})?\.(?P<kind>incomplete|removed)")
@@ -44,40 +44,11 @@ def _begun(root: Path, entry: Path, left: Sequence[tuple[Path, re.Match[str]]]) 
         "" if quant == "file" else quant,
         entry,
         tuple(folder for folder, _ in left),
-        sum(_bytes_in(folder) for folder, _ in left),
+        sum(sum(files_below(folder).values()) for folder, _ in left),
         any(match["kind"] == "incomplete" and not match["own"] for _, match in left),
-        _is_held(lock_of(root, entry)),
+        is_locked(lock_of(root, entry)),
     )
 
 
 def lock_of(root: Path, entry: Path) -> Path:
     return root / ".locks" / f"{entry.parent.name}.{entry.name}.lock"
-
-
-class _HeldError(Exception):
-    pass
-
-
-def _is_held(lock: Path) -> bool:
-    def busy() -> None:
-        raise _HeldError
-
-    try:
-        if lock.exists():
-            with locked(lock, busy):
-                pass
-    except _HeldError:
-        return True
-    except OSError:  # a store that is only read
-        pass
-    return False
-
-
-def _bytes_in(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.lstat().st_size if path.is_file() and not path.is_symlink() else 0
-        except OSError:  # gone meanwhile
-            continue
-    return total

@@ -227,6 +227,28 @@ def test_an_attached_file_goes_before_the_message(page: Page, live: Live) -> Non
     expect(page.locator("#files")).to_be_hidden()
 
 
+READS_WHEN_TOLD = """() => {
+  const read = Blob.prototype.arrayBuffer;
+  Blob.prototype.arrayBuffer = function () {
+    return new Promise((go) => (window.go = go)).then(() => read.call(this));
+  };
+}"""
+
+
+def test_a_file_that_is_read_while_a_message_is_sent_goes_with_the_next(page: Page, live: Live) -> None:
+    sent = script(page, {"content": "read"})
+    ready(page, live)
+    page.evaluate(READS_WHEN_TOLD)
+    page.set_input_files("#file", [{"name": "a.md", "mimeType": "text/markdown", "buffer": b"much"}])
+    wait_until(lambda: page.evaluate("'go' in window"))
+    answered(page, "first")
+    page.evaluate("go()")
+
+    expect(page.locator("#files bdi")).to_have_text("a.md")
+    answered(page, "second")
+    assert ["File a.md" in body["messages"][-1]["content"] for body in sent] == [False, True]
+
+
 def test_a_tool_is_called_and_answered_by_hand(page: Page, live: Live) -> None:
     sent = script(page, {"tool_calls": [CALL]}, {"tool_calls": [REST]}, finish="tool_calls")
     ready(page, live)

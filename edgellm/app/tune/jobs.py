@@ -7,6 +7,7 @@ data_dir()/tuning/<base>/<name>.<hash of what was asked>/
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ import msgspec
 from edgellm import settings
 from edgellm.adaptation.worker import LOCK
 from edgellm.errors import UsageError
-from edgellm.files import DamagedRecord, locked, read_json_record, write_atomic
+from edgellm.files import DamagedRecord, files_below, is_locked, read_json_record, write_atomic
 from edgellm.store.writable import changing_store
 from edgellm.types.tuning_options import TuneOptions
 
@@ -99,7 +100,7 @@ def check_idle(folder: Path) -> None:
     Raises:
         UsageError: another process works there.
     """
-    if _is_running(folder):
+    if _is_running(files_below(folder)):
         hint = "wait for it, or choose another name"
         raise UsageError(f"another process does this very tuning, in {folder}", hint=hint, param="name")
 
@@ -110,8 +111,7 @@ def remove(job: UnfinishedTuning) -> int:
     Raises:
         UsageError: it runs. StoreUnwritable: it cannot be deleted.
     """
-
-    if _is_running(job.folder):
+    if _is_running(files_below(job.folder)):
         hint = "end it first, with Ctrl-C where it runs"
         raise UsageError(f"{job.id} is being tuned", hint=hint, param="job")
     with changing_store(job.folder, f"{job.id} cannot be deleted", is_new=False):
@@ -123,31 +123,16 @@ def remove(job: UnfinishedTuning) -> int:
 
 
 def _read(folder: Path) -> UnfinishedTuning:
-    steps = [int(number) for place in folder.glob("*-*.npz") if (number := place.stem.rpartition("-")[2]).isdecimal()]
+    files = files_below(folder)
+    names = [path.stem.rpartition("-") for path in files if path.parent == folder and path.suffix == ".npz"]
+    steps = [int(number) for _, dash, number in names if dash and number.isdecimal()]
     try:
         record = read_json_record(folder / RECORD, TuneJobRecord, _MAX_BYTES)
     except (OSError, DamagedRecord):
         record = None
-    n_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    return UnfinishedTuning(folder, n_bytes, max(steps, default=0), _is_running(folder), record)
+    return UnfinishedTuning(folder, sum(files.values()), max(steps, default=0), _is_running(files), record)
 
 
-def _is_running(folder: Path) -> bool:
-    """Whether a process has a lock of it, or of its control."""
-    for lock in folder.rglob(LOCK):
-        try:
-            with locked(lock, _busy):
-                continue
-        except _Busy:
-            return True
-        except OSError:
-            continue
-    return False
-
-
-class _Busy(Exception):
-    """Another process has the lock."""
-
-
-def _busy() -> None:
-    raise _Busy
+def _is_running(files: Iterable[Path]) -> bool:
+    """Whether a process has a lock of a tuning with these files, or of its control."""
+    return any(is_locked(path) for path in files if path.name == LOCK)

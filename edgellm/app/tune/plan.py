@@ -29,7 +29,7 @@ from edgellm.contract.source import Progress
 from edgellm.contract.tuner import Tuner, lacking
 from edgellm.errors import BackendUnavailable, UnsupportedArtifact, UsageError, option
 from edgellm.estimate import quants
-from edgellm.files import nearest_existing, require_room, safe_name, try_to_write
+from edgellm.files import files_below, nearest_existing, require_room, safe_name, try_to_write
 from edgellm.formats.gguf.reader import read_model
 from edgellm.hardware.probe import probe
 from edgellm.store.adapters import AdapterStore
@@ -221,7 +221,7 @@ def _require_room(folder: Path, n_bytes: int) -> None:
     Raises:
         DiskFull.
     """
-    there = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    there = sum(files_below(folder).values())
     hint = "free space, or set EDGELLM_HOME to a folder on another disk"
     require_room(folder, max(0, n_bytes - there), "tuning with its checkpoints", hint=hint)
 

@@ -59,7 +59,8 @@ export class Composer {
   async attach(files) {
     try {
       const { readFiles, showFiles } = await import("/web/page/attached.js");
-      this.files.push(...(await readFiles(files, this.files, this.problem)));
+      const read = await readFiles(files, this.files, this.problem);
+      this.files.push(...read); // of the message at hand: another may have been sent meanwhile
       showFiles(at("files"), this.files, () => this.text.focus());
     } catch (error) {
       this.problem(error);
