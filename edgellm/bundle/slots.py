@@ -203,6 +203,8 @@ class Slots:
         sync_folder(self.root)
         if instead_of is None:
             _remove(slot, UNSERVED)
+        if goes_back and current is not None and current.name != slot.name:
+            _remove(current, UNPROVEN)
 
     def proven(self, slot: BundleSlot) -> None:
         """The service was seen well with it."""

@@ -123,6 +123,29 @@ def test_the_old_one_is_served_again_where_the_service_fails(served, tmp_path):
     assert not served.has_served(served.slot(name))
 
 
+def marks(slots: Slots) -> list[str]:
+    """Of slots that are not proven, or that nobody goes back to."""
+    return sorted(str(path.relative_to(slots.root)) for path in slots.root.glob("[AB]/un*"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are told there")
+def test_a_restart_that_fails_is_told_as_that_where_what_was_served_goes_on(served, tmp_path):
+    activate.activate(served.root, name := put(tmp_path, 2), UNASKED)
+    install.roll_back(served.root)
+    with well(served.root / "A" / "home") as url, refuses(UnfitSlot, failed=("service",), varies=r"http://[\d.:]+"):
+        activate.activate(served.root, name, UNASKED, Service("false", url))
+
+    assert (served.current().name, marks(served)) == ("A", [])
+    assert served.has_served(served.slot(name))
+
+
+@pytest.mark.parametrize("restart", [" ", "systemctl 'restart"])
+def test_what_is_no_command_is_refused_before_anything_is_changed(restart, served, tmp_path):
+    with refuses(UsageError, param="restart"):
+        activate.activate(served.root, put(tmp_path, 2), UNASKED, Service(restart))
+    assert served.current().name == "A"
+
+
 # A service that is always well, at the socket that it inherits.
 WELL = """
 import socket, sys

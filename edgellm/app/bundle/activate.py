@@ -61,6 +61,7 @@ def activate(
     """
     if service is not None:
         _address(service)
+        _command(service)
     with changing(root) as two:
         slot, before = two.slot(name) if name else two.spare(), two.current()
         slot_check.require_whole(slot, progress)
@@ -120,7 +121,8 @@ def _take_over(two: Slots, slot: BundleSlot, before: BundleSlot | None, service:
     sha256 = before.record.sha256 if before is not None and before.record is not None else ""
     try:
         two.activate(slot, instead_of=sha256)
-        problem = _failing(service, slot)
+        failed = _restarted(service)
+        problem = f"the restart command failed: {failed}" if failed else _failing(service, slot)
         if not problem:
             two.proven(slot)
             return
@@ -131,10 +133,17 @@ def _take_over(two: Slots, slot: BundleSlot, before: BundleSlot | None, service:
             back = "told so again, so that nobody saw whether the service is well now"
         ending.add_note(f"Told to end before slot {slot.name} was seen well: {back}.")
         raise ending from None
-    two.refused(slot)
-    back = _go_back(two, before, service)
+    if failed and before is not None and _still_answers(service, before, slot):
+        two.activate(before, instead_of="", goes_back=True)
+        two.proven(before)
+        back = f"slot {before.name} is current again and still answers"
+    else:
+        two.refused(slot)
+        back = _go_back(two, before, service)
     row = {"name": "service", "state": "failed", "value": None, "bound": service.deadline_s, "problem": problem}
-    raise UnfitSlot(f"the service does not answer: {problem}; {back}", hint="see what it logs", checks=(row,))
+    message = f"{problem}; {back}" if failed else f"the service does not answer: {problem}; {back}"
+    hint = f"see why the command of --restart failed: {service.restart}" if failed else "see what it logs"
+    raise UnfitSlot(message, hint=hint, checks=(row,))
 
 
 def _go_back(two: Slots, before: BundleSlot | None, service: Service) -> str:
@@ -142,23 +151,35 @@ def _go_back(two: Slots, before: BundleSlot | None, service: Service) -> str:
     if before is None or before.record is None:
         return "there is nothing to go back to"
     two.activate(before, instead_of="", goes_back=True)
+    if failed := _restarted(service):
+        state = _unwell(service, before).rstrip(",") or f"{service.url}/health is well"
+        return f"slot {before.name} is current again, but was not started anew: {failed}, and {state}"
     if worse := _failing(service, before):
-        return f"nor does slot {before.name} now: {worse}"
+        return f"slot {before.name} is current again, and does not answer: {worse}"
     two.proven(before)
     return f"slot {before.name} is served again"
 
 
-def _failing(service: Service, slot: BundleSlot) -> str:
-    """What is wrong once it was started anew; "" = it became healthy with the slot, and stayed so."""
+def _still_answers(service: Service, before: BundleSlot, slot: BundleSlot) -> bool:
+    """Whether what was served before certainly goes on, and the slot was not even started."""
+    port = _address(service)[1]
+    return port in serving.ports(before) and port not in serving.ports(slot) and _is_healthy(service)
+
+
+def _restarted(service: Service) -> str:
+    """Why the command failed; "" = it ended well."""
     try:
         done = subprocess.run(
-            shlex.split(service.restart), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            _command(service), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL, timeout=service.deadline_s, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
-        return f"{service.restart} failed: {error}"
-    if done.returncode:
-        return f"{service.restart} ended with status {done.returncode}"
+        return f"{service.restart}: {error}"
+    return f"{service.restart} ended with status {done.returncode}" if done.returncode else ""
+
+
+def _failing(service: Service, slot: BundleSlot) -> str:
+    """What is wrong with a service that was started anew; "" = it became healthy with the slot, and stayed so."""
     began = time.monotonic()
     while problem := _unwell(service, slot):
         if time.monotonic() - began > service.deadline_s:
@@ -206,3 +227,18 @@ def _address(service: Service) -> tuple[str, int]:
     if not host or parts.scheme != "http":
         raise UsageError(f"{service.url!r} is no URL", hint="write it as http://127.0.0.1:8642", param="url")
     return host, port
+
+
+def _command(service: Service) -> list[str]:
+    """
+    Raises:
+        UsageError: it is no command.
+    """
+    try:
+        words = shlex.split(service.restart)
+    except ValueError:  # a quote that nothing closes
+        words = []
+    if not words:
+        hint = "write it as --restart 'systemctl restart edgellm'"
+        raise UsageError(f"{service.restart!r} is no command", hint=hint, param="restart")
+    return words
