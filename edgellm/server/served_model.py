@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from edgellm import __version__
 from edgellm.errors import ContextOverflow, UnknownModel
+from edgellm.runtime.long_text import LONG_TEXT
 from edgellm.sdk.asking import AsksModel, without_asking
 from edgellm.sdk.client import EdgeLLM
 from edgellm.server import continued, request_log, sse
@@ -38,9 +39,6 @@ MadeT = TypeVar("MadeT")
 # Requests for vectors that the model has at a time: enough to fill its batches, and few enough that the next client's
 # is soon among them. Each holds its place until all its vectors are there, so no client has them all.
 EMBEDDING_PLACES = 16
-# Texts that are made tokens, or tokens texts, at a time. Each takes some 20 times the bytes of its body, so only few of
-# the bodies that may wait; and more than one, so that a short text need not wait for a long one.
-TOKEN_PLACES = 2
 
 
 class ServedModel:
@@ -68,7 +66,7 @@ class ServedModel:
         self._reading = ReadingPlaces()
         self._turns = Turns(2 * llm.plan.settings.n_slots, keeps_room=True)  # one client alone has one for each slot
         self._embedding_turns = Turns(EMBEDDING_PLACES, keeps_room=True)
-        self._token_turns = Turns(TOKEN_PLACES)
+        self._counting = ReadingPlaces()  # each long text takes some 20 times the bytes of its body
         self._unsent = room_for_unsent()
         self.activity = Activity(llm.plan.settings.n_slots)
 
@@ -206,13 +204,14 @@ class ServedModel:
         self.activity.saw(vectors)
         return vectors
 
-    def token_turn(self, request: Request) -> AbstractAsyncContextManager[object]:
-        """A place to make tokens of this request's text, or text of its tokens. TooManyRequests, as `turn`."""
-        return self._token_turns.turn(request_log.of_scope(request.scope).counts_as)
+    def token_turn(self, request: Request, length: int) -> AbstractAsyncContextManager[object]:
+        """A place to make tokens of a text of so many characters, or a text of so many tokens. Long ones share one
+        thread of the worker, and short ones wait for none of them. TooManyRequests, as `turn`."""
+        return self._counting.turn(request_log.of_scope(request.scope).counts_as, short=length <= LONG_TEXT)
 
     async def count_tokens(self, request: Request, generation: GenerationRequest) -> int:
         """Tokens of the prompt of `generation`, once it is its client's turn."""
-        async with self.token_turn(request):
+        async with self.token_turn(request, len(generation.prompt)):
             return await self.llm.acount_tokens(generation)
 
     def require(self, name: str | None) -> None:

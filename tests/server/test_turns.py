@@ -447,45 +447,56 @@ def test_a_request_for_several_answers_says_how_many(serve: Servers, monkeypatch
     assert asked_for == [2]
 
 
+LONG = "hello " * 1500
+CHAT = [{"role": "user", "content": "hello"}]
+LONG_CHAT = [{"role": "user", "content": LONG}]
+
+
 @pytest.mark.parametrize(
-    ("path", "body"),
+    ("path", "long", "short"),
     [
-        ("/tokenize", {"content": "hello", "with_pieces": True}),
-        pytest.param("/tokenize", {"content": "hello"}, marks=pytest.mark.slow(1)),
-        ("/detokenize", {"tokens": [1, 2]}),
-        ("/v1/messages/count_tokens", {"model": "echo", "messages": [{"role": "user", "content": "hello"}]}),
-        ("/v1/responses/input_tokens", {"input": "hello"}),
-        ("/v1/chat/completions/input_tokens", {"messages": [{"role": "user", "content": "hello"}]}),
+        ("/tokenize", {"content": LONG, "with_pieces": True}, {"content": "hello", "with_pieces": True}),
+        pytest.param("/tokenize", {"content": LONG}, {"content": "hello"}, marks=pytest.mark.slow(1)),
+        ("/v1/messages/count_tokens", {"model": "echo", "messages": LONG_CHAT}, {"model": "echo", "messages": CHAT}),
+        ("/v1/responses/input_tokens", {"input": LONG}, {"input": "hello"}),
+        ("/v1/chat/completions/input_tokens", {"messages": LONG_CHAT}, {"messages": CHAT}),
     ],
 )
-def test_few_texts_are_made_tokens_at_a_time(
-    serve: Servers, monkeypatch: pytest.MonkeyPatch, path: str, body: dict[str, Any]
+def test_one_long_text_of_a_client_is_made_tokens_at_a_time(
+    serve: Servers, monkeypatch: pytest.MonkeyPatch, path: str, long: dict[str, Any], short: dict[str, Any]
 ) -> None:
-    """What is made of each is many times larger than its body."""
-    asked: list[str] = []
-    begun: list[str] = []
+    """What is made of each is many times larger than its body. Short ones wait for none of them."""
+    asked: list[int] = []
+    begun: list[int] = []
+    own_turn = ServedModel.token_turn
 
-    class Watched(Turns):
-        @asynccontextmanager
-        async def turn(self, client: str, n_answers: int = 1, *, single: bool = False) -> AsyncIterator[OwnTurn]:
-            asked.append(client)
-            async with super().turn(client, n_answers, single=single) as turn:
-                begun.append(client)
-                yield turn
+    @asynccontextmanager
+    async def watched(served: ServedModel, request: Request, length: int) -> AsyncIterator[None]:
+        asked.append(length)
+        async with own_turn(served, request, length):
+            begun.append(length)
+            yield
 
-    monkeypatch.setattr(served_model, "Turns", Watched)
+    monkeypatch.setattr(ServedModel, "token_turn", watched)
     live = serve()
     statuses: list[int] = []
-    asking = [threading.Thread(target=lambda: statuses.append(live.post(path, body).status_code)) for _ in range(5)]
+
+    def post(body: dict[str, Any]) -> threading.Thread:
+        asking = threading.Thread(target=lambda: statuses.append(live.post(path, body).status_code))
+        asking.start()
+        return asking
+
     live.hold()
     try:
-        for thread in asking:
-            thread.start()
-        wait_until(lambda: len(asked) == len(asking))
-        assert len(begun) == served_model.TOKEN_PLACES
+        threads = [post(long) for _ in range(5)]
+        wait_until(lambda: len(asked) == len(threads))
+        assert len(begun) == 1
+        threads += [post(short) for _ in range(2)]
+        wait_until(lambda: len(begun) == 3)
+        assert begun[1] == begun[2] < begun[0]
     finally:
         live.release()
-    for thread in asking:
+    for thread in threads:
         thread.join()
 
-    assert statuses == [200] * len(asking)
+    assert statuses == [200] * len(threads)

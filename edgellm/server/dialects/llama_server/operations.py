@@ -178,7 +178,7 @@ def _props(served: ServedModel) -> dict[str, Any]:
 
 
 async def _tokens(served: ServedModel, request: Request, body: TokenizeBody) -> JSONResponse:
-    async with served.token_turn(request):
+    async with served.token_turn(request, len(body.content)):
         special = body.parse_special is not False
         tokens = await served.llm.atokenize(body.content, special=special, add_bos=bool(body.add_special))
         if not body.with_pieces:
@@ -188,7 +188,7 @@ async def _tokens(served: ServedModel, request: Request, body: TokenizeBody) -> 
 
 
 async def _text(served: ServedModel, request: Request, body: DetokenizeBody) -> JSONResponse:
-    async with served.token_turn(request):
+    async with served.token_turn(request, len(body.tokens)):
         with body.naming():
             return JSONResponse({"content": await served.llm.adetokenize(body.tokens)})
 
