@@ -16,7 +16,7 @@ from support.words import said
 
 from edgellm import explain
 from edgellm.app import context as app_context
-from edgellm.app import launch
+from edgellm.app import launch, unavailable
 from edgellm.app.asked import with_options, with_threads
 from edgellm.app.file_plan import with_own_footprint
 from edgellm.builtin.echo import EchoBackend
@@ -243,6 +243,15 @@ def test_what_is_on_this_disk_of_a_model_is_said(smollm2: str, monkeypatch: pyte
     install(monkeypatch, FakeSource("hf", dead="no network"), FakeSource("pypi"))
     with refuses(SourceUnreachable):
         launch.model_plan(SMOLLM2, SelectionRequest(), quant="Q8_0")
+
+
+def test_of_several_that_are_on_this_disk_the_way_on_leads_to_the_best(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which the model's name alone takes: the first may be one that nobody should run."""
+    monkeypatch.setattr(unavailable, "_on_this_disk", lambda *_: ["Q2_K", "Q4_1"])
+    install(monkeypatch, FakeSource("hf", dead="no network"), FakeSource("pypi"))
+    with pytest.raises(SourceUnreachable) as caught:
+        launch.model_plan(SMOLLM2, SelectionRequest(), quant="Q8_0")
+    assert caught.value.hint == f'Q2_K, Q4_1 of it are on this disk: EdgeLLM.load("{SMOLLM2}")'
 
 
 def test_sources_that_all_stop_in_the_middle_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:

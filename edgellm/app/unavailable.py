@@ -70,7 +70,10 @@ def unavailable(
     others = _on_this_disk(wish.model, [entry for entry in entries if entry.problem is None])
     if others:
         are = "is" if len(others) == 1 else "are"
-        hint = f"{', '.join(others)} of it {are} on this disk: {loading(f'{wish.model}:{others[0]}')}"
+        # Where one was named that cannot be had, the model's name alone takes the best of several that are here.
+        takes_best = named and len(quants) == 1 and len(others) > 1
+        name = wish.model if takes_best else f"{wish.model}:{others[0]}"
+        hint = f"{', '.join(others)} of it {are} on this disk: {loading(name)}"
     else:
         file = "PATH.gguf in place of its name" if speaks_in_flags() else 'EdgeLLM.load("PATH.gguf")'
         online = f"leave {option('offline')} out, unset EDGELLM_OFFLINE" if offline else "connect to a network"

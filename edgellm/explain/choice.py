@@ -92,7 +92,7 @@ def quant_criterion(why: criterion.QuantCriterion) -> str:
         case criterion.SmallModelQuant():
             return f"a small model takes {why.quant} or higher where it fits and keeps the floor"
         case criterion.OnlyQuant():
-            return "there is no other file of this model"
+            return "no other file of this model was considered"
         case criterion.OnlyQuantLeft():
             return "the only file of this model that is left"
         case criterion.BestThatFits():

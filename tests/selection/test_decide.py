@@ -192,7 +192,7 @@ def test_where_there_is_one_file_no_rule_is_said_to_have_chosen_it() -> None:
     for n_files, is_only in ((1, True), (3, False)):
         decision = decide(context(machine(), [replace(card, files=card.files[:n_files])], [GGUF]), SelectionRequest())
         (reason,) = (reason for reason in said(decision) if reason.startswith("Quantization:"))
-        assert reason.endswith("there is no other file of this model.") == is_only
+        assert reason.endswith("no other file of this model was considered.") == is_only
 
 
 def test_offline_takes_what_is_here_and_names_what_it_would_take() -> None:
