@@ -48,9 +48,8 @@ def unavailable(
     """
     entries = _entries(wish.model)
     # No other start changes that. Where a source is silent it may answer the next time.
-    error: ArtifactError | None = None
-    if offline:
-        error = _damaged(entries, quants, "; it is not fetched again, as offline was asked for")
+    told = "; it is not fetched again, as offline was asked for"
+    error: ArtifactError | None = _damaged(entries, quants, told) if offline else None
     if error is None and named:
         error = not_in_slot(wish.model, wish.quant)
     if error is not None:
@@ -58,32 +57,36 @@ def unavailable(
     asked = "offline was asked for" if offline else silent.get(scheme_of(wish.source), "its source does not answer")
     problems = [explain.stored(entry.problem) for entry in _meant(entries, quants) if entry.problem is not None]
     causes = [*dict.fromkeys((*failures, asked)), *(f"what is stored of it is {problem}" for problem in problems)]
+    cannot = f"cannot be had: {'; '.join(causes)}"
     if not named:
-        message = f"{wish.model} {wish.quant}, which would be chosen, cannot be had: {'; '.join(causes)}"
+        message = f"{wish.model} {wish.quant}, which would be chosen, {cannot}"
     elif len(quants) > 1:  # which quantization it would be is not what is missing
-        missing = (
-            f"is not on this disk, and {asked}" if offline and not entries else f"cannot be had: {'; '.join(causes)}"
-        )
+        missing = f"is not on this disk, and {asked}" if offline and not entries else cannot
         message = f"{wish.model} {missing}; {wish.quant} would be fetched"
     else:
-        message = f"{wish.model} {wish.quant} cannot be had: {'; '.join(causes)}"
-    others = _on_this_disk(wish.model, [entry for entry in entries if entry.problem is None])
-    if others:
+        message = f"{wish.model} {wish.quant} {cannot}"
+    if others := _on_this_disk(wish.model, [entry for entry in entries if entry.problem is None]):
         are = "is" if len(others) == 1 else "are"
         # Where one was named that cannot be had, the model's name alone takes the best of several that are here.
         takes_best = named and len(quants) == 1 and len(others) > 1
         name = wish.model if takes_best else f"{wish.model}:{others[0]}"
         hint = f"{', '.join(others)} of it {are} on this disk: {loading(name)}"
     else:
-        file = "PATH.gguf in place of its name" if speaks_in_flags() else 'EdgeLLM.load("PATH.gguf")'
-        online = f"leave {option('offline')} out, unset EDGELLM_OFFLINE" if offline else "connect to a network"
-        if named and offline and speaks_in_flags():
-            name = wish.model if len(quants) > 1 else f"{wish.model}:{wish.quant}"
-            online += f" and fetch it with `edgellm pull {name}`"
-        choose = "let `edgellm pull` without a name choose" if speaks_in_flags() else "let EdgeLLM.auto() choose"
-        other = f", {choose} what can be had from here" if named else ""
-        hint = f"{online}{other}, or name a model file: {file}"
+        name = wish.model if len(quants) > 1 else f"{wish.model}:{wish.quant}"
+        hint = _way_on(name if named else "", offline=offline)
     return SourceUnreachable(message, hint=hint)
+
+
+def _way_on(name: str, *, offline: bool) -> str:
+    """`name`: as `edgellm pull` takes it, "" = the user named none."""
+    in_flags = speaks_in_flags()
+    file = "PATH.gguf in place of its name" if in_flags else 'EdgeLLM.load("PATH.gguf")'
+    online = f"leave {option('offline')} out, unset EDGELLM_OFFLINE" if offline else "connect to a network"
+    if name and offline and in_flags:
+        online += f" and fetch it with `edgellm pull {name}`"
+    choose = "let `edgellm pull` without a name choose" if in_flags else "let EdgeLLM.auto() choose"
+    other = f", {choose} what can be had from here" if name else ""
+    return f"{online}{other}, or name a model file: {file}"
 
 
 def damage_of(model: str, quant: str) -> BadArtifact | None:

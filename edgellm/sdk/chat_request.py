@@ -122,7 +122,7 @@ class RequestMethods(GenerationMethods):
         described = tools_of(tools)
         check_choice(tool_choice, described)
         offered = () if tool_choice == "none" else described
-        conversation, n_dropped = messages_of(messages), 0
+        whole = conversation = messages_of(messages)
         variables = {**({"reasoning_effort": reasoning_effort} if reasoning_effort else {}), **(template_kwargs or {})}
         asked = functools.partial(thinks_first, thinking, reasoning_effort, variables)
         thinks = asked(served=self.plan.thinking)
@@ -143,11 +143,10 @@ class RequestMethods(GenerationMethods):
         prompt: ChatPrompt | None = None
         if truncate:
             most = info.n_ctx - room(None if max_tokens is None else limit, info.n_ctx)
-            prompt, n_whole = self._measured(build, conversation, most)
-            if n_whole > most:
-                whole, prompt = conversation, None
-                conversation = truncated(whole, lambda some: self._measured(build, some, most)[1], most, n_whole)
-                n_dropped = len(whole) - len(conversation)
+            prompt, n_tokens = self._measured(build, whole, most)
+            if n_tokens > most:
+                prompt = None
+                conversation = truncated(whole, lambda some: self._measured(build, some, most)[1], most, n_tokens)
         prompt = prompt or build(conversation)
         return GenerationRequest(
             prompt.text,
@@ -165,7 +164,7 @@ class RequestMethods(GenerationMethods):
             reasoning_budget=thinking_budget(
                 reasoning_effort, limit if isinstance(limit, int) and limit else info.n_ctx
             ),
-            notes=self._notes(prompt, n_dropped, wants_thoughts=asked(served=False)),
+            notes=self._notes(prompt, len(whole) - len(conversation), wants_thoughts=asked(served=False)),
             progress=progress,
             reuse=reuse,
             adapters=adapters_of(adapters),
