@@ -291,7 +291,8 @@ class TooManyRequests(Overloaded):
 
 
 class TimedOut(RuntimeFailure, TimeoutError):
-    """The request was ended. Attribute: timeout, the seconds that the caller gave it."""
+    """The request was ended; one that loads or drops an adapter goes on. Attribute: timeout, the seconds that the
+    caller gave it."""
 
     http_status = 504
 

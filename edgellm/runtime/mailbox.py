@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
 from edgellm.runtime import wire
+from edgellm.types.adapter import DropAdapter, LoadAdapter
 
 M = TypeVar("M")
 
@@ -39,6 +40,7 @@ class Mailbox(Generic[M]):
     """In order of arrival. A cancel that meets its request takes it out, and neither goes on.
 
     So what nobody waits for any more is gone before work is spent on it, even if the one that takes is busy meanwhile.
+    An adapter is loaded or dropped all the same: that is a change of the model, not an answer to somebody.
     """
 
     def __init__(self) -> None:
@@ -98,5 +100,15 @@ class Mailbox(Generic[M]):
         if isinstance(item, _Mark):
             if item is _Mark.CLEAR:
                 self._messages.clear()
-        elif not isinstance(item, wire.Cancel) or self._messages.pop(item.id, None) is None:
+        elif not (isinstance(item, wire.Cancel) and self._meets(item)):
             self._messages[item.id if isinstance(item, wire.Submit) else next(self._numbers)] = item
+
+    def _meets(self, cancel: wire.Cancel) -> bool:
+        """Whether its request is still here, which it takes out where it may."""
+        match self._messages.get(cancel.id):
+            case None:
+                return False
+            case wire.Submit(_, LoadAdapter() | DropAdapter()):
+                return True
+        del self._messages[cancel.id]
+        return True

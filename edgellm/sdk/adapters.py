@@ -15,7 +15,6 @@ from edgellm.types.event import Adapters
 if TYPE_CHECKING:
     from edgellm.types.plan import LaunchPlan
 
-_INSTEAD = "other answers come first"
 _adapters = of_kind(Adapters)
 
 
@@ -40,10 +39,10 @@ class AdapterMethods:
 
         Raises:
             BadArtifact, UnsupportedArtifact: it is no adapter of this model; UsageError: the name is taken or none;
-            BackendUnavailable: no memory; TimedOut; WorkerCrashed.
+            BackendUnavailable: no memory; TimedOut: it is loaded later all the same, if it can be; WorkerCrashed.
         """
         adapter = self._checked(file, name)
-        ask_all(self._session, [LoadAdapter(adapter)], _adapters, Deadline(timeout, instead=_INSTEAD))
+        ask_all(self._session, [LoadAdapter(adapter)], _adapters, _to_load(timeout))
         return adapter
 
     async def aadd_adapter(
@@ -51,20 +50,20 @@ class AdapterMethods:
     ) -> AdapterFile:
         """As `add_adapter`, for coroutines."""
         adapter = await asyncio.to_thread(self._checked, file, name)
-        await aask_all(self._session, [LoadAdapter(adapter)], _adapters, Deadline(timeout, instead=_INSTEAD))
+        await aask_all(self._session, [LoadAdapter(adapter)], _adapters, _to_load(timeout))
         return adapter
 
     def remove_adapter(self, name: str, *, timeout: float | None = None) -> None:
         """Drop a loaded adapter. Returns when the answers that use it have ended; new ones cannot use it meanwhile.
 
         Raises:
-            UnknownAdapter: none of that name is loaded; TimedOut: it is dropped later; WorkerCrashed.
+            UnknownAdapter: none of that name is loaded; TimedOut: it is dropped later; WorkerCrashed: it stays.
         """
-        ask_all(self._session, [DropAdapter(name)], _adapters, Deadline(timeout, instead=_INSTEAD))
+        ask_all(self._session, [DropAdapter(name)], _adapters, _to_drop(timeout))
 
     async def aremove_adapter(self, name: str, *, timeout: float | None = None) -> None:
         """As `remove_adapter`, for coroutines."""
-        await aask_all(self._session, [DropAdapter(name)], _adapters, Deadline(timeout, instead=_INSTEAD))
+        await aask_all(self._session, [DropAdapter(name)], _adapters, _to_drop(timeout))
 
     def _checked(self, file: AskedFile, name: str | None) -> AdapterFile:
         from edgellm.app import adapters
@@ -73,3 +72,13 @@ class AdapterMethods:
         if len(texts) != 1:
             raise UsageError(f"{len(texts)} files are given", hint="give one", param="file")
         return adapters.for_model(adapters.asked(texts), self.plan.artifact, self.plan.backend)[0]
+
+
+def _to_load(timeout: float | None) -> Deadline:
+    late = "the adapter was not loaded after {} s, and is loaded later"
+    return Deadline(timeout, late=late, instead="`adapters` lists it once it is there")
+
+
+def _to_drop(timeout: float | None) -> Deadline:
+    late = "the adapter was still there after {} s, and is dropped later"
+    return Deadline(timeout, late=late, instead="`adapters` lists it until it is gone")

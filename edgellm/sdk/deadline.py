@@ -14,13 +14,17 @@ from edgellm.runtime.session import Delivery, QueueSink
 from edgellm.types.checks import plain_numbers
 
 T = TypeVar("T")
+_ANSWER = "the answer was not complete after {} s, and was ended"
 
 
 class Deadline:
     """Counts from the moment it is made. What has arrived by then can still be taken later."""
 
-    def __init__(self, timeout: float | None, *, instead: str = "stream() gives what came so far") -> None:
-        """`timeout` in seconds; None = wait as long as it takes. `instead`: what to do where it is too short.
+    def __init__(
+        self, timeout: float | None, *, late: str = _ANSWER, instead: str = "stream() gives what came so far"
+    ) -> None:
+        """`timeout` in seconds; None = wait as long as it takes. `late`: what is told where it passes, with {} for the
+        seconds; `instead`: what to do then.
 
         More than the system can wait in one go (292 years on 64 bits, and infinity) is as long as it takes.
 
@@ -35,6 +39,7 @@ class Deadline:
         if timeout is not None and timeout > threading.TIMEOUT_MAX:
             timeout = None
         self._timeout = timeout
+        self._late = late
         self._instead = instead
         self._ends = None if timeout is None else time.monotonic() + timeout
 
@@ -78,7 +83,7 @@ class Deadline:
                 timeout=float(self._timeout),
             )
         return TimedOut(
-            f"the answer was not complete after {self._timeout:g} s, and was ended",
+            self._late.format(f"{self._timeout:g}"),
             hint=f"give it a longer timeout or less to do; {self._instead}; where other programs keep the processors "
             f"busy and several threads compute, {option('threads', 1)} is often many times faster",
             timeout=float(self._timeout),

@@ -146,7 +146,7 @@ def _portions(items: Iterable[SizedT], most: int) -> Iterator[list[SizedT]]:
 
 
 def _deadline(timeout: float | None) -> Deadline:
-    return Deadline(timeout, instead=SHORTER)
+    return Deadline(timeout, late="the tokens had not come after {} s, and the request was ended", instead=SHORTER)
 
 
 def _requests(ids: Sequence[int]) -> list[DetokenizeRequest]:

@@ -16,6 +16,7 @@ from support.waiting import PATIENCE_S
 from edgellm.runtime import mailbox as mailbox_module
 from edgellm.runtime import wire
 from edgellm.runtime.mailbox import Mailbox
+from edgellm.types.adapter import AdapterFile, DropAdapter, LoadAdapter
 from edgellm.types.request import GenerationRequest
 
 TraceFunction = Callable[[FrameType, str, Any], Any]
@@ -48,6 +49,13 @@ def test_messages_come_in_order() -> None:
 
 def test_a_cancel_takes_its_request_out() -> None:
     assert all_of(filled(submit(1), submit(2), submit(3), wire.Cancel(2))) == [submit(1), submit(3)]
+
+
+@pytest.mark.parametrize("change", [LoadAdapter(AdapterFile("mail", "mail.gguf")), DropAdapter("mail")])
+def test_a_change_of_the_adapters_is_not_cancelled(change: LoadAdapter | DropAdapter) -> None:
+    """Whoever asked for it and left was told that it comes later."""
+    message = wire.Submit(2, change)
+    assert all_of(filled(submit(1), message, submit(3), wire.Cancel(2))) == [submit(1), message, submit(3)]
 
 
 def test_a_cancel_follows_a_request_that_was_taken() -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,8 @@ from support.refusals import refuses
 
 from edgellm import EdgeLLM, UnknownAdapter
 from edgellm.app import launch
-from edgellm.errors import BadArtifact, NothingFits, UnsupportedArtifact, UsageError
+from edgellm.errors import BadArtifact, NothingFits, TimedOut, UnsupportedArtifact, UsageError
+from edgellm.runtime.supervisor import WorkerSession
 from edgellm.types.adapter import AskedAdapters
 from edgellm.types.options import LaunchOptions
 from edgellm.types.reason import AdaptersBeside
@@ -31,6 +35,18 @@ def llm(made: tuple[Path, dict[str, Path]]) -> Iterator[EdgeLLM]:
     model, loras = made
     with EdgeLLM.load(model, adapters={"mail": loras["mail"], "tone": loras["tone"]}, slots=3, threads=1) as loaded:
         yield loaded
+
+
+@contextlib.contextmanager
+def stopped(llm: EdgeLLM) -> Iterator[None]:
+    """In the block the model reads nothing."""
+    session = llm._session
+    assert isinstance(session, WorkerSession)
+    os.kill(session.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(session.pid, signal.SIGCONT)
 
 
 def say(llm: EdgeLLM, adapters: AskedAdapters | None = None) -> str:
@@ -62,6 +78,18 @@ def test_one_is_added_and_removed_while_it_runs(llm: EdgeLLM, made: tuple[Path, 
     assert say(llm, "late-again") == late
     llm.remove_adapter("late-again")
     assert [file.name for file in llm.adapters] == ["mail", "tone"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs POSIX signals")
+def test_what_is_late_is_done_later(llm: EdgeLLM, made: tuple[Path, dict[str, Path]]) -> None:
+    for change, names in (
+        (lambda: llm.add_adapter(made[1]["late"], timeout=0.05), ["mail", "tone", "late"]),
+        (lambda: llm.remove_adapter("late", timeout=0.05), ["mail", "tone"]),
+    ):
+        with stopped(llm), refuses(TimedOut, timeout=0.05):
+            change()
+        say(llm)  # answers come in order
+        assert [file.name for file in llm.adapters] == names
 
 
 @pytest.mark.parametrize("asked", [{"mail": "1"}, [("mail", "1")], {"mail": b"1"}, {"mail": True}])

@@ -13,7 +13,7 @@ from support import onnx_models
 from support.refusals import refuses
 
 from edgellm import EdgeLLM, Prefill
-from edgellm.errors import ContextOverflow, UsageError
+from edgellm.errors import ContextOverflow, TimedOut, UsageError
 from edgellm.runtime.prompt_reader import LONG_TEXT
 from edgellm.runtime.session import Sink
 from edgellm.sdk import tokens
@@ -42,6 +42,14 @@ def test_a_text_comes_back(llm: EdgeLLM) -> None:
     assert b"".join(llm.pieces(ids)) == TEXT.encode()
     assert llm.tokenize("") == []
     assert llm.detokenize([]) == ""
+
+
+async def test_tokens_that_are_late_are_told_as_such(llm: EdgeLLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llm._session, "submit", lambda request, sink: 1)  # nobody answers
+    with refuses(TimedOut, timeout=0.01):
+        llm.tokenize("ab", timeout=0.01)
+    with refuses(TimedOut, timeout=0.01):
+        await llm.acount_tokens("ab", timeout=0.01)
 
 
 def test_many_tokens_are_asked_for_in_portions(llm: EdgeLLM) -> None:
