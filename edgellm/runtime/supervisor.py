@@ -238,7 +238,10 @@ class WorkerSession(Session):
             watchdog.end()
             # It closed its side of the pipe, so it is leaving; one that does not is of no use.
             end = process.reap(CLOSE_TIMEOUT_S)
-        return told or (_hung(self._silent_s) if self._silent_s else ended(end, self._plan.backend))
+        if self._silent_s and not told:
+            # Memory that is short makes a load hang, and steps only slow.
+            return _hung(self._silent_s, at_fault(self._plan.backend) if self._state == "hung" else "")
+        return told or ended(end, self._plan.backend)
 
     def _listen(self, process: WorkerProcess, watchdog: Watchdog) -> EdgeLLMError | None:
         """Deliver events until the worker is gone. Returns what it said of its end, if anything."""
@@ -284,7 +287,7 @@ class WorkerSession(Session):
             if self._state != "closed":
                 # Not left to its death: a disk or a driver may hold it in the kernel for as long as it likes.
                 self._state = "hung" if self._state == "ready" else "failed"
-                self._outage = _hung(silent_s, _hint(self._plan.backend, True, 0.0))
+                self._outage = _hung(silent_s, _hint(True, 0.0, at_fault(self._plan.backend)))
                 self._outbox.clear()
                 self._dispatcher.fail_all(self._outage)
             process.kill()
@@ -309,7 +312,7 @@ class WorkerSession(Session):
                 # No fault of the requests that wait: a file that is gone, or memory that is short.
                 error = not_again(error)
             if isinstance(error, WorkerCrashed):
-                error.hint = _hint(self._plan.backend, again, wait_s, error.hint)
+                error.hint = _hint(again, wait_s, error.hint)
             self._state, self._outage = "failed" if failed else "reloading", error
             if served or failed:
                 self._outbox.clear()
@@ -352,14 +355,14 @@ def pause_s(deaths: int) -> float:
     return RELOAD_PAUSE_S * deaths if beyond <= 0 else min(LONG_PAUSE_S * 2.0 ** (beyond - 1), LONGEST_PAUSE_S)
 
 
-def _hint(backend: str, again: bool, pause_s: float, known_cure: str = "") -> str:
+def _hint(again: bool, pause_s: float, known_cure: str = "") -> str:
     """`known_cure`: what to do about the cause; "" where it may be memory that is short."""
+    cure = known_cure or f"look for memory that is short (a smaller model or {option('ctx')})"
     if not again:
-        cure = known_cure or f"look for memory that is short (a smaller model or {option('ctx')})"
         return f"it is not started again: {cure}, then start anew"
     if pause_s >= LONG_PAUSE_S:
-        return f"it is started again in {pause_s:.0f} s: {known_cure or 'look for memory that is short'}"
-    return f"send the request again; if that ends in the same way, {known_cure or at_fault(backend)}"
+        return f"it is started again in {pause_s:.0f} s: {cure}"
+    return f"send the request again; if that ends in the same way, {cure}"
 
 
 def _hung(silent_s: float, hint: str = "") -> WorkerCrashed:

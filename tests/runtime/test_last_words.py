@@ -34,16 +34,27 @@ def register_backends(register):
 SLOW_S = 0.1  # far less than a worker waits at its end
 
 
+soon_or_late_or_never = pytest.mark.parametrize(
+    ("again", "pause_s"), [(True, 0.0), (True, supervisor.LONG_PAUSE_S), (False, 0.0)]
+)
+
+
+@soon_or_late_or_never
 @pytest.mark.parametrize("returncode", [1, 3, -signal.SIGSEGV, -signal.SIGILL])
-def test_an_end_that_is_not_for_want_of_memory_names_the_backend(returncode: int) -> None:
-    hint = supervisor._hint("odd", False, 0.0, worker_end.ended(End(returncode), "odd").hint)
+def test_an_end_that_is_not_for_want_of_memory_names_the_backend(returncode: int, again: bool, pause_s: float) -> None:
+    hint = supervisor._hint(again, pause_s, worker_end.ended(End(returncode), "odd").hint)
 
     assert "the odd backend" in hint
     assert "memory" not in hint
 
 
-def test_an_end_by_hand_may_be_for_want_of_memory() -> None:
-    assert "memory" in supervisor._hint("odd", False, 0.0, worker_end.ended(End(-signal.SIGKILL), "odd").hint)
+@soon_or_late_or_never
+def test_an_end_by_hand_may_be_for_want_of_memory(again: bool, pause_s: float) -> None:
+    """And is no fault of the file, which others can load."""
+    hint = supervisor._hint(again, pause_s, worker_end.ended(End(-signal.SIGKILL), "odd").hint)
+
+    assert "memory that is short (a smaller model" in hint
+    assert "fault" not in hint
 
 
 def test_a_worker_that_ends_waits_for_who_reads_its_log(tmp_path: Path) -> None:
