@@ -55,7 +55,7 @@ def server(own_home, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelServer]:
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", made.url + "/{repo_id}/resolve/{revision}/{filename}")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(own_home / "hub"))
     monkeypatch.setattr(http, "BACKOFF_S", 0.01)
-    monkeypatch.setattr(sources()["hf"], "_answer", (float("-inf"), ""))  # which another test may have had
+    monkeypatch.setattr(sources()["hf"], "_answers", {})  # another test may have had some
     monkeypatch.setattr("edgellm.hardware.probe.probe", lambda *_, **__: MACHINE)
     yield made
     made.close()

@@ -454,7 +454,7 @@ def test_offline_asks_nobody(source, models, model_bytes, monkeypatch):
 
 def test_reachable(source, models, monkeypatch):
     at = registry.source_for(source)
-    monkeypatch.setattr(at, "_answer", (-100.0, ""), raising=False)
+    monkeypatch.setattr(at, "_answers", {}, raising=False)  # of the hub
     assert at.reachable(1.0, source) == ""
     models.mode = "500"
     if not source.startswith("hf"):
