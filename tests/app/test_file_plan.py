@@ -157,9 +157,8 @@ def test_a_file_that_only_reads_is_judged_by_reading_and_answers_no_chat(tmp_pat
     encoder = str(gguf_writer.model("bert", context_length=512).write(tmp_path / "encoder.gguf"))
 
     assert planned(encoder).settings.n_ctx == 512
-    with refuses(UnsupportedTask) as caught:
+    with refuses(UnsupportedTask):
         launch.plan(encoder, LaunchOptions(), to_chat=True)
-    assert f"`edgellm serve {encoder}`" in caught.value.hint
 
 
 def test_what_ran_by_its_path_corrects_its_next_plan(tmp_path: Path) -> None:
