@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import subprocess
 import sys
 import threading
 import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from support import fake_plugins
@@ -14,14 +18,19 @@ from support.refusals import refuses
 from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.app import context
+from edgellm.app.convert import convert
 from edgellm.app.resolve import resolve
 from edgellm.builtin.commands import COMMANDS
-from edgellm.contract import hookspecs, installed, left_threads, slow
+from edgellm.contract import answers, hookspecs, installed, left_threads, manager, slow
+from edgellm.contract.asked_tuner import AskedTuner
 from edgellm.contract.child import ended_with_us
+from edgellm.contract.converter import Conversion
 from edgellm.contract.manager import PluginRow, Plugins
-from edgellm.errors import BackendUnavailable, SourceError, UnknownModel, UsageError
+from edgellm.errors import BackendError, BackendUnavailable, SourceError, UnknownModel, UsageError
+from edgellm.selection.rule_result import PluginRule
 from edgellm.store.sources import asking
 from edgellm.types.machine import Cpu, Machine, Memory
+from edgellm.types.model import Artifact
 
 
 @pytest.fixture
@@ -354,19 +363,118 @@ def test_a_thread_that_a_plugin_leaves_holds_no_command_up(folder: Path, tmp_pat
     fake_plugins.install(folder, "leaves", THREAD.format(**statements))
 
     done = fake_plugins.run_edgellm(folder, "leaves,echo", tmp_path, "plugins", "--json")
-    assert "Note: ended without plugin leaves: thread 'watcher', still running" in done.stderr
+    assert "Note: ended without plugin leaves: thread 'watcher'" in done.stderr
     assert json.loads(done.stdout)
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """Leaves a thread `one` that lasts as long as the test."""
+    monkeypatch.setattr(left_threads, "_left", [])
+    monkeypatch.setattr(left_threads, "_rest_is_of_command", False)
+    ended = threading.Event()
+    yield lambda: threading.Thread(target=ended.wait, name="one").start()
+    ended.set()
 
 
 def test_a_thread_that_ends_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(left_threads, "_left", [])
     go_on = threading.Event()
-    with left_threads.noted("plugin ends"):
+    with left_threads.noted(lambda: "plugin ends"):
         threading.Thread(target=go_on.wait, name="one").start()
     assert left_threads.still_there(0.0) == ["plugin ends: thread 'one'"]
 
     threading.Timer(0.1, go_on.set).start()
     assert left_threads.still_there(PATIENCE_S) == []
+
+
+def test_a_thread_of_nobody_known_is_left_too(waits: Callable[[], None]) -> None:
+    waits()
+    assert left_threads.still_there(0.0) == ["a plugin or a library: thread 'one'"]
+
+
+def test_threads_of_one_plugin_are_told_once(waits: Callable[[], None]) -> None:
+    with left_threads.noted(lambda: "plugin leaves"):
+        waits()
+        waits()
+    assert left_threads.still_there(0.0) == ["plugin leaves: thread 'one' and 1 more"]
+
+
+def test_what_a_command_of_a_plugin_leaves_is_waited_for(waits: Callable[[], None]) -> None:
+    left_threads.rest_is_of_command()
+    waits()
+    assert left_threads.still_there(0.0) == []
+    with left_threads.noted(lambda: "plugin other"):
+        waits()
+    assert left_threads.still_there(0.0) == ["plugin other: thread 'one'"]
+
+
+def test_a_command_of_a_plugin_ends_with_its_threads(folder: Path, tmp_path: Path) -> None:
+    goes_on = "threading.Thread(target=lambda: (threading.main_thread().join(), print('done'))).start()"
+    says = 'click.echo("hello from a plugin")'
+    source = fake_plugins.COMMAND.replace("import click", "import threading, click").replace(says, goes_on)
+    fake_plugins.install(folder, "works", source)
+
+    done = fake_plugins.run_edgellm(folder, "works", tmp_path, "hello")
+    assert done.stdout.split() == ["done"]
+    assert "Note" not in done.stderr
+
+
+def test_a_pool_that_is_idle_is_no_thread_that_runs() -> None:
+    script = (
+        "from concurrent.futures import ThreadPoolExecutor as Pool\n"
+        "from edgellm.contract.left_threads import still_there\n"
+        "pool = Pool(2)\npool.submit(print).result()\nprint(still_there(60.0))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["[]"]
+
+
+def _check(leave: Callable[..., object]) -> None:
+    answers.check(SimpleNamespace(name="mine", check=leave), None)
+
+
+def _supports(leave: Callable[..., object]) -> None:
+    AskedTuner(SimpleNamespace(name="mine", supports=leave)).supports(None)
+
+
+def _fetch(leave: Callable[..., object]) -> None:
+    asking.fetch(SimpleNamespace(scheme="mine", fetch=leave), "mine:x", Path(), n_bytes=1, progress=None)
+
+
+def _convert(leave: Callable[..., object]) -> None:
+    convert(leave, Conversion(Artifact("mine", ("m",), "m"), Path("no/such/target"), "other"), lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    ("call", "registered"),
+    [
+        (_check, ("register_backends", "mine")),
+        (_supports, ("register_tuners", "mine")),
+        (_fetch, ("register_sources", "mine")),
+        (_convert, ("register_converters", ("mine", "other"))),
+    ],
+)
+def test_whose_thread_is_left_is_known_of_every_call(
+    monkeypatch: pytest.MonkeyPatch,
+    waits: Callable[[], None],
+    call: Callable[[Callable[..., object]], None],
+    registered: tuple[str, object],
+) -> None:
+    owners = {registered: PluginRow("leaves", "edgellm-leaves 1.0", "leaves")}
+    host = SimpleNamespace(owner=lambda *key: owners.get(key), blame=lambda *_: None)
+    monkeypatch.setattr(manager, "plugins", lambda: host)
+    with contextlib.suppress(BackendError, SourceError):
+        call(lambda *_, **__: waits())
+
+    assert left_threads.still_there(0.0) == ["plugin leaves (edgellm-leaves 1.0): thread 'one'"]
+
+
+def test_whose_thread_is_left_is_known_of_rules(waits: Callable[[], None]) -> None:
+    with pytest.raises(BackendError):
+        PluginRule(lambda *_: waits(), "leaves", "edgellm-leaves 1.0")((), None)
+
+    assert left_threads.still_there(0.0) == ["plugin leaves (edgellm-leaves 1.0): thread 'one'"]
 
 
 @pytest.mark.parametrize("value", ["acme-hy", "!!!", "acme:", ""])

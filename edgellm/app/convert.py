@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
-from edgellm.contract.answers import Fault, asked, hint_for
+from edgellm.contract.answers import Fault, asked, hint_for, threads_noted
 from edgellm.contract.converter import Conversion, Converted, Converter
 from edgellm.contract.data_limit import limited_data
 from edgellm.contract.failure import tidied
@@ -32,23 +33,30 @@ def convert(converter: Converter, conversion: Conversion, progress: Progress) ->
         raise UsageError(f"{conversion.target} exists already", hint="choose another name")
     wanted = LEAST_BYTES + TIMES_FILE * conversion.source.bytes
     most = min(psutil.virtual_memory().available, wanted)
+    key = (conversion.source.format, conversion.to)
     target, expected = conversion.target, "a Converted whose path is the target, where something lies now"
     try:
-        with limited_data(most):
-            return asked(
+        with limited_data(most), threads_noted(key, "register_converters"):
+            made = asked(
                 "it", lambda: converter(conversion, progress), lambda done: _is_made(done, target), expected, tidied
             )
     except Fault as fault:
-        hint = _left(conversion) + hint_for((conversion.source.format, conversion.to), "register_converters")
+        hint = _left(conversion) + hint_for(key, "register_converters")
         raise BackendError(f"the converter to {conversion.to}: {fault}", hint=hint) from fault
     except MemoryError:
         message = f"converting {conversion.source.path} takes more memory than {show_size(most)}"
         hint = f"{_left(conversion)}convert it on a machine with more memory, if it is sound"
         raise UnsupportedArtifact(message, hint=hint) from None
+    return replace(made, bytes=_size(target))
 
 
 def _is_made(done: Converted, target: Path) -> bool:
     return done.path == target and target.exists()
+
+
+def _size(made: Path) -> int:
+    files = made.rglob("*") if made.is_dir() else (made,)
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _left(conversion: Conversion) -> str:

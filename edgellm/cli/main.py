@@ -17,6 +17,7 @@ from edgellm.cli import own_output
 from edgellm.cli.collector import look_seldom
 from edgellm.cli.environment import check_environment
 from edgellm.contract.command import LazyCommand
+from edgellm.contract.left_threads import rest_is_of_command
 from edgellm.contract.registration import LONGEST_HELP
 from edgellm.contract.streams import open_streams
 from edgellm.errors import BackendError, EdgeLLMError, UsageError, speak_in_flags
@@ -67,6 +68,7 @@ class LazyGroup(click.Group):
         resolved = super().resolve_command(ctx, args)
         if not _is_builtin(name):
             own_output.give_back()  # how it prints is its own
+            rest_is_of_command()
         return resolved
 
     def invoke(self, ctx: click.Context) -> object:

@@ -90,7 +90,7 @@ def command(*, base: str, data: Path, only_plan: bool, as_json: bool, **flags: A
     def ask() -> None:
         stop.ask()
         # Not in this thread: what it was about to say when the signal came may be half written.
-        threading.Thread(target=shown.say, args=("Stopping after this step.",)).start()
+        threading.Thread(target=shown.say, args=("Stopping after this step.",), name="edgellm-stopping").start()
 
     with tune_progress() as shown, asks_to_stop(ask) as asked:
         tuned = tuning.run_planned(planned, shown, stop, shown.waiting)

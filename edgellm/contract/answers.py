@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgellm.contract import manager
 from edgellm.contract.failure import is_of_user, tidied, tidied_error, told
+from edgellm.contract.left_threads import noted
 from edgellm.contract.slow import told_where_slow
 from edgellm.errors import BackendError, EdgeLLMError
 
@@ -127,7 +128,8 @@ def answer(backend: Any, member: str, *things: Any, **named: Any) -> Any:
         return getattr(backend, member)(*things, **named) if is_method else getattr(backend, member)
 
     try:
-        with told_where_slow(f"backend {backend.name}: {member}()") if is_method else contextlib.nullcontext():
+        slow = told_where_slow(f"backend {backend.name}: {member}()") if is_method else contextlib.nullcontext()
+        with slow, threads_noted(backend.name):
             text = tidied if member in _FOR_PEOPLE else str.__str__
             return asked(f"{member}()" if is_method else member, ask, fits, expected, text)
     except Fault as fault:
@@ -143,6 +145,11 @@ def blamed(backend: str, fault: Fault) -> BackendError:
 def hint_for(name: object, hook: str = "register_backends") -> str:
     """What to do about a fault of the backend, or other thing, that was registered under that name."""
     return HINT.replace("the plugin", plugin_of(name, hook))
+
+
+def threads_noted(name: object, hook: str = "register_backends") -> contextlib.AbstractContextManager[None]:
+    """What was registered under that name is called in the block."""
+    return noted(lambda: plugin_of(name, hook, unknown=f"{hook.removeprefix('register_').removesuffix('s')} {name}"))
 
 
 def plugin_of(name: object, hook: str = "register_backends", *, unknown: str = "the plugin") -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from edgellm.contract import manager
-from edgellm.contract.answers import Fault, asked, hint_for
+from edgellm.contract.answers import Fault, asked, hint_for, threads_noted
 from edgellm.contract.backend import Advice
 from edgellm.contract.registration import unlike
 from edgellm.contract.slow import told_where_slow
@@ -72,7 +72,8 @@ class AskedTuner:
 
     def _checked(self, member: str, ask: Callable[[], T], fits: Callable[[T], bool], expected: str) -> T:
         try:
-            return asked(f"{member}()", ask, fits, expected)
+            with threads_noted(self.name, "register_tuners"):
+                return asked(f"{member}()", ask, fits, expected)
         except Fault as fault:
             manager.plugins().blame(self.name, str(fault), "register_tuners")
             raise BackendError(f"tuner {self.name}: {fault}", hint=hint_for(self.name, "register_tuners")) from fault

@@ -112,7 +112,7 @@ class Plugins:
                 expected = "a module's name is expected, or MODULE:OBJECT"
                 raise ValueError(f"its entry point is {module!r}; {expected}")
             importing = f"plugin {name}, which is imported ({module}),"
-            with redirect_stdout(sys.stderr), noted(f"plugin {name}"), told_where_slow(importing):
+            with redirect_stdout(sys.stderr), noted(lambda: f"plugin {name}"), told_where_slow(importing):
                 plugin = load()
             _refuse_unknown(plugin)
             self._manager.register(plugin, name)
@@ -246,7 +246,7 @@ class Plugins:
         arguments["register"] = register_counted
         try:
             called_slow = told_where_slow(f"{hook} of plugin {impl.plugin_name}")
-            with redirect_stdout(sys.stderr), noted(f"plugin {impl.plugin_name}"), called_slow:
+            with redirect_stdout(sys.stderr), noted(lambda: f"plugin {impl.plugin_name}"), called_slow:
                 returned = impl.function(*[arguments[name] for name in impl.argnames])
             if inspect.iscoroutine(returned):
                 returned.close()

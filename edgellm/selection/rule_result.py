@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from edgellm.contract.failure import is_of_user, tidied, tidied_error, told
 from edgellm.contract.field_types import in_plain_types, mistyped
+from edgellm.contract.left_threads import noted
 from edgellm.contract.slow import told_where_slow
 from edgellm.errors import BackendError, EdgeLLMError
 from edgellm.selection.option import Option
@@ -63,7 +64,7 @@ class PluginRule:
 
     def __call__(self, options: Sequence[Option], scenario: Scenario) -> RuleResult:
         try:
-            with told_where_slow(self.told):
+            with told_where_slow(self.told), noted(lambda: f"plugin {self.plugin} ({self.distribution})"):
                 result: object = self.rule(options, scenario)
             if not isinstance(result, RuleResult):
                 problem = f" returned {reprlib.repr(result)}, a RuleResult is expected"

@@ -27,7 +27,7 @@ def test_what_takes_far_more_memory_than_its_source_is_refused(tmp_path, monkeyp
         app_convert.convert(taking(1024 * MIB), conversion, lambda *_: None)
     conversion.target.touch()
     again = dataclasses.replace(conversion, replace=True)
-    assert app_convert.convert(taking(64 * MIB), again, lambda *_: None).bytes == 64 * MIB
+    assert app_convert.convert(taking(64 * MIB), again, lambda *_: None).path == conversion.target
 
 
 def _raising(conversion, progress):
@@ -81,3 +81,14 @@ def test_what_is_there_is_not_replaced_unasked(tmp_path):
     with refuses(UsageError):
         app_convert.convert(lambda *_: target.write_text("other"), conversion, lambda *_: None)
     assert target.read_text() == "mine"
+
+
+@pytest.mark.parametrize("made", ["out", "out/inner/part"], ids=["file", "folder"])
+def test_the_size_that_is_told_is_that_on_the_disk(made, tmp_path):
+    def converter(conversion, progress):
+        (tmp_path / made).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / made).write_bytes(bytes(70))
+        return Converted(conversion.target, 9)
+
+    conversion = Conversion(Artifact("gguf", ("m",), "m"), tmp_path / "out", "x")
+    assert app_convert.convert(converter, conversion, lambda *_: None).bytes == 70

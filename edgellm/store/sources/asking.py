@@ -8,17 +8,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
+from typing import TypeVar
 
-from edgellm.contract.answers import Fault, asked, hint_for
+from edgellm.contract.answers import Fault, asked, hint_for, threads_noted
 from edgellm.contract.failure import tidied
 from edgellm.contract.slow import told_where_slow
 from edgellm.contract.source import FetchedFile, Lister, Progress, RemoteFile, Resolver, Source
 from edgellm.errors import SourceError, SourceUnreachable
 from edgellm.files import FULL
+
+T = TypeVar("T")
 
 
 def reachable(source: Source, timeout_s: float, uri: str = "") -> str:
@@ -26,7 +29,7 @@ def reachable(source: Source, timeout_s: float, uri: str = "") -> str:
     try:
         ask = partial(source.reachable, timeout_s, uri)
         with told_where_slow(f"{_named(source)}: reachable()"):
-            return asked("reachable()", ask, lambda why: isinstance(why, str), "a text", tidied)
+            return _asked(source, "reachable()", ask, lambda why: isinstance(why, str), "a text", text=tidied)
     except Fault as fault:
         return str(fault)
 
@@ -37,7 +40,8 @@ def needs(source: Source, folder: Path, n_bytes: int) -> list[tuple[Path, int]]:
         SourceError: the source is at fault.
     """
     try:
-        return asked(
+        return _asked(
+            source,
             "needs()",
             lambda: source.needs(folder, n_bytes),
             lambda places: all(isinstance(where, Path) and isinstance(size, int) for where, size in places),
@@ -53,7 +57,8 @@ def fetch(source: Source, uri: str, folder: Path, *, n_bytes: int | None, progre
         SourceError: the source is at fault. OSError: the store's disk is. Others: as `Source.fetch`.
     """
     try:
-        return asked(
+        return _asked(
+            source,
             "fetch()",
             lambda: source.fetch(uri, folder, n_bytes=n_bytes, progress=progress),
             lambda brought: len(brought) > 0 and all(isinstance(f, FetchedFile) and f.path.is_file() for f in brought),
@@ -71,7 +76,7 @@ def resolve(source: Resolver, uri: str) -> list[RemoteFile]:
         SourceError: the source is at fault. Others: as `Resolver.resolve`.
     """
     try:
-        return asked("resolve()", lambda: source.resolve(uri), _are_remote, _REMOTE)
+        return _asked(source, "resolve()", lambda: source.resolve(uri), _are_remote, _REMOTE)
     except Fault as fault:
         raise _error(source, fault) from fault
 
@@ -82,7 +87,8 @@ def variants(source: Lister, uri: str) -> list[list[RemoteFile]]:
         SourceError: the source is at fault. Others: as `Lister.variants`.
     """
     try:
-        return asked(
+        return _asked(
+            source,
             "variants()",
             lambda: source.variants(uri),
             lambda groups: all(map(_are_remote, groups)),
@@ -95,7 +101,7 @@ def variants(source: Lister, uri: str) -> list[list[RemoteFile]]:
 def discard(source: Source, paths: Sequence[Path]) -> None:
     """What made them wrong is being told: a failure of this would only hide it."""
     with contextlib.suppress(Fault):
-        asked("discard()", lambda: source.discard(paths), lambda _: True, "nothing")
+        _asked(source, "discard()", lambda: source.discard(paths), lambda _: True, "nothing")
 
 
 _REMOTE = "a list of RemoteFile, each with a file name and a url or path,"
@@ -115,6 +121,19 @@ def _is_of_store(error: OSError, folder: Path) -> bool:
     names = (error.filename, error.filename2)
     paths = [Path(os.fsdecode(name)) for name in names if isinstance(name, (str, bytes, os.PathLike))]
     return error.errno in (*FULL, errno.EFBIG) or any(path.is_relative_to(folder) for path in paths)
+
+
+def _asked(
+    source: object,
+    what: str,
+    ask: Callable[[], T],
+    fits: Callable[[T], bool],
+    expected: str,
+    *,
+    text: Callable[[str], str] = str.__str__,
+) -> T:
+    with threads_noted(getattr(source, "scheme", ""), "register_sources"):
+        return asked(what, ask, fits, expected, text)
 
 
 def _error(source: object, fault: Fault) -> SourceError:

@@ -46,7 +46,7 @@ def unreachable(timeout_s: float = 5.0, examples: dict[str, str] | None = None) 
     from concurrent.futures import ThreadPoolExecutor
 
     by_scheme, uris = sources(), examples or {}
-    with ThreadPoolExecutor(len(by_scheme)) as pool:
+    with ThreadPoolExecutor(len(by_scheme), "edgellm-sources") as pool:
         answers = {
             s: pool.submit(asking.reachable, source, timeout_s, uris.get(s, "")) for s, source in by_scheme.items()
         }
