@@ -103,6 +103,8 @@ class Answers:
                 running.append(asyncio.create_task(self._hear(part, ask(part.generation), begun.set)))
                 await begun.wait()
             await asyncio.gather(*running)
+        except Exception as error:  # for want of memory: nobody else would tell whoever waits
+            self._heard.put_nowait(error)
         finally:
             for task in running:
                 task.cancel()

@@ -7,6 +7,7 @@ from contextlib import aclosing
 
 import pytest
 from support.refusals import refuses
+from support.waiting import PATIENCE_S
 
 from edgellm.errors import Overloaded, StepFailed
 from edgellm.server.answers import Answers, EventLists, portions
@@ -69,6 +70,17 @@ async def collected(model: Model, *generations: GenerationRequest) -> list[Event
 async def settle() -> None:
     for _ in range(10):
         await asyncio.sleep(0)
+
+
+async def test_what_fails_before_it_asks_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_: GenerationRequest) -> EventLists:
+        raise MemoryError
+
+    model = Model()
+    monkeypatch.setattr(model, "run", fails)
+
+    with pytest.raises(MemoryError):
+        await asyncio.wait_for(collected(model, asked("a")), PATIENCE_S)
 
 
 async def test_answers_are_numbered_through_and_the_last_end_is_the_end() -> None:
