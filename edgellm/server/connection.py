@@ -174,7 +174,7 @@ class Connection(H11Protocol):
             return
         with self._ended_without_memory():
             self._read_turn()
-            self._look(began=bool(self.conn.trailing_data[0]))
+            self._look(began=bool(self.conn.unread_bytes))
 
     def shutdown(self) -> None:
         """The server ends. Nobody waits for the rest of a body."""
@@ -194,7 +194,7 @@ class Connection(H11Protocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         # Of a request that was sent before the response ended, a part may be there.
-        self._look(began=bool(self.conn.trailing_data[0]))
+        self._look(began=bool(self.conn.unread_bytes))
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -269,7 +269,7 @@ class Connection(H11Protocol):
         return self._deadlines.body_s + size / self._deadlines.body_bytes
 
     def _too_late(self) -> None:
-        if self._awaited == "headers" and not self.conn.trailing_data[0]:
+        if self._awaited == "headers" and not self.conn.unread_bytes:
             self.transport.close()  # nothing was asked
             return
         late = f"the {self._awaited} did not come in time"

@@ -59,7 +59,7 @@ class Framing(h11.Connection):
     @property
     def unread_bytes(self) -> int:
         """What has come and was not looked at."""
-        return len(self.trailing_data[0])
+        return len(self._receive_buffer)  # `trailing_data` is a copy
 
     @property
     def body_bytes(self) -> int:
