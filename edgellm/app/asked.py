@@ -15,7 +15,7 @@ from edgellm.app import sampling_defaults
 from edgellm.contract import answers
 from edgellm.contract.backend import Configurable
 from edgellm.contract.manager import plugins
-from edgellm.errors import UnsupportedTask, UsageError, option, speaks_in_flags
+from edgellm.errors import UnsupportedTask, UsageError, loading, option, speaks_in_flags
 from edgellm.selection import busy
 from edgellm.selection.scenario import THINKING_TOKENS
 from edgellm.types.backend_reason import OptionsAsked
@@ -104,7 +104,7 @@ def refuse_chat(model: str | None) -> NoReturn:
     serve = (
         f"`edgellm serve {model or '--task embed'}` answers /v1/embeddings or /v1/rerank; EdgeLLM.embed does in Python"
     )
-    load = f"leave {option('task')} out, and ask it with `embed` or `rerank`"
+    load = f"`{loading(model or 'MODEL')}` without a task loads it for `embed` and `rerank`"
     raise UnsupportedTask(
         f"{model or 'a model of the task embed'} answers no chat: it turns texts into vectors or scores",
         hint=serve if speaks_in_flags() else load,

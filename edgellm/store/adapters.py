@@ -186,7 +186,7 @@ class AdapterStore:
             if folder.exists() and not force:
                 message = f"{origin.base_id} has an adapter {origin.name} already"
                 raise UsageError(
-                    message, hint=f"choose another name, or replace it: {option('force', True)}", param="name"
+                    message, hint=f"choose another name, or replace it with {option('force', True)}", param="name"
                 )
             # We hold the lock, so the process that left these is gone.
             for left in _left_by_others(folder, "incomplete"):
