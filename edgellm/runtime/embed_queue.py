@@ -21,6 +21,7 @@ from edgellm.errors import BackendError, ContextOverflow, Overloaded, UsageError
 from edgellm.runtime import wire
 from edgellm.runtime.busy_step import BUSY_CHUNK
 from edgellm.runtime.checked_tokenizer import CheckedTokenizer
+from edgellm.runtime.client_turns import ClientTurns
 from edgellm.runtime.engine_error import engine_error
 from edgellm.runtime.long_text import LONG_TEXT
 from edgellm.runtime.processor_time import WorkTime
@@ -74,10 +75,11 @@ class EmbedQueue:
     """All requests of this kind. Used by the loop's thread only."""
 
     def __init__(
-        self, engine: Engine, read_apart: Callable[[Callable[[], TextTokens]], Future[TextTokens]], backend: str = "",
-        work_time: WorkTime | None = None,
+        self, engine: Engine, read_apart: Callable[[Callable[[], TextTokens], str, int], Future[TextTokens]],
+        backend: str = "", work_time: WorkTime | None = None,
     ) -> None:  # fmt: skip
-        """`read_apart` calls a function in another thread, and lets the loop go on when it is done.
+        """`read_apart` calls a function in another thread, and lets the loop go on when it is done; with the client
+        for whom, and the length of the text.
 
         `backend`: the name that errors give the engine.
         """
@@ -88,6 +90,7 @@ class EmbedQueue:
         self._read_apart = read_apart
         self._backend = backend
         self._jobs: deque[_Job] = deque()  # the next to have a turn first
+        self._turns = ClientTurns()
 
     @property
     def idle(self) -> bool:
@@ -102,6 +105,8 @@ class EmbedQueue:
         """Queue a request; the reply where it is refused."""
         try:
             self._jobs.append(self._job(request_id, request))
+            self._turns.arrive(request.client)
+            self._sort()
         except Exception as error:
             return [wire.Reply(request_id, wire.Failed.of(engine_error(self._backend, error)))]
         return []
@@ -149,8 +154,13 @@ class EmbedQueue:
 
     def _let_others(self, job: _Job) -> None:
         """It had its turn: other clients' requests come next, then its own client's others."""
-        self._jobs.rotate(-1)
-        self._jobs = deque(sorted(self._jobs, key=lambda other: other.client == job.client))
+        self._jobs.remove(job)
+        self._jobs.append(job)
+        self._turns.begin(job.client, [other.client for other in self._jobs])
+        self._sort()
+
+    def _sort(self) -> None:
+        self._jobs = deque(sorted(self._jobs, key=lambda job: self._turns.place(job.client)))
 
     def _job(self, request_id: int, request: EmbeddingRequest | RerankRequest) -> _Job:
         if len(self._jobs) >= MAX_WAITING:
@@ -182,8 +192,9 @@ class EmbedQueue:
         job.started = job.started or time.perf_counter()
         while not job.is_read and time.perf_counter() < until:
             index = len(job.items)
-            if job.reading is None and len(job.texts[index]) + len(job.query or "") > LONG_TEXT:
-                job.reading = self._read_apart(partial(self._tokens, job, index))
+            n_letters = len(job.texts[index]) + len(job.query or "")
+            if job.reading is None and n_letters > LONG_TEXT:
+                job.reading = self._read_apart(partial(self._tokens, job, index), job.client, n_letters)
             if job.waits:
                 return
             reading, job.reading = job.reading, None

@@ -192,9 +192,11 @@ class Loop:
         return 0
 
     def _submit(self, request_id: int, request: GenerationRequest | TokenRequest) -> int:
-        read = partial(self._prompts.read, request)
-        if takes_long(request):
-            self._reading[request_id] = self._texts.read(PromptRead(request_id), read)
+        matcher = self._prompts.kept(request)
+        read = partial(self._prompts.read, request, matcher)
+        if takes_long(request, matcher):
+            client = request.client if isinstance(request, GenerationRequest) else ""
+            self._reading[request_id] = self._texts.read(PromptRead(request_id), read, client, length(request))
             return 0
         self._begin(request_id, read)
         return length(request)

@@ -52,12 +52,17 @@ class TextRead:
 
 READ = TextRead()
 
+# Of a text that may be far too long: characters of the parts in which it is read first, and tokens that a cut may add.
+PART, OF_CUT = 1 << 16, 16
+USUAL_LETTERS = 4  # of a token: texts with fewer in all most likely fit, and are not read twice
 
-def takes_long(request: GenerationRequest | TokenRequest) -> bool:
-    """Whether it is to be read in another thread."""
+
+def takes_long(request: GenerationRequest | TokenRequest, matcher: Matcher | None = None) -> bool:
+    """Whether it is to be read in another thread. `matcher`: of its grammar, where there is one already."""
     if isinstance(request, DetokenizeRequest):
         return False  # it has some 10 ms of tokens at most
-    return length(request) > LONG_TEXT or (isinstance(request, GenerationRequest) and request.grammar is not None)
+    compiles = isinstance(request, GenerationRequest) and request.grammar is not None and matcher is None
+    return compiles or length(request) > LONG_TEXT
 
 
 def length(request: GenerationRequest | TokenRequest) -> int:
@@ -79,8 +84,13 @@ class PromptReader:
         self._time = work_time or WorkTime()
         self._grammars = GrammarCompiler(tokenizer, info)
 
-    def read(self, request: GenerationRequest | TokenRequest) -> Begun | Answered:
-        """What an answer begins with; all that is asked for, where that is tokens or their texts.
+    def kept(self, request: GenerationRequest | TokenRequest) -> Matcher | None:
+        """For the grammar of `request`, where that was compiled for another."""
+        grammar = request.grammar if isinstance(request, GenerationRequest) else None
+        return None if grammar is None else self._grammars.kept(grammar)
+
+    def read(self, request: GenerationRequest | TokenRequest, kept: Matcher | None = None) -> Begun | Answered:
+        """What an answer begins with; all that is asked for, where that is tokens or their texts. `kept`: see there.
 
         Raises:
             UsageError: a token that does not exist, no prompt, more text than is counted at a time, or a grammar that
@@ -96,7 +106,7 @@ class PromptReader:
         prompt, grammar = self._tokens(request), request.grammar
         if grammar is None:
             return Begun(request, prompt, [None] * request.n)
-        matcher = partial(self._grammars.matcher, grammar)
+        matcher = partial(self._grammars.matcher, grammar) if kept is None else kept.copy
         return Begun(request, prompt, [self._time.grammar(self._info.vocab_size, matcher) for _ in range(request.n)])
 
     def answer(self, request: TokenRequest) -> Answered:
@@ -123,6 +133,7 @@ class PromptReader:
             hint = f"tokens are 0 to {info.vocab_size - 1}"
             raise UsageError(f"logit_bias names token {beyond[0]}", hint=hint, param="logit_bias")
         if isinstance(generation.prompt, str):
+            self._check_beginning(generation.prompt, generation)
             prompt = self._encoded(generation.prompt, generation)
         else:
             prompt = self._given(generation.prompt, "prompt")
@@ -131,12 +142,31 @@ class PromptReader:
         if not prompt:
             raise UsageError("the prompt has no tokens", hint="send at least one character", param="prompt")
         if len(prompt) >= info.n_ctx:
-            raise ContextOverflow.of_prompt(
-                f"the prompt has {len(prompt):,} tokens, the context holds {info.n_ctx:,}, prompt and answer together",
-                n_prompt=len(prompt),
-                n_ctx=info.n_ctx,
-            )
+            raise self._too_long(f"{len(prompt):,}", len(prompt))
         return prompt
+
+    def _check_beginning(self, text: str, generation: GenerationRequest) -> None:
+        """Refuse a text that is far too long before all of it is read. It is read in parts for that, whose tokens are
+        those of the whole but for a few at each cut; cuts of the request would only add some.
+
+        Raises:
+            ContextOverflow: its first parts have twice the tokens of the context.
+        """
+        check_context(generation, self._info.n_ctx)
+        if len(text) <= max(PART, USUAL_LETTERS * self._info.n_ctx):
+            return
+        n_tokens, most = 0, 2 * self._info.n_ctx
+        for start in range(0, len(text), PART):
+            part = text[start : start + PART]
+            tokens = self._tokenizer.encode(part, add_special=False, parse_special=generation.parse_special)
+            n_tokens += max(0, len(tokens) - OF_CUT)
+            if n_tokens > most:
+                raise self._too_long(f"more than {most:,}", most)
+
+    def _too_long(self, counted: str, n_prompt: int) -> ContextOverflow:
+        n_ctx = self._info.n_ctx
+        message = f"the prompt has {counted} tokens, the context holds {n_ctx:,}, prompt and answer together"
+        return ContextOverflow.of_prompt(message, n_prompt=n_prompt, n_ctx=n_ctx)
 
     def _given(self, tokens: tuple[int, ...], param: str) -> list[int]:
         beyond = next((token for token in tokens if not 0 <= token < self._info.vocab_size), None)

@@ -143,7 +143,8 @@ class GrammarCompiler:
         self._tables: Any = None
         self._specials: dict[str, int] = {}
         self._matchers: OrderedDict[tuple[str, str], Matcher] = OrderedDict()
-        self._lock = threading.Lock()
+        self._keeping = threading.Lock()  # held for a moment at a time
+        self._making = threading.Lock()  # held for seconds
 
     def prepare(self) -> None:
         """Make what every grammar needs: 0.3 to 2.5 s, in which no other thread of Python runs.
@@ -152,7 +153,7 @@ class GrammarCompiler:
             BackendUnavailable: the library is not installed.
         """
         library = _library()
-        with self._lock:
+        with self._making:
             self._make_tables(library)
 
     def matcher(self, grammar: Grammar) -> Matcher:
@@ -162,17 +163,24 @@ class GrammarCompiler:
             UsageError: it has an error, is not supported or too large, or no answer can satisfy it.
             BackendUnavailable: the library is not installed.
         """
-        key = (grammar.kind, grammar.text)  # whichever field asked for it
-        with self._lock:
-            for failed in [other for other, matcher in self._matchers.items() if matcher.spoilt]:
-                del self._matchers[failed]  # what the library keeps of one takes some 50 MB
-            matcher = self._matchers.get(key)
-            if matcher is None:
-                matcher = self._compile(grammar)
-                self._matchers[key] = matcher
+        with self._making:
+            if (kept := self.kept(grammar)) is not None:
+                return kept
+            matcher = self._compile(grammar)
+            with self._keeping:
+                self._matchers[_key(grammar)] = matcher
                 if len(self._matchers) > KEPT:
                     self._matchers.popitem(last=False)
-            self._matchers.move_to_end(key)
+                return matcher.copy()
+
+    def kept(self, grammar: Grammar) -> Matcher | None:
+        """The same at once, also while another grammar is compiled; None where it is to be compiled first."""
+        with self._keeping:
+            for failed in [other for other, matcher in self._matchers.items() if matcher.spoilt]:
+                del self._matchers[failed]  # what the library keeps of one takes some 50 MB
+            if (matcher := self._matchers.get(_key(grammar))) is None:
+                return None
+            self._matchers.move_to_end(_key(grammar))
             return matcher.copy()
 
     def _make_tables(self, library: Any) -> None:
@@ -224,6 +232,10 @@ class GrammarCompiler:
                 refused = part.refused(f"of its arguments has an error: {_PLACE.sub('', problem)}", _HINTS[part.kind])
                 return in_tool(tool, refused)
         return None
+
+
+def _key(grammar: Grammar) -> tuple[str, str]:
+    return grammar.kind, grammar.text  # whichever field asked for it
 
 
 class _Vocabulary:

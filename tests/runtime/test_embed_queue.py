@@ -85,7 +85,11 @@ class ToyEmbedder(ToyEngine):
         return np.stack([vector_of(tokens) for tokens in sequences])
 
 
-apart = ThreadPoolExecutor(1).submit  # of which no thread is made where no text is long
+EXECUTOR = ThreadPoolExecutor(1)  # of which no thread is made where no text is long
+
+
+def apart(read: Callable[[], Any], client: str, size: int) -> Future[Any]:
+    return EXECUTOR.submit(read)
 
 
 def vector_of(tokens: Sequence[int]) -> np.ndarray:
@@ -205,16 +209,16 @@ def test_a_query_of_blanks_is_not_cut_beside_each_document() -> None:
 
 def test_documents_beside_a_long_query_are_read_apart() -> None:
     engine = ToyEmbedder(n_batch=64, n_ctx=4096)
-    apart: list[Callable[[], Any]] = []
+    apart: list[tuple[str, int]] = []
 
-    def read_apart(read: Callable[[], Any]) -> Future[Any]:
-        apart.append(read)
+    def read_apart(read: Callable[[], Any], client: str, size: int) -> Future[Any]:
+        apart.append((client, size))
         return Future()
 
     waiting = EmbedQueue(engine, read_apart)
-    waiting.submit(1, RerankRequest("q" * LONG_TEXT, ("a",)))
+    waiting.submit(1, RerankRequest("q" * LONG_TEXT, ("a",), client="a"))
     waiting.step(beside_answers=False)
-    assert len(apart) == 1
+    assert apart == [("a", LONG_TEXT + 1)]
 
 
 def test_a_single_text_does_not_wait_for_two_thousand() -> None:
@@ -259,7 +263,7 @@ def test_a_client_waits_for_one_batch_of_another_that_has_eight_requests() -> No
         said += waiting.step(beside_answers=False)
 
     assert [message.id for message in said] == [9]
-    assert len(engine.batches) <= 12
+    assert len(engine.batches) == 11
 
 
 def test_answers_and_texts_take_turns() -> None:

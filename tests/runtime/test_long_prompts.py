@@ -16,7 +16,8 @@ from edgellm.runtime import loop, wire
 from edgellm.runtime.loop import Loop
 from edgellm.runtime.mailbox import Mailbox
 from edgellm.runtime.prompt_reader import LONG_TEXT
-from edgellm.types.event import Delta, Done, Vectors
+from edgellm.types.event import Delta, Done, GrammarRead, Vectors
+from edgellm.types.grammar import Grammar
 from edgellm.types.plan import Settings
 from edgellm.types.request import MAX_TOKEN_BYTES, EmbeddingRequest, GenerationRequest
 from edgellm.types.sampling import Sampling
@@ -31,7 +32,7 @@ class Held:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self.token_bytes = tokenizer.token_bytes
+        self.token_bytes, self.pieces = tokenizer.token_bytes, tokenizer.pieces
         self.release = threading.Event()
         self.begun: list[str] = []
 
@@ -61,6 +62,8 @@ class Running:
         self.beats += not messages
         for message in messages:
             assert isinstance(message, wire.Reply)
+            if isinstance(message.event, GrammarRead):
+                continue
             if isinstance(message.event, Delta):
                 self.texts[message.id] = self.texts.get(message.id, "") + message.event.text
             else:
@@ -106,6 +109,35 @@ def test_others_are_answered_while_a_long_prompt_is_read(running: Running) -> No
     running.tokenizer.release.set()
     wait_until(lambda: 1 in running.ends)
     assert running.texts[1] == answer(long, N_CTX)[0]
+
+
+def test_a_grammar_that_is_known_does_not_wait_for_a_long_prompt(echo: Running) -> None:
+    pytest.importorskip("llguidance")
+
+    def under(number: int, text: str) -> None:
+        request = GenerationRequest("x", GREEDY, grammar=Grammar("choice", f'["{text}"]'))
+        echo.inbox.put(wire.Submit(number, request))
+
+    under(1, "yes")
+    wait_until(lambda: 1 in echo.ends)
+    echo.ask(2, LONG)
+    wait_until(lambda: echo.tokenizer.begun)
+    under(3, "yes")
+    under(4, "no")
+    wait_until(lambda: 3 in echo.ends)
+    assert echo.texts[3] == "yes"
+    assert {2, 4}.isdisjoint(echo.ends)
+
+
+def test_clients_take_turns_with_long_prompts(running: Running) -> None:
+    for number, client in enumerate("aaab", 1):
+        request = GenerationRequest(LONG + str(number), GREEDY, max_tokens=1, client=client)
+        running.inbox.put(wire.Submit(number, request))
+        wait_until(lambda: running.tokenizer.begun)
+    wait_until(lambda: len(running.loop._reading) == 4)
+    running.tokenizer.release.set()
+    wait_until(lambda: len(running.ends) == 4)
+    assert [text[-1] for text in running.tokenizer.begun] == ["1", "4", "2", "3"]
 
 
 def test_a_long_prompt_that_was_cancelled_is_never_read(running: Running) -> None:

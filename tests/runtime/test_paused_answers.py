@@ -104,7 +104,7 @@ def echo() -> Engine:
 @pytest.mark.parametrize("seed", range(3))
 def test_under_grammars(seed: int, pauses: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("llguidance")
-    monkeypatch.setattr(loop, "takes_long", lambda request: False)  # in a thread, one is ready when the other has ended
+    monkeypatch.setattr(loop, "takes_long", lambda *_: False)  # in a thread, one is ready when the other has ended
     rng = random.Random(seed)
     grammars = [Grammar.of_schema(random_schema(rng)) for _ in range(2)]
     check([GenerationRequest("x", SEEDED, max_tokens=60, grammar=grammar) for grammar in grammars], echo)

@@ -6,6 +6,7 @@ import gc
 import json
 import random
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from support.refusals import refuses
 from support.schemas import random_schema
+from support.waiting import PATIENCE_S
 
 from edgellm.builtin.echo import ByteTokenizer, EchoEngine
 from edgellm.errors import BackendUnavailable, GrammarFailed, UsageError
@@ -272,6 +274,33 @@ def test_a_grammar_that_failed_is_not_kept() -> None:
     compiler.matcher(Grammar("choice", '["yes"]'))
     gc.collect()
     assert not [thing for thing in gc.get_objects() if isinstance(thing, Matcher) and thing.spoilt]
+
+
+def test_a_grammar_that_is_known_does_not_wait_for_one_that_is_compiled() -> None:
+    known, other = (Grammar("choice", text) for text in ('["yes"]', '["no"]'))
+    compiler = GrammarCompiler(ENGINE.tokenizer, ENGINE.info)
+    assert compiler.kept(known) is None
+    compiler.matcher(known)
+    compiling, go_on, compile_ = threading.Event(), threading.Event(), compiler._compile
+
+    def held(grammar: Grammar) -> Matcher:
+        compiling.set()
+        assert go_on.wait(PATIENCE_S)
+        return compile_(grammar)
+
+    compiler._compile = held  # type: ignore[method-assign]
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(compiler.matcher, other)
+        try:
+            assert compiling.wait(PATIENCE_S)
+            assert compiler.kept(other) is None
+            matcher = compiler.kept(known)
+            assert matcher is not None
+            write(matcher, b"yes")
+            assert not waiting.done()
+        finally:
+            go_on.set()
+        write(waiting.result(PATIENCE_S), b"no")
 
 
 def test_what_a_pattern_makes_the_library_keep_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
