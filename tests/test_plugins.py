@@ -44,6 +44,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             del sys.modules[name]
 
 
+@pytest.fixture(autouse=True)
+def this_process_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the end of a program pools are told that no work comes, after which none in this process would take any."""
+    monkeypatch.setattr(left_threads, "_end_idle_pools", lambda: None)
+
+
 def row(plugins: Plugins, name: str) -> PluginRow:
     return next(row for row in plugins.rows() if row.name == name)
 
