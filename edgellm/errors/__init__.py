@@ -277,7 +277,7 @@ class WorkerCrashed(RuntimeFailure):
 
 
 class RunawayModel(WorkerCrashed):
-    """The worker was ended because the model's files made it compute far longer than a model may."""
+    """The worker was ended because the model's files, or its backend, made it compute longer than any model may."""
 
 
 class Overloaded(RuntimeFailure):

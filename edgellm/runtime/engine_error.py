@@ -62,5 +62,11 @@ def close_engine(backend: str, engine: Engine) -> None:
         log.error("%s failed while it was closed: %s", named(backend), told(error))
 
 
+def with_plugin(backend: str) -> str:
+    """For hints: `"the odd backend of plugin mine (edgellm-mine 0.3)"`."""
+    whose = plugin_of(backend, unknown="")
+    return f"{named(backend)} of {whose}" if whose else named(backend)
+
+
 def named(backend: str) -> str:
     return f"the {backend} backend" if backend else "the engine"

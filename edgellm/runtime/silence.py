@@ -23,12 +23,14 @@ class Silence:
     """Of a worker that is waited for.
 
     Attributes:
-        limit_s: after how many seconds of it the worker is ended; 0 = never.
+        limit_s: after how many seconds of it the worker is ended, where it goes on as now; 0 = never.
+        computes: whether it did at the last look, for which it has longer.
     """
 
     seconds: float
     limit_s: float
     waits_for: Awaited
+    computes: bool = False
 
 
 class Teller:
@@ -48,6 +50,8 @@ class Teller:
         # Of the length of a load the variable says nothing (`watchdog.limits`).
         setting = "" if silence.waits_for == "load" else " (EDGELLM_HUNG_AFTER)"
         until = f"it is ended after {silence.limit_s:.0f} s of silence{setting}"
+        if silence.computes:
+            until = f"while it computes, it is ended after {silence.limit_s:.0f} s of silence at the latest{setting}"
         if not silence.limit_s:
             until = "nothing ends it (EDGELLM_HUNG_AFTER=0)"
         log.warning(

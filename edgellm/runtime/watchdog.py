@@ -126,9 +126,10 @@ class Watchdog:
                 self._limit_s, self._waits_for = self._limits.usual_s, "step"
             self._has_spoken()
         elif self._waits_for == "load" or self._awaited():
+            computes = self._computes(tick_s)
             self._silent_s += tick_s
-            self._counted_s += tick_s / self._times if self._computes(tick_s) else tick_s
-            self._tell()
+            self._counted_s += tick_s / self._times if computes else tick_s
+            self._tell(computes)
         else:
             self._has_spoken()
         return 0 < self._limit_s <= self._counted_s
@@ -142,11 +143,13 @@ class Watchdog:
         self._silent_s = self._counted_s = 0.0
         self._next_told_s = self._teller.after_s
 
-    def _tell(self) -> None:
+    def _tell(self, computes: bool) -> None:
         if self._silent_s < self._next_told_s:
             return
         self._next_told_s = 2 * self._silent_s
-        self._teller.tell(Silence(self._silent_s, self._limit_s, self._waits_for))
+        left_s = max(0.0, self._limit_s - self._counted_s) * (self._times if computes else 1.0)
+        ends_s = self._silent_s + left_s if self._limit_s else 0.0
+        self._teller.tell(Silence(self._silent_s, ends_s, self._waits_for, computes))
 
     def _computes(self, tick_s: float) -> bool:
         before_s, self._computed_before_s = self._computed_before_s, self._computed_s()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgellm.contract.child import End
 from edgellm.errors import EdgeLLMError, RunawayModel, WorkerCrashed
-from edgellm.runtime.engine_error import named
+from edgellm.runtime.engine_error import named, with_plugin
 
 # Signals that end a worker, by what took too much processor time there (`runtime.processor_time`).
 COMPUTES, READS_TEXT, READS_GRAMMAR = "SIGXCPU", "SIGVTALRM", "SIGPROF"
@@ -42,16 +42,17 @@ def died(reason: str, hint: str = "") -> WorkerCrashed:
 
 def at_fault(backend: str) -> str:
     """What to do where it is the backend's doing or the model file's."""
-    return _OTHER.format(backend=named(backend))
+    return _OTHER.format(backend=with_plugin(backend))
 
 
 def ended(end: End, backend: str) -> WorkerCrashed:
     """The error of a worker that ended without a word."""
     if end.signal not in (COMPUTES, READS_TEXT):
-        return died(how_it_ended(end), _CURES.get(end.signal, _UNKNOWN).format(backend=named(backend)))
+        return died(how_it_ended(end), _CURES.get(end.signal, _UNKNOWN).format(backend=with_plugin(backend)))
+    fault = f"the model's files or {named(backend)} are at fault"
     return RunawayModel(
-        f"the worker that runs the model was ended: the model's files are at fault ({_CAUSES[end.signal]})",
-        hint="take this model from a source that you trust, or another one",
+        f"the worker that runs the model was ended: {fault} ({_CAUSES[end.signal]})",
+        hint=f"take this model from a source that you trust, or another one, or do without {with_plugin(backend)}",
         reason=how_it_ended(end),
     )
 

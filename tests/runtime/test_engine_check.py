@@ -244,7 +244,11 @@ def test_an_engine_that_ends_its_worker_is_named(tmp_path: Path, spoil: str) -> 
 
     told = " ".join(done.stderr.split())
     assert "Traceback" not in told
-    assert ("the fails backend failed: KeyboardInterrupt" if is_last else "as the fails backend or the model") in told
+    assert (
+        "the fails backend failed: KeyboardInterrupt"
+        if is_last
+        else "as the fails backend of plugin fails (edgellm-fails 1.0) or the model"
+    ) in told
 
 
 FAILS = """

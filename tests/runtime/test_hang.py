@@ -39,7 +39,7 @@ def test_a_worker_that_hangs_is_a_typed_error_and_is_replaced(open_session: Open
     _, error = running.end()
     assert isinstance(error, WorkerCrashed)
     assert error.reason.startswith("hung")
-    assert "the echo backend is at fault" in error.hint
+    assert "the echo backend of plugin echo (built in) is at fault" in error.hint
     wait_until(lambda: session.state != "hung")
     assert ask(session, "next").end()[0] == "next"
     assert session.restarts == 1

@@ -5,10 +5,13 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from edgellm.contract import manager
 from edgellm.contract.child import End
+from edgellm.contract.manager import PluginRow
 from edgellm.errors import RunawayModel, WorkerCrashed
 from edgellm.runtime import worker_end
 from edgellm.runtime.worker_end import COMPUTES, READS_GRAMMAR, READS_TEXT
@@ -99,6 +102,17 @@ def test_the_error_says_who_is_at_fault(name: str, kind: type[WorkerCrashed]) ->
     error = worker_end.ended(End(-getattr(signal, name)), "odd")
     assert type(error) is kind
     assert name in error.reason
+    is_of_model = kind is RunawayModel
+    assert ("the model's files or the odd backend are at fault" in error.message) is is_of_model
+    assert ("do without the odd backend" in error.hint) is is_of_model
+
+
+@pytest.mark.parametrize("name", [COMPUTES, READS_TEXT, "SIGSEGV", "SIGILL", "SIGABRT"])
+def test_where_a_backend_may_be_at_fault_its_plugin_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = PluginRow("mine", "edgellm-mine 0.3", "mine")
+    monkeypatch.setattr(manager, "plugins", lambda: SimpleNamespace(owner=lambda hook, name: row))
+    error = worker_end.ended(End(-getattr(signal, name)), "odd")
+    assert "the odd backend of plugin mine (edgellm-mine 0.3)" in error.hint
 
 
 @pytest.mark.parametrize(

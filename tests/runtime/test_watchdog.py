@@ -96,6 +96,19 @@ def test_silence_is_told_ever_more_seldom_with_its_limit_and_starts_anew() -> No
     assert [(one.seconds, one.limit_s, one.waits_for) for one in asker.told] == told
 
 
+def test_one_that_computes_is_told_when_it_really_ends() -> None:
+    asker = Asker()
+    dog = asker.watchdog(first_s=4.0)
+    for _ in range(2):
+        asker.computed_s += 0.5
+        dog.hangs_after(1.0)
+    for _ in range(2):
+        dog.hangs_after(1.0)  # it waits now: a tenth of a second was counted before
+    assert [(one.seconds, one.computes) for one in asker.told] == [(2.0, True), (4.0, False)]
+    assert [one.limit_s for one in asker.told] == [pytest.approx(80.0), pytest.approx(5.9)]
+    assert [dog.hangs_after(1.0) for _ in range(2)] == [False, True]
+
+
 def test_silence_that_has_no_limit_is_told_and_never_a_hang() -> None:
     asker = Asker()
     dog = asker.watchdog(0.0, 0.0)
@@ -127,6 +140,10 @@ def test_where_the_limit_is_long_computing_makes_it_no_longer() -> None:
     [
         (Silence(15.0, 600.0, "load"), "it is ended after 600 s of silence"),
         (Silence(15.0, 20.0, "step"), "it is ended after 20 s of silence (EDGELLM_HUNG_AFTER)"),
+        (
+            Silence(15.0, 240.0, "step", computes=True),
+            "while it computes, it is ended after 240 s of silence at the latest (EDGELLM_HUNG_AFTER)",
+        ),
         (Silence(15.0, 0.0, "load"), "nothing ends it (EDGELLM_HUNG_AFTER=0)"),
     ],
 )
