@@ -238,6 +238,15 @@ def decode_json_record(content: bytes, kind: type[T]) -> T:
         raise DamagedRecord(str(error)) from None
 
 
+def decoded(content: bytes) -> str:
+    """The text of a file that somebody wrote, without the mark of UTF-8 that some editors begin it with.
+
+    Raises:
+        UnicodeDecodeError: it is no UTF-8.
+    """
+    return content.decode("utf-8-sig")
+
+
 def read_named(path: str | Path, most: int, patience_s: float = PIPE_PATIENCE_S) -> bytes:
     """The first `most` bytes of a file that somebody named, or of a pipe, as a shell's `<(...)` is one.
 

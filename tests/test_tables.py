@@ -34,6 +34,11 @@ def test_a_file_of_any_size_is_bounded(tmp_path: Path) -> None:
         read_text(tmp_path / "rows", "a hint")
 
 
+def test_a_mark_of_utf_8_is_no_part_of_the_text(tmp_path: Path) -> None:
+    (tmp_path / "rows").write_bytes(b"\xef\xbb\xbfa = 1\n")
+    assert read_text(tmp_path / "rows", "a hint") == "a = 1\n"
+
+
 @pytest.mark.parametrize("number", ["0x" + "f" * 6000, "0x1" + "0" * 16, "0o" + "7" * 6000, "0b" + "1" * 20_000])
 @pytest.mark.parametrize("form", ["a.b = {}", "a = {{b = [1, [{}]]}}", "[[a]]\nb = {}"])
 def test_a_number_that_no_message_could_show_is_refused(form: str, number: str) -> None:

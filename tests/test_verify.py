@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -236,6 +237,13 @@ def test_a_history_that_cannot_be_written_costs_no_answer(smollm2: str, own_home
     with EdgeLLM.load(smollm2, ctx=1024, threads=1) as llm:
         assert llm.chat("Hello. " * 10, max_tokens=20, temperature=0).text
     assert any("could not be recorded" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_a_data_folder_that_is_read_only_is_not_complained_of(number: int, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO), verify._harmless():
+        raise OSError(number, os.strerror(number), "runs.jsonl")
+    assert len(caplog.records) == (number != errno.EROFS)
 
 
 def test_a_model_whose_file_was_deleted_meanwhile_records_nothing_and_says_nothing(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edgellm import tables
 from edgellm.app import context as app_context
+from edgellm.contract.manager import plugins
 from edgellm.errors import UsageError
 from edgellm.files import expanded
 from edgellm.hardware import profiles
@@ -161,6 +162,9 @@ def _box(row: _Row, place: Place, folder: Path) -> Box:
 def _request(row: _BoxDefaults, place: Place) -> SelectionRequest:
     with place.located("max_memory"):
         memory = None if row.max_memory is None else parse_bytes(row.max_memory)
+    with place.located("backend"):
+        if row.backend is not None:
+            plugins().backend(row.backend)
     with place.located():
         asked = {name: getattr(row, name) for name in _BoxDefaults.__dataclass_fields__}
         ctx = parse_tokens(row.ctx) if isinstance(row.ctx, str) else row.ctx

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from edgellm import explain
 from edgellm.app import context as app_context
 from edgellm.bundle import slot_check
-from edgellm.bundle.slots import BundleSlot, Slots
+from edgellm.bundle.slots import BundleSlot, Slots, installing
 from edgellm.contract.source import scheme_of
 from edgellm.errors import (
     ArtifactError,
@@ -102,7 +102,7 @@ def not_in_slot(model: str, quant: str) -> ArtifactError | None:
         if entry.quant == quant and isinstance(entry.problem, (Forbidden, RecordOfNewer)):
             message = f"{model} {quant} is {explain.stored(entry.problem)}"
             return UnsupportedArtifact(message, hint=explain.stored_remedy(entry.problem))
-    hint = f"install a bundle that holds it: edgellm bundle install FILE --root {slot.folder.parent}"
+    hint = f"install a bundle that holds it: {installing(slot.folder.parent)}"
     return damage_of(model, quant) or BadArtifact(f"{model} {quant} is not in slot {slot.folder}", hint=hint)
 
 

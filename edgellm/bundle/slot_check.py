@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgellm.bundle import inventory
 from edgellm.bundle.manifest import MAX_BYTES, NAME, FileEntry, Manifest, decode
-from edgellm.bundle.slots import HOME, INSTALLED, RUN, VENV, BundleSlot
+from edgellm.bundle.slots import HOME, INSTALLED, RUN, VENV, BundleSlot, Slots, installing
 from edgellm.contract.source import Progress
 from edgellm.errors import ArtifactError, BadArtifact, UnsupportedArtifact
 from edgellm.files import DamagedRecord, open_named, read_regular
@@ -26,7 +26,7 @@ def require_whole(slot: BundleSlot, progress: Progress) -> None:
     """
     record = slot.record
     if record is None:
-        hint = "install a bundle first: edgellm bundle install FILE"
+        hint = f"install a bundle first: {installing(slot.folder.parent)}"
         raise UnsupportedArtifact(f"slot {slot.folder} holds nothing that is whole", hint=hint)
     if problem := damage(slot, progress):
         raise BadArtifact(f"slot {slot.folder} is damaged: {problem}", hint=remedy(slot))
@@ -36,7 +36,8 @@ def remedy(slot: BundleSlot) -> str:
     """What to do about a damaged one."""
     record = slot.record
     what = f"{record.name} release {record.release}" if record is not None else "its bundle"
-    return f"install {what} again: edgellm bundle install FILE --root {slot.folder.parent}"
+    flags = ["--allow-older"] if Slots(slot.folder.parent).is_older(slot) else []
+    return f"install {what} again: {installing(slot.folder.parent, *flags)}"
 
 
 def damage(slot: BundleSlot, progress: Progress) -> str:

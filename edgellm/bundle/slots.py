@@ -24,6 +24,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shlex
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -185,7 +186,7 @@ class Slots:
             UnsupportedArtifact: it is not whole.
         """
         if slot.record is None:
-            hint = "install a bundle first: edgellm bundle install FILE"
+            hint = f"install a bundle first: {installing(self.root)}"
             raise UnsupportedArtifact(f"slot {slot.name} in {self.root} holds nothing that is whole", hint=hint)
         current = self.current()
         if current is not None and current.name != slot.name and not goes_back and not _is_refused(current):
@@ -248,6 +249,24 @@ class Slots:
             hint = "remove it; then a release is compared with the one that is served now"
             raise UsageError(f"{path} cannot be read: {error}", hint=hint, param="root") from None
 
+    def highest(self, name: str) -> int:
+        """The highest release of that name that was served here, or is; 0 = none.
+
+        Raises:
+            UsageError: as `releases` and `current`.
+        """
+        current = self.current()
+        served = current.record if current is not None else None
+        return max(self.releases().get(name, 0), served.release if served and served.name == name else 0)
+
+    def is_older(self, slot: BundleSlot) -> bool:
+        """Whether what a slot holds would be refused as older, were it installed again."""
+        with contextlib.suppress(UsageError):
+            current = self.current()
+            if slot.record is not None and (current is None or current.name != slot.name):
+                return slot.record.release < self.highest(slot.record.name)
+        return False
+
     def _keep_release(self, slot: BundleSlot) -> None:
         try:
             releases = self.releases()
@@ -268,6 +287,11 @@ class Slots:
             return None
         others = (one for one in self.all() if one.name != slot.name and one.record is not None)
         return next((one for one in others if one.record is not None and one.record.sha256 == sha256), None)
+
+
+def installing(root: Path, *flags: str) -> str:
+    """The command that installs a bundle below `root`."""
+    return shlex.join(["edgellm", "bundle", "install", "FILE", "--key", "KEY", "--root", str(root), *flags])
 
 
 def _is_refused(slot: BundleSlot) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -84,4 +85,7 @@ def apply_delta(
     if as_json:
         say_json({"schema": SCHEMA, "path": str(output), "bytes": head.new_bytes, "old": head.old, "new": head.new})
         return
-    say(f"Wrote {output}, {show_size(head.new_bytes)}. Install it: edgellm bundle install {output}")
+    trust = ["--unsigned"] if unsigned else ["--key", key]
+    place = ["--root", str(root)] if root is not None else []
+    command = shlex.join(["edgellm", "bundle", "install", str(output), *trust, *place])
+    say(f"Wrote {output}, {show_size(head.new_bytes)}. Install it: {command}")

@@ -42,10 +42,11 @@ class BundleVerb(click.Command):
 @as_json_flag
 def show_slots(*, root: Path | None, as_json: bool) -> None:
     """Show what the two slots hold, and which of them is served."""
-    from edgellm.app.bundle.install import usual_root
+    from edgellm.app.bundle.install import require_root, usual_root
     from edgellm.bundle.slots import Slots
 
     place = root or usual_root()
+    require_root(place)
     two = Slots(place)
     current = two.current()
     if as_json:

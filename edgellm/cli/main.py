@@ -20,7 +20,7 @@ from edgellm.contract.command import LazyCommand
 from edgellm.contract.left_threads import rest_is_of_command
 from edgellm.contract.registration import LONGEST_HELP
 from edgellm.contract.streams import open_streams
-from edgellm.errors import BackendError, EdgeLLMError, UsageError, speak_in_flags
+from edgellm.errors import BackendError, EdgeLLMError, StoreUnwritable, UsageError, speak_in_flags
 
 # What other programs call it.
 OTHER_WORDS = {
@@ -192,6 +192,9 @@ _REMEDIES = {
     errno.EIO: "the disk fails: look into the system's log",
 }
 
+# What was to be written was not; other errors are none of the store.
+_UNSTORED = (errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
+
 
 def _end_by_system(error: OSError) -> NoReturn:
     """What no command expects of the system: a full disk behind standard output, a program that may not be started."""
@@ -205,5 +208,6 @@ def _end_by_system(error: OSError) -> NoReturn:
     what = error.filename or "the output cannot be written"
     usual = "look at its permissions" if error.filename else "look where standard output leads"
     hint = _REMEDIES.get(error.errno or 0, usual)
-    say_error(EdgeLLMError(f"{what}: {error.strerror or error}", hint=hint))
-    sys.exit(EdgeLLMError.exit_code)
+    kind = StoreUnwritable if error.errno in _UNSTORED else EdgeLLMError
+    say_error(kind(f"{what}: {error.strerror or error}", hint=hint))
+    sys.exit(kind.exit_code)

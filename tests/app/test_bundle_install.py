@@ -468,6 +468,10 @@ def test_nothing_to_activate(root):
         install.roll_back(root)
 
 
+def test_slots_of_no_folder_are_not_shown(root):
+    check_refusal(invoke("slots", "--root", root, code=2).exception, UsageError, param="root")
+
+
 def test_a_click_error_is_none_of_ours(root):
     with pytest.raises(click.UsageError):
         cli.main(["bundle", "activate", "C"], standalone_mode=False)

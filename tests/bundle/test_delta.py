@@ -123,14 +123,16 @@ def test_a_slot_is_enough(old, new, tmp_path):
 
 
 def test_both_are_commands(old, new, tmp_path):
-    path = tmp_path / "delta"
+    path, key = tmp_path / "delta", bundles.PUBLIC.to_base64().decode()
     for arguments in (
         ["diff", old, new, "-o", path, "--json"],
-        ["patch", path, "--old", old, "-o", tmp_path / "out", "--key", bundles.PUBLIC.to_base64().decode()],
+        ["patch", path, "--old", old, "-o", tmp_path / "out", "--key", key, "--root", tmp_path / "root"],
     ):
         result = CliRunner().invoke(cli, ["bundle", *map(str, arguments)])
         assert result.exception is None, result.output
     assert (tmp_path / "out").read_bytes() == new.read_bytes()
+    command = f"edgellm bundle install {tmp_path / 'out'} --key {key} --root {tmp_path / 'root'}"
+    assert f"Install it: {command}" in " ".join(result.output.split())
 
 
 def test_another_bundle_than_it_was_made_for_is_refused(old, new):

@@ -16,7 +16,7 @@ from support import bundles
 from support.refusals import refuses
 
 from edgellm.bundle import reader
-from edgellm.bundle.slot_check import damage, require_whole
+from edgellm.bundle.slot_check import damage, remedy, require_whole
 from edgellm.bundle.slots import INSTALLED, RECORD, BundleSlot, SlotRecord, Slots
 from edgellm.bundle.unpack import unpack
 from edgellm.errors import BadArtifact, UnsupportedArtifact
@@ -57,6 +57,17 @@ def test_a_list_of_what_was_installed_that_is_none_is_told(slot: BundleSlot, con
     changed = msgspec.structs.replace(slot.record, installed=hashlib.sha256(content).hexdigest())
     (slot.folder / RECORD).write_bytes(msgspec.json.encode(changed))
     assert "installed.json cannot be read" in str(damage(Slots(slot.folder.parent).slot(slot.name), silent))
+
+
+def test_the_command_that_mends_a_slot_is_whole(slot: BundleSlot) -> None:
+    """An older release is installed again on purpose only."""
+    root = slot.folder.parent
+    command = f"edgellm bundle install FILE --key KEY --root {root}"
+    assert remedy(slot) == f"install box release 1 again: {command}"
+    (root / "releases.json").write_text('{"box": 2}')
+    assert remedy(slot).endswith(f"{command} --allow-older")
+    Slots(root).activate(slot)
+    assert remedy(slot).endswith(command)
 
 
 def packages(folder: Path) -> Path:

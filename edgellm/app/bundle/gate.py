@@ -17,7 +17,7 @@ from edgellm.app.bundle.trial import Trial, TrialFailed
 from edgellm.bundle import golden as goldens
 from edgellm.bundle.golden import Golden
 from edgellm.bundle.manifest import Target, damaged
-from edgellm.bundle.slots import RUN, BundleSlot
+from edgellm.bundle.slots import RUN, BundleSlot, installing
 from edgellm.contract.source import Progress
 from edgellm.errors import UnfitSlot, UnsupportedArtifact
 from edgellm.files import DamagedRecord, read_json_record, read_regular
@@ -211,7 +211,7 @@ def _target(slot: BundleSlot) -> Target:
             for target in slot.manifest().targets:
                 if target.name == slot.record.target:
                     return target
-    hint = "install a bundle first: edgellm bundle install FILE"
+    hint = f"install a bundle first: {installing(slot.folder.parent)}"
     raise UnsupportedArtifact(f"slot {slot.folder} holds nothing that is whole", hint=hint)
 
 

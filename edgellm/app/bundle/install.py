@@ -205,15 +205,23 @@ def served(root: Path) -> BundleSlot:
     return slot
 
 
+def require_root(root: Path) -> None:
+    """
+    Raises:
+        UsageError: there are no slots.
+    """
+    if not root.is_dir():
+        hint = f"install a bundle first: {slots.installing(root)}"
+        raise UsageError(f"nothing is installed in {root}", hint=hint, param="root")
+
+
 @contextmanager
 def changing(root: Path) -> Iterator[Slots]:
     """
     Raises:
         UsageError: there are no slots, or they are being changed.
     """
-    if not root.is_dir():
-        hint = "install a bundle first: edgellm bundle install FILE"
-        raise UsageError(f"nothing is installed in {root}", hint=hint, param="root")
+    require_root(root)
     two = Slots(root)
     with writing(root, param="root"), two.held():
         yield two
@@ -224,9 +232,7 @@ def _require_newer(bundle: Bundle, two: Slots, *, allow_older: bool) -> None:
     served = current.record if current is not None else None
     if allow_older or (served is not None and served.sha256 == bundle.sha256):
         return
-    installed = two.releases().get(manifest.name, 0)
-    if served is not None and served.name == manifest.name:
-        installed = max(installed, served.release)
+    installed = two.highest(manifest.name)
     if manifest.release < installed:
         message = f"{manifest.name} release {manifest.release} is older than release {installed}, which was served here"
         hint = "install a newer one, or go back on purpose with --allow-older"
