@@ -238,7 +238,7 @@ def decode_json_record(content: bytes, kind: type[T]) -> T:
         raise DamagedRecord(str(error)) from None
 
 
-def decoded(content: bytes) -> str:
+def utf8_text(content: bytes) -> str:
     """The text of a file that somebody wrote, without the mark of UTF-8 that some editors begin it with.
 
     Raises:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from edgellm.errors import UsageError
-from edgellm.files import decoded, read_regular
+from edgellm.files import read_regular, utf8_text
 
 MAX_FILE_BYTES = 8 * 1024**2
 MAX_KEY_PARTS = 64  # of a dotted key: tomllib's time and memory grow with their square
@@ -65,7 +65,7 @@ def read_text(path: Path, hint: str) -> str:
     """
     place = Place(str(path), hint=hint)
     try:
-        return decoded(read_regular(path, MAX_FILE_BYTES))
+        return utf8_text(read_regular(path, MAX_FILE_BYTES))
     except UnicodeDecodeError:
         place.refuse("no UTF-8 text")
     except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name

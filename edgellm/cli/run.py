@@ -140,11 +140,11 @@ def _as_prompt(error: UnknownModel, model: str | None, prompt: str | None) -> Un
 
 
 def _grammar(schema: Path) -> Grammar:
-    from edgellm.files import decoded, read_named
+    from edgellm.files import read_named, utf8_text
     from edgellm.types.grammar import MAX_GRAMMAR_BYTES, Grammar
 
     try:
-        text = decoded(read_named(schema, MAX_GRAMMAR_BYTES + 1))
+        text = utf8_text(read_named(schema, MAX_GRAMMAR_BYTES + 1))
     except (OSError, UnicodeDecodeError) as error:
         why = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
         hint = "give a file with a JSON schema"

@@ -16,7 +16,7 @@ from typing import Any
 
 from edgellm import tables
 from edgellm.errors import UnknownProfile, UsageError
-from edgellm.files import decoded, read_regular
+from edgellm.files import read_regular, utf8_text
 from edgellm.hardware.linux import isa
 from edgellm.types.machine import Machine
 
@@ -172,7 +172,7 @@ def _read(path: Path) -> Profile:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UnknownProfile(f"profile {str(path)!r} cannot be read: {reason}", hint=hint) from None
     try:
-        return parse(decoded(raw), path)
+        return parse(utf8_text(raw), path)
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not UTF-8 text", hint=_WRITES_ONE) from None
 
