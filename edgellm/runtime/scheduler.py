@@ -2,7 +2,7 @@
 
 Decoding requests go first, each with the token drawn last and those that its grammar forces. The rest of the step's
 token budget goes to prompts, in chunks, by client. The rules have a module each: `slots` (which slot has the prefix),
-`slot_share` (whose turn it is to have one), `adapter_turns` (whose step it is), `busy_step` (how much prompts add)
+`slot_share` (whose turn it is to have one), `adapter_turns`, `busy_step` (whose step it is, and how much prompts add)
 and `step` (what it holds). None of them knows an engine, text or clock: `runtime/loop.py` carries out what is planned.
 """
 
@@ -14,7 +14,7 @@ from edgellm.contract.engine import EngineInfo
 from edgellm.errors import Overloaded
 from edgellm.runtime import slot_share
 from edgellm.runtime.adapter_turns import AdapterTurns
-from edgellm.runtime.busy_step import BusyChunk, is_busy
+from edgellm.runtime.busy_step import BusySteps
 from edgellm.runtime.request_state import RequestState
 from edgellm.runtime.slots import Admission, Slot, place
 from edgellm.runtime.step import Step, step_of
@@ -31,7 +31,7 @@ class Scheduler:
         self.running: list[RequestState] = []  # in order of admission
         self._clock = 0  # steps so far
         self._turns = AdapterTurns(mixes=info.mixes_adapters)
-        self._chunk = BusyChunk()
+        self._busy = BusySteps(info.max_batch_tokens)
 
     @property
     def idle(self) -> bool:
@@ -138,9 +138,11 @@ class Scheduler:
 
     def plan(self) -> Step:
         """The next batch; empty where nothing runs. Changes nothing."""
-        stepping, budget = self._turns.stepping(self.running), self._info.max_batch_tokens
-        if is_busy(self.running, stepping):
-            budget = min(budget, sum(request.decoding for request in stepping) + self._chunk.n_tokens)
+        stepping = self._busy.turn(self.running, self._turns.stepping(self.running))
+        budget = self._info.max_batch_tokens
+        n_tokens = self._busy.n_tokens(self.running, stepping)
+        if n_tokens is not None:
+            budget = min(budget, sum(request.decoding for request in stepping) + n_tokens)
         return step_of(stepping, self.slots, budget, self._info.max_logits)
 
     def advance(self, step: Step, seconds: float = 0.0) -> list[RequestState]:
@@ -153,7 +155,7 @@ class Scheduler:
             return []
         self._clock += 1
         self._turns.advance(step, seconds, self.running, self._clock)
-        self._chunk.learn(step, seconds)
+        self._busy.learn(step, seconds, self.running)
         ready = []
         for entry, request in zip(step.batch, step.requests, strict=True):
             slot = self.slots[entry.slot]

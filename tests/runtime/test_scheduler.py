@@ -16,7 +16,7 @@ from support.refusals import refuses
 from edgellm.contract.engine import EngineInfo
 from edgellm.errors import Overloaded
 from edgellm.runtime.adapter_turns import SHORT_TURN_STEPS, TURN_S, TURN_STEPS
-from edgellm.runtime.busy_step import BUSY_CHUNK, LEAST_CHUNK
+from edgellm.runtime.busy_step import BUSY_CHUNK, LEAST_CHUNK, SHARED_CHUNK, SHARED_S
 from edgellm.runtime.request_state import CONTINUED_CHUNK, RequestState
 from edgellm.runtime.scheduler import Scheduler
 from edgellm.runtime.slot_share import AWAY_PART, EXCESS_PART, QUANTUM, gives_way
@@ -210,6 +210,93 @@ def test_a_short_prompt_is_read_in_its_first_step_beside_long_ones_of_another_cl
     assert read_in(table.step()) == {long[0].id: BUSY_CHUNK - 40, short.id: 40}
     assert short.decoding
     assert read_in(table.step()) == {long[0].id: BUSY_CHUNK, short.id: 1}
+
+
+def slow_table() -> Table:
+    """100 tokens a second."""
+    table = Table(FOUR)
+    table.seconds = lambda step: sum(len(entry.tokens) for entry in step.batch) / 100
+    return table
+
+
+def test_where_another_client_came_lately_long_prompts_are_read_in_short_steps() -> None:
+    """Who comes back waits for the step at hand, and in the next one it is answered."""
+    table = slow_table()
+    first = table.submit(prompt(30, 1), client="b")
+    table.admit()
+    assert read_in(table.step()) == {first.id: 30}
+    table.scheduler.release(first)
+    long = [table.submit(prompt(3000, kind), client="a") for kind in (2, 3)]
+    table.admit()
+    assert [read_in(table.step()) for _ in range(3)] == [{long[0].id: SHARED_CHUNK}] * 3
+    again = table.submit(prompt(40, 4), client="b")
+    table.admit()
+    assert read_in(table.step()) == {again.id: 40}
+    assert again.decoding
+
+
+def test_where_steps_are_slow_clients_have_the_same_time_each() -> None:
+    """What is read of a long prompt takes longer than as much of a short one."""
+    table = slow_table()
+    table.seconds = lambda step: sum(len(e.tokens) * (3 if e.tokens[0] < 20_000 else 1) for e in step.batch) / 100
+    long = [table.submit(prompt(3000, kind), client=client) for kind, client in ((1, "a"), (2, "b"))]
+    table.admit()
+    table.step()  # before it, nobody knows that they are slow
+    n_read = Counter[int]()
+    for _ in range(40):
+        n_read.update(read_in(table.step()))
+    assert n_read[long[1].id] == pytest.approx(3 * n_read[long[0].id], rel=0.2)
+
+
+def test_a_short_prompt_passes_those_of_clients_that_had_more() -> None:
+    """It is read as if it were alone."""
+    table = slow_table()
+    for kind in (1, 2):
+        table.submit(prompt(3000, kind), client=f"client {kind}")
+    table.admit()
+    for _ in range(45):
+        table.step()
+    other = table.submit(prompt(300, 3), client="b")
+    table.admit()
+    sizes = [read_in(table.step()) for _ in range(5)]
+    assert sizes == [{other.id: SHARED_CHUNK}] * 4 + [{other.id: 300 - 4 * SHARED_CHUNK}]
+
+
+def test_clients_that_keep_coming_do_not_starve_a_long_prompt() -> None:
+    table = slow_table()
+    long = table.submit(prompt(3000, 1), client="a")
+    table.admit()
+    table.step()
+    n_before = long.n_left
+    for kind in range(2, 40):
+        short = table.submit(prompt(50, kind), client=f"client {kind}")
+        table.admit()
+        while not short.decoding:
+            table.step()
+        table.scheduler.release(short)
+    assert n_before - long.n_left >= 38 * 50 / 3
+
+
+def test_a_client_that_was_alone_for_long_fills_slow_steps() -> None:
+    """And so does one that never had another beside it."""
+    table = slow_table()
+    alone = table.submit(prompt(2000, 1), client="a")
+    table.admit()
+    assert [read_in(table.step()) for _ in range(3)] == [{alone.id: 512}] * 3
+    table.scheduler.release(alone)
+    table.seconds = lambda step: SHARED_S / 4
+    other = table.submit(prompt(2000, 2), client="b")
+    table.admit()
+    sizes = [read_in(table.step())[other.id] for _ in range(6)]
+    assert sizes == [SHARED_CHUNK] * 5 + [512]
+
+
+def test_steps_that_are_fast_are_full_though_clients_share_them() -> None:
+    table = Table(FOUR)
+    table.seconds = lambda step: 0.1
+    long = [table.submit(prompt(2000, kind), client=client) for kind, client in ((1, "a"), (2, "b"))]
+    table.admit()
+    assert [read_in(table.step()) for _ in range(3)] == [{long[0].id: 256, long[1].id: 256}] * 3
 
 
 def test_a_much_shorter_prompt_of_the_same_client_passes() -> None:
