@@ -1,6 +1,7 @@
 """Who only wants to know tokens is answered beside the steps of the engine: one may take seconds, a count takes none.
 
-Short texts are read by the thread that receives them, so that no long one holds them up, and long ones by another.
+Short texts are read by the thread that receives them, long ones by another and very long ones by a third, so that none
+is held up by one that takes much longer.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from functools import partial
 
 from edgellm.runtime import wire
 from edgellm.runtime.engine_error import engine_error
+from edgellm.runtime.long_text import VERY_LONG_TEXT
 from edgellm.runtime.mailbox import Inbox
-from edgellm.runtime.prompt_reader import READ, PromptReader, takes_long
+from edgellm.runtime.prompt_reader import READ, PromptReader, length, takes_long
 from edgellm.runtime.reader_thread import ReaderThread
 from edgellm.runtime.watchdog import BEAT_S
 from edgellm.types.request import DetokenizeRequest, TokenizeRequest, TokenRequest
@@ -41,7 +43,7 @@ class TokenAnswers:
         self._inbox = inbox
         self._send = send
         self._backend = backend
-        self._texts = ReaderThread(inbox)
+        self._texts, self._longer_texts = ReaderThread(inbox), ReaderThread(inbox)
         self._long: set[int] = set()  # requests that wait for that thread; who removes one answers it
         self._counted_at = 0.0
         self._taking = threading.Lock()  # while the tokenizer must not be closed
@@ -62,7 +64,9 @@ class TokenAnswers:
                     if takes_long(request):
                         self._long.add(request_id)
                         self._inbox.put(READ)  # the loop wakes, and beats meanwhile
-                        self._texts.read(READ, partial(self._answer_long, request_id, request))
+                        size = length(request)
+                        texts = self._texts if size <= VERY_LONG_TEXT else self._longer_texts
+                        texts.read(READ, partial(self._answer_long, request_id, request), size=size)
                     else:
                         self._answer(request_id, request)
                 case wire.Cancel(request_id) if request_id in self._long:
@@ -80,6 +84,7 @@ class TokenAnswers:
         with self._taking:
             self._closed = True
         self._texts.close()
+        self._longer_texts.close()
 
     def _answer_long(self, request_id: int, request: TokenRequest) -> None:
         if request_id in self._long:

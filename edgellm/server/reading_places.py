@@ -1,5 +1,4 @@
-"""Whose body is read next, and made a request of, and whose text is made tokens: a template, counts for cuts and a long
-text take seconds, and what is short waits for none of that.
+"""Whose body is read next, and made a request of: a template and counts for cuts may take a second.
 
 A short body that is not read without the model's tokens waits for a step, or for several: not in a place of short ones.
 Both kinds of places together are no more than asyncio has threads on one processor, and short bodies have their own.
@@ -23,7 +22,7 @@ class ReadingPlaces:
         self._long = Turns(LONG_PLACES, keeps_room=True)
 
     def turn(self, client: str, *, short: bool) -> AbstractAsyncContextManager[object]:
-        """A place to read a body, or a text. TooManyRequests, as `Turns.turn`."""
+        """A place to read a body. TooManyRequests, as `Turns.turn`."""
         return (self._short if short else self._long).turn(client)
 
 

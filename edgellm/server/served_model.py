@@ -16,13 +16,13 @@ from starlette.requests import ClientDisconnect, Request
 
 from edgellm import __version__
 from edgellm.errors import ContextOverflow, UnknownModel
-from edgellm.runtime.long_text import LONG_TEXT
 from edgellm.sdk.asking import AsksModel, without_asking
 from edgellm.sdk.client import EdgeLLM
 from edgellm.server import continued, request_log, sse
 from edgellm.server.activity import Activity, ActivityReport
 from edgellm.server.answers import Answers, EventLists
 from edgellm.server.beside import beside
+from edgellm.server.counting_places import CountingPlaces
 from edgellm.server.errors import HttpError
 from edgellm.server.intake import LARGE_BYTES
 from edgellm.server.names import ALWAYS, TAG, ModelNames
@@ -66,7 +66,7 @@ class ServedModel:
         self._reading = ReadingPlaces()
         self._turns = Turns(2 * llm.plan.settings.n_slots, keeps_room=True)  # one client alone has one for each slot
         self._embedding_turns = Turns(EMBEDDING_PLACES, keeps_room=True)
-        self._counting = ReadingPlaces()  # each long text takes some 20 times the bytes of its body
+        self._counting = CountingPlaces()
         self._unsent = room_for_unsent()
         self.activity = Activity(llm.plan.settings.n_slots)
 
@@ -205,9 +205,8 @@ class ServedModel:
         return vectors
 
     def token_turn(self, request: Request, length: int) -> AbstractAsyncContextManager[object]:
-        """A place to make tokens of a text of so many characters, or a text of so many tokens. Long ones share one
-        thread of the worker, and short ones wait for none of them. TooManyRequests, as `turn`."""
-        return self._counting.turn(request_log.of_scope(request.scope).counts_as, short=length <= LONG_TEXT)
+        """As `CountingPlaces.turn`, for the client of `request`."""
+        return self._counting.turn(request_log.of_scope(request.scope).counts_as, length)
 
     async def count_tokens(self, request: Request, generation: GenerationRequest) -> int:
         """Tokens of the prompt of `generation`, once it is its client's turn."""

@@ -14,9 +14,9 @@ from support.waiting import PATIENCE_S, wait_until
 from edgellm.contract.engine import SlotInput, Tokenizer
 from edgellm.errors import WorkerCrashed
 from edgellm.runtime import loop, token_answers, wire
+from edgellm.runtime.long_text import LONG_TEXT, VERY_LONG_TEXT
 from edgellm.runtime.loop import Loop
 from edgellm.runtime.mailbox import Mailbox
-from edgellm.runtime.prompt_reader import LONG_TEXT
 from edgellm.runtime.token_answers import TokenAnswers
 from edgellm.types.event import Pieces, Tokens
 from edgellm.types.request import DetokenizeRequest, GenerationRequest, TokenizeRequest, TokenRequest
@@ -135,6 +135,16 @@ def test_short_ones_do_not_wait_for_a_long_one(running: Running, held: threading
     wait_until(lambda: running.begun)  # type: ignore[attr-defined]
     running.ask(2, TokenizeRequest(SHORT))
     assert [number for number, _ in running.ends] == [2]
+
+
+def test_long_ones_do_not_wait_for_one_that_is_very_long(running: Running) -> None:
+    go_on = threading.Event()
+    running.tokenizer.first = lambda text: len(text) <= VERY_LONG_TEXT or go_on.wait(PATIENCE_S)
+    running.ask(1, TokenizeRequest("a" * (VERY_LONG_TEXT + 1)))
+    running.ask(2, TokenizeRequest(LONG))
+    wait_until(lambda: running.ends)
+    assert [number for number, _ in running.ends] == [2]
+    go_on.set()
 
 
 def test_all_else_is_for_the_loop(running: Running) -> None:

@@ -448,6 +448,7 @@ def test_a_request_for_several_answers_says_how_many(serve: Servers, monkeypatch
 
 
 LONG = "hello " * 1500
+VERY_LONG = "hello " * 25_000
 CHAT = [{"role": "user", "content": "hello"}]
 LONG_CHAT = [{"role": "user", "content": LONG}]
 
@@ -491,6 +492,10 @@ def test_one_long_text_of_a_client_is_made_tokens_at_a_time(
         threads = [post(long) for _ in range(5)]
         wait_until(lambda: len(asked) == len(threads))
         assert len(begun) == 1
+        if path == "/tokenize":
+            threads.append(post({"content": VERY_LONG}))
+            wait_until(lambda: len(begun) == 2)
+            del begun[1]
         threads += [post(short) for _ in range(2)]
         wait_until(lambda: len(begun) == 3)
         assert begun[1] == begun[2] < begun[0]
