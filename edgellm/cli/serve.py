@@ -16,7 +16,7 @@ from edgellm.cli import log_lines
 from edgellm.cli._options import headline, launch_options, launches, make_plan, samples, short_contexts, slots
 from edgellm.cli.log_lines import EnvOption
 from edgellm.cli.page import examples
-from edgellm.cli.stopping import Say, ends_clean, hangups_refused, stop_on_hangup
+from edgellm.cli.stopping import INTERRUPTED, Say, ends_clean, hangups_refused, leaves_at_once, stop_on_hangup
 from edgellm.cli.talk import thoughtless
 from edgellm.cli.words import WholeNumber
 from edgellm.units import counted
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 PORT = 8642
 # `docker stop` kills after 10 seconds. Cutting off what is left then takes 2, and leaving may take as long.
 DRAIN_S = 6.0
-INTERRUPTED = 130
 GOOD_KEY = 16  # characters; of hexadecimal digits that is 64 bits
 
 
@@ -243,6 +242,8 @@ def _serve(
             if isolate:  # otherwise the model is in this process
                 limit_server(settings.current().server_memory_bytes)
             server.run(sockets=[bound, *for_ollama])
+            if server.told or ending.number:
+                leaves_at_once()
         finally:
             llm.close()
     if failures:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
@@ -12,10 +13,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from edgellm.contract.child import end_children
+
 if TYPE_CHECKING:
     from edgellm.server.listener import Listener
 
 Say = Callable[[str], None]
+INTERRUPTED = 130
 
 
 @contextlib.contextmanager
@@ -26,7 +30,22 @@ def ends_clean() -> Iterator[None]:
     except SystemExit as leaving:
         if leaving.code not in [128 + number for number in (signal.SIGTERM, getattr(signal, "SIGHUP", None)) if number]:
             raise
+        leaves_at_once()
         click.get_current_context().exit(0)
+
+
+def leaves_at_once() -> None:
+    """After the first signal: a second one ends the program wherever it is, with 130, until there is no Python left."""
+    numbers = [one for one in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(one) is not signal.SIG_IGN]
+    for number in numbers:
+        signal.signal(number, _leave)
+    # While Python ends, a handler of its own would give way to the system's, which ends us by the signal.
+    atexit.register(lambda: [signal.signal(number, signal.SIG_IGN) for number in numbers])
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    end_children()
+    os._exit(INTERRUPTED)
 
 
 @dataclass(slots=True)

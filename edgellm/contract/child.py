@@ -54,6 +54,12 @@ def is_ending() -> bool:
     return bool(_ending.number)
 
 
+def end_children() -> None:
+    """Kill all, also those of other threads, where nothing unwinds."""
+    for child in list(_running):
+        child.kill()
+
+
 @dataclass(frozen=True, slots=True)
 class End:
     """How a child ended."""
@@ -276,17 +282,15 @@ def last_line(text: str) -> str:
 def ended_with_us() -> Iterator[Ending]:
     """In the main thread: SIGTERM and SIGHUP end all children, then raise SystemExit (128 + number).
 
-    What is ignored (under nohup) stays ignored, and what has a handler keeps it. Python drops what is raised in some
-    places (in a `__del__`, in a callback of native code): then it is raised at the end of the block, and until there
-    the `number` of what this yields tells.
+    What is ignored (under nohup) stays ignored, and what has a handler, or gets one in the block, keeps it. Python
+    drops what is raised in some places (in a `__del__`, in a callback of native code): then it is raised at the end of
+    the block, and until there the `number` of what this yields tells.
     """
     global _ending  # noqa: PLW0603 - one for each block, as a thread may still look at that of the last
 
     def end(number: int, _frame: FrameType | None) -> None:
         _ending.number = number
-        # Also the children of other threads, where nothing unwinds.
-        for child in list(_running):
-            child.kill()
+        end_children()
         if not _ending.held:
             raise SystemExit(128 + number)
 
@@ -301,7 +305,8 @@ def ended_with_us() -> Iterator[Ending]:
             raise SystemExit(128 + _ending.number)
     finally:
         for number in replaced:
-            signal.signal(number, before[number])
+            if signal.getsignal(number) is end:
+                signal.signal(number, before[number])
         if replaced:  # otherwise a block around this one has to know
             _ending = Ending()
 

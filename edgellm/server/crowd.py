@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 from collections import Counter
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Protocol
 
 from uvicorn.server import ServerState
 
+from edgellm.errors import UsageError
 from edgellm.server.pace import Pace
 from edgellm.server.trimming import TRIM_BYTES, Trimming
 
@@ -187,8 +189,25 @@ def _largest(by_address: dict[str, dict[Member, None]]) -> dict[Member, None]:
     return max(by_address.values(), key=len)
 
 
-def most_connections() -> int:
-    """As many as the descriptors of this process allow; it takes as many as it is allowed to, and needs."""
+def open_descriptors() -> int:
+    """How many this process has, of the first ones."""
+    n_open = 0
+    for descriptor in range(MOST_CONNECTIONS + OTHER_DESCRIPTORS):
+        with contextlib.suppress(OSError):
+            os.fstat(descriptor)
+            n_open += 1
+    return n_open
+
+
+def most_connections(n_taken: int = 0) -> int:
+    """As many as the descriptors of this process allow; it takes as many as it is allowed to, and needs.
+
+    Args:
+        n_taken: descriptors that something else has, or needs at times.
+
+    Raises:
+        UsageError: none is left for connections.
+    """
     if sys.platform == "win32":
         return MOST_CONNECTIONS
     import resource
@@ -202,4 +221,9 @@ def most_connections() -> int:
             soft = allowed
     if soft == resource.RLIM_INFINITY:
         return MOST_CONNECTIONS
-    return max(1, min(MOST_CONNECTIONS, soft - min(OTHER_DESCRIPTORS, soft // 2)))
+    most = min(MOST_CONNECTIONS, soft - max(min(OTHER_DESCRIPTORS, soft // 2), n_taken))
+    if most < 1:
+        message = f"this program may have {soft} files open, and needs {soft - most + 1} to answer anybody"
+        hint = "allow this program more open files (`ulimit -n`, LimitNOFILE= of a service)"
+        raise UsageError(message, hint=hint)
+    return most

@@ -18,7 +18,7 @@ from edgellm.contract.data_limit import end_own_limit
 from edgellm.errors import UsageError
 from edgellm.server import send_buffer
 from edgellm.server.connection import Connection
-from edgellm.server.crowd import BACKLOG, Crowd, Deadlines, most_connections
+from edgellm.server.crowd import BACKLOG, MOST_CONNECTIONS, Crowd, Deadlines, most_connections, open_descriptors
 from edgellm.server.trimming import map_large_blocks
 
 ALL_ADDRESSES = ("0.0.0.0", "::")
@@ -173,11 +173,13 @@ class Listener(uvicorn.Server):
             )
         )
         logging.getLogger("uvicorn.error").addFilter(_is_not_for_a_terminal)
-        self.server_state = Crowd(most or most_connections(), deadlines)
+        self._most = most
+        self._crowd = self.server_state = Crowd(most or MOST_CONNECTIONS, deadlines)
         self._on_started = started
         self._on_draining = draining
         self._on_overdue = overdue
         self._drain_s = drain_s
+        self.told = False  # by a signal
         self.forced = False
 
     def stop(self) -> None:
@@ -188,6 +190,8 @@ class Listener(uvicorn.Server):
         if sockets is not None and sys.platform != "win32":
             sockets = [*sockets, *(sock.dup() for sock in sockets for _ in range(1, ACCEPTED_AT_ONCE))]
         await super().startup(sockets)
+        if self._most is None:  # one turn takes some before others give way
+            self._crowd.most = most_connections(open_descriptors() + ACCEPTED_AT_ONCE)
         self._on_started()
 
     async def main_loop(self) -> None:
@@ -218,7 +222,7 @@ class Listener(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """At the first signal take no new connections and finish the requests in flight; at the second, end them."""
         if not self.should_exit:
-            self.should_exit = True
+            self.told = self.should_exit = True
             return
         self.forced = True
         self._abort()

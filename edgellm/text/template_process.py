@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from edgellm.contract.child import End
+from edgellm.contract.child import End, is_ending
 from edgellm.contract.helper import Helper, took_too_long
 from edgellm.contract.own_python import python
 from edgellm.contract.waiter import told_of_leaving
@@ -115,7 +115,8 @@ class TemplateProcess:
                         self.abandon()
                 if self._is_closed:
                     break
-                _log.warning("the process for chat templates ended (%s)", _how(helper.end))
+                if not is_ending():  # else we ended it
+                    _log.warning("the process for chat templates ended (%s)", _how(helper.end))
                 if self._question is None:
                     # Another one not before it is needed: one that ends as soon as it starts would do so for ever.
                     self._question = self._next()

@@ -138,6 +138,19 @@ def test_one_that_is_killed_while_nobody_asks_is_buried_and_logged(
 
 
 @posix
+def test_one_that_ends_with_the_program_is_not_complained_of(
+    templates: TemplateProcess, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert templates.run(render()).text
+    monkeypatch.setattr(template_process, "is_ending", lambda: True)
+    os.kill(pid := pid_of(templates), signal.SIGKILL)
+
+    wait_until(lambda: templates.pid != pid)
+    assert templates.run(render()).text == "<user>hi<s>"  # whoever asks meanwhile still gets an answer
+    assert not caplog.records
+
+
+@posix
 def test_a_question_that_ends_its_process_is_not_asked_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     dies = "import os; input(); os.kill(os.getpid(), 11)"
     monkeypatch.setattr(template_process, "_command", lambda: [sys.executable, "-c", dies])
