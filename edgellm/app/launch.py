@@ -153,7 +153,8 @@ def _named_plan(
         refuse_options(model, quant=quant)
         return _file_plan(reference.name, request, unvetoed, named=model, to_chat=to_chat)
     if _is_undescribed(reference, context):
-        artifact = Library().fetch(undescribed(model), ModelFile(model, ""), progress)
+        with own_format.told_of_address():
+            artifact = Library().fetch(undescribed(model), ModelFile(model, ""), progress)
         plan = _file_plan(artifact.path, request, unvetoed, named=model, to_chat=to_chat)
         return replace(plan, artifact=replace(plan.artifact, shown_as=artifact.model_id))
     if reference.kind is ReferenceKind.ADDRESS:

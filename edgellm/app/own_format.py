@@ -6,7 +6,9 @@ No catalog and no header that the core reads says anything of such a model, so i
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,6 +50,18 @@ def artifact(backend: str | None, path: str = "") -> Artifact | None:
 def _with_own_formats() -> list[str]:
     backends = plugins().backends().items()
     return [name for name, backend in backends if name != "echo" and backend.formats - KNOWN_FORMATS]
+
+
+@contextlib.contextmanager
+def told_of_address() -> Iterator[None]:
+    """Of an address only GGUF files are read: that of another format names the way on."""
+    try:
+        yield
+    except BadArtifact as error:
+        if others := _with_own_formats():
+            named = f"{option('backend')} ({', '.join(others)})"
+            error.hint += f"; of another format, download it and give its path with {named}, or write a catalog row"
+        raise
 
 
 def identified(path: str, backend: str | None) -> Artifact:

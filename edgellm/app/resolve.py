@@ -16,7 +16,7 @@ from pathlib import Path
 
 from edgellm import settings
 from edgellm.app import context as app_context
-from edgellm.app import file_card, stored_cards
+from edgellm.app import file_card, own_format, stored_cards
 from edgellm.app.file_card import with_known_quants
 from edgellm.app.named_file import named_file
 from edgellm.app.stored_cards import StoredCard
@@ -174,7 +174,8 @@ def resolve(
         return ResolvedModel(card, basis, artifact=artifact)
     typed = ""
     if reference.kind is ReferenceKind.ADDRESS:
-        meant, basis = _of_address(text, context.cards, offline=offline)
+        with own_format.told_of_address():
+            meant, basis = _of_address(text, context.cards, offline=offline)
         card = meant.card
     else:
         meant = named_model(reference.name, context)

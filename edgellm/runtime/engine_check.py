@@ -73,7 +73,13 @@ def wrong_engine(engine: Any) -> str:
     info = engine.info
     if not isinstance(info, EngineInfo):
         return f"info is {kind_of(info)}, an EngineInfo is expected"
-    return _untellable(info) or _wrong_counts(info) or _wrong_ends(info)
+    return _untellable(info) or _idle(info) or _wrong_counts(info) or _wrong_ends(info)
+
+
+def _idle(info: EngineInfo) -> str:
+    if info.generates or info.capabilities & {"embed", "rerank"}:
+        return ""
+    return "info.generates is False, and info.capabilities has neither 'embed' nor 'rerank', so it does nothing"
 
 
 def _untellable(info: EngineInfo) -> str:

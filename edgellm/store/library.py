@@ -38,6 +38,7 @@ from edgellm.errors import (
 )
 from edgellm.files import locked, require_room, safe_name
 from edgellm.store import manifest
+from edgellm.store.address import redacted
 from edgellm.store.begun import BegunDownload, begun_downloads, lock_of
 from edgellm.store.manifest import StoredModel
 from edgellm.store.sources import asking
@@ -352,8 +353,12 @@ def _checked_entry(card: ModelCard, file: ModelFile, folder: Path, fetched: Sequ
     if file.format == "gguf":
         from edgellm.formats.gguf import reader, vocabulary
 
-        model = reader.read_model(fetched[0].path)
-        vocabulary.check(model.header)
+        try:
+            model = reader.read_model(fetched[0].path)
+            vocabulary.check(model.header)
+        except ArtifactError as error:  # where it lies now it is deleted
+            error.message = error.message.replace(str(fetched[0].path), redacted(file.source))
+            raise
         shape = reader.shape(model.header, model.tensors)
         ctx_train = reader.context_length(model.header) or ctx_train
         quant = quant or reader.quant_name(model.header, model.tensors)

@@ -15,7 +15,7 @@ from edgellm.app import context, launch, own_format, stored_cards
 from edgellm.builtin.echo import EchoBackend
 from edgellm.cli.main import cli
 from edgellm.contract.manager import Plugins, plugins
-from edgellm.contract.source import FetchedFile, Progress
+from edgellm.contract.source import FetchedFile, Progress, RemoteFile
 from edgellm.errors import BackendError, BackendUnavailable, BadArtifact, UnknownModel, UnsupportedArtifact, UsageError
 from edgellm.sdk.client import EdgeLLM
 from edgellm.store.sources.registry import sources
@@ -205,3 +205,24 @@ def test_a_stored_one_runs_by_its_address_as_it_did_before_it_was_stored(
     assert (plans[0].backend, plans[0].artifact.model_id) == ("shelf", "book-1m")
     with refuses(UnsupportedArtifact):  # nothing tells of it any more
         stored_cards.at("shelf://book.shelf", [])
+
+
+def test_an_address_of_such_a_file_says_how_its_backend_gets_it(book: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sources(), "shelf", Bookcase(book))
+    with refuses(BadArtifact) as caught:
+        EdgeLLM.load("shelf://book.shelf")
+
+    assert caught.value.message.startswith("shelf://book.shelf is not a GGUF file: ")
+    assert "download it and give its path with backend (trial, shelf)" in caught.value.hint
+
+
+def test_so_does_one_whose_header_is_read_before(book: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Described(Bookcase):
+        def resolve(self, uri: str) -> list[RemoteFile]:
+            return [RemoteFile("book.shelf", path=Path(self.book), bytes=Path(self.book).stat().st_size)]
+
+    monkeypatch.setitem(sources(), "shelf", Described(book))
+    with refuses(BadArtifact) as caught:
+        EdgeLLM.load("shelf://book.shelf")
+
+    assert "download it and give its path with backend (trial, shelf)" in caught.value.hint

@@ -75,6 +75,7 @@ class NoFork:
         pytest.param(with_attributes(info=None), id="info"),
         pytest.param(with_attributes(tokenizer=None), id="tokenizer"),
         pytest.param(with_info(n_slots=0), id="n_slots"),
+        pytest.param(with_info(generates=False), id="does nothing"),
         pytest.param(with_info(n_ctx=0), id="n_ctx"),
         pytest.param(with_info(vocab_size="many"), id="vocab_size"),
         pytest.param(with_info(vocab_size=10**9), id="vocab_size_huge"),
@@ -102,7 +103,10 @@ def test_an_engine_that_is_wrong_is_refused_when_it_opens(spoil: Callable[[ToyEn
 
 def test_an_engine_that_is_right_opens_and_an_encoder_needs_no_token_for_each_slot() -> None:
     assert open_engine(Odd(lambda engine: engine), PLAN).info.n_slots == 3
-    assert wrong_engine(with_info(generates=False, max_batch_tokens=1)(ToyEngine())) == ""
+    assert (
+        wrong_engine(with_info(generates=False, max_batch_tokens=1, capabilities=frozenset({"embed"}))(ToyEngine()))
+        == ""
+    )
 
 
 def test_kinds_of_collections_that_a_frame_does_not_tell_apart_are_taken() -> None:
