@@ -64,10 +64,12 @@ class RequestState:
     n_cached: int = 0  # of the prompt, reused from the slot
     n_told_cached: int = 0  # of these, as its client is told: what another's prompt left there tells what that said
     n_prefilled: int = 0  # of the prompt, in the cache
+    n_noted: int = 0  # of the prompt, tokens whose rows were told
     n_told: int = -1  # of these, as the last `Prefill` has it
     n_begun: int = 0  # tokens behind what was asked that the answer begins with (`Continuation`)
     paused: bool = False  # it lost its slot once at least
     n_again: int = 0  # and behind these, tokens of the answer that are read again for that
+    n_lost: int = 0  # tokens that it had read when it lost its slot before all were, added up
     n_before: int = 0  # of what it has generated, tokens that were there when it got its slot
     next_tokens: tuple[int, ...] = ()  # of the answer, not yet in the cache
     # What it has generated.
@@ -85,7 +87,7 @@ class RequestState:
     started: float = 0.0
     first: float = 0.0  # when the first token was there
     waited_s: float = 0.0  # for a slot, after the first token
-    waits_since: float = 0.0  # of one that has its first token and no slot
+    waits_since: float = 0.0  # of one that had a slot, or a first token, and has no slot
     n_steps: int = 0
     n_decoded: int = 0  # steps after the one that brought the first token
     n_beside: int = 0  # other requests in its steps, added up
@@ -157,8 +159,8 @@ class RequestState:
         """It has a slot."""
         if self.first:
             self.waited_s += now - self.waits_since
-        else:
-            self.started = now
+        else:  # what it waited since it gave way is no reading
+            self.started = self.started + now - self.waits_since if self.started else now
 
     def progress(self, now: float) -> list[Prefill]:
         """What was read of the prompt since it was last told, where the request wants to know."""
@@ -182,10 +184,14 @@ class RequestState:
         self.prompt, self.n_begun = [*self.prompt, *tokens], len(tokens)
 
     def pause(self, tokens: list[int], now: float) -> None:
-        """It loses its slot, which held `tokens`: they are its prompt when it has one again."""
+        """It loses its slot, which held `tokens`. Those of an answer are its prompt when it has one again."""
         self.paused = True
-        self.n_again += len(tokens) - len(self.prompt)
-        self.prompt, self.n_prefilled, self.slot = list(tokens), 0, -1
+        if self.n_left:
+            self.n_lost += self.n_prefilled
+        else:
+            self.n_again += len(tokens) - len(self.prompt)
+            self.prompt = list(tokens)
+        self.n_prefilled, self.slot = 0, -1
         self.waits_since = now
 
     def follow(self, first: RequestState, now: float) -> None:
@@ -209,11 +215,15 @@ class RequestState:
     def note_prompt(self, rows: Logits, token_bytes: Callable[[int], bytes]) -> None:
         """`rows` are the logits of the latest tokens of the prompt that were computed."""
         n_top, start = self.generation.top_logprobs or 0, self.n_prefilled - len(rows)
-        told = [logprobs.of_first(self.prompt[0], token_bytes)] if start == 0 else []
+        told = [] if self.n_noted else [logprobs.of_first(self.prompt[0], token_bytes)]
+        n_again = max(0, self.n_noted - start)  # it gave way, and is read again
+        start, rows = start + n_again, rows[n_again:]
+        self.n_noted = max(self.n_noted, self.n_prefilled)
         following = self.prompt[start + 1 : self.n_prefilled + 1]
         told += [logprobs.of_token(row, token, n_top, token_bytes) for row, token in zip(rows, following, strict=False)]
-        self.say([Part("prompt", "")])
-        self.said[-1].logprobs += told
+        if told:
+            self.say([Part("prompt", "")])
+            self.said[-1].logprobs += told
 
     def take(self, token: int, piece: bytes) -> None:
         """A token came, which adds these bytes."""
@@ -257,7 +267,10 @@ class RequestState:
 
     def timings(self, now: float) -> Timings:
         started, first = self.started or now, self.first or now
-        waited_s = self.waited_s + (now - self.waits_since if self.first and self.slot < 0 else 0.0)
+        waits_s = now - self.waits_since if self.started and self.slot < 0 else 0.0
+        waited_s = self.waited_s + waits_s
+        if not self.first:
+            started, waited_s = started + waits_s, 0.0
         parts = self.defaults.under(self.generation.sampling)
         return Timings(started - self.arrived + waited_s, first - started, now - first - waited_s, parts, self.n_begun)
 

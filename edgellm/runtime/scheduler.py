@@ -101,7 +101,7 @@ class Scheduler:
         self._turns.arrive(request, self._clock)
 
     def gives_way(self) -> RequestState | None:
-        """The answer whose slot another client should have; None where none is due, or a slot is free.
+        """Whose slot another client should have; None where nobody's is due, or a slot is free.
 
         It must be paused, and then `admit` gives the slot to who waits.
         """
@@ -111,15 +111,18 @@ class Scheduler:
         return slot_share.gives_way(self.running, self._turns.stepping(self.running), request)
 
     def pause(self, request: RequestState, now: float = 0.0) -> None:
-        """Take its slot from an answer, which waits then as one that comes now. `now`: as in `RequestState`."""
+        """Take its slot from it. An answer waits then as one that comes now, and a prompt that was being read as its
+        client's next. `now`: as in `RequestState`.
+        """
         slot, waiting = self.slots[request.slot], self._next_waiting(1)
         if waiting is not None:  # its client has no more slots than any other now, but others may have come before it
             self.waiting.remove(waiting)
             self.waiting.appendleft(waiting)
         self.running.remove(request)
         slot.request = None
+        own = [at for at, other in enumerate(self.waiting) if other.generation.client == request.generation.client]
+        self.waiting.insert(own[0] if own and request.n_left else len(self.waiting), request)
         request.pause(slot.tokens, now)
-        self.waiting.append(request)
 
     @property
     def _n_free(self) -> int:

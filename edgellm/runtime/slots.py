@@ -37,7 +37,7 @@ class Admission:
 
 def place(request: RequestState, slots: Sequence[Slot], *, fork_copies: bool) -> Admission:
     """The slot for it, one of those that are free. `fork_copies`: as in `EngineInfo`."""
-    common = [_shared(slot, request) for slot in slots]
+    common = [shared(slot, request) for slot in slots]
     free = [index for index, slot in enumerate(slots) if slot.request is None]
     spare = min(free, key=lambda index: (_passes_with(index, slots), slots[index].used))
     # Longest prefix first; among equals the slot unused for longest.
@@ -58,7 +58,7 @@ def place(request: RequestState, slots: Sequence[Slot], *, fork_copies: bool) ->
     return Admission(request, best, source, common[source], max(own, default=0))
 
 
-def _shared(slot: Slot, request: RequestState) -> int:
+def shared(slot: Slot, request: RequestState) -> int:
     """Tokens that the slot has of the prompt, and that need not be computed again."""
     if slot.adapters != request.adapters or request.computes_prompt:
         return 0

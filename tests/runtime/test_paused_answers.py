@@ -16,13 +16,14 @@ from support.toy_engine import ToyEngine
 from edgellm.builtin.echo import EchoEngine
 from edgellm.contract.engine import Engine
 from edgellm.runtime import loop, slot_share
+from edgellm.runtime.request_state import RequestState
 from edgellm.runtime.scheduler import Scheduler
 from edgellm.types.adapter import AdapterFile, LoadAdapter
 from edgellm.types.grammar import Grammar
 from edgellm.types.markup import JsonCalls, Markup, Reading, ReasoningMarkup
 from edgellm.types.message import Tool
 from edgellm.types.plan import Settings
-from edgellm.types.request import GenerationRequest
+from edgellm.types.request import Continuation, GenerationRequest
 from edgellm.types.sampling import Sampling
 
 PROMPTS = ("Once upon a time", "é🙂", "x", "Once upon a time there was a small model. " * 2)
@@ -132,6 +133,84 @@ def test_with_adapters(tmp_path: Path, pauses: list[int]) -> None:
     for request, said in zip(asked, together, strict=True):
         assert facts(said) == facts(play(ToyEngine(n_slots=1, adapters=True), [load, Planned(request)])[1])
     assert pauses
+
+
+@pytest.fixture
+def given_way(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Requests that gave way while they were read, and what had been read of them."""
+    found: list[int] = []
+    pause = RequestState.pause
+
+    def watched(self: RequestState, tokens: list[int], now: float) -> None:
+        if self.n_left and not self.next_tokens:
+            found.append(self.n_prefilled)
+        pause(self, tokens, now)
+
+    monkeypatch.setattr(RequestState, "pause", watched)
+    return found
+
+
+@pytest.mark.parametrize("rewind", [None, 0])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {},
+        {"n": 3},
+        {"n": 2, "reuse": False},
+        {"echo": True, "top_logprobs": 2},
+        {"echo": True, "n": 2},
+        {"progress": True},
+        {"echo": True, "max_tokens": 0},
+    ],
+    ids=str,
+)
+def test_prompts_that_give_way(kind: dict[str, int], rewind: int | None, given_way: list[int]) -> None:
+    """One client's four prompts have all slots but one, another's the last; then short ones come, two at a time."""
+    asked = [
+        GenerationRequest(f"{number}" + PROMPTS[3] * 2, SEEDED, client=client, **{"max_tokens": 12, **kind})
+        for number, client in enumerate("aaab")
+    ]
+    shorts = [GenerationRequest("x" * number, GREEDY, max_tokens=3, client=f"{number}") for number in range(1, 6)]
+    mix = [Planned(one) for one in asked] + [Planned(one, arrives=2 + at // 2 * 6) for at, one in enumerate(shorts)]
+
+    def engine() -> Engine:
+        return ToyEngine(n_slots=3, n_ctx=512, n_batch=16, rewind=rewind)
+
+    for planned, said in zip(mix, play(engine(), mix), strict=True):
+        (alone,) = play(engine(), [Planned(planned.request)])
+        assert facts(said) == facts(alone)
+    assert len(given_way) > 1
+    assert any(given_way), "of one some was read"
+
+
+def test_a_prompt_that_gives_way_under_a_grammar_or_behind_what_it_continues(
+    given_way: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("llguidance")
+    monkeypatch.setattr(loop, "takes_long", lambda *_: False)
+    grammar = Grammar.of_schema(random_schema(random.Random(1)))
+    long = GenerationRequest("x" * 90, SEEDED, max_tokens=40)
+    asked = [
+        structs.replace(long, grammar=grammar),
+        structs.replace(long, continuation=Continuation(tuple(b"x" * 20))),
+    ]
+    for one in asked:
+        mix = [Planned(structs.replace(one, client="a")), Planned(GenerationRequest("hi", GREEDY, client="b"), 2)]
+        said, _ = play(echo(), mix)
+        assert facts(said) == facts(play(echo(), mix[:1])[0])
+    assert len(given_way) == 2
+    assert all(given_way)
+
+
+def test_who_leaves_after_its_prompt_gave_way_is_forgotten(given_way: list[int]) -> None:
+    long = GenerationRequest("x" * 90, SEEDED, max_tokens=4, n=2)
+    mix = [
+        Planned(structs.replace(long, client="a"), cancelled=6),
+        Planned(GenerationRequest("hello", GREEDY, max_tokens=20, client="b"), arrives=2),
+        Planned(structs.replace(long, client="c", n=1), arrives=3),
+    ]
+    assert [said.reason for said in play(echo(), mix)] == ["cancelled", "stop", "length"]
+    assert given_way
 
 
 def test_who_leaves_while_it_is_paused_is_forgotten(pauses: list[int]) -> None:

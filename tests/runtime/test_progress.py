@@ -96,3 +96,22 @@ def test_a_prompt_is_computed_again_where_nothing_may_be_reused(n: int) -> None:
     assert told(second) == [(85, 0, 0), (85, 0, 85)]
     (end,) = [event for event in second if isinstance(event, Done) and event.choice == 0]
     assert end.usage.cached_tokens == 0
+
+
+def test_what_is_read_again_is_not_told_again() -> None:
+    """It gave its slot to another client while it was read."""
+    inbox: queue.SimpleQueue[wire.Down] = queue.SimpleQueue()
+    sent: list[wire.Up] = []
+    asked = iter([structs.replace(ASK, prompt="x", progress=False, client="b")])
+
+    def arrives(*_: object) -> None:
+        for one in asked:
+            inbox.put(wire.Submit(2, one))
+            inbox.put(wire.Stop(drain=True))
+
+    inbox.put(wire.Submit(1, structs.replace(ASK, client="a")))
+    engine = ToyEngine(n_slots=1, n_batch=32, before_step=arrives)
+    Loop(engine, inbox, sent.extend).run()
+    assert [entry.n_past for step in engine.steps for entry in step][:3] == [0, 1, 2]
+    events = [one.event for one in sent if isinstance(one, wire.Reply) and one.id == 1]
+    assert told(events) == [(85, 0, 0), (85, 0, 32), (85, 0, 33), (85, 0, 65), (85, 0, 85)]

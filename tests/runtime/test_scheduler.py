@@ -382,29 +382,33 @@ def test_who_holds_all_slots_gives_one_to_another_client() -> None:
         assert paused(table) == [], n
     table.step()
     table.step()
-    assert paused(table) == held[:1]
-    assert other.slot == 0
+    assert paused(table) == held[2:3]
+    assert other.slot == 2
     for _ in range(QUANTUM * 2):
         table.step()
         assert paused(table) == []
     table.scheduler.release(other)
     table.admit()
-    assert (held[3].slot, held[0].slot) == (0, -1), "who came first is first"
+    assert (held[3].slot, held[2].slot) == (2, -1), "who came first is first"
 
 
 @pytest.mark.parametrize("seconds", [0.0, TURN_S / 25, TURN_S], ids=["fast", "between", "slow"])
 def test_who_holds_all_slots_with_as_many_adapters_gives_one_after_a_turn(seconds: float) -> None:
     """Else each set would come to the tokens of an answer that gives way only after turns of all the others."""
     table = Table()
-    table.seconds = lambda step: seconds
     held = [table.submit(prompt(20, kind), client="a", adapters=(("one", 1 + kind / 10),)) for kind in range(4)]
     table.admit()
+    table.seconds = lambda step: seconds
+    while not held[2].decoding:
+        table.step()
+    for answer in held:
+        answer.n_before = answer.n_generated
     other = table.submit(prompt(20, 5), client="b")
-    n_steps = 0
+    n_steps = 1  # the turn of the third has begun
     while not (found := paused(table)):
         table.step()
         n_steps += 1
-    assert found == held[:1]
+    assert found == held[2:3]
     assert n_steps == {0.0: TURN_STEPS, TURN_S / 25: 25, TURN_S: SHORT_TURN_STEPS}[seconds]
     assert table.step().requests == (other,)
 
@@ -416,10 +420,12 @@ def test_an_answer_whose_adapters_wait_gives_its_slot_soon_only_where_others_wou
         return RequestState(1, GenerationRequest("", client=client, adapters=((adapter, 1.0),)), [1], limit=1000)
 
     held = [state("a", "mail") for _ in range(3)]
+    for answer in held:
+        answer.n_prefilled = 1
     for n_generated, same, other in (
-        (QUANTUM // AWAY_PART, None, held[0]),
-        (QUANTUM // EXCESS_PART - 1, None, held[0]),
-        (QUANTUM // EXCESS_PART, held[0], held[0]),
+        (QUANTUM // AWAY_PART, None, held[-1]),
+        (QUANTUM // EXCESS_PART - 1, None, held[-1]),
+        (QUANTUM // EXCESS_PART, held[-1], held[-1]),
     ):
         for answer in held:
             answer.n_generated = n_generated
@@ -465,13 +471,132 @@ def test_answers_of_one_client_wait_for_each_other() -> None:
         assert paused(table) == []
 
 
-def test_a_prompt_that_is_read_keeps_its_slot() -> None:
-    table = Table(replace(INFO, n_slots=1))
-    table.submit(prompt(4000, 1), client="a")
+def test_two_clients_whose_prompts_have_all_slots_leave_one_to_a_third() -> None:
+    """The prompt of which least was read gives way, and goes on as its client's next."""
+    table = Table(FOUR)
+    held = [table.submit(prompt(1000, kind), client="a") for kind in range(3)]
     table.admit()
-    table.submit(prompt(20, 2), client="b")
-    while not table.step().batch[0].n_logits:
+    held.append(table.submit(prompt(1000, 3), client="b"))
+    later = table.submit(prompt(20, 4), client="a")
+    table.admit()
+    table.step()
+    assert [request.n_prefilled for request in held] == [256, 0, 0, 256]
+    third = table.submit(prompt(1000, 5), client="c")
+    assert paused(table) == [held[2]]
+    assert third.slot == 2
+    table.scheduler.release(held[1])
+    assert [admission.request for admission in table.admit()] == [later], "a long one would fill the last slot"
+    table.scheduler.release(held[0])
+    assert [admission.request for admission in table.admit()] == [held[2]]
+    table.run(held[2])
+
+
+def test_a_prompt_that_gave_way_is_its_clients_next() -> None:
+    table = Table(replace(INFO, n_slots=2))
+    held = [table.submit(prompt(200, kind), client="a") for kind in range(4)]
+    table.admit()
+    other = table.submit(prompt(20, 4), client="b")
+    assert paused(table) == held[1:2]
+    table.scheduler.release(other)
+    assert [admission.request for admission in table.admit()] == held[1:2]
+
+
+@pytest.mark.parametrize("kind", [{"reuse": False}, {"echo": True, "top_logprobs": 1}, {"adapters": (("one", 1.0),)}])
+def test_what_the_cache_has_does_not_count_where_it_is_not_used(kind: dict[str, Any]) -> None:
+    table = Table(FOUR)
+    table.run(table.submit(prompt(1000), client="a"))
+    for _ in range(4):
+        table.submit(prompt(1000), client="a", **kind)
+    assert len(table.admit()) == 3
+
+
+@pytest.mark.parametrize("n_answers", [1, 2])
+def test_a_prompt_gives_way_until_as_much_as_it_has_must_be_read_again(n_answers: int) -> None:
+    """Whoever comes meanwhile, and however long its client's answers go on."""
+    table = Table(replace(INFO, n_slots=n_answers + 1))
+    for kind in range(n_answers):
+        table.submit(prompt(1000, kind), client="a")
+        for _ in range(3):
+            table.admit()
+            table.step()
+    long, n_read, gave_way = table.submit(prompt(3000, 3), client="a"), 0, 0
+    for other in range(100):
+        table.admit()
+        for answer in table.scheduler.running:
+            answer.n_before = answer.n_generated  # it has just come
+        n_read += read_in(table.step()).get(long.id, 0)
+        if long.decoding:
+            break
+        short = table.submit(prompt(20, 4 + other), client="b")
+        gave_way += paused(table).count(long)
+        table.scheduler.release(short)
+    assert long.decoding
+    assert gave_way > 3
+    assert 3000 < n_read <= 6000
+
+
+@pytest.mark.parametrize("n_slots", [1, 2])
+def test_the_only_prompt_of_a_client_gives_way_once_to_a_much_shorter_one(n_slots: int) -> None:
+    table = Table(replace(INFO, n_slots=n_slots))
+    held = [table.submit(prompt(4000, kind), client=str(kind)) for kind in range(n_slots)]
+    table.admit()
+    assert table.submit(prompt(20, 2), client="c").slot < 0
+    assert paused(table) == [], "nothing of it was read"
+    table.step()
+    gave_way = paused(table)
+    assert gave_way == held[-1:]
+    for _ in range(20):  # the half of each
+        for request in {*table.scheduler.running}.difference(held):
+            table.scheduler.release(request)
+        table.submit(prompt(20, 5), client=str(table.n_submitted))
+        gave_way += paused(table)
+        table.step()
+    assert sorted(request.id for request in gave_way) == [request.id for request in held]
+
+
+def test_the_only_prompt_of_a_client_keeps_its_slot_where_little_is_left_or_who_waits_has_more_to_read() -> None:
+    table = Table(replace(INFO, n_slots=1))
+    held = table.submit(prompt(4000), client="a")
+    table.admit()
+    table.step()
+    longer = table.submit(prompt(1000, 2), client="b")
+    assert paused(table) == []
+    table.scheduler.release(longer)
+    while held.n_prefilled <= 2000:
+        table.step()
+    table.submit(prompt(20, 3), client="c")
+    assert paused(table) == []
+
+
+def test_an_answer_that_had_its_turn_does_not_pass_a_prompt() -> None:
+    table = Table(replace(INFO, n_slots=1))
+    answer = table.submit(prompt(20, 1), client="a")
+    other = table.submit(prompt(4000, 2), client="b")
+    while not paused(table):
+        table.step()
+    while not other.decoding:
+        table.step()
         assert paused(table) == []
+    assert answer.slot < 0
+
+
+def test_what_a_prompt_waits_when_it_gave_way_is_no_reading() -> None:
+    request = RequestState(1, GenerationRequest(""), [1, 2, 3], limit=9, arrived=1.0)
+
+    def seconds(now: float) -> tuple[float, ...]:
+        timings = request.timings(now)
+        return timings.queued_s, timings.prefill_s, timings.decode_s
+
+    request.begin(2.0)
+    request.slot, request.n_prefilled = 0, 2
+    assert seconds(5.0) == (1.0, 3.0, 0.0)
+    request.pause([1, 2], 5.0)
+    assert (request.prompt, request.n_again, request.n_lost) == ([1, 2, 3], 0, 2)
+    assert seconds(9.0) == (5.0, 3.0, 0.0)
+    request.slot = 0
+    request.begin(9.0)
+    request.first = 11.0
+    assert seconds(12.0) == (5.0, 5.0, 1.0)
 
 
 def test_what_was_answered_is_read_again_in_small_parts() -> None:
@@ -761,7 +886,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(quantum=st.integers(EXCESS_PART, 16))
     def share(self, quantum: int) -> None:
-        """Each that gives way had its quantum, and more slots than the client that gets one."""
+        """Each that gives way has more slots than the client that gets one."""
         scheduler, n_paused = self.table.scheduler, 0
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("edgellm.runtime.slot_share.QUANTUM", quantum)
