@@ -7,6 +7,7 @@ powers of 1000 (as hubs and disks do), memory in powers of 1024 (as operating sy
 from __future__ import annotations
 
 import re
+from datetime import datetime
 
 from edgellm.errors import UsageError
 
@@ -92,6 +93,14 @@ def show_size(n_bytes: float) -> str:
         if abs(n_bytes) >= factor:
             return f"{n_bytes / factor:.2f} {unit}" if factor == 10**9 else f"{n_bytes / factor:.1f} {unit}"
     return f"{n_bytes:.0f} B"
+
+
+def show_moment(iso: str) -> str:
+    """`"2026-11-28T22:39:35+00:00"` -> `"2026-11-28 23:39"` on the clock here; what is no such text as it is."""
+    try:
+        return f"{datetime.fromisoformat(iso).astimezone():%Y-%m-%d %H:%M}"
+    except (ValueError, OverflowError, OSError):
+        return iso
 
 
 def counted(n: int, noun: str) -> str:

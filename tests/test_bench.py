@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from edgellm.app import context as app_context
+from edgellm.cli import bench as cli_bench
 from edgellm.hardware.probe import probe
 from edgellm.history import run_log
 from edgellm.history.run_log import Bench, BenchTest
@@ -87,6 +88,14 @@ def test_a_regression_is_more_than_noise(median: float, low: float, high: float,
     (change,) = bench.changes(now, before)
     assert change.verdict == verdict
     assert change.ratio == median / 100
+
+
+def test_the_table_fits_a_terminal_of_80_columns() -> None:
+    row = kept(1, speed("pp512", 1234, 1201, 1299, threads=16), speed("tg64@4096", 98.7, 91.2, 99.9, threads=16))
+    results = bench.Results(first_token_s={("pp512", 16): [1.234]})
+    lines = cli_bench._table(results, row, {("pp512", 16): 1300.0, ("tg64@4096", 16): 100.0})
+    assert max(map(len, lines)) <= 80
+    assert lines[1].endswith("(0.95)")
 
 
 def test_only_the_same_tests_are_compared() -> None:

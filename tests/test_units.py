@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.refusals import refuses
 
 from edgellm.errors import UsageError
-from edgellm.units import counted, parse_bytes, parse_rate, parse_tokens, show_memory, show_params, show_rate, show_size
+from edgellm.units import (
+    counted,
+    parse_bytes,
+    parse_rate,
+    parse_tokens,
+    show_memory,
+    show_moment,
+    show_params,
+    show_rate,
+    show_size,
+)
+
+
+@pytest.mark.parametrize(
+    ("iso", "shown"),
+    [
+        ("2026-11-28T22:39:35+00:00", "2026-11-29 00:39"), ("", ""), ("yesterday", "yesterday"),
+        ("0001-01-01T00:00:00+14:00", "0001-01-01T00:00:00+14:00"),
+    ],
+)  # fmt: skip
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="this system has no TZ")
+def test_a_moment_is_shown_on_the_clock_here(iso: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "XXX-2")
+    time.tzset()
+    try:
+        assert show_moment(iso) == shown
+    finally:
+        monkeypatch.delenv("TZ")
+        time.tzset()
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgellm.app import context
+from edgellm.app.tune import jobs
 from edgellm.errors import UnknownModel, UsageError
 from edgellm.files import safe_name
 from edgellm.store import local
@@ -84,6 +85,9 @@ def _adapter(name: str) -> str:
     for stored in AdapterStore().installed():
         if stored.label.lower() == name.lower():
             return f"it is an adapter: edgellm adapters rm {stored.label}"
+    for job in jobs.unfinished():
+        if job.label.lower() == name.lower():
+            return f"it is a tuning that did not end: edgellm adapters jobs --rm {job.id}"
     return ""
 
 

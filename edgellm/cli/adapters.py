@@ -10,7 +10,7 @@ import click
 from edgellm.cli import tune_jobs
 from edgellm.cli.page import examples, say, say_json
 from edgellm.cli.words import ADAPTER, MODEL, QUANT, STORED_ADAPTER, WholeNumber
-from edgellm.units import show_size
+from edgellm.units import show_moment, show_size
 
 if TYPE_CHECKING:
     from edgellm.formats.gguf.adapter import Adapter
@@ -293,7 +293,7 @@ def _lines(stored: StoredAdapter | None, content: Adapter | None) -> list[tuple[
     if record is not None:
         lines.append(("model", f"{record.base_id} {record.base_quant}, sha256 {record.base_sha256[:16]}"))
         lines += [("method", record.method)] if record.method else []
-        lines += [("from", f"{record.source}, {record.made_at}")]
+        lines += [("from", f"{record.source}, {show_moment(record.made_at)}")]
         if record.merged_quant:
             lines.append(("what", f"{_what(record)}, and no adapter"))
         lines += figure_rows(record.figures, record.against)

@@ -218,16 +218,18 @@ def _speed(plan: LaunchPlan, tests: BenchOptions, report: dict[str, Any], *, com
 
 
 def _table(results: Results, row: Bench, expected: dict[tuple[str, int], float]) -> list[str]:
-    lines = [f"{'test':<16} {'threads':>7} {'tok/s':>8} {'spread':>15} {'first token':>12} {'predicted':>10}"]
+    width = max(len(test.name) for test in row.tests)
+    lines = [
+        f"{'test':<{width}} {'threads':>7} {'tok/s':>8} {'spread':>15} {'first token':>12} {'predicted':>10} (of it)"
+    ]
     for test in row.tests:
         spread = f"{show_rate(test.low)} to {show_rate(test.high)}"
         first = results.first_token(test)
         predicted = expected.get((test.name, test.threads))
-        ratio = "" if predicted is None else f"{show_rate(predicted):>10} ({test.median / predicted:.2f} of it)"
+        ratio = "" if predicted is None else f"{show_rate(predicted):>10} ({test.median / predicted:.2f})"
         latency = "" if first is None else f"{first * 1000:,.0f} ms"
-        lines.append(
-            f"{test.name:<16} {test.threads:>7} {show_rate(test.median):>8} {spread:>15} {latency:>12} {ratio}".rstrip()
-        )
+        rate = show_rate(test.median)
+        lines.append(f"{test.name:<{width}} {test.threads:>7} {rate:>8} {spread:>15} {latency:>12} {ratio}".rstrip())
     return lines
 
 

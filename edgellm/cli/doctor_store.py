@@ -39,7 +39,7 @@ def examine_store(report: Report) -> None:
         if item.problem:
             report.problem(f"{item.path} is damaged: {item.problem}", "fetch it again, or remove it")
     folder = settings.current().data_dir / "models"
-    files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
+    files = [path for path in folder.rglob("*") if path.is_file() and path.parent.name != ".locks"]
     free = shutil.disk_usage(nearest_existing(folder)).free
     size = sum(path.stat().st_size for path in files)
     report.store = {"path": str(folder), "files": len(files), "bytes": size, "free_bytes": free}

@@ -11,7 +11,7 @@ import click
 
 from edgellm.cli import unfinished
 from edgellm.cli.page import examples, say, say_json
-from edgellm.units import show_size
+from edgellm.units import counted, show_size
 
 if TYPE_CHECKING:
     from edgellm.store.begun import BegunDownload
@@ -31,6 +31,7 @@ def show(as_json: bool) -> None:
     """Print what is stored, and what other tools and the user put on this disk."""
     from edgellm import explain
     from edgellm.app.tune import jobs
+    from edgellm.store.adapters import AdapterStore
     from edgellm.store.library import Library
 
     stored = Library().checked(again=False)
@@ -52,7 +53,11 @@ def show(as_json: bool) -> None:
     tunings = jobs.unfinished()
     for job in tunings:
         say(unfinished.sentence_of_tuning(job))
-    if not entries and not others and not begun and not tunings:
+    adapters = AdapterStore().installed()
+    if adapters:
+        size = show_size(sum(one.record.bytes for one in adapters if one.record is not None))
+        say(f"{counted(len(adapters), 'adapter')}, {size}: `edgellm adapters list` shows them")
+    if not entries and not others and not begun and not tunings and not adapters:
         say("Nothing is stored yet. `edgellm pull` fetches a model, and `edgellm run` the one that it chooses.")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgellm.cli.page import examples, say, say_json
-from edgellm.units import counted, show_size
+from edgellm.units import counted, show_moment, show_size
 
 if TYPE_CHECKING:
     from edgellm.app.tune.jobs import TuneJobRecord, UnfinishedTuning
@@ -46,7 +46,7 @@ def command(*, removed: tuple[str, ...], as_json: bool) -> None:
     for job in left:
         say(f"{job.id}  {_state(job)}, {show_size(job.bytes)}")
         if job.record is not None:
-            say(f"of {job.record.data}, begun {job.record.began_at}", lead="    ")
+            say(f"of {job.record.data}, begun {show_moment(job.record.began_at)}", lead="    ")
             say(f"go on: {_again(job.record)}", lead="    ")
         say(f"remove: edgellm adapters jobs --rm {job.id}", lead="    ")
     if not left:

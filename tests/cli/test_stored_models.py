@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 from support import gguf_writer
 from support.random_lora import random_lora
-from support.refusals import check_refusal
+from support.refusals import check_refusal, refuses
 from support.store_server import ModelServer, card_of
 from support.tiny_models import MODELS
 from support.waiting import wait_until
@@ -86,6 +86,8 @@ def test_a_model_is_fetched_listed_shown_and_deleted(address: str, tmp_path: Pat
     assert "Adapters of it stay: mail.\n" in removed.stdout
     assert installed() == []
     assert not stored.folder.exists()
+    left = " ".join(invoke("list").stdout.split())
+    assert ("2 adapters, " in left, "Nothing is stored" in left) == (True, False)
 
 
 def test_pull_says_where_it_lies_as_json_and_fetches_once(address: str) -> None:
@@ -158,6 +160,17 @@ def test_what_an_unfinished_tuning_takes_is_told() -> None:
     told = " ".join(invoke("list").stdout.split())
     assert "toy:mail" in told
     assert "adapters jobs" in told
+    with refuses(UnknownModel) as caught:
+        removal.named("toy:Mail", [])
+    assert "edgellm adapters jobs --rm toy:mail.0123" in caught.value.hint
+
+
+def test_lock_files_of_what_was_removed_are_not_counted_as_stored(address: str) -> None:
+    assert invoke("pull", address).exception is None
+    assert invoke("rm", installed()[0].model_id).exception is None
+    assert list(Library().root.glob(".locks/*"))
+    examine_store(report := Report())
+    assert (report.store["files"], report.store["bytes"]) == (0, 0)
 
 
 def test_a_download_that_runs_is_not_removed() -> None:
