@@ -69,6 +69,8 @@ class Mailbox(Generic[M]):
         with self._taking:
             while not ended():
                 if self._sorted():
+                    if ended():  # meanwhile: what came after that is for the next one that takes
+                        return None
                     return self._messages.popitem(last=False)[1]
                 self._sort(self._arrived.get())
             return None

@@ -3,6 +3,7 @@
 States:  loading   --Ready--> ready; --death or Failed--> failed for good: it would fail in the same way again
          ready     --death--> reloading
          ready     --silence while it is waited for--> hung, and killed --death--> reloading
+         hung      --no death, as something holds it in the kernel--> failed --death--> reloading
          loading, reloading --silence for much longer--> failed, and killed --death--> as above
          reloading --Ready--> ready; --death or Failed--> reloading again up to RELOADS times, then failed
          failed    --where it was ready before, after a pause that grows--> reloading
@@ -108,7 +109,7 @@ class WorkerSession(Session):
     def submit(self, request: Request, sink: Sink) -> int:
         self._check_process()
         with self._changed:
-            if self._state in ("hung", "failed", "closed"):
+            if self._state in ("failed", "closed"):
                 raise copy.copy(self._outage) or closed()
             request_id = self._dispatcher.add(sink)
             self._outbox.put(wire.Submit(request_id, request))
@@ -288,17 +289,23 @@ class WorkerSession(Session):
                 # Not left to its death: a disk or a driver may hold it in the kernel for as long as it likes.
                 self._state = "hung" if self._state == "ready" else "failed"
                 self._outage = _hung(silent_s, _hint(True, 0.0, at_fault(self._plan.backend)))
+                process.take_no_more()  # what is asked from now on is the next one's
                 self._outbox.clear()
                 self._dispatcher.fail_all(self._outage)
             process.kill()
             self._changed.notify_all()
+            if not self._changed.wait_for(lambda: self._state != "hung", CLOSE_TIMEOUT_S):
+                self._state = "failed"
+                self._outbox.clear()
+                self._dispatcher.fail_all(copy.copy(self._outage) or closed())
+                self._changed.notify_all()
 
     def _on_death(self, error: EdgeLLMError) -> bool:
         """Tell the listeners. Returns whether to start again: always, where it was ready before."""
         with self._changed:
             if self._state == "closed":
                 return False
-            served = self._state in ("ready", "hung")
+            served, hung = self._state in ("ready", "hung"), self._state == "hung"
             self._silent_s = 0.0
             self._deaths = 0 if served else self._deaths + 1
             if served:
@@ -314,7 +321,7 @@ class WorkerSession(Session):
             if isinstance(error, WorkerCrashed):
                 error.hint = _hint(again, wait_s, error.hint)
             self._state, self._outage = "failed" if failed else "reloading", error
-            if served or failed:
+            if failed or (served and not hung):  # who asked while it hung has waited for the next one
                 self._outbox.clear()
                 self._dispatcher.fail_all(error)
             self._changed.notify_all()

@@ -92,15 +92,19 @@ class WorkerProcess:
         """It is loaded. Before, requests stay where the next worker finds them if this one dies."""
         self._loaded.set()
 
+    def take_no_more(self) -> None:
+        """Requests that come from now on stay where the next worker finds them."""
+        self._ended = True
+        self._loaded.set()
+        self._outbox.wake()
+
     def kill(self) -> None:
         if self._process.returncode is None:
             signal_group(self._process, KILL)
 
     def reap(self, patience_s: float) -> End:
         """How it ended. It is killed if it has not in `patience_s` seconds; it gets no more messages."""
-        self._ended = True
-        self._loaded.set()
-        self._outbox.wake()
+        self.take_no_more()
         with self.up:
             return End(reap(self._process, patience_s))
 

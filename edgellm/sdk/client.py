@@ -156,8 +156,9 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods, TokenMethods, Adap
 
     @property
     def state(self) -> SessionState:
-        """Only a model that is "ready" answers. Requests wait while it is "loading", and while it is "reloading" after
-        its process died; they are refused while it is "hung", "failed" or "closed". A fork has none that is ready."""
+        """Only a model that is "ready" answers. Requests wait while it is "loading", and while it is "hung" or
+        "reloading": its process is replaced. They are refused while it is "failed" or "closed". A fork has none that
+        is ready."""
         return self._session.state if self._session.is_ours else "closed"
 
     @property

@@ -216,7 +216,7 @@ class ServedModel:
     def require(self, name: str | None) -> None:
         """Check that requests for `name` can be answered now.
 
-        After a crash the model is loading again, but it is known to load: requests then wait until it has loaded.
+        After a crash or a hang the model is loaded again, and it is known to load: requests wait until it has.
 
         Raises:
             HttpError: 503, the model is loading or failed; UnknownModel: another model is served.
@@ -224,7 +224,7 @@ class ServedModel:
         state = self.llm.state
         if state == "loading" and not self.llm.was_ready:
             raise HttpError(503, "the model is loading", code="model_loading", hint="try again in a moment")
-        if state in ("hung", "failed", "closed"):
+        if state in ("failed", "closed"):
             raise HttpError(503, f"the model is not running: {self.reason()}", code=f"model_{state}")
         if name is not None and not self.is_named(name):
             raise self.unknown(name)

@@ -101,7 +101,7 @@ def test_a_worker_that_no_signal_ends_is_left_to_the_kernel(
     worker = psutil.Process(session.pid)
     worker.suspend()
     assert isinstance(listener.end()[1], WorkerCrashed)
-    assert session.state == "hung"
+    wait_until(lambda: session.state == "failed")
     with pytest.raises(WorkerCrashed):
         ask(session)
     session.close()
@@ -109,6 +109,25 @@ def test_a_worker_that_no_signal_ends_is_left_to_the_kernel(
     assert not ended(worker)
     worker.kill()
     wait_until(lambda: not session._thread.is_alive())
+
+
+@pytest.mark.usefixtures("hung_after")
+def test_who_asks_while_a_worker_that_hung_ends_waits_for_the_next(
+    open_session: OpenSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "CLOSE_TIMEOUT_S", PATIENCE_S)
+    monkeypatch.setattr(worker_process, "signal_group", lambda process, number: None)
+    session = open_session()
+    listener = ask(session)
+    assert isinstance(listener.get(), Delta)
+    worker = psutil.Process(session.pid)
+    worker.suspend()
+    assert isinstance(listener.end()[1], WorkerCrashed)
+    assert session.state == "hung"
+    waits = ask(session, "next")
+    worker.kill()
+    assert waits.end()[0] == "next"
+    assert session.restarts == 1
 
 
 @pytest.mark.usefixtures("hung_after")

@@ -90,6 +90,14 @@ def test_a_thread_that_waits_gets_nothing_more_once_it_ended() -> None:
     assert all_of(mailbox) == [submit(1)]
 
 
+def test_one_that_ended_as_it_looked_takes_nothing() -> None:
+    mailbox = filled(submit(1))
+    answers = iter([False, True])
+
+    assert mailbox.get_unless(lambda: next(answers)) is None
+    assert all_of(mailbox) == [submit(1)]
+
+
 @pytest.mark.parametrize("take", [Mailbox.get, lambda mailbox: mailbox.get_unless(lambda: False)])
 def test_a_collector_may_cancel_in_the_middle_of_taking(take: Callable[[Mailbox[wire.Down]], wire.Down]) -> None:
     """Python runs it between any two lines."""
