@@ -8,8 +8,10 @@ from typing import Any, Literal, TypeVar, Unpack, overload
 
 from edgellm.errors import UsageError
 from edgellm.sdk.answer import parsed, whole
+from edgellm.sdk.chat_arguments import checked
 from edgellm.sdk.chat_request import RequestMethods
 from edgellm.sdk.conversation import Messages
+from edgellm.sdk.deadline import seconds
 from edgellm.sdk.json_type import JsonAdapter, JsonType, json_type
 from edgellm.types.event import Completion, Delta, Done, Event
 from edgellm.types.grammar import Grammar
@@ -122,6 +124,7 @@ class ChatMethods(RequestMethods):
         Args:
             progress: with a `Prefill` each time that a part of the prompt has been read, before the first `Delta`.
         """
+        timeout = seconds(timeout)
         return self.generate(self._asked(messages, options, "progress", "timeout", progress=progress), timeout=timeout)
 
     @overload
@@ -183,7 +186,7 @@ class ChatMethods(RequestMethods):
         self, messages: Messages, *, progress: bool, timeout: float | None = None, **options: Unpack[ChatKeywords]
     ) -> AsyncGenerator[Event, None]: ...
 
-    async def astream(
+    def astream(
         self,
         messages: Messages,
         *,
@@ -191,7 +194,13 @@ class ChatMethods(RequestMethods):
         timeout: float | None = None,
         **options: Unpack[ChatKeywords],
     ) -> AsyncGenerator[Event, None]:
-        """As `stream`, for coroutines."""
+        """As `stream`, for coroutines. What only the model's template refuses is raised with the first event."""
+        conversation, options = checked(messages, options, "progress", "timeout")
+        return self._astream(conversation, options, progress, seconds(timeout))
+
+    async def _astream(
+        self, messages: Messages, options: ChatKeywords, progress: bool, timeout: float | None
+    ) -> AsyncGenerator[Event, None]:
         request = await self._aasked(messages, options, "progress", "timeout", progress=progress)
         async with contextlib.aclosing(self.agenerate(request, timeout=timeout)) as events:
             async for event in events:

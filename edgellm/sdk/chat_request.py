@@ -6,20 +6,21 @@ import asyncio
 import functools
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgellm import explain
-from edgellm.errors import BadTemplate, ContextOverflow, UsageError
+from edgellm.errors import BadTemplate, ContextOverflow
 from edgellm.runtime.unsupported_task import unsupported_task
 from edgellm.sdk.asking import ask_all, of_kind
+from edgellm.sdk.chat_arguments import check_kinds, split, stops_of, variables_of
 from edgellm.sdk.conversation import Messages, messages_of, texts_of
 from edgellm.sdk.deadline import Deadline
 from edgellm.sdk.generation import GenerationMethods
 from edgellm.sdk.toolbox import check_choice, tools_of
 from edgellm.text.truncation import room, truncated
 from edgellm.types.adapter import AskedAdapters, adapters_of
-from edgellm.types.checks import check_names, plain_numbers
+from edgellm.types.checks import plain_numbers
 from edgellm.types.event import Tokens
 from edgellm.types.grammar import Grammar
 from edgellm.types.markup import Reading
@@ -35,20 +36,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("edgellm.prompt")
 _AROUND = 8  # tokens, at most, that a model wants around a text; in it each has a byte
-_ELSEWHERE = {
-    "schema": "chat and achat take it, whose answer comes whole",
-    "progress": "stream and astream take it",
-    "rounds": "use_tools and its siblings take it",
-    "response_format": "schema takes a type or a JSON schema, grammar other forms: chat(..., schema={...})",
-    "stream": "chat gives the whole answer, stream and astream give it event by event",
-    "model": "the model was named when it was loaded",
-    "sampling": "write its fields as options, as temperature=0.7",
-    **{
-        name: f"request takes it: llm.generate(llm.request(messages, {name}=...))"
-        for name in ("add_generation_prompt", "continue_final_message", "ignore_eos", "reuse")
-    },
-}
-_OF_ANSWER = ChatKeywords.__annotations__.keys() - SamplingKeywords.__annotations__.keys()
 
 
 class RequestMethods(GenerationMethods):
@@ -115,15 +102,15 @@ class RequestMethods(GenerationMethods):
         info = self._session.info
         if not info.generates:
             raise unsupported_task("chat", info)
-        _require("template_kwargs", template_kwargs, Mapping, 'a dictionary, as {"name": value}')
-        _require("thinking", thinking, bool, "True or False")
-        _require("parallel_tool_calls", parallel_tool_calls, bool, "True or False")
-        _require("logprobs", logprobs, bool, "True or False; top_logprobs is a number")
+        check_kinds(
+            template_kwargs=template_kwargs, thinking=thinking, parallel_tool_calls=parallel_tool_calls,
+            logprobs=logprobs,
+        )  # fmt: skip
         described = tools_of(tools)
         check_choice(tool_choice, described)
         offered = () if tool_choice == "none" else described
         whole = conversation = messages_of(messages)
-        variables = {**({"reasoning_effort": reasoning_effort} if reasoning_effort else {}), **(template_kwargs or {})}
+        variables = variables_of(reasoning_effort, template_kwargs)
         asked = functools.partial(thinks_first, thinking, reasoning_effort, variables)
         thinks = asked(served=self.plan.thinking)
         given = plain_numbers(max_tokens)
@@ -152,7 +139,7 @@ class RequestMethods(GenerationMethods):
             prompt.text,
             sampling,
             max_tokens,
-            _stops(stop),
+            stops_of(stop),
             add_bos=prompt.add_bos,
             ignore_eos=ignore_eos,
             grammar=self._grammar(prompt, offered, tool_choice, grammar, parallel=parallel_tool_calls),
@@ -222,10 +209,8 @@ class RequestMethods(GenerationMethods):
         self, messages: Messages, options: ChatKeywords, *own_names: str, progress: bool = False
     ) -> GenerationRequest:
         """`own_names`: what the method takes besides these options, for errors."""
-        check_names(options, (*own_names, *ChatKeywords.__annotations__), _ELSEWHERE)
-        own: dict[str, Any] = {name: value for name, value in options.items() if name in _OF_ANSWER}
-        drawn: dict[str, Any] = {name: value for name, value in options.items() if name not in _OF_ANSWER}
-        return self.request(messages, sampling=Sampling.of(**drawn), progress=progress, **own)
+        own, sampling = split(options, *own_names)
+        return self.request(messages, sampling=sampling, progress=progress, **own)
 
     async def _aasked(
         self, messages: Messages, options: ChatKeywords, *own_names: str, progress: bool = False
@@ -247,18 +232,3 @@ class RequestMethods(GenerationMethods):
         if prompts.unused_template:
             _log.warning(explain.unused_key(prompts.unused_template))
         return prompts
-
-
-def _require(name: str, value: object, kind: type, words: str) -> None:
-    """
-    Raises:
-        UsageError: it is neither of that kind nor None.
-    """
-    if value is not None and not isinstance(value, kind):
-        raise UsageError(f"{name}={value!r:.60} has the wrong type", hint=f"pass {words}", param=name)
-
-
-def _stops(stop: str | Sequence[str] | None) -> tuple[str, ...]:
-    """None = none. What is in them is checked by the request."""
-    _require("stop", stop, Iterable, 'a text or several, as ["\\n"]')
-    return (stop,) if isinstance(stop, str) else tuple(stop or ())

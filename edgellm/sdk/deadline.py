@@ -17,28 +17,33 @@ T = TypeVar("T")
 _ANSWER = "the answer was not complete after {} s, and was ended"
 
 
+def seconds(timeout: float | None) -> float | None:
+    """None = wait as long as it takes, as it is for more than the system can wait in one go (292 years on 64 bits).
+
+    Raises:
+        UsageError: no number of seconds.
+    """
+    timeout = plain_numbers(timeout)
+    is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
+    if timeout is not None and not (is_number and timeout > 0):
+        hint = "None waits as long as it takes"
+        raise UsageError(f"timeout={timeout!r} is not a number of seconds above 0", hint=hint, param="timeout")
+    return None if timeout is not None and timeout > threading.TIMEOUT_MAX else timeout
+
+
 class Deadline:
     """Counts from the moment it is made. What has arrived by then can still be taken later."""
 
     def __init__(
         self, timeout: float | None, *, late: str = _ANSWER, instead: str = "stream() gives what came so far"
     ) -> None:
-        """`timeout` in seconds; None = wait as long as it takes. `late`: what is told where it passes, with {} for the
-        seconds; `instead`: what to do then.
-
-        More than the system can wait in one go (292 years on 64 bits, and infinity) is as long as it takes.
+        """`timeout`: see `seconds`. `late`: what is told where it passes, with {} for the seconds; `instead`: what to
+        do then.
 
         Raises:
             UsageError: no number of seconds.
         """
-        timeout = plain_numbers(timeout)
-        is_number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
-        if timeout is not None and not (is_number and timeout > 0):
-            hint = "None waits as long as it takes"
-            raise UsageError(f"timeout={timeout!r} is not a number of seconds above 0", hint=hint, param="timeout")
-        if timeout is not None and timeout > threading.TIMEOUT_MAX:
-            timeout = None
-        self._timeout = timeout
+        self._timeout = timeout = seconds(timeout)
         self._late = late
         self._instead = instead
         self._ends = None if timeout is None else time.monotonic() + timeout

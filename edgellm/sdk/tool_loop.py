@@ -8,14 +8,15 @@ from typing import Any, Unpack
 
 from edgellm.errors import IncompleteAnswer, TooManyRounds, UsageError, option
 from edgellm.sdk.answer import whole
+from edgellm.sdk.chat_arguments import checked
 from edgellm.sdk.chat_request import RequestMethods
-from edgellm.sdk.conversation import Messages, messages_of
-from edgellm.sdk.deadline import Deadline
+from edgellm.sdk.conversation import Messages
+from edgellm.sdk.deadline import Deadline, seconds
 from edgellm.sdk.toolbox import Toolbox
 from edgellm.types.checks import plain_numbers
 from edgellm.types.event import Completion, Delta, Done, Event, Prefill
 from edgellm.types.message import ToolCall
-from edgellm.types.request import AnswerKeywords, ChatKeywords
+from edgellm.types.request import AnswerKeywords
 from edgellm.types.tool_use import ToolResult, ToolUse
 
 MAX_ROUNDS = 8
@@ -52,6 +53,7 @@ class ToolLoopMethods(RequestMethods):
             error.
         """
         loop = _ToolLoop(messages, tools, rounds, options)
+        loop.refuse_coroutines()
         for _ in self._run(loop, Deadline(timeout, instead=_INSTEAD)):
             pass
         return loop.use
@@ -65,8 +67,16 @@ class ToolLoopMethods(RequestMethods):
         timeout: float | None = None,
         **options: Unpack[AnswerKeywords],
     ) -> Generator[Delta | Done | ToolResult, None, None]:
-        """As `use_tools`, step by step: the events of each answer, and a `ToolResult` after each call."""
-        yield from self._run(_ToolLoop(messages, tools, rounds, options), Deadline(timeout, instead=_INSTEAD))
+        """As `use_tools`, step by step: the events of each answer, and a `ToolResult` after each call.
+
+        What is wrong with the arguments is raised at once, all else when the next step is asked for.
+        """
+        loop, timeout = _ToolLoop(messages, tools, rounds, options), seconds(timeout)
+        loop.refuse_coroutines()
+        return self._steps(loop, timeout)
+
+    def _steps(self, loop: _ToolLoop, timeout: float | None) -> Generator[Delta | Done | ToolResult, None, None]:
+        yield from self._run(loop, Deadline(timeout, instead=_INSTEAD))
 
     async def ause_tools(
         self,
@@ -84,7 +94,7 @@ class ToolLoopMethods(RequestMethods):
                 pass
         return loop.use
 
-    async def astream_tools(
+    def astream_tools(
         self,
         messages: Messages,
         *,
@@ -94,13 +104,14 @@ class ToolLoopMethods(RequestMethods):
         **options: Unpack[AnswerKeywords],
     ) -> AsyncGenerator[Delta | Done | ToolResult, None]:
         """As `stream_tools`, for coroutines."""
-        loop = _ToolLoop(messages, tools, rounds, options)
+        return self._asteps(_ToolLoop(messages, tools, rounds, options), seconds(timeout))
+
+    async def _asteps(self, loop: _ToolLoop, timeout: float | None) -> AsyncGenerator[Delta | Done | ToolResult, None]:
         async with contextlib.aclosing(self._arun(loop, Deadline(timeout, instead=_INSTEAD))) as steps:
             async for step in steps:
                 yield step
 
     def _run(self, loop: _ToolLoop, deadline: Deadline) -> Generator[Delta | Done | ToolResult, None, None]:
-        loop.refuse_coroutines()
         while loop.goes_on:
             request = self._asked(loop.messages, loop.options, *_OWN)
             with contextlib.closing(self._events_by(request, deadline)) as events:
@@ -138,8 +149,7 @@ class _ToolLoop:
         if options.get("n", 1) != 1:
             raise UsageError("tools are used for one answer, and n asks for several", hint="leave n out", param="n")
         self.toolbox = Toolbox(tools)
-        self.options: ChatKeywords = {**options, "tools": self.toolbox.tools}
-        self.messages = messages_of(messages)
+        self.messages, self.options = checked(messages, {**options, "tools": self.toolbox.tools}, *_OWN)
         self.events: list[Event] = []  # of the answer that is being written
         self._results: list[ToolResult] = []
         self._answer: Completion | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from edgellm.errors import GrammarFailed, UsageError
 from edgellm.sdk.client import EdgeLLM
 from edgellm.text.answer_or_call import answer_or_call
 from edgellm.text.matcher import GrammarCompiler
+from edgellm.types.event import Done
 from edgellm.types.grammar import Grammar
 from edgellm.types.markup import JsonCalls, Markup, ReasoningMarkup
 from edgellm.types.message import Message, NamedTool, TextInput, Tool
@@ -284,11 +286,58 @@ def test_numbers_of_numpy_are_taken(llm: EdgeLLM) -> None:
         lambda llm: llm.chat("Hi", progress=True),
         lambda llm: llm.stream("Hi", schema=int),
         lambda llm: llm.stream("Hi", sampling=Sampling()),
+        lambda llm: llm.astream("Hi", schema=int),
+        lambda llm: llm.stream_tools("Hi", tools=[], schema=int),
+        lambda llm: llm.astream_tools("Hi", tools=[], schema=int),
         lambda llm: llm.use_tools("Hi", tools=[], schema=int),
         lambda llm: llm.count_tokens("Hi", rounds=3),
     ],
-    ids=["temprature", "ignore_eos", "progress", "schema", "sampling", "tools", "rounds"],
+    ids=[
+        "temprature",
+        "ignore_eos",
+        "progress",
+        "schema",
+        "sampling",
+        "astream",
+        "stream_tools",
+        "astream_tools",
+        "tools",
+        "rounds",
+    ],
 )
 def test_the_place_of_an_option_is_named(llm: EdgeLLM, call: Callable[[EdgeLLM], Any]) -> None:
     with refuses(UsageError):
         call(llm)
+
+
+WRONG: dict[str, tuple[Any, dict[str, Any]]] = {
+    "messages": ([], {}),
+    "timeout": ("Hi", {"timeout": 0}),
+    "max_tokens": ("Hi", {"max_tokens": 0}),
+    "temperature": ("Hi", {"temperature": -1}),
+    "stop": ("Hi", {"stop": 5}),
+    "thinking": ("Hi", {"thinking": "no"}),
+    "reasoning_effort": ("Hi", {"reasoning_effort": "huge"}),
+    "tool_choice": ("Hi", {"tool_choice": "sometimes"}),
+    "adapters": ("Hi", {"adapters": 3}),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_arguments_are_raised_before_the_first_event_is_asked_for(llm: EdgeLLM, name: str) -> None:
+    """In whichever way the events come. The words are those of `chat`."""
+    messages, wrong = WRONG[name]
+    with refuses(UsageError, param=name):
+        llm.chat(messages, **wrong)
+    for ask in (llm.stream, llm.astream, partial(llm.stream_tools, tools=[]), partial(llm.astream_tools, tools=[])):
+        with pytest.raises(UsageError) as caught:
+            ask(messages, **wrong)
+        assert caught.value.param == name
+
+
+async def test_what_can_be_read_once_is_read_once(llm: EdgeLLM) -> None:
+    """The arguments are looked at before the answer is asked for, and then again."""
+    messages: Any = iter([Message("user", "ab")])
+    options: Any = {"stop": iter(["x"]), "tools": iter([weather]), "adapters": iter(()), "temperature": 0}
+    streamed = [event async for event in llm.astream(messages, **options)]
+    assert isinstance(streamed[-1], Done)
