@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -346,13 +347,17 @@ async def test_a_timeout_without_end_is_none(timeout: float) -> None:
     assert await deadline.keep(later.get_all()) == [Delta("here")]
 
 
-def test_a_closed_model_is_not_entered_again(open_llm: Open) -> None:
-    llm = open_llm(isolate=False)
+@both
+def test_a_closed_model_says_so_whatever_is_asked(open_llm: Open, isolate: bool) -> None:
+    llm = open_llm(isolate=isolate)
     llm.close()
-    with refuses(Closed), llm:
+    with refuses(Closed) as caught, llm:
         pass
-    with refuses(Closed):
-        asyncio.run(llm.__aenter__())
+    calls = (lambda: asyncio.run(llm.__aenter__()), lambda: llm.chat("Hi"), lambda: llm.tokenize("Hi"))
+    for call in (*calls, lambda: llm.embed("Hi"), lambda: next(llm.stream("Hi"))):
+        with pytest.raises(Closed) as again:
+            call()
+        assert (str(again.value), again.value.hint) == (str(caught.value), caught.value.hint)
 
 
 def test_a_verification_is_shown_as_what_it_has(open_llm: Open) -> None:
@@ -686,3 +691,18 @@ def test_progress_that_nobody_can_call_is_refused_before_anything_is_fetched() -
     for call in (lambda: EdgeLLM.load("echo", progress=None), lambda: EdgeLLM.auto(progress=None)):  # type: ignore
         with refuses(UsageError, param="progress"):
             call()
+
+
+@pytest.mark.parametrize("isolate", ["no", 0, None])
+def test_isolate_is_yes_or_no(isolate: Any) -> None:
+    plan = LaunchPlan("echo", Artifact("echo", (), "echo"), Settings(n_ctx=256, n_slots=1))
+    for call in (partial(EdgeLLM, plan), partial(EdgeLLM.load, "no-such-model"), EdgeLLM.auto):
+        with refuses(UsageError, param="isolate"):
+            call(isolate=isolate)
+
+
+@pytest.mark.parametrize(("name", "size"), [("max_memory", -1), ("max_memory", 0), ("max_download", -1)])
+def test_a_size_that_is_none_is_told(name: str, size: int) -> None:
+    with refuses(UsageError, param=name) as caught:
+        EdgeLLM.load("echo", **{name: size})  # type: ignore[misc]
+    assert f"{name}={size}" in caught.value.message

@@ -95,7 +95,7 @@ class Child:
         question: bytes | None = None,
         is_held: bool = False,
     ) -> None:
-        """Raises OSError where no process can be started."""
+        """Raises OSError where no process can be started, or no file made for what it writes."""
         self.log = ""  # complete after the block
         self.returncode: int | None = None
         self._timed_out = False
@@ -115,6 +115,9 @@ class Child:
                     start_new_session=True,
                 )
                 _running.add(self)
+        except OSError:
+            self._file.close()
+            raise
         except SystemExit:
             if self in _running:
                 self.kill()

@@ -30,11 +30,7 @@ class Helper(Child):
         Raises:
             OSError: no process can be started; RuntimeError: no thread.
         """
-        try:
-            super().__init__(command, question=b"")
-        except OSError:
-            self._file.close()
-            raise
+        super().__init__(command, question=b"")
         self.has_ended = False
         self._ended = ended
         self._asked: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()

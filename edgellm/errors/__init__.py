@@ -352,6 +352,12 @@ class Unauthorized(RuntimeFailure):
 class Closed(RuntimeFailure):
     http_status = 503
 
+    @classmethod
+    def of_model(cls) -> Self:
+        # Flags are a command's, and who waits for one is a client of the server.
+        again = "send the request again when it is back" if speaks_in_flags() else "load the model again"
+        return cls("the model was closed", hint=again)
+
 
 def by_code(code: str) -> type[EdgeLLMError]:
     """The class whose `code` is given, EdgeLLMError where there is none (a plugin's own error)."""

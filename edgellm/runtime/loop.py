@@ -249,7 +249,7 @@ class Loop:
             return
         for request_id in list(self._choices):
             self._cancel(request_id)
-        closed = wire.Failed.of(Closed("the model was closed", hint="send the request again when it is back"))
+        closed = wire.Failed.of(Closed.of_model())
         unread = *self._embeddings.clear(), *self._reading, *self.token_answers.clear()
         self._replies += [wire.Reply(request_id, closed) for request_id in unread]
         for request_id in list(self._reading):

@@ -15,7 +15,7 @@ import queue
 from typing import Literal, Protocol
 
 from edgellm.contract.engine import EngineInfo
-from edgellm.errors import Closed, EdgeLLMError, UsageError, speaks_in_flags
+from edgellm.errors import EdgeLLMError, UsageError
 from edgellm.runtime import wire
 from edgellm.runtime.metrics import Meter
 from edgellm.runtime.process_usage import ProcessUsage
@@ -241,9 +241,3 @@ class Session(abc.ABC):
                 f"the model was loaded in process {self._made_in}; this is process {os.getpid()}, a fork of it",
                 hint="load the model after the fork, in each process that uses it",
             )
-
-
-def closed() -> Closed:
-    # Flags are a command's, and who waits for one is a client of the server.
-    again = "send the request again when it is back" if speaks_in_flags() else "open a new EdgeLLM object"
-    return Closed("the model was closed", hint=again)

@@ -29,11 +29,11 @@ from edgellm.contract.backend import worker_environment
 from edgellm.contract.data_limit import lifted
 from edgellm.contract.engine import EngineInfo
 from edgellm.contract.manager import plugins
-from edgellm.errors import EdgeLLMError, RunawayModel, UsageError, WorkerCrashed, option, speaks_in_flags
+from edgellm.errors import Closed, EdgeLLMError, RunawayModel, UsageError, WorkerCrashed, option, speaks_in_flags
 from edgellm.runtime import wire, worker_process
 from edgellm.runtime.mailbox import Mailbox
 from edgellm.runtime.process_usage import ProcessUsage, process_usage
-from edgellm.runtime.session import CLOSE_TIMEOUT_S, Session, SessionState, Sink, closed
+from edgellm.runtime.session import CLOSE_TIMEOUT_S, Session, SessionState, Sink
 from edgellm.runtime.silence import Teller
 from edgellm.runtime.watchdog import Watchdog, limits
 from edgellm.runtime.worker_end import at_fault, died, ended, not_again
@@ -88,7 +88,7 @@ class WorkerSession(Session):
         with self._changed:
             self._changed.wait_for(lambda: self._info is not None or self._state in ("failed", "closed"))
             if self._info is None or self._state == "failed":
-                raise copy.copy(self._outage) or closed()
+                raise copy.copy(self._outage) or Closed.of_model()
             return self._info
 
     @property
@@ -110,7 +110,7 @@ class WorkerSession(Session):
         self._check_process()
         with self._changed:
             if self._state in ("failed", "closed"):
-                raise copy.copy(self._outage) or closed()
+                raise copy.copy(self._outage) or Closed.of_model()
             request_id = self._dispatcher.add(sink)
             self._outbox.put(wire.Submit(request_id, request))
         return request_id
@@ -130,7 +130,7 @@ class WorkerSession(Session):
             if not self._changed.wait_for(lambda: self._over or self._silent_s, patience_s):
                 self._kill()
         self.join()  # it first delivers the worker's last events
-        self._dispatcher.fail_all(closed())
+        self._dispatcher.fail_all(Closed.of_model())
 
     def abandon(self) -> None:
         """Nobody can ask any more, as the object is gone: end the worker, and wait for nothing."""
@@ -138,7 +138,7 @@ class WorkerSession(Session):
             with self._changed:
                 self._end(drain=False)
                 self._kill()
-            self._dispatcher.fail_all(closed())
+            self._dispatcher.fail_all(Closed.of_model())
 
     def join(self) -> None:
         """Wait for the end of the worker, which was told or killed. One that a disk or a driver holds is left."""

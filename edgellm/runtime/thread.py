@@ -8,13 +8,14 @@ import threading
 
 from edgellm.contract.backend import Backend
 from edgellm.contract.engine import EngineInfo
+from edgellm.errors import Closed
 from edgellm.runtime import wire
 from edgellm.runtime.adapter_shelf import open_with_adapters
 from edgellm.runtime.engine_error import close_engine, engine_error
 from edgellm.runtime.loop import Loop
 from edgellm.runtime.mailbox import Mailbox
 from edgellm.runtime.process_usage import ProcessUsage
-from edgellm.runtime.session import CLOSE_TIMEOUT_S, Session, SessionState, Sink, closed
+from edgellm.runtime.session import CLOSE_TIMEOUT_S, Session, SessionState, Sink
 from edgellm.runtime.thread_stack import large_stack
 from edgellm.types.plan import LaunchPlan
 from edgellm.types.request import Request
@@ -44,7 +45,7 @@ class ThreadSession(Session):
         self._check_process()
         self._loaded.wait()
         if self._info is None:
-            raise copy.copy(self._outage) or closed()
+            raise copy.copy(self._outage) or Closed.of_model()
         return self._info
 
     @property
@@ -63,7 +64,7 @@ class ThreadSession(Session):
         self._check_process()
         with self._lock:
             if self._closed or self._outage is not None:
-                raise copy.copy(self._outage) or closed()
+                raise copy.copy(self._outage) or Closed.of_model()
             request_id = self._dispatcher.add(sink)
             self._inbox.put(wire.Submit(request_id, request))
         return request_id
@@ -81,7 +82,7 @@ class ThreadSession(Session):
                 self._inbox.put(wire.Stop(drain))
         if threading.current_thread() is not self._thread:
             self._thread.join(None if drain else CLOSE_TIMEOUT_S)
-            self._dispatcher.fail_all(closed())  # there are none, unless native code hangs
+            self._dispatcher.fail_all(Closed.of_model())  # there are none, unless native code hangs
 
     def abandon(self) -> None:
         with self._lock:

@@ -8,8 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
-from edgellm.errors import IncompleteAnswer, InvalidAnswer, option
-from edgellm.runtime.session import closed
+from edgellm.errors import Closed, IncompleteAnswer, InvalidAnswer, option
 from edgellm.sdk.json_type import JsonType, mismatch
 from edgellm.types.event import Choice, Completion, Delta, Done, Event, Usage
 from edgellm.types.message import ToolCall
@@ -21,7 +20,7 @@ def whole(events: Sequence[Event], notes: tuple[str, ...] = ()) -> Completion:
     """`notes`: those of the request. Raises Closed, where one of the choices has no end."""
     ends = {event.choice: event for event in events if isinstance(event, Done)}
     if any(end.finish_reason == "cancelled" for end in ends.values()):
-        raise closed()  # a stream shows that it has no end; half an answer in one piece would not
+        raise Closed.of_model()  # a stream shows that it has no end; half an answer in one piece would not
     deltas: dict[int, list[Delta]] = {choice: [] for choice in sorted(ends)}
     for event in events:
         if isinstance(event, Delta):

@@ -24,8 +24,8 @@ from edgellm.app.download import PlannedDownload
 from edgellm.app.verify import Verification
 from edgellm.contract.manager import plugins
 from edgellm.contract.own_python import interpreter
-from edgellm.errors import EdgeLLMError, PluginFailed, SecondBest, UsageError
-from edgellm.runtime.session import Session, SessionState, closed
+from edgellm.errors import Closed, EdgeLLMError, PluginFailed, SecondBest, UsageError
+from edgellm.runtime.session import Session, SessionState
 from edgellm.sdk.adapters import AdapterMethods
 from edgellm.sdk.chat import ChatMethods
 from edgellm.sdk.embeddings import EmbeddingMethods
@@ -68,6 +68,7 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods, TokenMethods, Adap
             name = "qwen3-4b" if plan is None else plan
             hint = f"EdgeLLM.load({name!r:.60}) loads a named model, EdgeLLM.auto() chooses one"
             raise UsageError(f"plan={plan!r:.60} is no LaunchPlan", hint=hint, param="plan")
+        _check_isolate(isolate)
         interpreter()
         self.plan = plan
         self.decision = decision
@@ -97,6 +98,7 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods, TokenMethods, Adap
         """
         settings.check(os.environ)
         interpreter()  # before anything is started
+        _check_isolate(isolate)
         _check_progress(progress)
         plan, decision = launch.plan(None, LaunchOptions.of(**options), progress=progress, approve=_announced)
         _warn_unasked(plan)
@@ -131,6 +133,7 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods, TokenMethods, Adap
             raise UsageError(what, hint="name one, or let EdgeLLM.auto() choose", param="model")
         settings.check(os.environ)
         interpreter()
+        _check_isolate(isolate)
         _check_progress(progress)
         asked = LaunchOptions.of(**options)
         to_chat = asked.task not in (None, "embed")  # which only says it where it is named
@@ -201,7 +204,7 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods, TokenMethods, Adap
 
     def __enter__(self) -> Self:
         if self.state == "closed":
-            raise closed()
+            raise Closed.of_model()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -263,6 +266,15 @@ def _abandon(verification: Verification, session: Session, templates: TemplatePr
     verification.abandon()
     session.abandon()
     templates.abandon()
+
+
+def _check_isolate(isolate: object) -> None:
+    """
+    Raises:
+        UsageError: it would be taken as true or false, and "no" as true.
+    """
+    if not isinstance(isolate, bool):
+        raise UsageError(f"isolate={isolate!r:.60} has the wrong type", hint="pass True or False", param="isolate")
 
 
 def _check_progress(progress: object) -> None:

@@ -82,7 +82,7 @@ class TemplateProcess:
         question = _Question(_encoded(job))
         with self._lock:
             if self._is_closed:
-                raise _closed()
+                raise Closed.of_model()
             self._questions.put(question)
         return question.answer
 
@@ -128,11 +128,11 @@ class TemplateProcess:
                 error = WorkerCrashed(what, reason=str(failure))
             if error is not None and not self._is_closed:
                 self._fail(error)
-        self._fail(_closed())
+        self._fail(Closed.of_model())
         while not self._questions.empty():
             if (question := self._questions.get()) is not _LOOK:
                 self._question = question
-                self._fail(_closed())
+                self._fail(Closed.of_model())
 
     def _next(self) -> _Question | None:
         """The next question; None = there will be none."""
@@ -198,7 +198,3 @@ def _ended(end: End) -> EdgeLLMError:
 
 def _how(end: End) -> str:
     return end.signal or f"status {end.returncode}"
-
-
-def _closed() -> Closed:
-    return Closed("the model was closed", hint="load it again")

@@ -70,8 +70,9 @@ class SelectionRequest:
         check_types(self, "this cannot be asked for")
         check_range(self.ctx is None or 256 <= self.ctx <= MAX_CTX, f"ctx={self.ctx}", f"256 to {MAX_CTX} tokens")
         check_range(self.min_tps is None or self.min_tps > 0, f"min_tps={self.min_tps}", "a positive rate")
-        check_range(self.max_memory_bytes is None or self.max_memory_bytes > 0, "max_memory", "a positive size")
-        check_range(self.max_download_bytes is None or self.max_download_bytes >= 0, "max_download", "a size")
+        memory, download = self.max_memory_bytes, self.max_download_bytes
+        check_range(memory is None or memory > 0, f"max_memory={memory}", "a positive size")
+        check_range(download is None or download >= 0, f"max_download={download}", "a size")
         check_range(self.slots is None or 1 <= self.slots <= 256, f"slots={self.slots}", "1 to 256")
         threads = self.threads
         check_range(threads is None or 1 <= threads <= MAX_THREADS, f"threads={threads}", f"1 to {MAX_THREADS}")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import subprocess
 import sys
+import tempfile
 
+import pytest
 from support.waiting import PATIENCE_S, wait_until
 
 from edgellm.contract.helper import Helper
@@ -13,6 +17,20 @@ ONCE = [sys.executable, "-c", "print(input()[::-1])"]
 
 def nothing() -> None:
     """Nobody waits for its end."""
+
+
+@pytest.mark.parametrize("what", ["file", "process"])
+def test_what_the_system_does_not_give_is_told(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where too many files are open. Nothing is left open by it, which would be a warning."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    place, name = (tempfile, "TemporaryFile") if what == "file" else (subprocess, "Popen")
+    monkeypatch.setattr(place, name, refuse)
+    with pytest.raises(OSError) as caught:
+        Helper(ONCE, nothing)
+    assert caught.value.errno == errno.EMFILE
 
 
 def test_one_that_left_is_not_waited_for() -> None:

@@ -52,12 +52,13 @@ own](how-to/use-answers-in-programs.md) shows how answers become objects, and ho
 
 Answers are [msgspec](https://jcristharif.com/msgspec/) structs. `msgspec.to_builtins(answer)` makes plain dictionaries
 and lists of one, and `msgspec.json.encode(answer)` JSON. A web framework that does not know such structs gets the
-former, and an error has the status that `edgellm serve` would answer with:
+former, and an error has the status that `edgellm serve` would answer with. Loading takes seconds, and waits where it is
+called, as `close` does: an event loop goes on if that is in a thread (`async with` closes in one).
 
 ```python
 @asynccontextmanager
 async def lifespan(app: FastAPI):
-    async with EdgeLLM.load("qwen3-4b") as app.state.llm:
+    async with await asyncio.to_thread(EdgeLLM.load, "qwen3-4b") as app.state.llm:
         yield
 
 

@@ -37,7 +37,7 @@ class SharedTemplates(TemplateProcess):
 
     def ask(self, job: object) -> Future[bytes]:
         if self._is_closed:
-            raise Closed("this model is closed")
+            raise Closed.of_model()
         return _shared().ask(job)  # type: ignore[arg-type]
 
     def abandon(self) -> None:
