@@ -78,10 +78,10 @@ def test_documents_are_scored_in_order(llm: EdgeLLM) -> None:
 @pytest.mark.parametrize(
     ("ask", "param"),
     [
-        pytest.param(lambda llm: llm.embed(["a", ""]), "input", id="an empty text"),
-        pytest.param(lambda llm: llm.embed(["a", []]), "input", id="no ids"),
-        pytest.param(lambda llm: llm.embed([3]), "input", id="a number"),
-        pytest.param(lambda llm: llm.embed(None), "input", id="nothing"),
+        pytest.param(lambda llm: llm.embed(["a", ""]), "texts", id="an empty text"),
+        pytest.param(lambda llm: llm.embed(["a", []]), "texts", id="no ids"),
+        pytest.param(lambda llm: llm.embed([3]), "texts", id="a number"),
+        pytest.param(lambda llm: llm.embed(None), "texts", id="nothing"),
         pytest.param(lambda llm: llm.embed([["a"]]), "inputs", id="a text among ids"),
         pytest.param(lambda llm: llm.embed("\ud800"), "", id="half a surrogate"),
         pytest.param(lambda llm: llm.embed("a", dimensions=8), "dimensions", id="fewer dimensions"),
@@ -89,9 +89,9 @@ def test_documents_are_scored_in_order(llm: EdgeLLM) -> None:
         pytest.param(lambda llm: llm.rerank("", ["a"]), "query", id="an empty query"),
         pytest.param(lambda llm: llm.rerank("a", []), "documents", id="no documents"),
         pytest.param(lambda llm: llm.rerank("a", ["b", ""]), "documents", id="an empty document"),
-        pytest.param(lambda llm: llm.embed(["a", None]), "input", id="nothing among texts"),
-        pytest.param(lambda llm: llm.embed(b"a"), "input", id="bytes"),
-        pytest.param(lambda llm: llm.embed([b"a"]), "input", id="bytes among texts"),
+        pytest.param(lambda llm: llm.embed(["a", None]), "texts", id="nothing among texts"),
+        pytest.param(lambda llm: llm.embed(b"a"), "texts", id="bytes"),
+        pytest.param(lambda llm: llm.embed([b"a"]), "texts", id="bytes among texts"),
         pytest.param(lambda llm: llm.chat("a", max_tokens=2**31), "max_tokens", id="more tokens than are counted"),
     ],
 )
@@ -130,6 +130,16 @@ def test_a_closed_model_embeds_nothing() -> None:
     llm.close()
     with pytest.raises(Closed):
         llm.embed("a")
+
+
+def test_a_text_that_is_no_good_is_named_as_the_argument(llm: EdgeLLM) -> None:
+    """Also where the model says so, in one of several requests."""
+    many = ["a"] * MAX_INPUTS
+    for texts, index in ((["a", "b" * 5000], 1), ([*many, "b" * 5000], MAX_INPUTS)):
+        with refuses(ContextOverflow, param="texts", index=index):
+            llm.embed(texts)
+    with refuses(UsageError, param="texts"):
+        llm.embed([[1], [2**20]])
 
 
 def test_requests_hold_what_they_may() -> None:

@@ -139,23 +139,30 @@ class ContextOverflow(UsageError):
         return cls(message, hint=hint, n_prompt=n_prompt, n_ctx=n_ctx)
 
     @classmethod
-    def of_text(cls, name: str, index: int, n_prompt: int, n_ctx: int, *, beside: str = "", n_bytes: int = 0) -> Self:
+    def of_text(
+        cls, name: str, index: int | None, n_prompt: int, n_ctx: int, *, beside: str = "", n_bytes: int = 0
+    ) -> Self:
         """One text of several is too long: `"input[3] has 900 tokens, the context holds 512"`.
 
-        `n_bytes`: of a text that is too long to be cut into tokens, which nobody has counted therefore.
+        Args:
+            index: None = there is only one of that name.
+            n_bytes: of a text that is too long to be cut into tokens, which nobody has counted therefore.
         """
+        text = f"the {name}" if index is None else f"{name}[{index}]{beside}"
         if n_bytes:
             n_counted = f"{n_bytes:,} bytes besides up to 1 MiB of blanks"
-            message = f"{name}[{index}]{beside} has {n_counted}, the context holds {n_ctx:,} tokens"
+            message = f"{text} has {n_counted}, the context holds {n_ctx:,} tokens"
         else:
-            message = f"{name}[{index}]{beside} has {n_prompt:,} tokens, the context holds {n_ctx:,}"
-        return cls(
+            message = f"{text} has {n_prompt:,} tokens, the context holds {n_ctx:,}"
+        error = cls(
             message,
             hint=f"send shorter pieces, or start with a longer context ({option('ctx')}) where the model allows it",
             n_prompt=n_prompt,
             n_ctx=n_ctx,
-            index=index,
+            index=index or 0,
         )
+        error.param = name
+        return error
 
 
 class GrammarFailed(UsageError):

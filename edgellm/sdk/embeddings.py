@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 FEWER = "send fewer texts at a time"
+_CALLED = "texts"  # the argument of `embed`, in errors
 Texts = str | Sequence[str | Sequence[int]]
 
 
@@ -87,24 +88,25 @@ def requests(texts: Texts, dimensions: int | None) -> list[EmbeddingRequest]:
         UsageError: neither text nor token ids, or empty.
     """
     if isinstance(texts, bytes | bytearray):  # they are numbers, and no ids
-        raise _no_text("texts", texts)
+        raise _no_text(_CALLED, texts)
     try:
         many = [texts] if isinstance(texts, str) else list(texts)
     except TypeError:
-        raise _no_text("texts", texts) from None
+        raise _no_text(_CALLED, texts) from None
     inputs: list[str | tuple[int, ...]] = []
     for at, text in enumerate(many):
         if isinstance(text, bytes | bytearray):
-            raise _no_text(f"texts[{at}]", text)
+            raise _no_text(f"{_CALLED}[{at}]", text)
         try:
             inputs.append(text if isinstance(text, str) else tuple(text))
         except TypeError:
-            raise _no_text(f"texts[{at}]", text) from None
-    return [EmbeddingRequest(tuple(inputs[at : at + MAX_INPUTS]), dimensions) for at in range(0, len(many), MAX_INPUTS)]
+            raise _no_text(f"{_CALLED}[{at}]", text) from None
+    parts = [tuple(inputs[at : at + MAX_INPUTS]) for at in range(0, len(many), MAX_INPUTS)]
+    return [EmbeddingRequest(part, dimensions, called=_CALLED) for part in parts]
 
 
 def _no_text(name: str, value: object) -> UsageError:
-    return UsageError(f"{name}={value!r:.60} is neither text nor a list of token ids", param="input")
+    return UsageError(f"{name}={value!r:.60} is neither text nor a list of token ids", param=_CALLED)
 
 
 def _ranking(query: str, documents: Sequence[str]) -> RerankRequest:
@@ -132,7 +134,7 @@ def _vectors(delivery: Delivery, number: int) -> Vectors:
     if isinstance(delivery, ContextOverflow) and number:
         # The worker counts within its request.
         index = delivery.index + number * MAX_INPUTS
-        raise ContextOverflow.of_text("input", index, delivery.n_prompt, delivery.n_ctx)
+        raise ContextOverflow.of_text(_CALLED, index, delivery.n_prompt, delivery.n_ctx)
     if isinstance(delivery, EdgeLLMError):
         raise delivery
     assert isinstance(delivery, Vectors)

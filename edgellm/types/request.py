@@ -226,11 +226,12 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, tag=True):
     dimensions: int | None = None  # the first so many of each vector; only of models trained for it
     truncate: bool = False  # what is too long for the context is cut at its end; False = it is refused
     client: str = ""  # as of a GenerationRequest
+    called: str = "input"  # what errors call the inputs
 
     def __post_init__(self) -> None:
         check_types(self)
         _check_size(self, self.inputs)
-        _check_texts(self.inputs, "input")
+        _check_texts(self.inputs, self.called)
         check_range(self.dimensions is None or self.dimensions >= 1, f"dimensions={self.dimensions}", "1 or more")
 
 
@@ -304,10 +305,9 @@ def check_context(request: Request, n_ctx: int) -> None:
     if isinstance(request, EmbeddingRequest) and request.truncate:
         return
     texts = request.inputs if isinstance(request, EmbeddingRequest) else request.documents
-    name, query = ("input", "") if isinstance(request, EmbeddingRequest) else ("documents", request.query)
+    name, query = (request.called, "") if isinstance(request, EmbeddingRequest) else ("documents", request.query)
     if (n_bytes := utf8_length(query)) > n_ctx * MAX_TOKEN_BYTES:  # it is cut anew beside each document
-        where = ", with the query,"
-        raise ContextOverflow.of_text(name, 0, n_bytes // MAX_TOKEN_BYTES, n_ctx, beside=where, n_bytes=n_bytes)
+        raise ContextOverflow.of_text("query", None, n_bytes // MAX_TOKEN_BYTES, n_ctx, n_bytes=n_bytes)
     beside = inked_bytes(query)
     for index, text in enumerate(texts):
         if not isinstance(text, str):
@@ -315,7 +315,8 @@ def check_context(request: Request, n_ctx: int) -> None:
                 raise ContextOverflow.of_text(name, index, len(text), n_ctx)
         elif n_bytes := too_many_bytes([text], n_ctx * MAX_TOKEN_BYTES - beside):
             n_bytes += beside
-            raise ContextOverflow.of_text(name, index, n_bytes // MAX_TOKEN_BYTES, n_ctx, n_bytes=n_bytes)
+            where = ", with the query," if beside else ""
+            raise ContextOverflow.of_text(name, index, n_bytes // MAX_TOKEN_BYTES, n_ctx, beside=where, n_bytes=n_bytes)
 
 
 def check_prompt(texts: Sequence[str], n_ctx: int) -> None:

@@ -313,6 +313,12 @@ def test_a_text_that_is_too_long_is_named() -> None:
         rows_of(said[1][0])
 
 
+def test_a_query_beside_which_no_document_fits_is_named() -> None:
+    said = played(ToyEmbedder(n_ctx=16), RerankRequest("a" * 16, ("b",)))
+    with refuses(ContextOverflow, n_prompt=17, n_ctx=16, param="query"):
+        rows_of(said[1][0])
+
+
 def test_a_text_that_is_too_long_is_cut_where_that_is_asked() -> None:
     engine = ToyEmbedder(n_ctx=16)
     ids = tuple(range(1, 10)) * 2

@@ -172,7 +172,10 @@ def test_vectors(live: Live) -> None:
     assert [len(row) for row in answer["embeddings"]] == [256, 256]
     assert one["embedding"] == answer["embeddings"][1]
     assert answer["prompt_eval_count"] == 4
-    assert live.post("/api/embed", {"input": []}).json()["embeddings"] == []
+    for nothing in ([], "", None):
+        assert live.post("/api/embed", {"input": nothing}).json()["embeddings"] == []
+    for empty in (["", ""], ["a", ""], [""]):
+        assert live.post("/api/embed", {"input": empty}).status_code == 400
     assert live.post("/api/embeddings", {}).json()["embedding"] == []
 
 

@@ -197,6 +197,9 @@ def sigmoid(score: float) -> float:
         ({"query": "a", "documents": ["b"], "top_n": 0}, (400, "usage_error", "top_n")),
         ({"query": "a", "documents": ["b"], "rank_fields": ["x"]}, (400, "unsupported_field", "rank_fields")),
         ({"query": "a", "documents": ["b" * 5000]}, (400, "context_length_exceeded", "documents")),
+        pytest.param(
+            {"query": "a" * 5000, "documents": ["b"]}, (400, "context_length_exceeded", "query"), id="a long query"
+        ),
     ],
     ids=str,
 )

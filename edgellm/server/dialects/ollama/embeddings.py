@@ -48,12 +48,12 @@ class OllamaEmbedBody(OllamaBody, kw_only=True):
         """None where there is no text.
 
         Raises:
-            UsageError: a text is empty, or a value out of range.
+            UsageError: one of several texts is empty, or a value out of range.
         """
         self.settled_options(llm)
-        texts = [self.input] if isinstance(self.input, str) else self.input or []
-        if not any(texts):
+        if not self.input:
             return None
+        texts = [self.input] if isinstance(self.input, str) else self.input
         return EmbeddingRequest(tuple(texts), self.dimensions, truncate=self.truncate is not False)
 
 

@@ -16,7 +16,7 @@ from edgellm.server.dialects.rerank.bodies import CohereRerankBody, RerankBody
 from edgellm.server.openapi import REFUSALS, Operation
 from edgellm.server.responses import JSONResponse, client_closed
 from edgellm.server.schemas.response import ReadUsage
-from edgellm.server.served_model import ServedModel, overflow_names
+from edgellm.server.served_model import ServedModel
 from edgellm.types.event import Vectors
 
 TAG = "Rerank"
@@ -52,9 +52,8 @@ def operations(model: ServedModel) -> list[Operation]:
 
 async def _scored(model: ServedModel, request: Request, body_type: type[RerankT]) -> tuple[RerankT, Vectors | None]:
     """The body and the model's scores; None if the client has gone."""
-    with overflow_names(body_type.text_field):
-        body, to_compute = await model.receive(request, body_type, lambda body: body.to_request(model.llm))
-        return body, await sse.unless_gone(request.receive, model.vectors(request, to_compute))
+    body, to_compute = await model.receive(request, body_type, lambda body: body.to_request(model.llm))
+    return body, await sse.unless_gone(request.receive, model.vectors(request, to_compute))
 
 
 def _ranking(model: ServedModel, body: RerankBody, scores: list[float], vectors: Vectors) -> answers.Ranking:
