@@ -297,7 +297,7 @@ class WorkerSession(Session):
             if not self._changed.wait_for(lambda: self._state != "hung", CLOSE_TIMEOUT_S):
                 self._state = "failed"
                 self._outbox.clear()
-                self._dispatcher.fail_all(copy.copy(self._outage) or closed())
+                self._dispatcher.fail_all(copy.copy(self._outage) or Closed.of_model())
                 self._changed.notify_all()
 
     def _on_death(self, error: EdgeLLMError) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar, Unpack, overload
 
 from edgellm.errors import UsageError
 from edgellm.sdk.answer import parsed, whole
-from edgellm.sdk.chat_arguments import checked
+from edgellm.sdk.chat_arguments import asked_conversation
 from edgellm.sdk.chat_request import RequestMethods
 from edgellm.sdk.conversation import Messages
 from edgellm.sdk.deadline import seconds
@@ -195,7 +195,7 @@ class ChatMethods(RequestMethods):
         **options: Unpack[ChatKeywords],
     ) -> AsyncGenerator[Event, None]:
         """As `stream`, for coroutines. What only the model's template refuses is raised with the first event."""
-        conversation, options = checked(messages, options, "progress", "timeout")
+        conversation, options = asked_conversation(messages, options, "progress", "timeout")
         return self._astream(conversation, options, progress, seconds(timeout))
 
     async def _astream(

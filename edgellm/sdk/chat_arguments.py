@@ -39,7 +39,7 @@ _KINDS: dict[str, tuple[type, str]] = {
 _OF_REQUEST = ("max_tokens", "grammar", "top_logprobs", "n")
 
 
-def split(options: ChatKeywords, *own_names: str) -> tuple[dict[str, Any], Sampling]:
+def drawn_apart(options: ChatKeywords, *own_names: str) -> tuple[dict[str, Any], Sampling]:
     """What is asked of the answer, and how its tokens are drawn.
 
     Args:
@@ -54,13 +54,15 @@ def split(options: ChatKeywords, *own_names: str) -> tuple[dict[str, Any], Sampl
     return own, Sampling.of(**drawn)
 
 
-def checked(messages: Messages, options: ChatKeywords, *own_names: str) -> tuple[list[Message], ChatKeywords]:
+def asked_conversation(
+    messages: Messages, options: ChatKeywords, *own_names: str
+) -> tuple[list[Message], ChatKeywords]:
     """The same arguments, which may be looked at again. Waits for nothing, so that an event loop may call it.
 
     Raises:
         UsageError: what is wrong with them, whatever the model is.
     """
-    own, sampling = split(options, *own_names)
+    own, sampling = drawn_apart(options, *own_names)
     check_kinds(**{name: value for name, value in own.items() if name in _KINDS})
     tools, effort = tools_of(own.get("tools")), own.get("reasoning_effort")
     check_choice(own.get("tool_choice", "auto"), tools)

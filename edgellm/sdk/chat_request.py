@@ -13,7 +13,7 @@ from edgellm import explain
 from edgellm.errors import BadTemplate, ContextOverflow
 from edgellm.runtime.unsupported_task import unsupported_task
 from edgellm.sdk.asking import ask_all, of_kind
-from edgellm.sdk.chat_arguments import check_kinds, split, stops_of, variables_of
+from edgellm.sdk.chat_arguments import check_kinds, drawn_apart, stops_of, variables_of
 from edgellm.sdk.conversation import Messages, messages_of, texts_of
 from edgellm.sdk.deadline import Deadline
 from edgellm.sdk.generation import GenerationMethods
@@ -209,7 +209,7 @@ class RequestMethods(GenerationMethods):
         self, messages: Messages, options: ChatKeywords, *own_names: str, progress: bool = False
     ) -> GenerationRequest:
         """`own_names`: what the method takes besides these options, for errors."""
-        own, sampling = split(options, *own_names)
+        own, sampling = drawn_apart(options, *own_names)
         return self.request(messages, sampling=sampling, progress=progress, **own)
 
     async def _aasked(

@@ -8,7 +8,7 @@ from typing import Any, Unpack
 
 from edgellm.errors import IncompleteAnswer, TooManyRounds, UsageError, option
 from edgellm.sdk.answer import whole
-from edgellm.sdk.chat_arguments import checked
+from edgellm.sdk.chat_arguments import asked_conversation
 from edgellm.sdk.chat_request import RequestMethods
 from edgellm.sdk.conversation import Messages
 from edgellm.sdk.deadline import Deadline, seconds
@@ -149,7 +149,7 @@ class _ToolLoop:
         if options.get("n", 1) != 1:
             raise UsageError("tools are used for one answer, and n asks for several", hint="leave n out", param="n")
         self.toolbox = Toolbox(tools)
-        self.messages, self.options = checked(messages, {**options, "tools": self.toolbox.tools}, *_OWN)
+        self.messages, self.options = asked_conversation(messages, {**options, "tools": self.toolbox.tools}, *_OWN)
         self.events: list[Event] = []  # of the answer that is being written
         self._results: list[ToolResult] = []
         self._answer: Completion | None = None
