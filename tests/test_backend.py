@@ -45,6 +45,7 @@ def test_a_full_slot_says_what_is_free() -> None:
 
 def test_a_worker_starts_with_what_its_backend_wants_unless_the_user_set_it(monkeypatch: pytest.MonkeyPatch) -> None:
     class Wanting:
+        name = "wanting"
         worker_environment: ClassVar[dict[str, str]] = {"LIBRARY_PAGES": "large", "LIBRARY_LOG": "none"}
 
     monkeypatch.setenv("LIBRARY_LOG", "all")

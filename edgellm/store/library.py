@@ -357,7 +357,7 @@ def _checked_entry(card: ModelCard, file: ModelFile, folder: Path, fetched: Sequ
             model = reader.read_model(fetched[0].path)
             vocabulary.check(model.header)
         except ArtifactError as error:  # where it lies now it is deleted
-            error.message = error.message.replace(str(fetched[0].path), redacted(file.source))
+            error.message = f"{redacted(file.source)} cannot be used: {error.message}"
             raise
         shape = reader.shape(model.header, model.tensors)
         ctx_train = reader.context_length(model.header) or ctx_train
