@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import TypeVar, Unpack
 
@@ -122,13 +121,6 @@ def tokenize_each(model: TokenMethods, texts: Iterable[str]) -> Iterator[list[in
     for portion in _portions(texts, LONG_TEXT):
         batch = [TokenizeRequest(text) for text in portion]
         yield from (list(tokens.ids) for tokens in ask_all(model._session, batch, _tokens, _deadline(None)))
-
-
-def detokenize_each(model: TokenMethods, texts: Iterable[Sequence[int]]) -> Iterator[str]:
-    """`detokenize` of each, in the same way."""
-    for portion in _portions(texts, MAX_IDS):
-        pieces = iter(model.pieces([one for ids in portion for one in ids]))
-        yield from (_text(list(itertools.islice(pieces, len(ids)))) for ids in portion)
 
 
 def _portions(items: Iterable[SizedT], most: int) -> Iterator[list[SizedT]]:

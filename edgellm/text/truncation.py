@@ -36,27 +36,28 @@ def truncated(
         gone = {index for piece in pieces[:n] for index in piece}
         return [message for index, message in enumerate(messages) if index not in gone]
 
-    search = _Search(len(pieces), most, n_whole)
+    search = FitSearch(len(pieces), most, n_whole)
     while search.goes_on:
         search.note(count(without(len(pieces) - search.kept)))
     return without(len(pieces) - search.most_kept)
 
 
-class _Search:
-    """For how many pieces fit, by counts of tokens: where a straight line through the two nearest ones says.
+class FitSearch:
+    """For how many pieces, or letters of a text, fit, by counts of tokens: where a line through the two nearest says.
 
     Where one of these stays for long, its weight is halved (the Illinois rule), and at last the middle is taken.
 
     Attributes:
         kept: so many are to be counted next.
         most_kept: that fit, as far as is known; none are taken to fit.
+        n_tries: so many were counted.
     """
 
     def __init__(self, n: int, most: int, n_whole: float) -> None:
         self.most_kept, self._too_many = 0, n
         self._most = most
         self._room, self._excess = float(most), n_whole - most  # of tokens, at these two
-        self._n_tries = 0
+        self.n_tries = 0
         self._fitted: bool | None = None  # what was counted last
         self.kept = self._next()
 
@@ -66,7 +67,7 @@ class _Search:
 
     def note(self, n_tokens: float) -> None:
         """What `kept` pieces have."""
-        fits, self._n_tries = n_tokens <= self._most, self._n_tries + 1
+        fits, self.n_tries = n_tokens <= self._most, self.n_tries + 1
         if fits:
             self.most_kept, self._room = self.kept, self._most - n_tokens
             self._excess /= 1 + (self._fitted is True)
@@ -80,7 +81,7 @@ class _Search:
         low, high = self.most_kept, self._too_many
         if self._excess == math.inf and 2 * low < high:
             return max(2 * low, 1)
-        if self._excess == math.inf or self._n_tries > _LINES:
+        if self._excess == math.inf or self.n_tries > _LINES:
             return (low + high) // 2
         at = low + int((high - low) * self._room / (self._room + self._excess))
         return min(max(at, low + 1), high - 1)

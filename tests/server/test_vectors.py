@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import base64
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
 import openai
 import pytest
-from support.live_server import Live
+from support.live_server import Live, Servers
 from support.refusals import refuses
+from support.tiny_bert import TinyBert
 
+from edgellm.app import launch
 from edgellm.errors import UnsupportedTask
+from edgellm.server.dialects.rerank.beginnings import CLOSE
 from edgellm.server.dialects.rerank.bodies import SPECIALS, fitting
-from edgellm.types.request import MAX_TOKEN_BYTES
+from edgellm.types.request import MAX_TOKEN_BYTES, SelectionRequest
 
 PATH = "/v1/embeddings"
 
@@ -168,8 +172,41 @@ def test_a_long_document_of_any_script_is_cut(live: Live) -> None:
     long = "😀" * (n_ctx * MAX_TOKEN_BYTES - 1)  # so many characters, and four times as many bytes
     (cut,) = fitting(live.llm, "aab", [long], n_ctx)
 
-    n_tokens = n_ctx - len("aab") - SPECIALS  # a byte each, of which the last is a part of a character
-    assert cut == "😀" * (n_tokens // 4) + "\ufffd"
+    n_tokens = n_ctx - len("aab") - SPECIALS  # a byte each
+    least, most = (n_tokens - n_tokens // CLOSE) // 4, n_tokens // 4
+    assert cut == "😀" * len(cut)
+    assert least <= len(cut) <= most
+
+
+RAIN = "rain fell on the harbour all night, "
+FOX = "the quick brown fox "
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [("/v2/rerank", {}), ("/v1/rerank", {"truncation": True}), ("/v2/rerank", {"max_tokens_per_doc": 20})],
+)
+def test_a_document_that_is_cut_is_scored_as_its_beginning(
+    serve: Servers, tmp_path: Path, path: str, fields: dict[str, Any]
+) -> None:
+    """WordPiece reads other words where the blanks between them are lost."""
+    live = serve(launch.model_plan(str(TinyBert(scores=1).write(tmp_path / "bert")), SelectionRequest()))
+    long = [RAIN * 500, FOX * 500, " " * 1500 + FOX * 100, " " * 500 + "fox"]
+
+    def scores(documents: list[str]) -> dict[int, float]:
+        answer = live.post(path, {"query": "rain", "documents": documents, **fields}).json()
+        return {one["index"]: one["relevance_score"] for one in answer["results"]}
+
+    most = fields.get("max_tokens_per_doc", live.llm.info.n_ctx - 1 - SPECIALS)
+    cut = fitting(live.llm, "rain", long, most)
+    assert [one.startswith(beginning) for one, beginning in zip(long, cut, strict=True)] == [True] * 4
+    n_tokens = [len(live.llm.tokenize(beginning)) for beginning in cut]
+    assert all(most - most // CLOSE <= n <= most for n in n_tokens[:3]), n_tokens
+    assert cut[3] == long[3]
+
+    of_long = scores(long)
+    assert of_long == pytest.approx(scores(list(cut)), rel=1e-5)
+    assert abs(of_long[0] - of_long[1]) > 1e-4
 
 
 def test_documents_are_not_cut_for_a_model_that_ranks_none(live: Live) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated, ClassVar
 
 from msgspec import Meta
@@ -10,7 +9,8 @@ from msgspec import Meta
 from edgellm.errors import UsageError
 from edgellm.runtime.unsupported_task import unsupported_task
 from edgellm.sdk.client import EdgeLLM
-from edgellm.sdk.tokens import detokenize_each, tokenize_each
+from edgellm.sdk.tokens import tokenize_each
+from edgellm.server.dialects.rerank.beginnings import beginnings
 from edgellm.server.schemas.fields import NeutralValues, RequestBody
 from edgellm.types.checks import MAX_COUNT
 from edgellm.types.request import MAX_INPUTS, MAX_TOKEN_BYTES, RerankRequest
@@ -91,7 +91,7 @@ class RerankBody(RequestBody, kw_only=True):
 
 
 def fitting(llm: EdgeLLM, query: str, documents: list[str], most: int) -> tuple[str, ...]:
-    """The beginnings of documents: `most` tokens of each, and what fits in the context beside the query.
+    """The beginnings of documents: `most` tokens of each at most, and what fits in the context beside the query.
 
     Raises:
         UnsupportedTask: the model ranks nothing, which cutting a thousand documents would take half a minute to say.
@@ -104,18 +104,10 @@ def fitting(llm: EdgeLLM, query: str, documents: list[str], most: int) -> tuple[
         return tuple(documents)  # no token is shorter than a byte
     most = max(1, min(most, llm.info.n_ctx - len(llm.tokenize(query)) - SPECIALS))
     encoded = ((index, one.encode()) for index, one in enumerate(documents))
-    fitting = {at: one[: most * MAX_TOKEN_BYTES].decode(errors="ignore") for at, one in encoded if len(one) > most}
-    cut: list[int] = []
-
-    def beginnings() -> Iterator[list[int]]:
-        for index, tokens in zip(fitting, tokenize_each(llm, fitting.values()), strict=True):
-            if len(tokens) > most:
-                cut.append(index)
-                yield tokens[:most]
-
-    texts = list(detokenize_each(llm, beginnings()))
-    fitting.update(zip(cut, texts, strict=True))
-    return tuple(fitting.get(index, document) for index, document in enumerate(documents))
+    long = {at: one[: most * MAX_TOKEN_BYTES].decode(errors="ignore") for at, one in encoded if len(one) > most}
+    cut = beginnings(list(long.values()), most, lambda texts: map(len, tokenize_each(llm, texts)))
+    long.update(zip(long, cut, strict=True))
+    return tuple(long.get(index, document) for index, document in enumerate(documents))
 
 
 def _check_at_least_one(value: int | None, name: str) -> None:
