@@ -11,7 +11,7 @@ from edgellm.runtime.request_state import RequestState
 from edgellm.runtime.scheduler import Scheduler
 from edgellm.runtime.thought import Thoughts
 from edgellm.text.mask_thread import MaskThread
-from edgellm.text.sampling import LogitRow
+from edgellm.text.sampling import LogitRow, SameDraw
 from edgellm.types.event import FinishReason
 
 
@@ -25,8 +25,8 @@ class Drawing:
         self._thoughts = Thoughts(tokenizer)
         self._masks = MaskThread()
 
-    def draw(self, request: RequestState, row: LogitRow) -> FinishReason | None:
-        """Take the token that is drawn from `row`, and those that must follow it.
+    def draw(self, request: RequestState, row: LogitRow, same: SameDraw | None = None) -> FinishReason | None:
+        """Take the token that is drawn from `row`, and those that must follow it. `same`: of all choices that do.
 
         Returns why the answer ended; None where it goes on, and then `request.next_tokens` are to be computed.
 
@@ -36,7 +36,7 @@ class Drawing:
         """
         tokens: list[int] = []
         is_due = self._is_due(request, lambda: int(row.argmax()))
-        token = request.due.popleft() if is_due else request.sampler.sample(row, request.gate)
+        token = request.due.popleft() if is_due else request.sampler.sample(row, request.gate, same)
         if is_due:
             request.sampler.accept(token)
         elif self._ends(request, token):

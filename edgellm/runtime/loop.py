@@ -37,6 +37,7 @@ from edgellm.runtime.step import Step
 from edgellm.runtime.token_answers import AnsweredBeside, Raised, TokenAnswers
 from edgellm.runtime.watchdog import BEAT_S
 from edgellm.text.readers import Part
+from edgellm.text.sampling import SameDraw
 from edgellm.types.adapter import DropAdapter, LoadAdapter
 from edgellm.types.event import Done, FinishReason, GrammarRead
 from edgellm.types.request import DetokenizeRequest, EmbeddingRequest, GenerationRequest, RerankRequest, TokenizeRequest
@@ -322,21 +323,22 @@ class Loop:
                     continue
                 self._flush_one(request)
             request.first = request.first or now
-            self._draw(request, rows[-1])
+            same = SameDraw() if followers else None
+            self._draw(request, rows[-1], same)
             for follower in followers:
                 if request.id in self._choices:
                     follower.follow(request, now)
-                    self._draw(follower, rows[-1])
+                    self._draw(follower, rows[-1], same)
         if now - self._flushed_at >= FLUSH_INTERVAL_S:
             self._flush(now)
 
-    def _draw(self, request: RequestState, row: LogitRow) -> None:
+    def _draw(self, request: RequestState, row: LogitRow, same: SameDraw | None) -> None:
         if not request.limit:
             self._finish(request, "length")
             return
         is_first = not request.n_generated
         try:
-            reason = self._drawing.draw(request, row)
+            reason = self._drawing.draw(request, row, same)
         except GrammarFailed as error:
             self._fail([request], error, cache_is_lost=False)
         except Exception as error:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from edgellm.text.matcher import Matcher
 
 LogitRow = npt.NDArray[np.float32]
+Pick = Callable[[float], int]  # the token that a random number from 0 to 1 falls on
 
 # Below this temperature the runner-up weighs nothing unless it equals the best, and 1 / temperature overflows soon.
 COLDEST = 1e-6
@@ -33,6 +36,13 @@ TYPICAL_CUTOFF = 1e-13
 
 class NoNumbers(ValueError):
     """A row of logits holds NaN, or no finite value: the engine computed nonsense."""
+
+
+@dataclass
+class SameDraw:
+    """What answers that differ in their seed alone have in common where they draw from one row."""
+
+    pick: Pick | None = None  # of the first that drew
 
 
 class Sampler:
@@ -51,25 +61,20 @@ class Sampler:
         self._generated: deque[int] = deque(maxlen=window)
         self._filters = bool(values.top_k or values.top_p < 1.0 or values.min_p > 0.0 or values.typical_p < 1.0)
         self._edits = bool(self._repeats or self._counts or values.logit_bias)
+        self._is_cold = values.temperature < COLDEST
 
-    def sample(self, row: LogitRow, matcher: Matcher | None = None) -> int:
+    def sample(self, row: LogitRow, matcher: Matcher | None = None, same: SameDraw | None = None) -> int:
         """The next token, of those that `matcher` allows. `row`: float32 (vocab_size,), read only.
+
+        `same`: of all that draw the same, so that what is the same is computed once.
 
         Raises:
             NoNumbers. GrammarFailed: the matcher cannot tell what is allowed.
         """
-        if self._edits:
-            row = self._edited(row)
-        tokens = None
-        if matcher is not None:
-            tokens = self._allowed(row, matcher)
-            row = row[tokens]
-        best = int(row.argmax())
-        highest = float(row[best])
-        if not math.isfinite(highest):
-            raise NoNumbers(f"logits are not finite (maximum {highest} at token {best})")
-        index = best if self._sampling.temperature < COLDEST else self._draw(row, highest)
-        token = index if tokens is None else int(tokens[index])
+        pick = (same and same.pick) or self._pick(row, matcher)
+        if same is not None:
+            same.pick = pick
+        token = pick(0.0 if self._is_cold else self._random.random())
         self.accept(token)
         return token
 
@@ -82,7 +87,7 @@ class Sampler:
 
     def repeat(self, token: int) -> None:
         """`token` was drawn elsewhere, by the same seed: what comes next is drawn as behind it."""
-        if self._sampling.temperature >= COLDEST:
+        if not self._is_cold:
             self._random.random()
         self.accept(token)
 
@@ -90,7 +95,7 @@ class Sampler:
         """The allowed tokens, or as many of the likeliest of them as can be drawn."""
         if (few := matcher.few()) is not None:
             return few
-        k = 1 if self._sampling.temperature < COLDEST else self._sampling.top_k
+        k = 1 if self._is_cold else self._sampling.top_k
         if 0 < k <= LOOKED_AT < len(row):
             # Nearly always the likeliest tokens hold k allowed ones: exact, and the vocabulary is not gone through.
             likeliest = largest(row, LOOKED_AT)
@@ -120,11 +125,24 @@ class Sampler:
             edited[token] -= sampling.frequency_penalty * count + sampling.presence_penalty
         return edited
 
-    def _draw(self, row: LogitRow, best: float) -> int:
+    def _pick(self, row: LogitRow, matcher: Matcher | None) -> Pick:
+        if self._edits:
+            row = self._edited(row)
+        tokens = None
+        if matcher is not None:
+            tokens = self._allowed(row, matcher)
+            row = row[tokens]
+        best = int(row.argmax())
+        highest = float(row[best])
+        if not math.isfinite(highest):
+            raise NoNumbers(f"logits are not finite (maximum {highest} at token {best})")
+        pick: Pick = (lambda _: best) if self._is_cold else self._pick_in(row, highest)
+        return pick if tokens is None else lambda luck: int(tokens[pick(luck)])
+
+    def _pick_in(self, row: LogitRow, best: float) -> Pick:
         sampling = self._sampling
-        luck = self._random.random()
         if not self._filters:
-            return _pick(self._weights(row, best), luck)
+            return partial(_pick, self._weights(row, best))
         tokens, weights, total = self._shortlist(row, best)
         if sampling.typical_p < 1.0:
             keep = _typical(weights / total, sampling.typical_p)
@@ -137,7 +155,7 @@ class Sampler:
             n = min(n, int(bounds.searchsorted(sampling.top_p * total)) + 1)
         if sampling.min_p > 0.0:
             n = min(n, int(np.count_nonzero(weights >= sampling.min_p * weights[0])))
-        return int(tokens[_pick_inside(bounds[:n], luck * bounds[n - 1])])
+        return lambda luck: int(tokens[_pick_inside(bounds[:n], luck * bounds[n - 1])])
 
     def _weights(self, row: LogitRow, best: float) -> LogitRow:
         """Probabilities up to a factor: the most likely token weighs 1."""

@@ -16,6 +16,7 @@ from edgellm.errors import GrammarFailed, StepFailed, UsageError
 from edgellm.runtime import wire
 from edgellm.runtime.loop import Loop
 from edgellm.runtime.session import Dispatcher, QueueSink
+from edgellm.text.sampling import Sampler
 from edgellm.types.event import Delta, Done
 from edgellm.types.grammar import Grammar
 from edgellm.types.plan import Settings
@@ -53,6 +54,17 @@ def test_n_answers_cost_one_prefill(n_slots: int, rewind: int | None, fork_copie
     assert n_computed(engine) == len(PROMPT) + 1 + 4 * 7
     assert [choice.text for choice in found.choices] == [answer(ask(), choice=number)[0] for number in range(4)]
     assert len({choice.text for choice in found.choices}) == 4
+
+
+def test_choices_look_at_the_row_behind_their_prompt_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To sort a vocabulary takes 10 ms, and all who are answered wait for each draw."""
+    looked: list[None] = []
+    own = Sampler._pick
+    monkeypatch.setattr(Sampler, "_pick", lambda *arguments: looked.append(None) or own(*arguments))
+    found = play(ToyEngine(n_slots=4), [Planned(ask(max_tokens=1))])[0]
+
+    assert len(found.choices) == 4
+    assert len(looked) == 1
 
 
 def test_an_engine_that_cannot_go_back_reads_the_prompt_again_where_slots_are_too_few() -> None:

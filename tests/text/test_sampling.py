@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 from support.refusals import refuses
 
-from edgellm.text.sampling import NoNumbers, Sampler
+from edgellm.text.sampling import NoNumbers, SameDraw, Sampler
 from edgellm.types.sampling import SamplerValues, Sampling
 
 Row = npt.NDArray[np.float32]
@@ -319,3 +320,27 @@ def test_each_token_of_a_large_vocabulary_has_its_own_share() -> None:
     """Inside a block too: 1,000 equal tokens, met one after the other."""
     row = np.zeros(1000, np.float32)
     assert [drawn(row, Sampling(), (token + 0.5) / 1000) for token in range(1000)] == list(range(1000))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {},
+        {"temperature": 0.0},
+        {"temperature": 100.0, "typical_p": 0.999},
+        {"top_k": 40, "top_p": 0.95, "min_p": 0.05},
+        {"top_p": 0.999999, "repetition_penalty": 1.3, "frequency_penalty": 0.5, "logit_bias": ((3, 5.0),)},
+    ],
+    ids=str,
+)
+def test_what_draws_the_same_looks_at_the_row_once(kind: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """And each draws what it would draw alone."""
+    row = np.random.default_rng(5).normal(scale=2, size=4000).astype(np.float32)
+    samplings = [Sampling(seed=seed, **kind) for seed in range(20)]
+    alone = [Sampler(sampling, (1, 2, 3)).sample(row) for sampling in samplings]
+    looked: list[None] = []
+    own = Sampler._pick
+    monkeypatch.setattr(Sampler, "_pick", lambda *arguments: looked.append(None) or own(*arguments))
+    same = SameDraw()
+    assert [Sampler(sampling, (1, 2, 3)).sample(row, same=same) for sampling in samplings] == alone
+    assert len(looked) == 1
