@@ -144,6 +144,18 @@ def test_a_conversation_is_made_short(live: Live) -> None:
     assert "Summarize our conversation" in summary.content  # the model says back what it is asked
 
 
+@pytest.mark.parametrize("body", [{}, {"input": []}, {"input": "a", "max_output_tokens": 0}], ids=str)
+def test_compact_refuses_what_an_answer_refuses(live: Live, body: dict[str, Any]) -> None:
+    refused, compacted = (live.post(path, body) for path in ("/v1/responses", "/v1/responses/compact"))
+
+    assert (compacted.status_code, compacted.json()) == (400, refused.json())
+
+
+def test_compact_says_that_it_does_not_stream(live: Live) -> None:
+    answer = live.post("/v1/responses/compact", {"input": "a", "stream": True})
+    assert (answer.status_code, answer.headers["x-edgellm-ignored"]) == (200, "stream")
+
+
 def test_only_what_the_user_said_stays_of_what_is_made_short(live: Live) -> None:
     said = [
         {"type": "reasoning", "role": "user", "summary": []},

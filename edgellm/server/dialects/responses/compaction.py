@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -28,12 +28,18 @@ but the summary."""
 class ResponsesCompactBody(ResponsesBody, kw_only=True):
     """POST /v1/responses/compact. The fields of /v1/responses; tools are not used."""
 
+    def without_effect(self) -> Iterator[tuple[str, str]]:
+        yield from super().without_effect()
+        if self.stream:
+            yield "stream", ""
+
     def to_requests(self, llm: EdgeLLM, earlier: Sequence[ResponsesItem] = ()) -> list[GenerationRequest]:
-        """The conversation, with the wish for a summary behind it."""
+        """The conversation, with the wish for a summary behind it. Raises as `ResponsesBody` does."""
+        said = self.messages(earlier)
         request = llm.request(
-            [*self.messages(earlier), Message("user", ASKED)],
+            [*said, Message("user", ASKED)] if said else [],  # nothing is refused as elsewhere
             reasoning_effort="none",
-            max_tokens=self.max_output_tokens or MAX_SUMMARY,
+            max_tokens=MAX_SUMMARY if self.max_output_tokens is None else self.max_output_tokens,
             sampling=self.sampling(),
             truncate=self.truncation == "auto",
         )
