@@ -71,7 +71,7 @@ class WorkerSession(Session):
         self._outbox: Mailbox[wire.Down] = Mailbox()
         self._process: WorkerProcess | None = None
         self._loaded: ProcessUsage | None = None
-        self._silent_s = 0.0  # of a worker that hung
+        self._silent_s, self._cure = 0.0, ""  # of a worker that hung, and what to do about it
         self._listens = False  # to a request to stop
         self._over = False  # no worker runs, and none will
         self.restarts = -1
@@ -240,8 +240,7 @@ class WorkerSession(Session):
             # It closed its side of the pipe, so it is leaving; one that does not is of no use.
             end = process.reap(CLOSE_TIMEOUT_S)
         if self._silent_s and not told:
-            # Memory that is short makes a load hang, and steps only slow.
-            return _hung(self._silent_s, at_fault(self._plan.backend) if self._state == "hung" else "")
+            return _hung(self._silent_s, self._cure)
         return told or ended(end, self._plan.backend)
 
     def _listen(self, process: WorkerProcess, watchdog: Watchdog) -> EdgeLLMError | None:
@@ -282,13 +281,15 @@ class WorkerSession(Session):
 
     def _on_hang(self, process: WorkerProcess, silent_s: float) -> None:
         with self._changed:
-            if process is not self._process:
+            if process is not self._process or process.ended:
                 return
             self._silent_s = silent_s
+            # Where memory is short a load hangs, but steps only slow down.
+            self._cure = at_fault(self._plan.backend) if self._state == "ready" else ""
             if self._state != "closed":
                 # Not left to its death: a disk or a driver may hold it in the kernel for as long as it likes.
                 self._state = "hung" if self._state == "ready" else "failed"
-                self._outage = _hung(silent_s, _hint(True, 0.0, at_fault(self._plan.backend)))
+                self._outage = _hung(silent_s, _hint(True, 0.0, self._cure))
                 process.take_no_more()  # what is asked from now on is the next one's
                 self._outbox.clear()
                 self._dispatcher.fail_all(self._outage)

@@ -35,6 +35,7 @@ class WorkerProcess:
 
     Attributes:
         up: its frames.
+        ended: it gets no more messages, as it hung or is leaving.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class WorkerProcess:
         self._outbox = outbox
         self._answer = answer
         self._loaded = threading.Event()
-        self._ended = False
+        self.ended = False
         try:
             if hasattr(os, "waitid"):
                 threading.Thread(target=self._end_group, name="edgellm-group", daemon=True).start()
@@ -94,7 +95,7 @@ class WorkerProcess:
 
     def take_no_more(self) -> None:
         """Requests that come from now on stay where the next worker finds them."""
-        self._ended = True
+        self.ended = True
         self._loaded.set()
         self._outbox.wake()
 
@@ -119,7 +120,7 @@ class WorkerProcess:
             frame: bytes | None = launch
             while frame is None or _write(down.fileno(), frame):
                 self._loaded.wait()
-                message = self._outbox.get_unless(lambda: self._ended)
+                message = self._outbox.get_unless(lambda: self.ended)
                 if message is None:
                     return
                 frame = self._encoded(message)

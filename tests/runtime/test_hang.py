@@ -131,6 +131,39 @@ def test_who_asks_while_a_worker_that_hung_ends_waits_for_the_next(
 
 
 @pytest.mark.usefixtures("hung_after")
+def test_of_one_that_hung_in_a_step_memory_is_not_accused_when_it_ends_late(
+    open_session: OpenSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "CLOSE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(supervisor, "RELOAD_PAUSE_S", PATIENCE_S)
+    monkeypatch.setattr(worker_process, "signal_group", lambda process, number: None)
+    session = open_session()
+    assert isinstance(ask(session).get(), Delta)
+    worker = psutil.Process(session.pid)
+    worker.suspend()
+    wait_until(lambda: session.state == "failed")
+    worker.kill()
+    wait_until(lambda: session.state == "reloading")
+    assert isinstance(session.outage, WorkerCrashed)
+    assert "the echo backend of plugin echo (built in) is at fault" in session.outage.hint
+
+
+def test_one_that_died_before_its_silence_was_told_is_no_hang(
+    open_session: OpenSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks meanwhile waits for the next one all the same."""
+    session = open_session()
+    assert session.info
+    assert session._process is not None
+    monkeypatch.setattr(supervisor, "pause_s", lambda deaths: PATIENCE_S)
+    psutil.Process(session.pid).kill()
+    wait_until(lambda: session.state == "reloading")
+    session._on_hang(session._process, 5.0)
+    assert session.state == "reloading"
+    assert session._silent_s == 0.0
+
+
+@pytest.mark.usefixtures("hung_after")
 def test_draining_does_not_wait_for_a_worker_that_hangs(open_session: OpenSession) -> None:
     session = open_session()
     listener = ask(session)
