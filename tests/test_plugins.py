@@ -369,7 +369,7 @@ def test_a_thread_that_a_plugin_leaves_holds_no_command_up(folder: Path, tmp_pat
     fake_plugins.install(folder, "leaves", THREAD.format(**statements))
 
     done = fake_plugins.run_edgellm(folder, "leaves,echo", tmp_path, "plugins", "--json")
-    assert "Note: ended without plugin leaves: thread 'watcher'" in done.stderr
+    assert "Note: ended without waiting for plugin leaves: thread 'watcher'" in done.stderr
     assert json.loads(done.stdout)
 
 

@@ -26,7 +26,7 @@ def _leave(status: str | int | None) -> None:
     from edgellm.contract.left_threads import still_there
 
     if left := still_there(PATIENCE_S):
-        sys.stderr.write(f"Note: ended without {', '.join(left)}, still running; its author makes it a daemon\n")
+        sys.stderr.write(f"Note: ended without waiting for {', '.join(left)}; its author should make it a daemon\n")
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status if isinstance(status, int) else 0 if status is None else 1)

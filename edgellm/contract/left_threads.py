@@ -15,7 +15,7 @@ _rest_is_of_command = False
 
 @contextlib.contextmanager
 def noted(whose: Callable[[], str]) -> Iterator[None]:
-    """Threads that are started in the block, and that a program waits for, are `whose`."""
+    """Threads that are started in the block, and that a program waits for, are the doing of `whose()`."""
     before = set(threading.enumerate())
     try:
         yield
@@ -59,7 +59,7 @@ def _waited_for() -> list[threading.Thread]:
 
 def _end_idle_pools() -> None:
     """Threads of an executor that nobody shut down wait for work, until Python tells them at its end that none comes.
-    It is told them here, beside this thread: one that works on is waited for in that call."""
+    They are told here already, in a thread of its own, as the call waits for those that still work."""
     end = getattr(sys.modules.get("concurrent.futures.thread"), "_python_exit", None)
     if end is not None:
         threading.Thread(target=end, name=f"{OURS}pools", daemon=True).start()

@@ -13,11 +13,11 @@ BUSY_S = 0.25
 # And so many where nobody is being answered: llama.cpp computes attention of 64 rows and more in tiles, so that fewer
 # take as long.
 SHARED_CHUNK = 64
-# Nobody breaks off a step, and another client that comes waits for the one at hand. So those of a client alone are
-# short, too, until it has had so many seconds of them.
+# Nothing breaks off a step, so a client that comes waits for the one at hand. Steps stay short therefore for a client
+# that is alone again, until it has had so many seconds of them.
 SHARED_S = 600.0
-# A client that comes is so far ahead, until it had as much: a short prompt is read at once, however many clients have
-# long ones, and these wait for no longer than this.
+# A client that comes is so far ahead of the others, until it has used that up: a short prompt is read at once,
+# however many clients have long ones, and these wait no longer than this.
 AHEAD_S = 10.0
 
 
@@ -73,8 +73,8 @@ class BusySteps:
         self._fits = max(LEAST_CHUNK, min(fits, 2 * self._fits, self._most))
 
     def _learn_clients(self, stepped: set[str], seconds: float, running: set[str]) -> None:
-        """A client's turn is later by as much as it had, for each that runs. That of one that comes is counted from
-        when it comes, so nobody starves."""
+        """A client's turn is put off by what it had, times the clients that run. That of one that comes is counted
+        from when it comes, so nobody starves."""
         is_other = self._client is not None and stepped != {self._client}
         self._shared_s = SHARED_S if is_other else max(0.0, self._shared_s - seconds)
         self._client = min(stepped)

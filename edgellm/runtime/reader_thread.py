@@ -28,8 +28,8 @@ class _Work:
 
 
 class ReaderThread:
-    """Made for the first text that is long. Clients take turns in it. What is shorter passes what is longer of the same
-    client, which waits for as much text again as it has itself at most.
+    """Made for the first text that is long. Clients take turns in it. A text passes longer ones of the same client; no
+    more text passes one than it has itself.
     """
 
     def __init__(self, inbox: Inbox) -> None:

@@ -1,8 +1,8 @@
 """How slots are shared among clients: who gets the next one, and who gives its own for that.
 
-An answer gives way after a quantum; a prompt that is being read does at once where its client keeps as many slots as
-the other then has, and where it is its client's only one, once, for a much shorter one of a client that has none. For
-that no more of it is read again than it has tokens. What clients have of a step: `runtime/fair_share.py`.
+An answer gives way after a quantum. A prompt that is being read gives way at once where its client still has as many
+slots as the other then; its client's only one does so once, for a much shorter prompt of a client that has no slot. No
+more tokens of a prompt are read again for that than it has. What clients have of a step: `runtime/fair_share.py`.
 """
 
 from __future__ import annotations

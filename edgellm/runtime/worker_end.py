@@ -49,10 +49,10 @@ def ended(end: End, backend: str) -> WorkerCrashed:
     """The error of a worker that ended without a word."""
     if end.signal not in (COMPUTES, READS_TEXT):
         return died(how_it_ended(end), _CURES.get(end.signal, _UNKNOWN).format(backend=with_plugin(backend)))
-    fault = f"the model's files or {named(backend)} are at fault"
+    fault = f"the model's files or {named(backend)} is at fault"
     return RunawayModel(
         f"the worker that runs the model was ended: {fault} ({_CAUSES[end.signal]})",
-        hint=f"take this model from a source that you trust, or another one, or do without {with_plugin(backend)}",
+        hint=f"take this model from a source that you trust, take another model, or do without {with_plugin(backend)}",
         reason=how_it_ended(end),
     )
 

@@ -190,7 +190,7 @@ class Listener(uvicorn.Server):
         if sockets is not None and sys.platform != "win32":
             sockets = [*sockets, *(sock.dup() for sock in sockets for _ in range(1, ACCEPTED_AT_ONCE))]
         await super().startup(sockets)
-        if self._most is None:  # one turn takes some before others give way
+        if self._most is None:  # one round of the event loop accepts some before others give way
             self._crowd.most = most_connections(open_descriptors() + ACCEPTED_AT_ONCE)
         self._on_started()
 

@@ -103,7 +103,7 @@ def test_the_error_says_who_is_at_fault(name: str, kind: type[WorkerCrashed]) ->
     assert type(error) is kind
     assert name in error.reason
     is_of_model = kind is RunawayModel
-    assert ("the model's files or the odd backend are at fault" in error.message) is is_of_model
+    assert ("the model's files or the odd backend is at fault" in error.message) is is_of_model
     assert ("do without the odd backend" in error.hint) is is_of_model
 
 

@@ -130,7 +130,7 @@ def _take_over(two: Slots, slot: BundleSlot, before: BundleSlot | None, service:
         try:
             back = _go_back(two, before, service)
         except (SystemExit, KeyboardInterrupt):
-            back = "told so again, so that nobody saw whether the service is well now"
+            back = "told a second time, so it was not seen whether the service is well now"
         ending.add_note(f"Told to end before slot {slot.name} was seen well: {back}.")
         raise ending from None
     if failed and before is not None and _still_answers(service, before, slot):
