@@ -378,9 +378,16 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
     """Leaves a thread `one` that lasts as long as the test."""
     monkeypatch.setattr(left_threads, "_left", [])
     monkeypatch.setattr(left_threads, "_rest_is_of_command", False)
-    ended = threading.Event()
-    yield lambda: threading.Thread(target=ended.wait, name="one").start()
+    ended, threads = threading.Event(), []
+
+    def leave() -> None:
+        threads.append(threading.Thread(target=ended.wait, name="one"))
+        threads[-1].start()
+
+    yield leave
     ended.set()
+    for thread in threads:  # the next test sees all that live
+        thread.join()
 
 
 def test_a_thread_that_ends_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
