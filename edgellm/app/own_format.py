@@ -59,8 +59,8 @@ def told_of_address() -> Iterator[None]:
         yield
     except BadArtifact as error:
         if others := _with_own_formats():
-            named = f"{option('backend')} ({', '.join(others)})"
-            error.hint += f"; of another format, download it and give its path with {named}, or write a catalog row"
+            named = f"give its path with {option('backend')} ({', '.join(others)}), or write a catalog row"
+            error.hint += f"; if it is in another format, download it and {named}"
         raise
 
 

@@ -75,10 +75,10 @@ class AdapterMethods:
 
 
 def _to_load(timeout: float | None) -> Deadline:
-    late = "the adapter was not loaded after {} s, and is loaded later"
+    late = "the adapter was not loaded within {} s, and will be loaded later"
     return Deadline(timeout, late=late, instead="`adapters` lists it once it is there")
 
 
 def _to_drop(timeout: float | None) -> Deadline:
-    late = "the adapter was still there after {} s, and is dropped later"
+    late = "the adapter was still there after {} s, and will be dropped later"
     return Deadline(timeout, late=late, instead="`adapters` lists it until it is gone")

@@ -138,7 +138,7 @@ def _portions(items: Iterable[SizedT], most: int) -> Iterator[list[SizedT]]:
 
 
 def _deadline(timeout: float | None) -> Deadline:
-    return Deadline(timeout, late="the tokens had not come after {} s, and the request was ended", instead=SHORTER)
+    return Deadline(timeout, late="the tokens did not come within {} s, and the request was ended", instead=SHORTER)
 
 
 def _requests(ids: Sequence[int]) -> list[DetokenizeRequest]:
