@@ -15,7 +15,7 @@ from edgellm.errors import Closed, ContextOverflow, TimedOut, UnsupportedTask, U
 from edgellm.sdk.client import EdgeLLM
 from edgellm.types.model import Artifact
 from edgellm.types.plan import LaunchPlan, Settings
-from edgellm.types.request import MAX_INPUTS, EmbeddingRequest, RerankRequest
+from edgellm.types.request import MAX_INPUTS, MAX_TOKEN_BYTES, EmbeddingRequest, RerankRequest
 
 ECHO = LaunchPlan("echo", Artifact("echo", (), "echo"), Settings(n_ctx=512, n_slots=2))
 
@@ -49,6 +49,14 @@ def test_more_texts_than_a_request_takes(llm: EdgeLLM) -> None:
     texts[MAX_INPUTS + 1] = "x" * 600
     with refuses(ContextOverflow, n_prompt=601, n_ctx=512, index=MAX_INPUTS + 1):
         llm.embed(texts)
+
+
+@pytest.mark.parametrize("text", ["", [], [300], "x" * 600, "x" * (MAX_TOKEN_BYTES * 512 + 2**20), [1] * 600])
+def test_a_text_that_cannot_be_read_is_named_by_its_number_among_all(llm: EdgeLLM, text: str | list[int]) -> None:
+    texts = [*["x"] * (MAX_INPUTS + 1), text]
+    with pytest.raises(UsageError) as error:
+        llm.embed(texts)
+    assert f"texts[{MAX_INPUTS + 1}]" in error.value.message
 
 
 def test_threads_and_answers_together(llm: EdgeLLM) -> None:

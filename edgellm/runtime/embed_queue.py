@@ -51,6 +51,7 @@ class _Job:
     id: int
     texts: tuple[str | tuple[int, ...], ...]
     name: str  # what errors call the texts
+    first: int  # number of the first one there
     query: str | None = None  # None = to embed
     client: str = ""
     dimensions: int | None = None
@@ -176,13 +177,14 @@ class EmbedQueue:
                 request_id,
                 request.inputs,
                 request.called,
+                request.first,
                 client=request.client,
                 dimensions=request.dimensions,
                 truncate=request.truncate,
             )
         if "rerank" not in info.capabilities or not isinstance(self._engine, Reranker):
             raise unsupported_task("rerank", info)
-        return _Job(request_id, request.documents, "documents", request.query, request.client)
+        return _Job(request_id, request.documents, "documents", 0, request.query, request.client)
 
     def _read(self, job: _Job) -> None:
         """Tokenize texts for READ_S.
@@ -206,13 +208,13 @@ class EmbedQueue:
             job.rows = [None] * len(job.items)
 
     def _tokens(self, job: _Job, index: int) -> TextTokens:
-        info, text, name = self._engine.info, job.texts[index], job.name
+        info, text, name, number = self._engine.info, job.texts[index], job.name, job.first + index
         tokens: TextTokens
         if not isinstance(text, str):
             tokens = text
             if min(text) < 0 or max(text) >= info.vocab_size:
                 hint = f"tokens are 0 to {info.vocab_size - 1}"
-                raise UsageError(f"{name}[{index}] holds an id that is not a token", hint=hint, param=name)
+                raise UsageError(f"{name}[{number}] holds an id that is not a token", hint=hint, param=name)
         elif job.query is not None:
             assert isinstance(self._engine, Reranker)
             tokens = self._time.text(len(job.query) + len(text), partial(self._engine.pair, job.query, text))
@@ -224,19 +226,19 @@ class EmbedQueue:
             tokens = self._cut_tokens(tokens, is_text=isinstance(text, str))
             job.n_cut += 1
         if not tokens:
-            raise UsageError(f"{name}[{index}] has no tokens", hint="send text that the model can read", param=name)
+            raise UsageError(f"{name}[{number}] has no tokens", hint="send text that the model can read", param=name)
         if len(tokens) > info.n_ctx:
-            raise self._too_long(job, index, len(tokens))
+            raise self._too_long(job, number, len(tokens))
         return tokens
 
-    def _too_long(self, job: _Job, index: int, n_tokens: int) -> ContextOverflow:
+    def _too_long(self, job: _Job, number: int, n_tokens: int) -> ContextOverflow:
         n_ctx = self._engine.info.n_ctx
         if job.query is None:
-            return ContextOverflow.of_text(job.name, index, n_tokens, n_ctx)
+            return ContextOverflow.of_text(job.name, number, n_tokens, n_ctx)
         n_query = len(self._tokenizer.encode(job.query, add_special=True, parse_special=False))
         if n_query > n_ctx:  # beside which no document fits
             return ContextOverflow.of_text("query", None, n_query, n_ctx)
-        return ContextOverflow.of_text(job.name, index, n_tokens, n_ctx, beside=", with the query,")
+        return ContextOverflow.of_text(job.name, number, n_tokens, n_ctx, beside=", with the query,")
 
     def _cut_tokens(self, tokens: tuple[int, ...], *, is_text: bool) -> tuple[int, ...]:
         """As many as the context holds: of a text, with the special tokens behind it."""

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from edgellm.errors import ContextOverflow, EdgeLLMError, UsageError
-from edgellm.runtime.session import Delivery, Session
-from edgellm.sdk.asking import aask_all, ask_all
+from edgellm.errors import UsageError
+from edgellm.runtime.session import Session
+from edgellm.sdk.asking import aask_all, ask_all, of_kind
 from edgellm.sdk.deadline import Deadline
 from edgellm.types.event import Vectors
 from edgellm.types.request import MAX_INPUTS, EmbeddingRequest, RerankRequest
@@ -73,12 +73,12 @@ class EmbeddingMethods:
         return vectors
 
     def _vectors(self, batch: Sequence[EmbeddingRequest | RerankRequest], timeout: float | None) -> list[Vectors]:
-        return ask_all(self._session, batch, _vectors, Deadline(timeout, instead=FEWER))
+        return ask_all(self._session, batch, of_kind(Vectors), Deadline(timeout, instead=FEWER))
 
     async def _avectors(
         self, batch: Sequence[EmbeddingRequest | RerankRequest], timeout: float | None
     ) -> list[Vectors]:
-        return await aask_all(self._session, batch, _vectors, Deadline(timeout, instead=FEWER))
+        return await aask_all(self._session, batch, of_kind(Vectors), Deadline(timeout, instead=FEWER))
 
 
 def requests(texts: Texts, dimensions: int | None) -> list[EmbeddingRequest]:
@@ -101,8 +101,10 @@ def requests(texts: Texts, dimensions: int | None) -> list[EmbeddingRequest]:
             inputs.append(text if isinstance(text, str) else tuple(text))
         except TypeError:
             raise _no_text(f"{_CALLED}[{at}]", text) from None
-    parts = [tuple(inputs[at : at + MAX_INPUTS]) for at in range(0, len(many), MAX_INPUTS)]
-    return [EmbeddingRequest(part, dimensions, called=_CALLED) for part in parts]
+    return [
+        EmbeddingRequest(tuple(inputs[at : at + MAX_INPUTS]), dimensions, called=_CALLED, first=at)
+        for at in range(0, len(many), MAX_INPUTS)
+    ]
 
 
 def _no_text(name: str, value: object) -> UsageError:
@@ -128,14 +130,3 @@ def _no_rows(n_embd: int, dimensions: int | None) -> npt.NDArray[np.float32]:
     import numpy as np
 
     return np.zeros((0, dimensions or n_embd), np.float32)
-
-
-def _vectors(delivery: Delivery, number: int) -> Vectors:
-    if isinstance(delivery, ContextOverflow) and number:
-        # The worker counts within its request.
-        index = delivery.index + number * MAX_INPUTS
-        raise ContextOverflow.of_text(_CALLED, index, delivery.n_prompt, delivery.n_ctx)
-    if isinstance(delivery, EdgeLLMError):
-        raise delivery
-    assert isinstance(delivery, Vectors)
-    return delivery

@@ -227,11 +227,12 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, tag=True):
     truncate: bool = False  # what is too long for the context is cut at its end; False = it is refused
     client: str = ""  # as of a GenerationRequest
     called: str = "input"  # what errors call the inputs
+    first: int = 0  # number of the first one there
 
     def __post_init__(self) -> None:
         check_types(self)
         _check_size(self, self.inputs)
-        _check_texts(self.inputs, self.called)
+        _check_texts(self.inputs, self.called, self.first)
         check_range(self.dimensions is None or self.dimensions >= 1, f"dimensions={self.dimensions}", "1 or more")
 
 
@@ -305,11 +306,15 @@ def check_context(request: Request, n_ctx: int) -> None:
     if isinstance(request, EmbeddingRequest) and request.truncate:
         return
     texts = request.inputs if isinstance(request, EmbeddingRequest) else request.documents
-    name, query = (request.called, "") if isinstance(request, EmbeddingRequest) else ("documents", request.query)
+    name, first, query = (
+        (request.called, request.first, "")
+        if isinstance(request, EmbeddingRequest)
+        else ("documents", 0, request.query)
+    )
     if (n_bytes := utf8_length(query)) > n_ctx * MAX_TOKEN_BYTES:  # it is cut anew beside each document
         raise ContextOverflow.of_text("query", None, n_bytes // MAX_TOKEN_BYTES, n_ctx, n_bytes=n_bytes)
     beside = inked_bytes(query)
-    for index, text in enumerate(texts):
+    for index, text in enumerate(texts, first):
         if not isinstance(text, str):
             if len(text) > n_ctx:
                 raise ContextOverflow.of_text(name, index, len(text), n_ctx)
@@ -348,10 +353,10 @@ def _bytes_of(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def _check_texts(texts: tuple[str | tuple[int, ...], ...], param: str) -> None:
+def _check_texts(texts: tuple[str | tuple[int, ...], ...], param: str, first: int = 0) -> None:
     if not 1 <= len(texts) <= MAX_INPUTS:
         raise UsageError(f"{param} holds {len(texts)} texts", hint=f"send 1 to {MAX_INPUTS}", param=param)
-    empty = next((index for index, text in enumerate(texts) if not text), None)
+    empty = next((index for index, text in enumerate(texts, first) if not text), None)
     if empty is not None:
         raise UsageError(f"{param}[{empty}] is empty", hint="send at least one character", param=param)
     for text in texts:
