@@ -158,10 +158,14 @@ def failures(folder: Path, *arguments: str) -> dict[str, str]:
         "EDGELLM_PLUGINS": "broken",
     }
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(folder)]
-    ended = subprocess.run(
-        [*command, "-q", "-rfE", "--assert=plain", "--tb=no", *arguments, str(folder / "test_broken.py")],
-        env=env | {"COLUMNS": "1000"}, capture_output=True, text=True, cwd=folder, check=False,
-    )  # fmt: skip
+    command += ["-o", "faulthandler_timeout=100"]  # a test that hangs tells where
+    try:
+        ended = subprocess.run(
+            [*command, "-q", "-rfE", "--assert=plain", "--tb=no", *arguments, str(folder / "test_broken.py")],
+            env=env | {"COLUMNS": "1000"}, capture_output=True, text=True, cwd=folder, check=False, timeout=240,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as late:
+        pytest.fail(f"it has said until now: {late.stdout!r} {late.stderr!r}")
     assert ended.returncode == 1, ended.stdout + ended.stderr
     summary = re.findall(r"^(?:FAILED|ERROR) \S+?::Test(\w+)::(\w+)(?: - (.*))?$", ended.stdout, re.MULTILINE)
     return {f"{kind} {test.removeprefix('test_')}": words for kind, test, words in summary}
