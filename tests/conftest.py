@@ -32,6 +32,7 @@ pytest_plugins = [
     "support.browser",
     "support.control_groups",
     "support.groups",
+    "support.hard_limit",
     "support.in_threads",
     "support.json_schema_suite",
     "support.late_iri",
