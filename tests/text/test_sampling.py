@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 from support.refusals import refuses
 
-from edgellm.text.sampling import NoNumbers, SameDraw, Sampler
+from edgellm.text.sampling import BINS, NoNumbers, SameDraw, Sampler, until
 from edgellm.types.sampling import SamplerValues, Sampling
 
 Row = npt.NDArray[np.float32]
@@ -139,15 +139,14 @@ def drawn(row: Row, sampling: Sampling, luck: float) -> int:
 def test_filters_keep_what_sorting_keeps(row: Row, sampling: Sampling) -> None:
     """Each token kept is met in the middle of its own share, and nothing else is met.
 
-    Tokens are laid end to end by number, or heaviest first where a filter sorts them anyway.
+    Tokens are laid end to end by number.
     """
     try:
         expected = oracle(row, sampling)
     except CloseCall:
         reject()
-    filtered = sampling.top_k or sampling.top_p < 1 or sampling.min_p or sampling.typical_p < 1
     start = 0.0
-    for token in sorted(expected, key=lambda token: (-expected[token] if filtered else 0, token))[:200]:
+    for token in sorted(expected)[:200]:
         if expected[token] > 1e-5:
             token_drawn = drawn(row, sampling, start + expected[token] / 2)
             # Of tokens as good as equal, float32 and the oracle may not order the same one first.
@@ -155,6 +154,25 @@ def test_filters_keep_what_sorting_keeps(row: Row, sampling: Sampling) -> None:
         start += expected[token]
     for luck in (2**-53, 0.5, 1 - 2**-53):
         assert drawn(row, sampling, luck) in expected
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.sampled_from((1, 1000, 5000, 3 * BINS)),
+    st.sampled_from((None, 2, 0)),
+    st.sampled_from((0.0, 1e-300, 1e-12, 1.0, 1e30)),
+    st.sampled_from((0.0, 1e-6, 0.3, 0.999999, 2.0)),
+)
+def test_what_is_needed_for_a_share_is_what_sorting_says(
+    seed: int, size: int, decimals: int | None, scale: float, share: float
+) -> None:
+    """Of keys that are spread, equal, nearly equal, and of some far from all others."""
+    rng = np.random.default_rng(seed)
+    keys, weights = rng.exponential(size=size) ** 4, rng.integers(1, 100, size).astype(float)
+    keys = (keys if decimals is None else keys.round(decimals)) * scale
+    order = keys.argsort(kind="stable")
+    n = int(weights[order].cumsum().searchsorted(share * weights.sum())) + 1
+    assert until(share * weights.sum(), weights, keys).nonzero()[0].tolist() == sorted(order[:n].tolist())
 
 
 @given(rows)
