@@ -205,8 +205,8 @@ def largest(row: LogitRow, k: int) -> npt.NDArray[np.intp]:
     """Indices of the `k` largest, at least 1, largest first; among equals the lowest indices."""
     candidates = _candidates(row, k)
     order = (-row[candidates]).argsort(kind="stable")[:k]
-    largest: npt.NDArray[np.intp] = candidates[order]
-    return largest
+    found: npt.NDArray[np.intp] = candidates[order]
+    return found
 
 
 def _of_largest(row: LogitRow, k: int) -> npt.NDArray[np.intp]:
@@ -216,7 +216,8 @@ def _of_largest(row: LogitRow, k: int) -> npt.NDArray[np.intp]:
     least = np.partition(values, len(values) - k)[len(values) - k]
     keep = values > least
     keep[(values == least).nonzero()[0][: k - np.count_nonzero(keep)]] = True
-    return candidates[keep]
+    found: npt.NDArray[np.intp] = candidates[keep]
+    return found
 
 
 def _candidates(row: LogitRow, k: int) -> npt.NDArray[np.intp]:
@@ -227,7 +228,8 @@ def _candidates(row: LogitRow, k: int) -> npt.NDArray[np.intp]:
     n_groups = len(row) // GROUP
     bounds = row[: n_groups * GROUP].reshape(GROUP, n_groups).max(axis=0) if k <= n_groups else row.copy()
     bounds.partition(len(bounds) - k)
-    return (row >= bounds[len(bounds) - k]).nonzero()[0]
+    found: npt.NDArray[np.intp] = (row >= bounds[len(bounds) - k]).nonzero()[0]
+    return found
 
 
 def _heaviest(weights: LogitRow, share: float) -> npt.NDArray[np.intp]:
