@@ -62,13 +62,16 @@ def distribution(entry: EntryPoint) -> str:
     """
     if entry.dist is None:
         return "unknown"
-    metadata = _folder(entry.dist) / "METADATA"
+    path = _folder(entry.dist) / "METADATA"
+    name = version = ""
     try:
-        name, version = entry.dist.metadata["Name"], entry.dist.metadata["Version"]
+        metadata = entry.dist.metadata
+        if "Name" in metadata and "Version" in metadata:  # Python 3.12 and later warn of what is not there
+            name, version = metadata["Name"], metadata["Version"]
     except Exception as error:
-        raise ValueError(f"{metadata} cannot be read: {told(error)}") from error
+        raise ValueError(f"{path} cannot be read: {told(error)}") from error
     if not name or not version:
-        raise ValueError(f"{metadata} has no name or no version")
+        raise ValueError(f"{path} has no name or no version")
     return f"{name} {version}"
 
 
