@@ -124,7 +124,7 @@ def test_a_prediction_is_made_for_the_depth_that_was_measured(smollm2: str) -> N
     shallow, deep = (verify.predicted(plan, machine, MeasuredRates(decode_depth=d), facts) for d in (16, 2000))
     assert shallow.decode is not None
     assert deep.decode is not None
-    assert shallow.decode > deep.decode * 1.1
+    assert shallow.decode > deep.decode * 1.05
     assert shallow.resident_bytes == deep.resident_bytes
     on_gpu = replace(plan, settings=replace(plan.settings, gpu_layers=3))
     assert verify.predicted(on_gpu, machine, MeasuredRates(), facts) == Numbers(), "which GPU, nothing tells"
