@@ -22,6 +22,8 @@ from edgellm_onnx.providers import CPU, PROVIDERS, Choice
 
 log = logging.getLogger("edgellm.onnx")
 
+onnxruntime.disable_telemetry_events()  # on Windows, where it looks at no variable (see `edgellm_onnx`)
+
 LEVELS = {
     "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
     "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
