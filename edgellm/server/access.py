@@ -67,9 +67,9 @@ class Access:
         """
         headers = _single(scope["headers"])
         host = headers.get(b"host", b"").decode("latin-1")
+        _check_framing(scope["http_version"], headers)  # first: HTTP/2 begins with a request that names no host
         if self._key is None:
             self._check_host(host)
-        _check_framing(scope["http_version"], headers)
         sends = scope["method"] not in SAFE_METHODS
         if sends:
             _check_origin(headers.get(b"origin"), host)

@@ -223,8 +223,11 @@ def test_a_connection_is_closed_where_the_end_of_a_request_is_not_sure(live: Liv
     assert b"connection: close" in raw
 
 
-def test_only_versions_that_it_speaks_are_answered(live: Live) -> None:
-    raw = _raw(live.url, "GET /health HTTP/2.0\r\nHost: 127.0.0.1\r\n\r\n", to_end=True)
+@pytest.mark.parametrize(
+    "request_", ["GET /health HTTP/2.0\r\nHost: 127.0.0.1\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]
+)
+def test_only_versions_that_it_speaks_are_answered(live: Live, request_: str) -> None:
+    raw = _raw(live.url, request_, to_end=True)
 
     assert b'"wrong_version"' in raw
 
