@@ -41,11 +41,13 @@ def test_structured_output(server: Any) -> None:
 
 
 def test_bound_tools_are_called_and_their_results_go_back(server: Any) -> None:
-    """This API cannot force a call. Beside a form the model writes that or a call, and with some seed a call."""
+    """This API cannot force a call. Beside a form the model writes that or a call, and with some seed a whole call."""
     form = {"format": Place.model_json_schema(), "temperature": 1.0, "num_predict": 200}
     asked = [("user", "Say hello.")]
     answers = (chat(server, **form, seed=seed).bind_tools([weather]).invoke(asked) for seed in range(40))
-    called = next(answer for answer in answers if answer.tool_calls)
+    called = next(
+        answer for answer in answers if answer.tool_calls and answer.response_metadata["done_reason"] == "stop"
+    )
     result = weather.invoke(called.tool_calls[0])
     answer = chat(server).bind_tools([weather]).invoke([*asked, called, result, ("user", "Thanks.")])
 

@@ -99,15 +99,14 @@ def test_structured_answers(server: Any, client: ollama.Client) -> None:
 
 
 def test_tools(server: Any, client: ollama.Client) -> None:
-    """This API cannot force a call. Beside a form the model writes that or a call, and with some seed a call."""
+    """This API cannot force a call. Beside a form the model writes that or a call, and with some seed a whole call."""
 
     def asked(seed: int) -> dict[str, Any]:
         drawn = {"seed": seed, "temperature": 1.0, "num_predict": 200}
         return {"tools": [WEATHER], "format": Place.model_json_schema(), "options": drawn}
 
-    called = next(
-        message for seed in SEEDS if (message := client.chat(server.model, HELLO, **asked(seed)).message).tool_calls
-    )
+    answers = (client.chat(server.model, HELLO, **asked(seed)) for seed in SEEDS)
+    called = next(answer.message for answer in answers if answer.message.tool_calls and answer.done_reason == "stop")
     (made, *_) = called.tool_calls
     result = {"role": "tool", "tool_name": "weather", "content": weather(**made.function.arguments)}
 
@@ -115,8 +114,9 @@ def test_tools(server: Any, client: ollama.Client) -> None:
     assert result["content"] in ("Sunny in Bonn.", "Sunny in Rome.")
     answer = client.chat(server.model, [*HELLO, called, result], tools=[weather], options=SHORT).message
     assert answer.content or answer.tool_calls
-    streams = (client.chat(server.model, HELLO, **asked(seed), stream=True) for seed in SEEDS)
-    streamed = next(part.message for stream in streams for part in stream if part.message.tool_calls)
+    streams = (list(client.chat(server.model, HELLO, **asked(seed), stream=True)) for seed in SEEDS)
+    whole = (part.message for parts in streams if parts[-1].done_reason == "stop" for part in parts)
+    streamed = next(message for message in whole if message.tool_calls)
     assert streamed.tool_calls[0].function.arguments["city"] in ("Bonn", "Rome")
 
 

@@ -436,6 +436,18 @@ def test_the_logprobs_of_a_prompt(live: Live, stream: bool) -> None:
     assert told[0]["top_logprobs"][1]["b"] == pytest.approx(-100)
 
 
+def test_an_answer_without_a_token_has_logprobs_all_the_same(live: Live) -> None:
+    """Clients look into them where they asked for them."""
+    ends_at_once = {"logit_bias": {"97": -100, "256": 100}, "temperature": 0}
+    body = live.post("/v1/completions", {"prompt": "a", "logprobs": 1, **ends_at_once}).json()
+
+    assert body["choices"][0]["text"] == ""
+    assert body["choices"][0]["logprobs"] == {
+        "tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": [],
+    }  # fmt: skip
+    assert body["usage"]["completion_tokens"] == 0
+
+
 def test_only_the_prompt_is_told_where_no_token_may_come(live: Live) -> None:
     body = {"prompt": ["ab", "c"], "echo": True, "logprobs": 0, "max_tokens": 0}
     answer = live.post("/v1/completions", body)

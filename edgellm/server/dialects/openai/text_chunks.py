@@ -70,7 +70,7 @@ class TextChunks(OpenAIChunks):
 
     def _sent(self, choice: Choice, prompt: tuple[str, list[TokenLogprob]]) -> TextChoice:
         text, tokens = prompt[0] + choice.text, (*prompt[1], *choice.logprobs)
-        is_asked = self._body.logprobs is not None and tokens
+        is_asked = self._body.logprobs is not None  # also of an answer that has no token
         told = TextLogprobs.of(tokens, begins=bool(self._body.echo)) if is_asked else None
         return TextChoice(0, text, choice.finish_reason, told)
 
