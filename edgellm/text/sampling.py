@@ -171,7 +171,7 @@ class Sampler:
         if 0 < sampling.top_k <= len(row):
             tokens = _of_largest(row, sampling.top_k)
             values = np.exp((row[tokens].astype(np.float64) - best) / sampling.temperature)
-            possible = values > 0  # one of the k largest may be forbidden
+            possible = values > np.finfo(np.float64).tiny  # one of the k largest may be forbidden
             return tokens[possible], values[possible], float(values.sum())
         weights = self._weights(row, best)
         if sampling.typical_p < 1.0:

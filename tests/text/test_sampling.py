@@ -225,6 +225,12 @@ def test_greedy_takes_the_best_and_of_equals_the_lowest(row: Row) -> None:
     assert Sampler(Sampling(top_k=1, seed=0)).sample(row) == best
 
 
+def test_a_token_that_is_all_but_impossible_has_no_surprise() -> None:
+    """Half of the smallest number that there is would be zero, of which there is no logarithm."""
+    row = np.array([0.0, 0.0, -744.4], np.float32)
+    assert {Sampler(Sampling(top_k=3, typical_p=0.9, seed=seed)).sample(row) for seed in range(20)} == {0, 1}
+
+
 @pytest.mark.parametrize("temperature", [1e-45, 1e-30, 1e-6])
 @pytest.mark.parametrize("more", [{}, {"top_k": 3}, {"top_p": 0.9}, {"min_p": 0.1}, {"typical_p": 0.9}], ids=str)
 def test_the_coldest_temperatures_are_greedy(temperature: float, more: dict[str, float]) -> None:
