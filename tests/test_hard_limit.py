@@ -30,7 +30,7 @@ def test_one_that_swallows_its_limit_is_named_and_the_next_runs(tmp_path: Path) 
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(tmp_path)]
     env = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
     done = subprocess.run(
-        [*command, "-n", "1", "--timeout", "1", "-q", str(tmp_path)],
+        [*command, "--basetemp", str(tmp_path / "own"), "-n", "1", "--timeout", "1", "-q", str(tmp_path)],
         env=env, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert "1 failed, 1 passed" in done.stdout

@@ -145,7 +145,7 @@ def test_several_workers_update_one_file(tmp_path: Path) -> None:
 
 
 def run(folder: Path, workers: str, **environment: str) -> str:
-    return pytest_in(folder, "-n", workers, **environment)[-1]
+    return pytest_in(folder, "--basetemp", str(folder / "own"), "-n", workers, **environment)[-1]
 
 
 def pytest_in(folder: Path, *arguments: str, **environment: str) -> list[str]:

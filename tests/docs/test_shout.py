@@ -27,6 +27,7 @@ def test_it_passes_the_contract(tmp_path: Path) -> None:
     path = os.pathsep.join([str(tmp_path), str(SHOUT), str(ROOT)])
     env = os.environ | {"PYTHONPATH": path, "EDGELLM_HOME": str(tmp_path)}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib"]
+    command += ["--basetemp", str(tmp_path / "own")]
     done = subprocess.run(
         [*command, "-c", os.devnull, "--rootdir", str(SHOUT), str(SHOUT / "tests")],
         env=env, capture_output=True, text=True, cwd=tmp_path, check=False,

@@ -41,7 +41,8 @@ def test_the_example_says_the_same_of_one_box_and_of_a_cluster(echoing: Boxes) -
 
 
 @pytest.mark.parametrize("tests", ["test_openai.py", "test_openai_responses.py"])
-def test_the_client_of_openai_does_all_that_it_does_with_one_box(echoing: Boxes, tests: str) -> None:
+def test_the_client_of_openai_does_all_that_it_does_with_one_box(echoing: Boxes, tests: str, tmp_path: Path) -> None:
     """Its tests are those of `make test-clients`. What a model is told as differs between boxes."""
     options = ["-q", "-k", "not test_models", "-c", "tests/clients/pytest.ini", "--rootdir", "tests/clients"]
+    options += ["--basetemp", str(tmp_path / "own")]
     said("-m", "pytest", *options, f"tests/clients/{tests}", key=echoing.key, SERVED_AT=echoing.url)

@@ -157,7 +157,9 @@ def failures(folder: Path, *arguments: str) -> dict[str, str]:
         "EDGELLM_HOME": str(folder),
         "EDGELLM_PLUGINS": "broken",
     }
+    # Without a folder of its own it would end by removing what earlier runs left, which may take minutes.
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(folder)]
+    command += ["--basetemp", str(folder / "own")]
     command += ["-o", "faulthandler_timeout=100"]  # a test that hangs tells where
     try:
         ended = subprocess.run(
@@ -248,7 +250,8 @@ def test_a_backend_that_nobody_registers_is_told_with_the_plugin_that_failed(tmp
         "EDGELLM_HOME": str(tmp_path),
         "EDGELLM_PLUGINS": "mute",
     }
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-c", os.devnull, "-q", "-x", "test_mute.py"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-c", os.devnull, "--basetemp", "own"]
+    command += ["-q", "-x", "test_mute.py"]
     ended = subprocess.run(command, env=env, capture_output=True, text=True, cwd=tmp_path, check=False)
 
     told = "no plugin registers backend 'mute'. plugin mute: TypeError: register_backends has no @hookimpl"
