@@ -447,6 +447,9 @@ def test_an_answer_without_a_token_has_logprobs_all_the_same(live: Live) -> None
     }  # fmt: skip
     assert body["usage"]["completion_tokens"] == 0
 
+    chat = {"messages": [{"role": "user", "content": "a"}], "logprobs": True, **ends_at_once}
+    assert live.post("/v1/chat/completions", chat).json()["choices"][0]["logprobs"] == {"content": [], "refusal": None}
+
 
 def test_only_the_prompt_is_told_where_no_token_may_come(live: Live) -> None:
     body = {"prompt": ["ab", "c"], "echo": True, "logprobs": 0, "max_tokens": 0}

@@ -28,6 +28,7 @@ class ChatChunks(OpenAIChunks):
         super().__init__(model, body, record, notes)
         self._legacy = body.legacy
         self._custom_tools = body.custom_tools
+        self._tells_logprobs = bool(body.logprobs)  # also of an answer that has no token
         self._inputs: dict[tuple[int, int], InputText] = {}  # of custom tools, by choice and call
 
     def text(self, delta: Delta) -> bytes:
@@ -82,7 +83,7 @@ class ChatChunks(OpenAIChunks):
                 number,
                 AnswerMessage.of(choice, legacy=self._legacy, custom_tools=self._custom_tools),
                 finish_reason(choice.finish_reason, legacy=self._legacy),
-                ChatLogprobs.of(choice.logprobs) if choice.logprobs else None,
+                ChatLogprobs.of(choice.logprobs) if self._tells_logprobs else None,
             )
             for number, choice in enumerate(answer.choices or (answer,))
         ]
