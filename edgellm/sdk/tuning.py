@@ -16,6 +16,7 @@ import msgspec
 from edgellm import settings
 from edgellm.adaptation.reading import is_data
 from edgellm.adaptation.worker import TuneStop
+from edgellm.app.tune import jobs
 from edgellm.app.tune.plan import TunePlan, planned_tuning
 from edgellm.app.tune.run import keep_tuned, run_tuning
 from edgellm.contract.source import Progress
@@ -77,7 +78,7 @@ def tune(
         options: the fields of `edgellm.types.tuning_options.TuneOptions` (name, time, max_memory, method, ...).
 
     Returns:
-        None where it was asked to end before its last step.
+        None where it was asked to end before its last step, or before what it made was judged.
 
     Raises:
         BackendUnavailable (no tuner is installed), UnsupportedArtifact, NothingFits, UsageError, DiskFull, SourceError,
@@ -171,11 +172,12 @@ def run_planned(plan: TunePlan, on_event: OnEvent, stop: TuneStop, progress: Pro
     def of_control(event: TuneEvent) -> None:
         on_event(msgspec.structs.replace(event, control=True) if isinstance(event, TuneStarted) else event)
 
-    with holding(plan.base.paths):
+    with holding(plan.base.paths), jobs.working(plan.work.folder):
         outcome = run_tuning(plan, plan.work, on_event, stop, progress)
         if outcome.finished.end == "asked":
             return None
         control = None if plan.control is None else run_tuning(plan, plan.control, of_control, stop, progress)
         if control is not None and control.finished.end == "asked":
             return None
-        return keep_tuned(plan, outcome, judge_tuning(plan, outcome, control, stop, progress))
+        gate = judge_tuning(plan, outcome, control, stop, progress)
+        return None if stop.asked else keep_tuned(plan, outcome, gate)

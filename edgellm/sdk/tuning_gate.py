@@ -74,11 +74,11 @@ def judge_tuning(
     judge = _Judge(questions, plan.general, stop, progress)
     with EdgeLLM(plan.served) as llm:
         zero_shot, few_shot, n_shots = judge.untuned(llm, plan.shots, "the base")
-        general_before = judge.losses(llm, None)
+        general_before = judge.losses(llm, None, "the base")
     served, adapter = to_serve(plan, outcome)
     with EdgeLLM(served) as llm:
         tuned = judge.answers(llm, adapter, "asking the tuned model")
-        general_after = judge.losses(llm, adapter)
+        general_after = judge.losses(llm, adapter, "the tuned model")
     other: _Untuned | None = None
     if plan.against is not None and questions:
         with EdgeLLM(plan.against) as llm:
@@ -152,10 +152,10 @@ class _Judge:
                 said.append("")
         return said
 
-    def losses(self, llm: EdgeLLM, adapter: str | None) -> _Losses:
+    def losses(self, llm: EdgeLLM, adapter: str | None, who: str) -> _Losses:
         """Of each piece of general text."""
         losses: _Losses = {}
-        for number, piece in self._while_wanted(list(enumerate(self._general)), "reading general text"):
+        for number, piece in self._while_wanted(list(enumerate(self._general)), f"{who} reads general text"):
             losses[number] = _nats(llm, piece, adapter)
         return losses
 

@@ -316,6 +316,43 @@ def test_one_that_runs_is_left_alone(
             tune(base, data(), **OPTIONS)
 
 
+def test_one_that_is_judged_is_left_alone(base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path]) -> None:
+    """No worker makes steps any more, and what was learned is not stored yet."""
+    looked = list[str]()
+
+    def look(_done: int, _of: int | None, what: str) -> None:
+        if what.startswith("asking") and what not in looked:
+            looked.append(what)
+            [job] = jobs.unfinished()
+            assert job.is_running
+            with refuses(UsageError, param="job", varies=JOB_FILE):
+                jobs.remove(job)
+            with refuses(UsageError, param="name", varies=JOB_FILE):
+                tune(base, data(), **OPTIONS)
+
+    assert tune(base, data(), progress=look, **OPTIONS) is not None
+    assert looked == ["asking the base", "asking the tuned model"]
+    assert not jobs.unfinished()
+
+
+def test_asked_to_end_while_it_is_judged(base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path]) -> None:
+    stop = TuneStop()
+
+    def end(_done: int, _of: int | None, what: str) -> None:
+        if what == "asking the tuned model":
+            stop.ask()
+
+    assert tune(base, data(), stop=stop, progress=end, **OPTIONS) is None
+    assert not AdapterStore().installed()
+    [job] = jobs.unfinished()
+    assert not job.is_running
+    steps = list[TuneEvent]()
+    tuned = tune(base, data(), on_event=steps.append, **OPTIONS)
+    assert tuned is not None
+    assert tuned.gate is not None
+    assert not [event for event in steps if isinstance(event, TuneProgress)], "it had made all its steps"
+
+
 def test_data_in_the_models_place_is_told(base: Path, data: Callable[..., Path], tmp_path: Path) -> None:
     with refuses(UsageError, param="base"):
         plan_tuning(data(), base)
@@ -323,6 +360,12 @@ def test_data_in_the_models_place_is_told(base: Path, data: Callable[..., Path],
         plan_tuning(data(), "smollm2-135m-instruct")
     with refuses(UsageError, param="data"):
         plan_tuning(base, [{"prompt": "Hi", "completion": "Hello"}])  # type: ignore[arg-type]
+
+
+def test_a_table_with_other_columns_is_told_which_it_needs(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "mail.csv").write_text("question,answer\nWhere?,Here\n")
+    with refuses(UsageError, param="data"):
+        plan_tuning(base, tmp_path / "mail.csv")
 
 
 def test_asked_to_end(base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path]) -> None:

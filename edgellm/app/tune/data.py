@@ -198,5 +198,7 @@ def _nothing(path: Path, report: DataReport) -> UsageError:
         what = f"{path} has no examples to learn from"
         return UsageError(what, hint=f"add some, or hold fewer out with {option('held_out', 0)}", param="data")
     first = f"line {refused[0].line}: {words.data_problem(refused[0])}"
-    hint = "write a line of JSON for each example, as in docs/tuning.md"
+    by_line = path.suffix.lower() in (".jsonl", ".ndjson")
+    hint = "write a line of JSON for each example" if by_line else "name columns or fields: prompt and completion"
+    hint += ", as in docs/tuning.md"
     return UsageError(f"nothing in {path} can be learned; {first}", hint=hint, param="data")

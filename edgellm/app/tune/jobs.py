@@ -2,26 +2,29 @@
 
 data_dir()/tuning/<base>/<name>.<hash of what was asked>/
   job.json         the record below; settings.json, rows.npz, *.npz: what it works with
+  .job.lock        held from its first step until what it made is asked and stored
 """
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 
 from edgellm import settings
 from edgellm.adaptation.worker import LOCK
 from edgellm.errors import UsageError
-from edgellm.files import DamagedRecord, files_below, is_locked, read_json_record, write_atomic
+from edgellm.files import DamagedRecord, files_below, is_locked, locked, read_json_record, write_atomic
 from edgellm.store.writable import changing_store
 from edgellm.types.tuning_options import TuneOptions
 
-RECORD = "job.json"
+RECORD, JOB_LOCK = "job.json", ".job.lock"
 NOT_TUNED = "nothing can be tuned"
 _MAX_BYTES = 1024**2
 
@@ -101,8 +104,25 @@ def check_idle(folder: Path) -> None:
         UsageError: another process works there.
     """
     if _is_running(files_below(folder)):
-        hint = "wait for it, or choose another name"
-        raise UsageError(f"another process does this very tuning, in {folder}", hint=hint, param="name")
+        _refuse_to_join(folder)
+
+
+@contextlib.contextmanager
+def working(folder: Path) -> Iterator[None]:
+    """Until the block ends, nobody else does this tuning, or removes it: also while no worker makes steps.
+
+    Raises:
+        UsageError: another process works there. DiskFull, StoreUnwritable: the folder cannot be made.
+    """
+    with contextlib.ExitStack() as held:
+        with changing_store(folder, NOT_TUNED):
+            held.enter_context(locked(folder / JOB_LOCK, lambda: _refuse_to_join(folder)))
+        yield
+
+
+def _refuse_to_join(folder: Path) -> NoReturn:
+    hint = "wait for it, or choose another name"
+    raise UsageError(f"another process does this very tuning, in {folder}", hint=hint, param="name")
 
 
 def remove(job: UnfinishedTuning) -> int:
@@ -135,4 +155,4 @@ def _read(folder: Path) -> UnfinishedTuning:
 
 def _is_running(files: Iterable[Path]) -> bool:
     """Whether a process has a lock of a tuning with these files, or of its control."""
-    return any(is_locked(path) for path in files if path.name == LOCK)
+    return any(is_locked(path) for path in files if path.name in (JOB_LOCK, LOCK))
