@@ -190,6 +190,26 @@ def test_where_nothing_answers_the_wish_is_named(monkeypatch: pytest.MonkeyPatch
         launch.auto_plan(SelectionRequest())
 
 
+def test_every_silent_source_that_might_have_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any of them may be the one that would have it. That of the wish comes first; one without such a file is none."""
+    silent = {"hf": "no hub", "ollama": "no registry", "pypi": "no index"}
+    install(monkeypatch, *(FakeSource(scheme, dead=why) for scheme, why in silent.items()))
+    errors = []
+    for plan in (
+        lambda: launch.model_plan(SMOLLM2, SelectionRequest()),
+        lambda: launch.model_plan(SMOLLM2, SelectionRequest(), quant="Q8_0"),
+        lambda: launch.auto_plan(SelectionRequest()),
+    ):
+        with pytest.raises(SourceUnreachable) as caught:
+            plan()
+        errors.append(caught.value.message)
+
+    several, one, auto = errors
+    assert "cannot be had: no hub; no index; Q8_0 would be fetched" in several
+    assert one.endswith("Q8_0 cannot be had: no hub")
+    assert auto.endswith("cannot be had: no hub; no index")
+
+
 def damage(file: Path, how: str) -> None:
     if how == "cut":
         os.truncate(file, 100)

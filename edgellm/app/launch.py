@@ -342,8 +342,12 @@ def _launch(
     began = [] if request.offline else [failure.message for failure in search.failures]
     # Only of a choice that EdgeLLM makes itself, others may take its place.
     wish = decision.would_choose
-    quants = {file.quant for card in search.context.cards if card.id == wish.model for file in card.files}
-    raise unavailable(wish, search.unanswered, began, offline=request.offline, named=not spare_models, quants=quants)
+    cards = search.context.cards
+    raise unavailable(
+        wish, search.unanswered, began, offline=request.offline, named=not spare_models,
+        quants={file.quant for card in cards if card.id == wish.model for file in card.files},
+        schemes={scheme_of(part) for card in cards for file in card.files for part in file.source.split()},
+    )  # fmt: skip
 
 
 def _needs_network(

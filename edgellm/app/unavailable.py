@@ -37,6 +37,7 @@ def unavailable(
     offline: bool,
     named: bool,
     quants: Collection[str] = (),
+    schemes: Collection[str] = (),
 ) -> SourceUnreachable | ArtifactError:
     """The error where `wish` would be run.
 
@@ -44,7 +45,8 @@ def unavailable(
         silent: by scheme, why a source does not answer.
         failures: of downloads that were begun, of other files than `wish` perhaps.
         named: by the user.
-        quants: that would do.
+        quants: of its model, that would do.
+        schemes: of the sources that might have what would do.
     """
     entries = _entries(wish.model)
     # No other start changes that. Where a source is silent it may answer the next time.
@@ -54,14 +56,14 @@ def unavailable(
         error = not_in_slot(wish.model, wish.quant)
     if error is not None:
         return error
-    asked = "offline was asked for" if offline else silent.get(scheme_of(wish.source), "its source does not answer")
+    asked = ["offline was asked for"] if offline else _silence(wish, silent, schemes)
     problems = [explain.stored(entry.problem) for entry in _meant(entries, quants) if entry.problem is not None]
-    causes = [*dict.fromkeys((*failures, asked)), *(f"what is stored of it is {problem}" for problem in problems)]
+    causes = [*dict.fromkeys((*failures, *asked)), *(f"what is stored of it is {problem}" for problem in problems)]
     cannot = f"cannot be had: {'; '.join(causes)}"
     if not named:
         message = f"{wish.model} {wish.quant}, which would be chosen, {cannot}"
     elif len(quants) > 1:  # which quantization it would be is not what is missing
-        missing = f"is not on this disk, and {asked}" if offline and not entries else cannot
+        missing = f"is not on this disk, and {asked[0]}" if offline and not entries else cannot
         message = f"{wish.model} {missing}; {wish.quant} would be fetched"
     else:
         message = f"{wish.model} {wish.quant} {cannot}"
@@ -75,6 +77,12 @@ def unavailable(
         name = wish.model if len(quants) > 1 else f"{wish.model}:{wish.quant}"
         hint = _way_on(name if named else "", offline=offline)
     return SourceUnreachable(message, hint=hint)
+
+
+def _silence(wish: Candidate, silent: Mapping[str, str], schemes: Collection[str]) -> list[str]:
+    """Why no source of what would do answers, that of `wish` first: any of them may be the one that would have it."""
+    asked = dict.fromkeys([scheme_of(wish.source), *sorted(schemes)])
+    return [silent[scheme] for scheme in asked if scheme in silent] or ["its source does not answer"]
 
 
 def _way_on(name: str, *, offline: bool) -> str:
