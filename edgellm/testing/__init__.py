@@ -4,7 +4,10 @@ import pytest
 
 # A failure shows the values that were compared, as in a test module of one's own. Before they are imported.
 pytest.register_assert_rewrite(
-    *(f"edgellm.testing.{part}" for part in ("adapters", "answers", "backend", "embedder", "tokens"))
+    *(
+        f"edgellm.testing.{part}"
+        for part in ("adapters", "answers", "backend", "embedder", "prefixes", "rows", "tokens")
+    )
 )
 
 from edgellm.testing.backend import BackendContract  # noqa: E402

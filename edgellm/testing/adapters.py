@@ -12,8 +12,8 @@ import pytest
 from edgellm.contract.engine import AdapterLoader, SlotInput
 from edgellm.errors import ArtifactError, UnknownAdapter
 from edgellm.testing.limit import limited
+from edgellm.testing.rows import RowTests
 from edgellm.testing.running import Running
-from edgellm.testing.shared import SharedEngine
 from edgellm.testing.tokens import TEXTS, beginning
 from edgellm.types.adapter import AdapterFile, AdapterSet, DropAdapter, LoadAdapter
 from edgellm.types.event import Adapters
@@ -31,7 +31,7 @@ STEPS = 4  # tokens that are computed one by one after a prompt
 
 
 @limited
-class AdapterTests(SharedEngine):
+class AdapterTests(RowTests):
     """The fixture `engine` is the class's own."""
 
     def adapters(self) -> Sequence[str]:
@@ -139,9 +139,6 @@ class AdapterTests(SharedEngine):
         rows = [engine.step([entry])[0][-1].copy() for entry in self.inputs(engine, 0, adapters)]
         engine.truncate(0, 0)
         return np.stack(rows)
-
-    def allowed(self, engine: Engine) -> float:
-        raise NotImplementedError
 
     def allowed_with_adapters(self, engine: Engine) -> float:
         """`allowed`, where others have adapters, too."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 
 from edgellm.contract.engine import SlotInput
 from edgellm.testing.limit import limited
+from edgellm.testing.prefixes import forked
+from edgellm.testing.rows import RowTests
 from edgellm.testing.running import Counted, Running
-from edgellm.testing.shared import SharedEngine
 from edgellm.testing.tokens import TEXTS, last_row
 from edgellm.types.continuation import Continuation
 from edgellm.types.event import Delta, Done
@@ -24,10 +25,8 @@ if TYPE_CHECKING:
 
 
 @limited
-class AnswerTests(SharedEngine):
+class AnswerTests(RowTests):
     """The fixture `engine` is the class's own."""
-
-    tolerance: ClassVar[float] = 0.0
 
     def test_answers_share_the_prompt(self, engine: Engine) -> None:
         """Four answers to one prompt, on three slots: it is read once, and each answer is what it is alone."""
@@ -101,14 +100,10 @@ class AnswerTests(SharedEngine):
             n_tokens = running.wait_for(Done, last).usage.completion_tokens
             assert n_tokens == 2, f"an answer of max_tokens=2 has {n_tokens} tokens"
 
-    def allowed(self, engine: Engine) -> float:
-        """The largest difference between logits that count as the same."""
-        return 0.0 if engine.info.batch_invariant else self.tolerance
-
 
 def _forks(engine: Engine) -> bool:
     tokens = tuple(engine.tokenizer.encode(TEXTS[0], add_special=True, parse_special=True)[:2])
     for slot in (0, 1):
         engine.truncate(slot, 0)
     engine.step([SlotInput(0, 0, tokens, 0)])
-    return engine.fork(0, 1, 1) > 0
+    return forked(engine, 0, 1, 1) > 0

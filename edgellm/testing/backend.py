@@ -7,8 +7,9 @@
 and run pytest. For an engine with capability "embed" there is `EmbedderContract`, with the same `plan`.
 
 The plan needs at least 3 slots of at least 256 tokens, a batch of at least 64, and a model that is quick, and that
-predicts different tokens after different texts. All tests of a class share one engine. Before it is opened, a worker
-opens the plan, too: native code that dies there is a failure with its signal or status, and not the end of pytest.
+predicts different tokens after different texts, not by their last token alone. All tests of a class share one engine.
+Before it is opened, a worker opens the plan, too: native code that dies there is a failure with its signal or status,
+and not the end of pytest.
 An engine with capability "adapters" needs two of them for that model: `adapters` gives their paths.
 """
 
@@ -43,6 +44,7 @@ from edgellm.errors import ArtifactError, BackendError, CacheFull
 from edgellm.testing.adapters import AdapterTests
 from edgellm.testing.answers import AnswerTests
 from edgellm.testing.limit import limited, within
+from edgellm.testing.prefixes import PrefixTests
 from edgellm.testing.running import Running, try_to_open
 from edgellm.testing.tokens import TEXTS, TokenizerTests, beginning, encode, last_row
 from edgellm.types.event import Done
@@ -51,9 +53,6 @@ from edgellm.types.request import KV_TYPES, GenerationRequest
 from edgellm.types.sampling import Sampling
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from edgellm.contract.backend import Backend
     from edgellm.contract.engine import Engine
     from edgellm.types.plan import LaunchPlan
@@ -75,7 +74,7 @@ _SAID_ALWAYS = ("kv_types", "priors", "build", "worker_environment")  # not of a
 
 
 @limited
-class BackendContract(TokenizerTests, AnswerTests, AdapterTests):
+class BackendContract(TokenizerTests, AnswerTests, PrefixTests, AdapterTests):
     """What every backend must do, whatever it computes with.
 
     Attributes:
@@ -86,7 +85,6 @@ class BackendContract(TokenizerTests, AnswerTests, AdapterTests):
         limit_s: seconds that opening and each test may take. What takes longer hangs.
     """
 
-    tolerance: ClassVar[float] = 0.0
     leak_requests: ClassVar[int] = 1000
     leak_bytes: ClassVar[int] = 16 * 1024**2
 
@@ -238,32 +236,6 @@ class BackendContract(TokenizerTests, AnswerTests, AdapterTests):
         for number, (single, drafted) in enumerate(zip(singles, verified, strict=True)):
             self.assert_same(single, drafted, engine, f"row {number} of {len(draft)} in one step, and that token alone")
 
-    def test_truncate_leaves_nothing_behind(self, engine: Engine) -> None:
-        first, second = (encode(engine, text)[:20] for text in TEXTS[:2])
-        mixed = first[:6] + second[:10]
-        fresh = last_row(engine, 0, mixed)
-        engine.step([SlotInput(1, 0, tuple(first), 0)])
-        n_kept = engine.truncate(1, 6)
-        assert n_kept in (6, 0), f"truncate(1, 6) says that {n_kept} tokens are left; 6 are expected, or 0"
-        what = "a fresh slot and one that was cut to 6 tokens, after the same text"
-        self.assert_same(fresh, last_row(engine, 1, mixed, n_kept), engine, what)
-
-    def test_fork_gives_the_prefix_and_nothing_else(self, engine: Engine) -> None:
-        first, second = (encode(engine, text)[:20] for text in TEXTS[:2])
-        mixed = first[:6] + second[:10]
-        fresh = last_row(engine, 0, mixed)
-        engine.truncate(0, 0)
-        engine.step([SlotInput(0, 0, tuple(first), 0), SlotInput(1, 0, tuple(second), 0)])
-        n_kept = engine.fork(0, 1, 6)
-        assert n_kept in (6, 0), f"fork(0, 1, 6) says that the target has {n_kept} tokens; 6 are expected, or 0"
-        what = "a fresh slot and one that was forked at 6 tokens, after the same text"
-        self.assert_same(fresh, last_row(engine, 1, mixed, n_kept), engine, what)
-        # The source still has all of its own.
-        after = engine.step([SlotInput(0, len(first), (second[0],), 1)])[0][0].copy()
-        engine.truncate(2, 0)
-        what = "a fresh slot and one that another was forked from, after the same text"
-        self.assert_same(last_row(engine, 2, [*first, second[0]]), after, engine, what)
-
     def test_a_full_slot_is_refused_before_anything_changes(self, engine: Engine) -> None:
         tokens = (encode(engine, TEXTS[0]) * engine.info.n_ctx)[: engine.info.n_ctx]
         size = engine.info.max_batch_tokens
@@ -286,22 +258,3 @@ class BackendContract(TokenizerTests, AnswerTests, AdapterTests):
                 running.wait_for(Done, running.submit(short))
             grown = psutil.Process().memory_info().rss - before
         assert grown <= self.leak_bytes, f"{grown} bytes more after {self.leak_requests} requests"
-
-    def assert_same(
-        self, one: npt.NDArray[np.float32], other: npt.NDArray[np.float32], engine: Engine, what: str
-    ) -> None:
-        """Equal within the tolerance; bit for bit where the engine promises it. `what` is compared, in words."""
-        __tracebackhide__ = True
-        difference, allowed = float(abs(one - other).max()), self.allowed(engine)
-        assert difference <= allowed, f"logits differ by {difference:g}, allowed is {allowed:g}: {what}"
-
-    def assert_differ(
-        self, one: npt.NDArray[np.float32], other: npt.NDArray[np.float32], engine: Engine, what: str
-    ) -> None:
-        """Rows that are all alike would hide that one stands in the place of another."""
-        __tracebackhide__ = True
-        difference, allowed = float(abs(one - other).max()), self.allowed(engine)
-        assert difference > allowed, (
-            f"logits are the same (they differ by {difference:g}) {what}, so the order of rows cannot be proved: "
-            "test with a model that predicts different tokens there"
-        )

@@ -72,8 +72,26 @@ def beginning(engine: Engine, text: str, most: int = THIRD_OF_A_STEP) -> list[in
     return next(tokens for tokens in encoded if len(tokens) <= most)
 
 
+def last_rows(
+    engine: Engine, slot: int, tokens: Sequence[int], n_rows: int, n_past: int = 0
+) -> npt.NDArray[np.float32]:
+    """A copy of the logits after each of the last `n_rows` tokens, of all of which the slot holds `n_past`."""
+    import numpy as np
+
+    __tracebackhide__ = True
+    most, start, parts = min(n_rows, engine.info.max_logits), n_past, []
+    for stop in range(len(tokens) - n_rows + most, len(tokens) + most, most):
+        chunk = tuple(tokens[start:stop])
+        n_wanted = min(most, len(chunk))
+        rows = engine.step([SlotInput(slot, start, chunk, n_wanted)])[0]
+        shape = (n_wanted, engine.info.vocab_size)
+        assert rows.shape == shape, f"a step gives logits of the shape {rows.shape}, {shape} is expected"
+        parts.append(rows.copy())
+        start = min(stop, len(tokens))
+    return np.concatenate(parts)
+
+
 def last_row(engine: Engine, slot: int, tokens: Sequence[int], n_past: int = 0) -> npt.NDArray[np.float32]:
     """A copy of the logits after `tokens`, of which the slot already holds `n_past`."""
-    rows: npt.NDArray[np.float32] = engine.step([SlotInput(slot, n_past, tuple(tokens[n_past:]), 1)])[0]
-    row: npt.NDArray[np.float32] = rows[-1].copy()
+    row: npt.NDArray[np.float32] = last_rows(engine, slot, tokens, 1, n_past)[0]
     return row

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,23 @@ def test_a_fork_that_shares_its_list_is_met_as_the_tutorial_says(monkeypatch: py
     with pytest.raises(AssertionError) as met:
         BackendContract().test_fork_gives_the_prefix_and_nothing_else(engine)
     assert str(met.value).splitlines()[0] in " ".join(TUTORIAL.split())
+
+
+@pytest.mark.parametrize("wrong", [lambda tokens, n: [*tokens[: n - 1], 65], lambda tokens, n: tokens[1 : n + 1]])
+def test_a_fork_that_is_wrong_by_a_token_is_met(
+    monkeypatch: pytest.MonkeyPatch, wrong: Callable[[list[int], int], list[int]]
+) -> None:
+    monkeypatch.syspath_prepend(SHOUT)
+    engines = importlib.import_module("edgellm_shout.engine")
+
+    class Wrong(engines.ShoutEngine):
+        def fork(self, source: int, target: int, n_tokens: int) -> int:
+            self.slots[target] = wrong(self.slots[source], n_tokens)
+            return n_tokens
+
+    engine = Wrong(Settings(n_ctx=512, n_slots=4, n_batch=64))
+    with pytest.raises(AssertionError, match="one that was forked at 6 tokens"):
+        BackendContract().test_fork_gives_the_prefix_and_nothing_else(engine)
 
 
 def test_a_copy_can_have_another_name(tmp_path: Path) -> None:
