@@ -35,6 +35,7 @@ def command(ctx: click.Context, as_json: bool) -> None:
 
 def collect(ctx: click.Context) -> list[dict[str, Any]]:
     """One row per plugin, after its hooks were called, so that their errors are known."""
+    from edgellm import settings
     from edgellm.app import context
     from edgellm.cli.main import cli
     from edgellm.contract import answers
@@ -52,8 +53,9 @@ def collect(ctx: click.Context) -> list[dict[str, Any]]:
         owner = host.owner("register_commands", name)
         if owner is not None and owner.name not in BUILTIN:
             _load_command(cli, ctx, name, host)
-    # What a backend says of this machine is asked by every choice.
-    backend_facts(host.backends().values(), probe(measure=False))
+    # What a backend says of this machine is asked by every choice, here of all its GPUs.
+    with settings.override(devices=None):
+        backend_facts(host.backends().values(), probe(measure=False))
     for backend in host.backends().values():
         answers.describe(backend)
     for tuner in host.tuners().values():

@@ -97,7 +97,8 @@ def backend_facts(backends: Iterable[Backend], machine: Machine) -> tuple[Backen
     """
     seen = [_seen(backend, machine) for backend in backends]
     offloads = [facts.offload for facts in seen]
-    return _by_name(replace(facts, offload=_only_named(facts.offload, offloads)) for facts in seen)
+    named = [replace(facts, offload=_only_named(facts.offload, offloads)) for facts in seen]
+    return _by_name(named, settings.current().devices)
 
 
 def facts_of(backend: Backend, machine: Machine, every: Iterable[Backend]) -> BackendFacts:
@@ -196,14 +197,15 @@ def assumed_facts(
     Raises:
         As `named_devices`, of GPUs that were named.
     """
-    offload = only_named(assumed(machine), settings.flag("devices") or ())
+    names = settings.flag("devices") or ()
+    offload = only_named(assumed(machine), names)
 
     def facts(backend: Backend) -> BackendFacts:
         stated = _stated(backend, machine, is_here=False)
         stated = replace(stated, offload=offload if isinstance(backend, Offloader) else None)
         return _with_rates(stated, (measured or {}).get(backend.name), machine)
 
-    return _by_name(_guarded(b, lambda b=b: facts(b)) for b in backends)  # type: ignore[misc]
+    return _by_name((_guarded(b, lambda b=b: facts(b)) for b in backends), names)  # type: ignore[misc]
 
 
 def _stated(backend: Backend, machine: Machine, *, is_here: bool) -> BackendFacts:
@@ -232,7 +234,7 @@ def _usable(backend: Backend, priors: Priors) -> Priors:
     return priors
 
 
-def _by_name(facts: Iterable[BackendFacts]) -> tuple[BackendFacts, ...]:
+def _by_name(facts: Iterable[BackendFacts], devices: Sequence[str]) -> tuple[BackendFacts, ...]:
     by_name = tuple(sorted(facts, key=lambda backend: backend.name))
-    require_seen(settings.flag("devices") or (), {facts.name: facts.offload for facts in by_name if not facts.problems})
+    require_seen(devices, {facts.name: facts.offload for facts in by_name if not facts.problems})
     return by_name

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from edgellm import settings
 from edgellm.contract.backend import Offload
 from edgellm.errors import UsageError
 from edgellm.selection.offload import not_kept
@@ -43,4 +44,5 @@ def require_seen(names: Sequence[str], offloads: Mapping[str, Offload | None]) -
     # One that could with another build says how; one that never can is no help.
     able = [name for name, offload in offloads.items() if offload is not None]
     if backend := next(iter(able or offloads), ""):
-        raise not_kept("device", ",".join(names), backend, offloads[backend])
+        variable = "" if settings.flag("devices") else "EDGELLM_DEVICE"
+        raise not_kept("device", ",".join(names), backend, offloads[backend], variable)

@@ -100,13 +100,16 @@ def require(backend: str, offload: Offload | None, asked: int | None) -> None:
     raise not_kept("gpu_layers", "all" if asked == ALL_LAYERS else asked, backend, offload)
 
 
-def not_kept(name: str, value: str | int | None, backend: str, offload: Offload | None) -> BackendUnavailable:
-    """What is said where an option wants a GPU, and there is none for this backend."""
+def not_kept(
+    name: str, value: str | int | None, backend: str, offload: Offload | None, variable: str = ""
+) -> BackendUnavailable:
+    """What is said where an option wants a GPU, or `variable` in its place, and there is none for this backend."""
+    asked = f"{variable}={value}" if variable else option(name, value)
     why = f"{backend} puts no layers on a GPU" if offload is None else f"{backend}: {offload.missing}"
     remedy = "" if offload is None else offload.remedy
-    leave_out = f"leave {option(name)} out to compute on the CPU"
+    leave_out = f"{f'unset {variable}' if variable else f'leave {option(name)} out'} to compute on the CPU"
     return BackendUnavailable(
-        f"{option(name, value)} cannot be kept: {why}", hint=f"{remedy}, or {leave_out}" if remedy else leave_out
+        f"{asked} cannot be kept: {why}", hint=f"{remedy}, or {leave_out}" if remedy else leave_out
     )
 
 

@@ -10,8 +10,9 @@ from support.contexts import context
 from support.refusals import refuses
 from support.words import said
 
-from edgellm import explain
+from edgellm import explain, settings
 from edgellm.app.context import of
+from edgellm.builtin.echo import EchoBackend
 from edgellm.catalog.lookup import catalog
 from edgellm.contract.backend import Device, Offload
 from edgellm.errors import BackendUnavailable, NothingFits, UsageError
@@ -20,7 +21,7 @@ from edgellm.estimate.layer_bytes import layers_of
 from edgellm.estimate.weights import weights
 from edgellm.hardware import gpu_table, profiles
 from edgellm.selection import placement_speed
-from edgellm.selection.backend_facts import BackendFacts, assumed_facts
+from edgellm.selection.backend_facts import BackendFacts, assumed_facts, backend_facts
 from edgellm.selection.decide import decide
 from edgellm.selection.decision_json import to_dict
 from edgellm.selection.load import Load
@@ -256,6 +257,20 @@ def test_as_asked(asked: int) -> None:
     assert choice.gpu_layers == (asked if 0 <= asked < 37 else -1)
     assert "layers on RTX 4090, as asked: " in gpu_reason(decision)
     assert decision.inputs["gpu_layers"] == asked
+
+
+def test_gpus_that_are_named_are_refused_where_none_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever names them; the variable is about this machine only."""
+    monkeypatch.setenv("EDGELLM_DEVICE", "CUDA0")
+    box = profiles.load("container-2cpu-2gb")
+    with refuses(BackendUnavailable):
+        backend_facts([EchoBackend()], box)
+    assert assumed_facts([EchoBackend()], box)
+    with settings.override(devices=("CUDA1",)):
+        with refuses(BackendUnavailable):
+            backend_facts([EchoBackend()], box)
+        with refuses(BackendUnavailable):
+            assumed_facts([EchoBackend()], box)
 
 
 def test_none_as_asked() -> None:
