@@ -125,18 +125,28 @@ class BadTemplate(UsageError):
 
 class ContextOverflow(UsageError):
     """Attributes: n_prompt (tokens in the prompt; of one that is too long to be counted, about the fewest), n_ctx
-    (tokens a slot holds), index (of the text, of several)."""
+    (tokens a slot holds), index (of the text, of several), shorter (what helps without a longer context)."""
 
     def __init__(self, message: str, *, hint: str = "", n_prompt: int = 0, n_ctx: int = 0, index: int = 0) -> None:
         super().__init__(message, hint=hint, param="prompt")
         self.n_prompt = n_prompt
         self.n_ctx = n_ctx
         self.index = index
+        self.shorter = ""
+
+    def keep_to(self, longest: int) -> None:
+        """Advise no longer context where the model has none: `longest` is what it was trained for, 0 = unknown."""
+        if self.shorter and 0 < longest <= self.n_ctx:
+            self.hint = self.shorter
+
+    def _advise(self, shorter: str) -> Self:
+        self.shorter = shorter
+        self.hint = f"{shorter}, or start with a longer context ({option('ctx')}) where the model allows it"
+        return self
 
     @classmethod
     def of_prompt(cls, message: str, *, n_prompt: int, n_ctx: int) -> Self:
-        hint = f"shorten the prompt, or start with a longer context ({option('ctx')}) where the model allows it"
-        return cls(message, hint=hint, n_prompt=n_prompt, n_ctx=n_ctx)
+        return cls(message, n_prompt=n_prompt, n_ctx=n_ctx)._advise("shorten the prompt")
 
     @classmethod
     def of_text(
@@ -154,15 +164,9 @@ class ContextOverflow(UsageError):
             message = f"{text} has {n_counted}, the context holds {n_ctx:,} tokens"
         else:
             message = f"{text} has {n_prompt:,} tokens, the context holds {n_ctx:,}"
-        error = cls(
-            message,
-            hint=f"send shorter pieces, or start with a longer context ({option('ctx')}) where the model allows it",
-            n_prompt=n_prompt,
-            n_ctx=n_ctx,
-            index=index or 0,
-        )
+        error = cls(message, n_prompt=n_prompt, n_ctx=n_ctx, index=index or 0)
         error.param = name
-        return error
+        return error._advise("send shorter pieces")
 
 
 class GrammarFailed(UsageError):

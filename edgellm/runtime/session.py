@@ -15,12 +15,13 @@ import queue
 from typing import Literal, Protocol
 
 from edgellm.contract.engine import EngineInfo
-from edgellm.errors import EdgeLLMError, UsageError
+from edgellm.errors import ContextOverflow, EdgeLLMError, UsageError
 from edgellm.runtime import wire
 from edgellm.runtime.metrics import Meter
 from edgellm.runtime.process_usage import ProcessUsage
 from edgellm.types.adapter import AdapterFile
 from edgellm.types.event import Adapters, Delta, Done, Event, GrammarRead, Pieces, Prefill, Tokens, Vectors
+from edgellm.types.plan import LaunchPlan
 from edgellm.types.request import Request
 
 CLOSE_TIMEOUT_S = 5.0  # how long closing waits for the step at hand
@@ -75,7 +76,9 @@ class Dispatcher:
     method changes the sinks in single operations of a dict, which nothing interrupts.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, longest_ctx: int = 0) -> None:
+        """`longest_ctx`: see `Session`."""
+        self._longest_ctx = longest_ctx
         self._sinks: dict[int, Sink] = {}
         self._ids = itertools.count(1)
         self.meter = Meter()
@@ -115,6 +118,8 @@ class Dispatcher:
             if isinstance(event, Adapters):
                 self.has(event.loaded)
             delivery: Delivery = event.error() if isinstance(event, wire.Failed) else event
+            if isinstance(delivery, ContextOverflow):
+                delivery.keep_to(self._longest_ctx)
             goes_on = isinstance(delivery, Delta | GrammarRead | Prefill)
             last = not goes_on and not (isinstance(delivery, Done) and delivery.n_open)
             sink = self._sinks.pop(message.id, None) if last else self._sinks.get(message.id)
@@ -154,8 +159,9 @@ class Session(abc.ABC):
     replaced, and requests wait for it; "failed" = it cannot be loaded, for now where it was ready before.
     """
 
-    def __init__(self) -> None:
-        self._dispatcher = Dispatcher()
+    def __init__(self, plan: LaunchPlan) -> None:
+        self.longest_ctx = plan.artifact.ctx_train  # that the model was trained for; 0 = unknown
+        self._dispatcher = Dispatcher(self.longest_ctx)
         self._info: EngineInfo | None = None  # None until it has loaded
         self._outage: EdgeLLMError | None = None
         self._made_in = os.getpid()

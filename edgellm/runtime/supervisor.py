@@ -56,7 +56,7 @@ class WorkerSession(Session):
     def __init__(self, plan: LaunchPlan) -> None:
         """Raises UsageError where EDGELLM_LOG, EDGELLM_LOG_FORMAT or EDGELLM_HUNG_AFTER means nothing, or a path cannot
         be told: a worker would only die of it. So does `worker_command`."""
-        super().__init__()
+        super().__init__(plan)
         environment = settings.current()
         _ = environment.log_level, environment.line_format, worker_process.worker_command()
         self._limits = limits(plan, environment.hung_after_s)

@@ -27,7 +27,7 @@ class ThreadSession(Session):
     """See `runtime.session.Session`."""
 
     def __init__(self, plan: LaunchPlan, backend: Backend) -> None:
-        super().__init__()
+        super().__init__(plan)
         self._plan = plan
         self._backend = backend
         self._inbox: Mailbox[wire.Down] = Mailbox()

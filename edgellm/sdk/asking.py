@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from typing import TypeVar
 
 from edgellm.contract.waiter import told_of_leaving, unwanted
-from edgellm.errors import EdgeLLMError
+from edgellm.errors import ContextOverflow, EdgeLLMError
 from edgellm.runtime.session import AsyncSink, Delivery, QueueSink, Session, Sink
 from edgellm.sdk.deadline import Deadline
 from edgellm.types.request import Request, check_context
@@ -32,6 +32,16 @@ def without_asking() -> Iterator[None]:
         _may_ask.reset(token)
 
 
+@contextlib.contextmanager
+def keeping_to(longest_ctx: int) -> Iterator[None]:
+    """What is too long in the block is told of a model whose longest context is this: see `ContextOverflow.keep_to`."""
+    try:
+        yield
+    except ContextOverflow as error:
+        error.keep_to(longest_ctx)
+        raise
+
+
 def submit(session: Session, request: Request, sink: Sink) -> int:
     """`Session.submit`, for which a text that no context of the model holds is not sent to the worker.
 
@@ -41,7 +51,8 @@ def submit(session: Session, request: Request, sink: Sink) -> int:
     if not _may_ask.get():
         raise AsksModel
     if session.was_ready:
-        check_context(request, session.info.n_ctx)
+        with keeping_to(session.longest_ctx):
+            check_context(request, session.info.n_ctx)
     return session.submit(request, sink)
 
 

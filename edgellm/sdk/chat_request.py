@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from edgellm import explain
 from edgellm.errors import BadTemplate, ContextOverflow
 from edgellm.runtime.unsupported_task import unsupported_task
-from edgellm.sdk.asking import ask_all, of_kind
+from edgellm.sdk.asking import ask_all, keeping_to, of_kind
 from edgellm.sdk.chat_arguments import check_kinds, drawn_apart, stops_of, variables_of
 from edgellm.sdk.conversation import Messages, messages_of, texts_of
 from edgellm.sdk.deadline import Deadline
@@ -117,15 +117,16 @@ class RequestMethods(GenerationMethods):
         limit = given if isinstance(given, int) and given else info.n_ctx  # what is wrong with it, the request says
 
         def build(conversation: Sequence[Message]) -> ChatPrompt:
-            check_prompt(tuple(texts_of(conversation, offered)), info.n_ctx)
-            return self._prompts.build(
-                conversation,
-                offered,
-                thinking=thinks,
-                kwargs=variables,
-                add_generation_prompt=add_generation_prompt,
-                continue_final_message=continue_final_message,
-            )
+            with keeping_to(self._session.longest_ctx):
+                check_prompt(tuple(texts_of(conversation, offered)), info.n_ctx)
+                return self._prompts.build(
+                    conversation,
+                    offered,
+                    thinking=thinks,
+                    kwargs=variables,
+                    add_generation_prompt=add_generation_prompt,
+                    continue_final_message=continue_final_message,
+                )
 
         prompt: ChatPrompt | None = None
         if truncate:

@@ -24,7 +24,18 @@ TIME = {"function": {"name": "time", "arguments": {}}}
 def llm(**info: Any) -> Any:
     """Hands back what is asked of it."""
     known = {"n_ctx": 4096, "chat_template": "x", "special_texts": (), **info}
-    return SimpleNamespace(info=SimpleNamespace(**known), request=lambda messages, **asked: (messages, asked))
+    plan = SimpleNamespace(artifact=SimpleNamespace(ctx_train=0))
+    request = lambda messages, **asked: (messages, asked)  # noqa: E731
+    return SimpleNamespace(info=SimpleNamespace(**known), plan=plan, request=request)
+
+
+@pytest.mark.parametrize(("trained", "is_advised"), [(0, True), (8192, True), (4096, False)])
+def test_a_longer_context_is_advised_where_the_model_has_one(trained: int, *, is_advised: bool) -> None:
+    options = OllamaChatBody.read(json.dumps({"messages": [HELLO], "options": {"num_ctx": 8192}}).encode()).options
+    assert options is not None
+    with pytest.raises(UsageError) as error:
+        options.check_context(4096, trained)
+    assert ("longer context" in error.value.hint) == is_advised
 
 
 def asked(*messages: dict[str, Any], **fields: Any) -> tuple[list[Message], Any]:

@@ -39,7 +39,7 @@ class OllamaBody(RequestBody, kw_only=True):
             UsageError: a longer context is asked for.
         """
         options = self.options or OllamaOptions()
-        options.check_context(llm.info.n_ctx)
+        options.check_context(llm.info.n_ctx, llm.plan.artifact.ctx_train)
         return options
 
 

@@ -76,13 +76,16 @@ class OllamaOptions(Fields, kw_only=True):
     def stops(self) -> tuple[str, ...]:
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
-    def check_context(self, n_ctx: int) -> None:
+    def check_context(self, n_ctx: int, longest: int) -> None:
         """
         Raises:
-            UsageError: a longer context is asked for than the one that is served, of `n_ctx` tokens.
+            UsageError: a longer context is asked for than the one that is served, of `n_ctx` tokens. `longest`: that
+            the model was trained for; 0 = unknown.
         """
         asked = self.num_ctx
         if asked is not None and not 0 < asked <= n_ctx:
             what = f"options.num_ctx={asked}: the context that is served holds {n_ctx} tokens"
-            hint = f"send at most {n_ctx} or leave num_ctx out, or start the server with a longer context (--ctx)"
+            hint = f"send at most {n_ctx} or leave num_ctx out"
+            if not 0 < longest <= n_ctx:
+                hint += ", or start the server with a longer context (--ctx)"
             raise UsageError(what, hint=hint, param="options.num_ctx")
