@@ -85,7 +85,7 @@ def quant_criterion(why: criterion.QuantCriterion) -> str:
             return "the type it was trained in"
         case criterion.SurelyKeepsFloor():
             quiet = when_alone(why.alone, why.alone_threads)
-            surely = f"the highest that surely keeps {show_rate(why.floor_tps)} tok/s{quiet}"
+            surely = f"the highest{_of_what(why)} that fits and surely keeps {show_rate(why.floor_tps)} tok/s{quiet}"
             return f"{surely}; a small model needs its bits"
         case criterion.KeepsMoreThan():
             return f"with a {why.kv_type} cache it keeps more than {why.quant} with {why.quant_kv_type}"
@@ -96,14 +96,28 @@ def quant_criterion(why: criterion.QuantCriterion) -> str:
         case criterion.OnlyQuantLeft():
             return "the only file of this model that is left"
         case criterion.BestThatFits():
-            return "the best that fits and keeps the floor"
+            return f"the best{_of_what(why)} that fits and keeps the floor"
         case criterion.Comfortable():
-            return f"the highest that decodes at {show_rate(why.tok_s)} tok/s or more"
+            return f"the highest{_of_what(why)} that fits and decodes at {show_rate(why.tok_s)} tok/s or more"
         case criterion.FourBitsSuffice():
             return "a large model keeps nearly all of its ability at 4 bits"
         case criterion.OnThisDisk():
             other = f"{why.quant}, which is not, would keep {why.quant_kept:.1%}"
             return f"it is on this disk and keeps {why.kept:.1%} of the ability; {other}"
+
+
+def _of_what(why: criterion.Highest) -> str:
+    match why.lost_to:
+        case "":
+            return ""
+        case "download":
+            return f" with at most {show_size(why.limit_bytes or 0)} to fetch"
+        case "sources":
+            return " of what can be had now"
+        case "backend":
+            return f" of what {why.backend} opens"
+        case "rules":
+            return " of what is left"
 
 
 def rule_criterion(of: criterion.Criterion) -> str:

@@ -8,7 +8,7 @@ as JSON. It asks nothing of the network; which sources answer is an input (`cont
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from msgspec import Struct, structs
@@ -32,6 +32,7 @@ from edgellm.selection.rules import CHOICES, CONSTRAINTS
 from edgellm.selection.scenario import Scenario
 from edgellm.selection.slot_count import choose_slots
 from edgellm.selection.source import is_reachable, scheme
+from edgellm.selection.withheld import Withheld, qualified, taken_by
 from edgellm.types.backend_reason import BackendCannotRun
 from edgellm.types.model_reason import BestModel, CouldBeMade
 from edgellm.types.plan import Candidate, Decision, Rejection
@@ -108,35 +109,39 @@ def _decided(start: Decision, options: Sequence[Option], scenario: Scenario, con
         raise
     if len(reachable) == len(options):
         return _with(start, best, *_proposal(best.chosen, reachable, scenario, context.rules))
-    kinds = {scheme(part) for option in options for part in option.file.source.split()}
-    return _restricted(start, best, reachable, scenario, context, kinds)
+    return _restricted(start, best, options, reachable, scenario, context)
 
 
 def _restricted(  # noqa: PLR0917
     start: Decision,
     best: Outcome,
+    options: Sequence[Option],
     reachable: Sequence[Option],
     scenario: Scenario,
     context: SelectionContext,
-    kinds: Collection[str],
 ) -> Decision:
-    """The decision where some sources do not answer. `kinds` are those of its files; no others were asked."""
+    """The decision where some sources do not answer."""
     request, wish = scenario.request, best.choice
+    kinds = {scheme(part) for option in options for part in option.file.source.split()}  # no others were asked
     answer = tuple(kind for kind in context.reachable or () if kind in kinds)
     note = SourcesReached(request.offline, answer, len(reachable), wish.model, wish.quant)
     if not reachable:
         return replace(start, reasons=(*start.reasons, note), would_choose=wish)
-    outcome = _choose_or_make(reachable, scenario, context.rules)
+    can_be_had = set(map(id, reachable))
+    silent: list[Withheld] = [(o, "sources") for o in options if id(o) not in can_be_had]
+    outcome = _choose_or_make(reachable, scenario, context.rules, silent)
     if outcome.choice == wish:
         return _with(start, best, structs.replace(note, best_can_be_had=True))
     make = _proposal(outcome.chosen, reachable, scenario, context.rules)
     return replace(_with(start, outcome, note, *make), would_choose=wish)
 
 
-def _choose_or_make(options: Sequence[Option], scenario: Scenario, extra_rules: Sequence[Rule]) -> Outcome:
+def _choose_or_make(
+    options: Sequence[Option], scenario: Scenario, extra_rules: Sequence[Rule], withheld: Sequence[Withheld] = ()
+) -> Outcome:
     """As `choose`; where nothing will do, the error says what could be made here of what can be had."""
     try:
-        return choose(options, scenario, extra_rules)
+        return choose(options, scenario, extra_rules, withheld)
     except NothingFits as error:
         made = _makeable(options, scenario)
         if not made:
@@ -230,8 +235,11 @@ def usable_backends(
     return usable, reasons
 
 
-def choose(options: Sequence[Option], scenario: Scenario, extra_rules: Sequence[Rule]) -> Outcome:
-    """Apply the rules in order, those of plugins after the constraints and before the choices.
+def choose(
+    options: Sequence[Option], scenario: Scenario, extra_rules: Sequence[Rule], withheld: Sequence[Withheld] = ()
+) -> Outcome:
+    """Apply the rules in order, those of plugins after the constraints and before the choices. `withheld`: what cannot
+    be had, and why.
 
     Raises:
         NothingFits: a rule left nothing.
@@ -240,8 +248,10 @@ def choose(options: Sequence[Option], scenario: Scenario, extra_rules: Sequence[
     rejected: list[Rejection] = []
     left: tuple[Option, ...] = tuple(options)
     low: Sequence[Option] = ()
+    gone = list(withheld)
     for rule in (*CONSTRAINTS, *extra_rules):
         before, left = left, _apply(rule, left, scenario, reasons, rejected)
+        gone += taken_by(rule, before, left, extra_rules)
         if rule is coherent_bits:
             stays = set(map(id, left))
             low = [o for o in before if id(o) not in stays]
@@ -251,13 +261,14 @@ def choose(options: Sequence[Option], scenario: Scenario, extra_rules: Sequence[
     for rule in CHOICES:
         left = _apply(rule, left, scenario, reasons, rejected)
     chosen = left[0]
+    because, lost = qualified(chosen, gone, reasons, rejected)
     length = choose_context(chosen)
     slots = choose_slots(chosen, length.ctx)
     choice = _candidate(chosen, length, slots)
-    reasons += [length, *([slots] if slots is not None else [])]
-    reasons += [*evidence(chosen, low), *about(chosen, choice, possible)]
+    beside: list[Reason] = [length, *([slots] if slots is not None else [])]
+    beside += [*evidence(chosen, low), *about(chosen, choice, possible)]
     runners_up = _runners_up(possible, chosen, scenario)
-    return Outcome(chosen, choice, length, tuple(reasons), runners_up, tuple(rejected))
+    return Outcome(chosen, choice, length, (*because, *beside), runners_up, lost)
 
 
 def _candidate(option: Option, length: ContextLength, slots: SlotCount | None) -> Candidate:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from edgellm.types.basis import Fact
 
 
@@ -74,6 +76,10 @@ Criterion = (
 
 # By what the quantization of a model is chosen
 
+# What took higher ones of the model away before: the limit of a download, sources that do not answer, the backend that
+# was asked for; "rules" = a quality check, a plugin's rule, or several of all these. "" = nothing.
+LostTo = Literal["", "download", "sources", "backend", "rules"]
+
 
 class NativeQuant(Fact, frozen=True):
     """The type that the model was trained in."""
@@ -85,6 +91,9 @@ class SurelyKeepsFloor(Fact, frozen=True):
     floor_tps: float
     alone: bool = False  # other programs run, and the rate is the one without them
     alone_threads: int | None = None  # that it is with, where it takes fewer beside those programs
+    lost_to: LostTo = ""  # what took higher ones away
+    limit_bytes: int | None = None  # of "download"
+    backend: str = ""  # of "backend"
 
 
 class KeepsMoreThan(Fact, frozen=True):
@@ -112,11 +121,18 @@ class OnlyQuantLeft(Fact, frozen=True):
 class BestThatFits(Fact, frozen=True):
     """No other rule applies."""
 
+    lost_to: LostTo = ""  # what took higher ones away
+    limit_bytes: int | None = None  # of "download"
+    backend: str = ""  # of "backend"
+
 
 class Comfortable(Fact, frozen=True):
     """The best that is comfortably fast."""
 
     tok_s: float
+    lost_to: LostTo = ""  # what took higher ones away
+    limit_bytes: int | None = None  # of "download"
+    backend: str = ""  # of "backend"
 
 
 class FourBitsSuffice(Fact, frozen=True):
@@ -131,6 +147,7 @@ class OnThisDisk(Fact, frozen=True):
     kept: float
 
 
+Highest = SurelyKeepsFloor | BestThatFits | Comfortable
 QuantCriterion = (
     NativeQuant
     | SurelyKeepsFloor

@@ -195,6 +195,49 @@ def test_where_there_is_one_file_no_rule_is_said_to_have_chosen_it() -> None:
         assert reason.endswith("no other file of this model was considered.") == is_only
 
 
+def why_of(decision: Decision) -> str:
+    """By what the quantization was chosen."""
+    (reason,) = (reason for reason in said(decision) if reason.startswith("Quantization:"))
+    return reason.partition("): ")[2]
+
+
+def test_the_highest_of_what_a_limit_allows_is_not_called_the_highest_of_all() -> None:
+    card = catalog()["granite-4.0-1b"]
+    here = context(machine(), [card], [GGUF])
+    free, limited = (decide(here, SelectionRequest(max_download_bytes=limit, min_tps=5.0)) for limit in (None, 10**9))
+    assert limited.choice is not None
+    preferred = {explain.refusal(r.reason) for r in limited.rejected if r.rule == "quant_for_size"}
+
+    assert why_of(free).startswith("the highest that fits and surely keeps 5 tok/s; ")
+    of_limit = "the highest with at most 1.00 GB to fetch that fits and surely keeps 5 tok/s"
+    assert why_of(limited).startswith(f"{of_limit}; ")
+    assert all(of_limit in words for words in preferred if words.startswith(limited.choice.quant))
+    assert preferred
+    large = decide(here, SelectionRequest(max_download_bytes=10**10, min_tps=5.0))
+    assert why_of(large) == why_of(free), "no higher one was taken away"
+
+
+def test_what_can_be_had_or_is_left_is_not_called_the_highest_of_all() -> None:
+    card = catalog()["granite-4.0-1b"]
+    stored = {file.source for file in card.files if file.quant in ("Q4_K_M", "Q4_K_S")}
+    here = context(machine(), [card], [GGUF], stored=stored)
+    vetoed = replace(here, vetoes={("gguf", card.id, "Q8_0"): "it failed its check"})
+    narrow = replace(GGUF, quants=frozenset({"Q4_K_M", "Q5_K_M"}))
+
+    def without_q8_0(options: Sequence[Option], scenario: object) -> RuleResult:
+        dropped = tuple((o, Stated("not here")) for o in options if o.quant == "Q8_0")
+        return RuleResult(tuple(o for o in options if o.quant != "Q8_0"), dropped)
+
+    plain = SelectionRequest()
+    for circumstances, request, of in (
+        (here, SelectionRequest(offline=True), "of what can be had now"),
+        (replace(vetoed, stored=frozenset()), plain, "of what is left"),
+        (replace(here, stored=frozenset(), rules=(without_q8_0,)), plain, "of what is left"),
+        (replace(here, stored=frozenset(), backends=(narrow,)), SelectionRequest(backend="gguf"), "of what gguf opens"),
+    ):
+        assert why_of(decide(circumstances, request)).startswith(f"the highest {of} that fits and surely keeps")
+
+
 def test_offline_takes_what_is_here_and_names_what_it_would_take() -> None:
     card = catalog()["qwen3-0.6b"]
     here = card.files[0].sha256
