@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
-from edgellm.contract.embedder import EmbeddingInfo  # msgspec looks it up for EngineInfo
+from edgellm.contract.embedder import Embedder, EmbeddingInfo, Reranker  # msgspec looks the second up for EngineInfo
 from edgellm.errors import CacheFull
 
 if TYPE_CHECKING:  # numpy costs 80 ms to import
@@ -62,7 +62,7 @@ class EngineInfo:
     rewind_tokens: int | None = None  # how far truncate can go back: 0 = not at all, None = all the way
     fork_copies: bool = False  # fork costs memory traffic; False = the prefix is shared
     batch_invariant: bool = False  # batched equals isolated bit for bit
-    capabilities: frozenset[str] = frozenset()  # "adapters", "embed", "rerank", "save_slot"
+    capabilities: frozenset[str] = frozenset()  # names of CAPABILITIES, below
     mixes_adapters: bool = False  # entries of one step may have different adapters
     generates: bool = True  # False = an encoder: `step` refuses, truncate and fork keep nothing
     embedding: EmbeddingInfo | None = None  # of what "embed" gives
@@ -192,3 +192,12 @@ class AdapterLoader(Protocol):
     def drop_adapter(self, name: str) -> None:
         """Free the adapter of that name. No slot uses it any more."""
         ...
+
+
+# What an engine that names one in `EngineInfo.capabilities` must have.
+CAPABILITIES: dict[str, type] = {
+    "adapters": AdapterLoader,
+    "embed": Embedder,
+    "rerank": Reranker,
+    "save_slot": SlotSaver,
+}

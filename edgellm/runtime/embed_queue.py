@@ -170,7 +170,7 @@ class EmbedQueue:
         info = self._engine.info
         check_context(request, info.n_ctx)  # one that was sent while the model loaded was not checked
         if isinstance(request, EmbeddingRequest):
-            if "embed" not in info.capabilities or not isinstance(self._engine, Embedder):
+            if "embed" not in info.capabilities:
                 raise unsupported_task("embed", info)
             _check_dimensions(request.dimensions, self._engine)
             return _Job(
@@ -182,7 +182,7 @@ class EmbedQueue:
                 dimensions=request.dimensions,
                 truncate=request.truncate,
             )
-        if "rerank" not in info.capabilities or not isinstance(self._engine, Reranker):
+        if "rerank" not in info.capabilities:
             raise unsupported_task("rerank", info)
         return _Job(request_id, request.documents, "documents", 0, request.query, request.client)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edgellm.contract.answers import kind_of, plugin_of
-from edgellm.contract.engine import Engine, EngineInfo, SlotInput, Tokenizer
+from edgellm.contract.engine import CAPABILITIES, Engine, EngineInfo, SlotInput, Tokenizer
 from edgellm.contract.failure import tidied
 from edgellm.contract.field_types import mistyped
 from edgellm.contract.registration import unlike
@@ -73,7 +73,21 @@ def wrong_engine(engine: Any) -> str:
     info = engine.info
     if not isinstance(info, EngineInfo):
         return f"info is {kind_of(info)}, an EngineInfo is expected"
-    return _untellable(info) or _idle(info) or _wrong_counts(info) or _wrong_ends(info)
+    return _untellable(info) or _incapable(engine) or _idle(info) or _wrong_counts(info) or _wrong_ends(info)
+
+
+def _incapable(engine: Engine) -> str:
+    """Of what it says it can do, the first that it cannot. Who asks for it would read that the model cannot."""
+    info = engine.info
+    for name in sorted(info.capabilities):
+        if name not in CAPABILITIES:
+            return f"info.capabilities has {name!r:.80}, which is no capability: {', '.join(CAPABILITIES)} are"
+        if problem := unlike(CAPABILITIES[name], engine):
+            return f"info.capabilities has {name!r}, and {type(engine).__name__} cannot do it: {problem}"
+    if "embed" in info.capabilities and (info.embedding is None or not info.n_embd):
+        what = "embedding is None, an EmbeddingInfo" if info.embedding is None else "n_embd is 0, a vector's length"
+        return f"info.capabilities has 'embed', and info.{what} is expected"
+    return ""
 
 
 def _idle(info: EngineInfo) -> str:

@@ -17,6 +17,7 @@ from support.refusals import check_refusal, refuses
 from support.toy_engine import VOCAB, ToyEngine
 
 from edgellm.builtin.echo import EchoBackend
+from edgellm.contract.embedder import EmbeddingInfo
 from edgellm.errors import BackendError, UnsupportedTask
 from edgellm.runtime.checked_tokenizer import CheckedTokenizer
 from edgellm.runtime.engine_check import check_kept, open_engine, wrong_engine
@@ -58,6 +59,13 @@ def with_attributes(**attributes: Any) -> Callable[[ToyEngine], ToyEngine]:
     return spoil
 
 
+def with_capability(
+    name: str, embedding: EmbeddingInfo | None = None, **methods: Any
+) -> Callable[[ToyEngine], ToyEngine]:
+    has = with_info(capabilities=frozenset({name}), embedding=embedding)
+    return lambda engine: with_attributes(**methods)(has(engine))
+
+
 class NoFork:
     """Everything that an engine has, but for one method."""
 
@@ -94,6 +102,13 @@ class NoFork:
         pytest.param(with_info(details={"x": "y" * 9_000_000}), id="details_large"),
         pytest.param(with_info(special_texts=("</s>", 7)), id="special_texts"),
         pytest.param(with_info(embedding="mean"), id="embedding"),
+        pytest.param(with_capability("embed"), id="no embed"),
+        pytest.param(with_capability("rerank"), id="no rerank"),
+        pytest.param(with_capability("save_slot"), id="no save_slot"),
+        pytest.param(with_capability("embedding"), id="capability unknown"),
+        pytest.param(with_capability("adapters", load_adapter=print, drop_adapter=lambda: None), id="drop_adapter"),
+        pytest.param(with_capability("embed", embed=print), id="vectors_untold"),
+        pytest.param(with_capability("embed", embed=print, embedding=EmbeddingInfo("mean")), id="vectors_empty"),
     ],
 )
 def test_an_engine_that_is_wrong_is_refused_when_it_opens(spoil: Callable[[ToyEngine], Any]) -> None:
@@ -103,10 +118,14 @@ def test_an_engine_that_is_wrong_is_refused_when_it_opens(spoil: Callable[[ToyEn
 
 def test_an_engine_that_is_right_opens_and_an_encoder_needs_no_token_for_each_slot() -> None:
     assert open_engine(Odd(lambda engine: engine), PLAN).info.n_slots == 3
-    assert (
-        wrong_engine(with_info(generates=False, max_batch_tokens=1, capabilities=frozenset({"embed"}))(ToyEngine()))
-        == ""
+    embeds = with_info(
+        generates=False,
+        max_batch_tokens=1,
+        capabilities=frozenset({"embed"}),
+        embedding=EmbeddingInfo("mean"),
+        n_embd=4,
     )
+    assert wrong_engine(with_attributes(embed=print)(embeds(ToyEngine()))) == ""
 
 
 def test_kinds_of_collections_that_a_frame_does_not_tell_apart_are_taken() -> None:

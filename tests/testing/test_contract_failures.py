@@ -118,6 +118,12 @@ class Deaf(EchoEngine):
     def drop_adapter(self, name): ...
 
 
+class Unable(EchoEngine):
+    def __init__(self, settings):
+        super().__init__(settings)
+        self.info = replace(self.info, capabilities=frozenset({"save_slot"}))
+
+
 class Aborts(EchoEngine):
     def step(self, batch):
         os.abort()
@@ -154,7 +160,7 @@ class Broken(EchoBackend):
 def register_backends(register):
     for engine in (Sloppy, KeepsOne, Alike, Careless, NoFork, Deaf, Aborts, Hangs, Exits, Lost):
         register(Broken(engine))
-    for engine in (Recites, Replaces, Shifts, CutsOff):
+    for engine in (Recites, Replaces, Shifts, CutsOff, Unable):
         register(Broken(engine))
 """
 SUITE = """
@@ -184,6 +190,7 @@ class TestNoFork(Kit): ...
 class TestDeaf(Kit):
     def adapters(self):
         return ("one", "other")
+class TestUnable(Kit): ...
 class TestAborts(Kit): ...
 class TestHangs(Kit):
     limit_s = 15
@@ -244,6 +251,7 @@ def failed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         ("Careless answers_share_the_prompt", "tokens were computed: the prompt has 72, four answers"),
         ("Deaf adapters_change_what_they_should_and_nothing_else", "the base and one have the same logits"),
         ("Deaf what_is_no_adapter_is_a_typed_error", "DID NOT RAISE"),
+        ("Unable info_agrees_with_the_plan", "has 'save_slot', and Unable cannot do it: it lacks save_slot, load_slot"),
         ("Aborts batched_equals_isolated", r"a worker that .* dies: killed by SIGABRT"),
         ("Exits a_missing_file_is_a_typed_error", "a worker that opens the plan .* dies: left with status 3"),
         ("Exits batched_equals_isolated", "a worker that opens the plan .* dies: left with status 3"),
