@@ -119,10 +119,16 @@ class Environment:
         """The user's own catalog file; one that EDGELLM_MODELS names must be there.
 
         Raises:
-            UsageError: the folder of the usual one cannot be entered.
+            UsageError: that one is not there, or the folder of the usual one cannot be entered.
         """
+        if self.models == "":
+            return None
         if self.models is not None:
-            return expanded(self.models) if self.models else None
+            named = expanded(self.models)
+            if not named.is_file():
+                hint = "give a file that exists, or unset it"
+                raise UsageError(f"EDGELLM_MODELS={self.models}: no file is there that this user can read", hint=hint)
+            return named
         own = self.home and self._folder_of(self.home) / "config"
         folder = own or Path(platformdirs.user_config_dir("edgellm"))
         if not _can_be_entered(folder):

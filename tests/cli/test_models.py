@@ -120,7 +120,7 @@ def test_the_users_own_file_is_read_here_and_not_for_another_machine(
     monkeypatch.setenv("EDGELLM_MODELS", "")
     assert "house-model" not in listed()
     monkeypatch.setenv("EDGELLM_MODELS", "/nowhere.toml")
-    assert "nowhere.toml" in listed(code=2)
+    assert "EDGELLM_MODELS=/nowhere.toml: no file is there" in listed(code=2)
 
 
 def test_what_fits_stands_in_80_columns_with_restrictive_licences_marked(
