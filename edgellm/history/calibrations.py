@@ -20,6 +20,7 @@ from edgellm import settings
 from edgellm.errors import UsageError
 from edgellm.files import make_private, read_json_record, write_atomic
 from edgellm.history import occasions
+from edgellm.history.plausible import problem_in
 from edgellm.types.calibration import Calibration, Occasion
 from edgellm.types.machine import Machine
 
@@ -30,8 +31,6 @@ MAX_BYTES = 1 << 20
 FOLDER = "calibration"  # in the cache
 _BY_TYPE = ("decode", "prefill", "attention", "attention_prefill", "row_s")  # (type, threads) -> number
 _BY_THREADS = ("layer_s", "element_s", "element_prefill_s")  # threads -> number
-# What no machine reaches and yet divides without harm: 1e9 a second, seconds (what takes none has 0), a key's counts.
-RATES, SECONDS, MOST_COUNT = (1e-6, 1e6), (1e-30, 1e3), 1 << 16
 _TABLES = (*_BY_TYPE, *_BY_THREADS, "attention_by_head", "attention_apart_s")
 
 
@@ -189,23 +188,7 @@ def _rows(levels: Mapping[Any, Any], outer: tuple[Any, ...] = ()) -> Iterator[tu
 def _check(calibration: Calibration) -> None:
     """
     Raises:
-        ValueError: a number that no machine has, or rates that cannot be used together.
+        ValueError: see `plausible.problem_in`.
     """
-    for name in _TABLES:
-        table: dict[Any, float] = getattr(calibration, name)
-        takes_seconds = name.endswith("_s")
-        low, high = SECONDS if takes_seconds else RATES
-        if any(not (low <= number <= high or (takes_seconds and number == 0)) for number in table.values()):
-            raise ValueError(f"{name} holds a number that no machine has")
-        counts = (count for key in table for count in (key[1:] if isinstance(key, tuple) else (key,)))
-        if any(not 1 <= count <= MOST_COUNT for count in counts):
-            raise ValueError(f"{name} holds a size or a number of threads that no machine has")
-    for threads, occasion in calibration.occasions.items():
-        told = (occasion.taken, occasion.waited, occasion.of_one)
-        if not 1 <= threads <= MOST_COUNT or any(share is not None and not 0 <= share <= 1 for share in told):
-            raise ValueError("occasions holds what is no share, or a number of threads that no machine has")
-    if not 0 <= calibration.scatter < 1:
-        raise ValueError("scatter is not a share")
-    decode_threads = {threads for _, threads in calibration.decode}
-    if not decode_threads or not decode_threads <= {threads for _, threads in calibration.prefill}:
-        raise ValueError("it holds no rates, or none of prompts for as many threads")
+    if problem := problem_in(calibration):
+        raise ValueError(problem)
