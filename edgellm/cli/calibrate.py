@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import click
 from edgellm.cli import _options
 from edgellm.cli.page import Column, examples, say, say_json, table
 from edgellm.cli.words import BACKEND, WholeNumber
-from edgellm.errors import BackendUnavailable, StoreUnwritable, UsageError
+from edgellm.errors import BackendUnavailable, EdgeLLMError, StoreUnwritable, UsageError
 from edgellm.units import counted
 
 if TYPE_CHECKING:
@@ -32,27 +33,32 @@ SCHEMA = 1
 @click.option("--threads", type=WholeNumber(1, 1024), help="Measure this many beside one. Default: as selection uses.")
 @_options.device
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/cli.md).")
-def command(*, backend: str | None, threads: int | None, as_json: bool) -> None:
+@click.pass_context
+def command(ctx: click.Context, *, backend: str | None, threads: int | None, as_json: bool) -> None:
     """Measure how fast this CPU, or with --device a GPU, runs each quantization."""
     from edgellm import settings
     from edgellm.hardware.probe import probe
     from edgellm.history import calibrations, calibrator
 
-    machine = probe(measure=False)
+    machine, unmeasured = probe(measure=False), _Unmeasured(is_named=backend is not None)
     if devices := settings.flag("devices"):
         if threads is not None:
             raise UsageError("--threads is of the processor, --device of a GPU", hint="leave one out", param="threads")
-        _measure_devices(_names(backend), devices, machine, as_json=as_json)
-        return
+        _measure_devices(_names(backend), devices, machine, unmeasured, as_json=as_json)
+        ctx.exit(unmeasured.status)
     _require_kept(settings.current().cache_dir / calibrations.FOLDER)
     count = threads or machine.compute_threads
     rows: list[dict[str, Any]] = []
     counting = []
-    for name in _chosen(backend):
+    for name in unmeasured.able(_chosen(backend), machine):
         if not as_json:
             say(f"Measuring {name} at {' and '.join(map(str, sorted({1, count})))} threads ...", err=True)
         start = time.monotonic()
-        calibration = calibrator.believable(calibrator.measure(name, count))
+        try:
+            calibration = calibrator.believable(calibrator.measure(name, count))
+        except EdgeLLMError as error:
+            unmeasured.add(name, error)
+            continue
         seconds = time.monotonic() - start
         try:
             kept = calibrations.save(machine, name, calibration)
@@ -64,10 +70,62 @@ def command(*, backend: str | None, threads: int | None, as_json: bool) -> None:
         if _counts(name, calibration, kept, machine.compute_threads):
             counting.append(name)
     if as_json:
-        say_json({"schema": SCHEMA, "cpu": machine.cpu.model, "calibrations": rows})
+        say_json({"schema": SCHEMA, "cpu": machine.cpu.model, "calibrations": rows} | unmeasured.rows)
     elif counting:
         rates = "these rates" if len(counting) == len(rows) else f"the rates of {' and '.join(counting)}"
         say(f"Selection counts with {rates} from now on; `edgellm quants` shows them.")
+    ctx.exit(unmeasured.status)
+
+
+@dataclass
+class _Unmeasured:
+    """Backends that are not measured, each told of in a line, and the others are. Of one that was named it is the
+    command's error."""
+
+    is_named: bool
+    unable: list[dict[str, Any]] = field(default_factory=list)
+    failed: list[dict[str, Any]] = field(default_factory=list)
+    status: int = 0  # of the first that failed
+
+    @property
+    def rows(self) -> dict[str, list[dict[str, Any]]]:
+        return {"unable": self.unable, "failed": self.failed}
+
+    def able(self, names: Sequence[str], machine: Machine) -> list[str]:
+        """Those that can run here.
+
+        Raises:
+            BackendUnavailable: none can.
+        """
+        able = [name for name in names if self._can_run(name, machine)]
+        if not able and not self.failed:
+            raise BackendUnavailable("no backend that could be measured can run here", hint="see `edgellm doctor`")
+        return able
+
+    def add(self, name: str, error: EdgeLLMError) -> None:
+        """One that failed."""
+        if self.is_named:
+            raise error
+        say(" ".join(f"Error: {error}".split()), err=True)
+        self.failed.append({"backend": name, "code": error.code, "message": error.message, "hint": error.hint})
+        self.status = self.status or error.exit_code
+
+    def _can_run(self, name: str, machine: Machine) -> bool:
+        from edgellm.contract.answers import answer
+        from edgellm.contract.manager import plugins
+
+        try:
+            reasons = list(answer(plugins().backend(name), "check", machine))
+        except EdgeLLMError as error:
+            self.add(name, error)
+            return False
+        if reasons:
+            told = f"backend {name} cannot run here: {'; '.join(reasons)}"
+            if self.is_named:
+                raise BackendUnavailable(told, hint="`edgellm doctor` says what mends it")
+            say(f"Not measured: {' '.join(told.split())}", err=True)
+            self.unable.append({"backend": name, "reasons": reasons})
+        return not reasons
 
 
 def _counts(name: str, measured: Calibration, kept: Calibration, threads: int) -> bool:
@@ -90,7 +148,9 @@ def _counts(name: str, measured: Calibration, kept: Calibration, threads: int) -
     return True
 
 
-def _measure_devices(names: list[str], devices: Sequence[str], machine: Machine, *, as_json: bool) -> None:
+def _measure_devices(
+    names: list[str], devices: Sequence[str], machine: Machine, unmeasured: _Unmeasured, *, as_json: bool
+) -> None:
     from edgellm import explain
     from edgellm.app import calibrate_device
     from edgellm.contract.manager import plugins
@@ -99,7 +159,7 @@ def _measure_devices(names: list[str], devices: Sequence[str], machine: Machine,
 
     _require_kept(run_log.path_of(machine).parent)
     rows = []
-    able = calibrate_device.able(names)
+    able = unmeasured.able(calibrate_device.able(names), machine)
     for facts in backend_facts([plugins().backend(name) for name in able], machine):
         # Names in capitals, too: those are as the backend has them.
         for device in facts.offload.devices if facts.offload else ():
@@ -109,12 +169,15 @@ def _measure_devices(names: list[str], devices: Sequence[str], machine: Machine,
                 runs = calibrate_device.measured(facts, machine, device.name)
             except OSError as error:
                 raise _not_stored(error) from error
+            except EdgeLLMError as error:
+                unmeasured.add(facts.name, error)
+                continue
             rows += [explain.plain(run) for run in runs]
             if not as_json:
                 _show_device(device.description, runs)
     if as_json:
-        say_json({"schema": SCHEMA, "devices": list(devices), "runs": rows})
-    else:
+        say_json({"schema": SCHEMA, "devices": list(devices), "runs": rows} | unmeasured.rows)
+    elif rows:
         say("Plans for it count with these rates from now on; `edgellm doctor --json` has them under history.")
 
 

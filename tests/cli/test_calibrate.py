@@ -22,9 +22,10 @@ if beside := float(os.environ.get("METER_BESIDE", "0")):
     occasions.counters = iter([occasions.Counters(0.0, 0.0, 0.0, 0.0, 0.0), after]).__next__
 
 class Meter(Light):
+    does = ""
     def build(self): return os.environ.get("METER_BUILD", "meter 1")
     def calibrate(self, settings):
-        what = os.environ.get("METER_DOES", "")
+        what = self.does or os.environ.get("METER_DOES", "")
         if what == "dies":
             os.kill(os.getpid(), signal.SIGKILL)
         if what == "refuses":
@@ -33,8 +34,13 @@ class Meter(Light):
             raise ValueError("boom")
         if what == "gives none":
             return None
-        if what == "exits":
-            os._exit(3)
+        if what.startswith("exits"):
+            os._exit(int(what.removeprefix("exits ")))
+        if what == "gives half":
+            return Calibration({("Q4_K", 1): 40.0})
+        if what.startswith("is at "):
+            rates = {("Q4_K", n): float(what.removeprefix("is at ")) * n for n in {1, settings.n_threads}}
+            return Calibration(rates, rates)
         threads = {1, settings.n_threads}
         share = 0.3 if what == "waits" else 1.0
         kinds = {"Q4_K": 40.0, "Q5_K": 36.0, "Q6_K": 30.0, "IQ2_XS": 15.0}
@@ -174,14 +180,94 @@ def test_a_backend_that_cannot_says_why(edgellm) -> None:
     [
         ("raises", "backend gguf: calibrate() failed: ValueError: boom"),
         ("gives none", "backend gguf: calibrate() gives None, a Calibration is expected"),
-        ("exits", "its process ended with status 3, and said nothing"),
+        ("exits 3", "gguf cannot be measured: its process ended with status 3, and said nothing"),
+        ("exits 0", "gguf cannot be measured: its process ended with status 0, and said nothing"),
+        ("exits 6", "gguf cannot be measured: its process ended with status 6, and said nothing"),
+        ("gives half", "calibrate() gives a Calibration in which prefill has no rates with 1 thread, as decode has"),
+        *(
+            (f"is at {rate}", f"a Calibration in which decode['Q4_K', 1] is {shown}, {expected} is expected")
+            for rate, shown, expected in (
+                ("nan", "nan", "more than 0"), ("0", "0.0", "more than 0"), ("-1", "-1.0", "more than 0"),
+                ("inf", "inf", "1e-06 to 1e+06"), ("1e308", "1e+308", "1e-06 to 1e+06"),
+            )
+        ),
     ],
-)
+)  # fmt: skip
 def test_a_backend_that_breaks_its_contract_is_told_with_its_plugin(edgellm, does: str, told: str) -> None:
-    words = " ".join(edgellm("calibrate", METER_DOES=does, code=6).stderr.split())
+    done = edgellm("calibrate", "--threads", "2", METER_DOES=does, code=6)
+    words = " ".join(done.stderr.split())
 
     assert told in words
-    assert does == "exits" or "this is for the author of plugin meter (edgellm-meter 1.0)" in words
+    assert "this is for the author of plugin meter (edgellm-meter 1.0)" in words
+    assert "Traceback" not in words
+    assert done.stdout == ""
+    assert "not measured: run `edgellm calibrate`" in edgellm("quants").stdout, "nothing of it is kept"
+
+
+OTHERS = (
+    METER.replace(
+        "    def build",
+        """    reasons = ()
+    def check(self, machine): return list(self.reasons)
+    def build""",
+    )
+    + """
+    for name, does in (("unbuilt", "raises"), ("nil", "is at 0"), ("whole", "measures")):
+        other = Meter()
+        other.name, other.does, other.reasons = name, does, ["no library"] if name == "unbuilt" else []
+        register(other)
+"""
+)
+
+
+def test_what_cannot_be_measured_is_told_in_a_line_and_stops_no_other(
+    tmp_path: Path, knowing: Callable[[Path], Path]
+) -> None:
+    home = knowing(tmp_path / "plugin")
+    fake_plugins.install(home, "meter", OTHERS)
+
+    def edgellm(*arguments: str, code: int, **environment: str) -> subprocess.CompletedProcess[str]:
+        quiet = {"METER_BESIDE": "0.02"} | environment
+        return fake_plugins.run_edgellm(home, "meter", tmp_path, "calibrate", *arguments, code=code, **quiet)
+
+    done = edgellm("--threads", "2", code=7, METER_DOES="dies")
+    assert done.stderr.splitlines() == [
+        "Not measured: backend unbuilt cannot run here: no library",
+        "Measuring gguf at 1 and 2 threads ...",
+        "Error: measuring gguf died of SIGKILL; what was stored stays; try again with more free memory",
+        "Measuring nil at 1 and 2 threads ...",
+        "Error: backend nil: calibrate() gives a Calibration in which decode['Q4_K', 1] is 0.0, more than 0 is "
+        "expected; this is for the author of plugin meter (edgellm-meter 1.0); EDGELLM_PLUGINS can leave it out",
+        "Measuring whole at 1 and 2 threads ...",
+    ]
+    assert done.stdout.startswith("whole: meter 1")
+    assert "Selection counts with these rates from now on" in done.stdout
+    told = json.loads(edgellm("--json", code=6).stdout)
+    assert [row["backend"] for row in told["calibrations"]] == ["gguf", "whole"]
+    assert told["unable"] == [{"backend": "unbuilt", "reasons": ["no library"]}]
+    assert [(row["backend"], row["code"]) for row in told["failed"]] == [("nil", "backend_error")]
+    assert "Error: backend unbuilt cannot run here: no library" in edgellm("--backend", "unbuilt", code=6).stderr
+
+
+def test_a_plugin_that_cannot_say_whether_it_runs_here_stops_no_other(
+    tmp_path: Path, knowing: Callable[[Path], Path]
+) -> None:
+    home = knowing(tmp_path / "plugin")
+    fake_plugins.install(home, "meter", OTHERS.replace('["no library"]', "5"))
+    done = fake_plugins.run_edgellm(home, "meter", tmp_path, "calibrate", code=6, METER_BESIDE="0.02")
+
+    assert "backend unbuilt: check() failed: TypeError" in done.stderr
+    assert "whole: meter 1" in done.stdout
+
+
+def test_where_no_backend_can_run_nothing_is_measured(tmp_path: Path, knowing: Callable[[Path], Path]) -> None:
+    home = knowing(tmp_path / "plugin")
+    none = METER.replace("    def build", "    def check(self, machine): return ['no library']\n    def build")
+    fake_plugins.install(home, "meter", none)
+    done = fake_plugins.run_edgellm(home, "meter", tmp_path, "calibrate", code=6)
+
+    assert "no library" in done.stderr
+    assert "no backend that could be measured can run here" in done.stderr
 
 
 def test_a_folder_that_cannot_be_written_is_an_error(edgellm, tmp_path: Path) -> None:
@@ -207,6 +293,8 @@ class Meter(Light):
             os.kill(os.getpid(), signal.SIGKILL)
         sizes = (4, 2048, 8192, 32, 8, 64, 256)
         rate = float(os.environ.get("METER_RATE", "500"))
+        if os.environ.get("METER_DOES") == "gives none":
+            return ()
         return tuple(DeviceTrial(kind, 137_000_000, *sizes, rate, 24, 20 * rate, 512) for kind in ("Q4_0", "Q4_K"))""",
 )
 
@@ -237,6 +325,11 @@ def test_a_gpu_is_measured_and_its_plans_go_by_that(tmp_path: Path) -> None:
     again = on_gpus()
     assert again[0][2] > first[0][2]
     edgellm("calibrate", "--device", "CUDA0", code=7, METER_DOES="dies")
+    assert on_gpus() == again
+    for rate in ("nan", "0", "-1", "1e308"):
+        edgellm("calibrate", "--device", "CUDA0", code=6, METER_RATE=rate)
+    none = json.loads(edgellm("calibrate", "--device", "CUDA0", "--json", code=6, METER_DOES="gives none"))
+    assert (none["runs"], [row["backend"] for row in none["failed"]]) == ([], ["gguf"])
     assert on_gpus() == again
     edgellm("calibrate", "--device", "CUDA7", code=2)
     edgellm("calibrate", "--device", "CUDA0", "--threads", "2", code=2)
