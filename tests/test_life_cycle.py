@@ -58,6 +58,72 @@ def test_a_fork_is_told_to_load_its_own(isolate: bool) -> None:
     assert (ran.stdout.split(), ran.stderr) == (["4", "ready", "hello"], "")
 
 
+BEGUN = """
+import asyncio, os, signal, sys, warnings
+from edgellm import EdgeLLM
+from edgellm.errors import UsageError
+from edgellm.types.event import Delta
+from edgellm.types.request import GenerationRequest
+
+warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of each fork
+llm = EdgeLLM.load("echo", isolate=sys.argv[1] == "process", slots=8)
+loop = asyncio.new_event_loop()
+wait = loop.run_until_complete
+
+
+def add(a: int) -> int:
+    return a
+
+
+def step(stream):
+    return wait(anext(stream)) if hasattr(stream, "__anext__") else next(stream)
+
+
+text, hour = "one two three", {"timeout": 3600}
+streams = [
+    llm.stream(text), llm.stream(text, **hour), llm.stream_tools(text, tools=[add]),
+    llm.generate(GenerationRequest(text, max_tokens=20)),
+    llm.astream(text), llm.astream(text, **hour), llm.astream_tools(text, tools=[add]),
+]
+first = [step(stream) for stream in streams]
+child = os.fork()
+if not child:
+    signal.alarm(60)  # one that waits is ended
+    calls = [lambda stream=stream: step(stream) for stream in streams]
+    calls += [lambda: wait(llm.achat("hi")), llm.__enter__]
+    refused = 0
+    for call in calls:
+        try:
+            call()
+        except UsageError as error:
+            refused += f"process {os.getppid()}; this is process {os.getpid()}" in str(error)
+        except StopIteration:
+            pass
+    for stream in streams[:4]:
+        stream.close()
+    wait(llm.__aexit__())
+    os._exit(refused)
+_, status = os.waitpid(child, 0)
+print(os.waitstatus_to_exitcode(status))
+for stream, event in zip(streams, first):
+    said = ""
+    while isinstance(event, Delta):
+        said += event.text
+        event = step(stream)
+    print(said.split()[-1])
+llm.close()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@both
+def test_what_began_before_a_fork_goes_on_in_the_parent_alone(isolate: bool) -> None:
+    """And the pool of the event loop has no threads in a fork, which `achat` would wait for."""
+    ran = program(BEGUN.replace("sys.argv[1]", repr("process" if isolate else "thread")))
+    refused, *said = ran.stdout.splitlines()
+    assert (refused, said, ran.stderr) == ("9", ["three"] * 7, "")
+
+
 def test_an_object_that_nobody_holds_ends_its_worker() -> None:
     llm = EdgeLLM.load("echo")
     worker = psutil.Process(llm._session.pid)  # type: ignore[attr-defined]

@@ -327,6 +327,30 @@ async def test_what_came_in_time_can_be_taken_later() -> None:
         await deadline.keep(later.get_all())
 
 
+@pytest.mark.parametrize("timeout", [None, 3600.0])
+async def test_a_fork_waits_for_nothing_and_begins_nothing(
+    timeout: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A function of the app's that a model calls, for example."""
+    begun: list[str] = []
+
+    async def begin() -> None:
+        begun.append("it")
+
+    sink = QueueSink()
+    sink.put(Delta("from before the fork"))
+    deadline = Deadline(timeout)
+    monkeypatch.setattr(os, "getpid", lambda: 0)
+
+    with refuses(UsageError, varies=r"process \d+"):
+        deadline.next_of(sink)
+    with pytest.raises(UsageError):
+        deadline.check()
+    with pytest.raises(UsageError):
+        await deadline.keep(begin())
+    assert not begun
+
+
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), "soon"])
 async def test_a_timeout_is_a_number_of_seconds(open_llm: Open, timeout: Any) -> None:
     llm = open_llm(isolate=False)

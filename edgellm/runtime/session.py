@@ -28,6 +28,18 @@ CLOSE_TIMEOUT_S = 5.0  # how long closing waits for the step at hand
 Delivery = Event | GrammarRead | Vectors | Tokens | Pieces | Adapters | EdgeLLMError
 
 
+def check_process(made_in: int) -> None:
+    """
+    Raises:
+        UsageError: this process is a fork of the one with that id. It has none of its threads, so nothing ever comes.
+    """
+    if os.getpid() != made_in:
+        raise UsageError(
+            f"the model was loaded in process {made_in}; this is process {os.getpid()}, a fork of it",
+            hint="load the model after the fork, in each process that uses it",
+        )
+
+
 class Sink(Protocol):
     """Where one request's deliveries go."""
 
@@ -164,7 +176,7 @@ class Session(abc.ABC):
         self._dispatcher = Dispatcher(self.longest_ctx)
         self._info: EngineInfo | None = None  # None until it has loaded
         self._outage: EdgeLLMError | None = None
-        self._made_in = os.getpid()
+        self.made_in = os.getpid()
         self.restarts = 0  # of a worker that died in service
 
     @property
@@ -239,11 +251,7 @@ class Session(abc.ABC):
     @property
     def is_ours(self) -> bool:
         """Whether this process made it. In a fork of that process there are none of its threads."""
-        return os.getpid() == self._made_in
+        return os.getpid() == self.made_in
 
     def _check_process(self) -> None:
-        if not self.is_ours:
-            raise UsageError(
-                f"the model was loaded in process {self._made_in}; this is process {os.getpid()}, a fork of it",
-                hint="load the model after the fork, in each process that uses it",
-            )
+        check_process(self.made_in)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from edgellm.errors import UsageError
 from edgellm.runtime.session import Session
-from edgellm.sdk.asking import aask_all, ask_all, of_kind
+from edgellm.sdk.asking import aask_all, ask_all, in_thread, of_kind
 from edgellm.sdk.deadline import Deadline
 from edgellm.types.adapter import AdapterFile, AskedFile, DropAdapter, LoadAdapter, adapter_files
 from edgellm.types.event import Adapters
@@ -49,7 +48,7 @@ class AdapterMethods:
         self, file: AskedFile, name: str | None = None, *, timeout: float | None = None
     ) -> AdapterFile:
         """As `add_adapter`, for coroutines."""
-        adapter = await asyncio.to_thread(self._checked, file, name)
+        adapter = await in_thread(self._session, self._checked, file, name)
         await aask_all(self._session, [LoadAdapter(adapter)], _adapters, _to_load(timeout))
         return adapter
 

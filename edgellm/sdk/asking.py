@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from edgellm.contract.waiter import told_of_leaving, unwanted
 from edgellm.errors import ContextOverflow, EdgeLLMError
-from edgellm.runtime.session import AsyncSink, Delivery, QueueSink, Session, Sink
+from edgellm.runtime.session import AsyncSink, Delivery, QueueSink, Session, Sink, check_process
 from edgellm.sdk.deadline import Deadline
 from edgellm.types.request import Request, check_context
 
 T = TypeVar("T")
+P = ParamSpec("P")
 Read = Callable[[Delivery, int], T]  # takes what came for the request with this number; raises it where it is an error
 _may_ask: ContextVar[bool] = ContextVar("may_ask", default=True)
 
@@ -54,6 +56,16 @@ def submit(session: Session, request: Request, sink: Sink) -> int:
         with keeping_to(session.longest_ctx):
             check_context(request, session.info.n_ctx)
     return session.submit(request, sink)
+
+
+async def in_thread(session: Session, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """`asyncio.to_thread`, which in a fork may wait for ever: the event loop's pool counts threads that are not there.
+
+    Raises:
+        UsageError: in a fork.
+    """
+    check_process(session.made_in)
+    return await asyncio.to_thread(function, *args, **kwargs)
 
 
 def ask_all(session: Session, batch: Sequence[Request], read: Read[T], deadline: Deadline) -> list[T]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import logging
 import math
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgellm import explain
 from edgellm.errors import BadTemplate, ContextOverflow
 from edgellm.runtime.unsupported_task import unsupported_task
-from edgellm.sdk.asking import ask_all, keeping_to, of_kind
+from edgellm.sdk.asking import ask_all, in_thread, keeping_to, of_kind
 from edgellm.sdk.chat_arguments import check_kinds, drawn_apart, stops_of, variables_of
 from edgellm.sdk.conversation import Messages, messages_of, texts_of
 from edgellm.sdk.deadline import Deadline
@@ -217,7 +216,7 @@ class RequestMethods(GenerationMethods):
         self, messages: Messages, options: ChatKeywords, *own_names: str, progress: bool = False
     ) -> GenerationRequest:
         """As `_asked`, for coroutines: it waits for another process, in which the template runs."""
-        return await asyncio.to_thread(self._asked, messages, options, *own_names, progress=progress)
+        return await in_thread(self._session, self._asked, messages, options, *own_names, progress=progress)
 
     @functools.cached_property
     def _prompts(self) -> PromptBuilder:

@@ -25,7 +25,7 @@ from edgellm.app.verify import Verification
 from edgellm.contract.manager import plugins
 from edgellm.contract.own_python import interpreter
 from edgellm.errors import Closed, EdgeLLMError, PluginFailed, SecondBest, UsageError
-from edgellm.runtime.session import Session, SessionState
+from edgellm.runtime.session import Session, SessionState, check_process
 from edgellm.sdk.adapters import AdapterMethods
 from edgellm.sdk.chat import ChatMethods
 from edgellm.sdk.embeddings import EmbeddingMethods
@@ -117,6 +117,9 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods, TokenMethods, Adap
     ) -> Self:
         """Load a named model: a catalog id, a path, an address, or a backend that needs no file, such as "echo".
 
+        The beginning of an id is enough where only one begins so (of a base model and a chat model, the latter is
+        taken); `plan.artifact.name` says which it is.
+
         Arguments as in `auto` (ctx, max_memory, ...), and the fields of `edgellm.types.options.LaunchOptions` (quant,
         threads, options, sampling, adapters).
 
@@ -203,6 +206,7 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods, TokenMethods, Adap
             self._verification.record(measurements)
 
     def __enter__(self) -> Self:
+        check_process(self._session.made_in)
         if self.state == "closed":
             raise Closed.of_model()
         return self
@@ -214,6 +218,9 @@ class EdgeLLM(ChatMethods, ToolLoopMethods, EmbeddingMethods, TokenMethods, Adap
         return self.__enter__()
 
     async def __aexit__(self, *_: object) -> None:
+        if not self._session.is_ours:
+            self.close()  # waits for nothing
+            return
         import asyncio
 
         await asyncio.to_thread(self.close)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import queue
 import threading
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from edgellm.errors import TimedOut, UsageError, option
-from edgellm.runtime.session import Delivery, QueueSink
+from edgellm.runtime.session import Delivery, QueueSink, check_process
 from edgellm.types.checks import plain_numbers
 
 T = TypeVar("T")
@@ -32,7 +34,10 @@ def seconds(timeout: float | None) -> float | None:
 
 
 class Deadline:
-    """Counts from the moment it is made. What has arrived by then can still be taken later."""
+    """Counts from the moment it is made. What has arrived by then can still be taken later.
+
+    Whatever waits for a model waits by one of these, and is refused (UsageError) in a fork of the process that made it.
+    """
 
     def __init__(
         self, timeout: float | None, *, late: str = _ANSWER, instead: str = "stream() gives what came so far"
@@ -44,6 +49,7 @@ class Deadline:
             UsageError: no number of seconds.
         """
         self._timeout = timeout = seconds(timeout)
+        self._made_in = os.getpid()
         self._late = late
         self._instead = instead
         self._ends = None if timeout is None else time.monotonic() + timeout
@@ -59,15 +65,17 @@ class Deadline:
         except queue.Empty:
             raise self._passed(slots_taken) from None
 
-    async def keep(self, arriving: Awaitable[T], slots_taken: Callable[[], int] | None = None) -> T:
+    async def keep(self, arriving: Coroutine[Any, Any, T], slots_taken: Callable[[], int] | None = None) -> T:
         """The same for coroutines."""
-        if self._ends is None:
-            return await arriving
-        try:
-            async with asyncio.timeout(self._left):
+        with contextlib.closing(arriving):  # which a fork does not even begin
+            left = self._left
+            if left is None:
                 return await arriving
-        except TimeoutError:
-            raise self._passed(slots_taken) from None
+            try:
+                async with asyncio.timeout(left):
+                    return await arriving
+            except TimeoutError:
+                raise self._passed(slots_taken) from None
 
     def check(self) -> None:
         """Raises TimedOut where it has passed."""
@@ -76,6 +84,7 @@ class Deadline:
 
     @property
     def _left(self) -> float | None:
+        check_process(self._made_in)
         return None if self._ends is None else max(0.0, self._ends - time.monotonic())
 
     def _passed(self, slots_taken: Callable[[], int] | None = None) -> TimedOut:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from edgellm.errors import UsageError
 from edgellm.runtime.session import Session
-from edgellm.sdk.asking import aask_all, ask_all, of_kind
+from edgellm.sdk.asking import aask_all, ask_all, in_thread, of_kind
 from edgellm.sdk.deadline import Deadline
 from edgellm.types.event import Vectors
 from edgellm.types.request import MAX_INPUTS, EmbeddingRequest, RerankRequest
@@ -50,7 +49,7 @@ class EmbeddingMethods:
         answers = await self._avectors(requests(texts, dimensions), timeout)
         if answers:
             return rows(answers)
-        info = await asyncio.to_thread(lambda: self._session.info)
+        info = await in_thread(self._session, lambda: self._session.info)
         return _no_rows(info.n_embd, dimensions)
 
     def rerank(self, query: str, documents: Sequence[str], *, timeout: float | None = None) -> npt.NDArray[np.float32]:
