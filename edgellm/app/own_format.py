@@ -16,10 +16,17 @@ from edgellm.app import context as app_context
 from edgellm.app import file_plan
 from edgellm.app.named_file import named_file
 from edgellm.contract import answers
-from edgellm.contract.backend import RECOGNIZED_BY, Recognizer
+from edgellm.contract.backend import RECOGNIZED_BY, Backend, Recognizer
 from edgellm.contract.manager import plugins
-from edgellm.errors import BackendUnavailable, BadArtifact, EdgeLLMError, UnknownModel, option
-from edgellm.files import expanded, open_named
+from edgellm.errors import (
+    BackendUnavailable,
+    BadArtifact,
+    EdgeLLMError,
+    UnknownModel,
+    UnsupportedArtifact,
+    option,
+)
+from edgellm.files import expanded, files_below, open_named
 from edgellm.selection.scenario import threads_of
 from edgellm.types.model import Artifact
 from edgellm.types.model_reason import ModelNamed
@@ -31,20 +38,49 @@ ECHO_CTX = 4096
 KNOWN_FORMATS = frozenset({"gguf", "onnx", "safetensors"})  # `catalog.identify` finds these
 
 
-def artifact(backend: str | None, path: str = "") -> Artifact | None:
-    """What the backend of that name opens in a format of its own: what lies at `path`, or, without one, no file at all.
-
-    None where there is no such backend, or where it says that it does not open this.
+def artifact(backend: str | None) -> Artifact | None:
+    """What the backend of that name opens without a file. None where there is no such backend, or it opens none so.
 
     Raises:
         BackendError: it does not say that as it must.
     """
     named = plugins().backends().get(backend or "")
-    if named is None or (path and not Path(path).exists()):
-        return None
-    paths, model = ((path,), Path(path).stem) if path else ((), named.name)
-    candidates = (Artifact(own, paths, model) for own in sorted(named.formats - KNOWN_FORMATS))
-    return next((candidate for candidate in candidates if not answers.answer(named, "supports", candidate)), None)
+    return None if named is None else _asked(named)[0]
+
+
+def _asked(backend: Backend, path: str = "") -> tuple[Artifact | None, list[str]]:
+    """What lies at `path` (nothing, without one) in the first of its own formats that the backend opens it in; or why
+    it opens it in none."""
+    refused = list[str]()
+    for own in sorted(backend.formats - KNOWN_FORMATS):
+        candidate = _artifact(own, path) if path else Artifact(own, (), backend.name)
+        problems = answers.answer(backend, "supports", candidate)
+        if not problems:
+            return candidate, []
+        refused += problems
+    return None, list(dict.fromkeys(refused))
+
+
+def _artifact(own: str, path: str) -> Artifact:
+    where = Path(path)
+    n_bytes = sum(files_below(where).values()) if where.is_dir() else where.stat().st_size
+    return Artifact(own, (path,), where.stem, bytes=n_bytes)
+
+
+def is_own(artifact: Artifact) -> bool:
+    """Whether it is in a format that only a plugin knows."""
+    return artifact.format not in KNOWN_FORMATS
+
+
+def opened_by(artifact: Artifact, backend: str | None) -> str:
+    """Which backends have its format, of which plugins, and what they have against it."""
+    told = []
+    for name, one in plugins().backends().items():
+        if artifact.format in one.formats and backend in (None, name):
+            reasons = "; ".join(answers.supports(one, artifact))
+            opens = f"does not open it: {reasons}" if reasons else "opens it"
+            told.append(f"backend {name} of {answers.plugin_of(name)} {opens}")
+    return "; ".join(told)
 
 
 def _with_own_formats() -> list[str]:
@@ -64,32 +100,45 @@ def told_of_address() -> Iterator[None]:
         raise
 
 
-def identified(path: str, backend: str | None) -> Artifact:
+def identified(path: str, backend: str | None = None) -> Artifact:
     """What lies at `path`; where the core knows no such format, as the backend that was asked for opens it, or as the
     first, by name, that recognizes it.
 
     Raises:
-        UsageError, BackendUnavailable: there is no such backend. Others: as `named_file`.
+        UsageError, BackendUnavailable: there is no such backend. UnsupportedArtifact: it does not open this. Others: as
+        `named_file`.
     """
     try:
         return named_file(path)
     except (BadArtifact, UnknownModel) as error:
-        if backend is None:
-            recognized, faults = _recognized(path)
-            if recognized is not None:
-                return recognized
-            if isinstance(error, BadArtifact):
-                if others := _with_own_formats():
-                    which = f"{option('backend')}: {', '.join(others)}"
-                    error.hint += f"; of another format, say which backend opens it ({which})"
-                error.hint += plugins().suspects("register_backends")
-            error.hint += "".join(f"; {fault}" for fault in faults)
-            raise
-        plugins().backend(backend)  # one that is not there is what is wrong, and not the file
-        own = artifact(backend, path)
-        if own is None:
-            raise
-        return own
+        # A backend that is not there is what is wrong, and not the file.
+        if backend is not None and (own := _as_asked(plugins().backend(backend), path, error)) is not None:
+            return own
+        recognized, faults = _recognized(path)
+        if recognized is not None:
+            if backend is not None and recognized.format not in plugins().backend(backend).formats:
+                told = f"backend {backend!r} cannot open {path}: it is a model in {recognized.format}"
+                raise UnsupportedArtifact(told, hint=f"leave {option('backend')} out") from None
+            return recognized
+        if backend is None and isinstance(error, BadArtifact):
+            if others := _with_own_formats():
+                which = f"{option('backend')}: {', '.join(others)}"
+                error.hint += f"; of another format, say which backend opens it ({which})"
+            error.hint += plugins().suspects("register_backends")
+        error.hint += "".join(f"; {fault}" for fault in faults)
+        raise
+
+
+def _as_asked(backend: Backend, path: str, error: BadArtifact | UnknownModel) -> Artifact | None:
+    """As the backend that was named opens it; where it does not, it says why, as what `identify` says is of others."""
+    own, refused = _asked(backend, path) if os.path.exists(path) else (None, [])
+    if refused:
+        reasons, formats = "; ".join(refused), ", ".join(sorted(backend.formats - KNOWN_FORMATS))
+        if backend.formats.isdisjoint(KNOWN_FORMATS):
+            hint = f"give a model in {formats}, which it opens"
+            raise UnsupportedArtifact(f"backend {backend.name!r} cannot open {path}: {reasons}", hint=hint) from None
+        error.message += f", and backend {backend.name} does not open it as {formats}: {reasons}"
+    return own
 
 
 def _recognized(path: str) -> tuple[Artifact | None, list[str]]:
@@ -110,7 +159,7 @@ def _recognized(path: str) -> tuple[Artifact | None, list[str]]:
                 continue
             own_formats = backend.formats - KNOWN_FORMATS
             if own in own_formats:
-                return Artifact(own, (str(where),), where.stem), []
+                return _artifact(own, str(where)), []
             if own:
                 expected = f"{', '.join(sorted(own_formats)) or 'no format of its own'} or '' is expected"
                 fault = answers.Fault(f"recognizes() gives {own!r:.80}, {expected}")

@@ -18,7 +18,6 @@ from edgellm import settings
 from edgellm.app import context as app_context
 from edgellm.app import file_card, own_format, stored_cards
 from edgellm.app.file_card import with_known_quants
-from edgellm.app.named_file import named_file
 from edgellm.app.stored_cards import StoredCard
 from edgellm.app.unavailable import damage_of
 from edgellm.catalog import lookup
@@ -145,6 +144,16 @@ def _exists(path: str) -> bool:
         return False
 
 
+def named_artifact(text: str, context: SelectionContext, backend: str | None = None) -> Artifact | None:
+    """What lies at the path that `text` is; None where it names a model of the catalog, or an address.
+
+    Raises:
+        As `refer` and `own_format.identified`.
+    """
+    reference = refer(text, context.cards)
+    return own_format.identified(reference.name, backend) if reference.kind is ReferenceKind.FILE else None
+
+
 def resolve(
     text: str,
     context: SelectionContext,
@@ -152,12 +161,13 @@ def resolve(
     quant: str | None = None,
     offline: bool = False,
     predict: bool = False,
+    artifact: Artifact | None = None,
 ) -> ResolvedModel:
     """The model that `text` names, narrowed to one quantization where one is named.
 
     The context's cards add what a header does not say (scores, licence), and answer where a source does not.
     `predict`: only numbers are needed, so one file of a quantization is enough, and an unpublished one will do where
-    its recipe is known.
+    its recipe is known. `artifact`: what `named_artifact` gave of a path.
 
     Raises:
         UnknownModel, UsageError, ArtifactError, SourceError.
@@ -169,7 +179,7 @@ def resolve(
         if quant is not None:
             hint = "leave it out: a file is in one"
             raise UsageError(f"{option('quant')} has no meaning for {reference.name}", hint=hint, param="quant")
-        artifact = named_file(reference.name)
+        artifact = artifact or own_format.identified(reference.name)
         card, basis = file_card.of(artifact, context.cards)
         return ResolvedModel(card, basis, artifact=artifact)
     typed = ""

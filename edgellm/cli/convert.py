@@ -45,13 +45,13 @@ def command(
     as_json: bool,
 ) -> None:
     """Convert a model file or folder to another format."""
+    from edgellm.app import own_format
     from edgellm.app.convert import convert
-    from edgellm.app.named_file import named_file
     from edgellm.cli.progress import progress
     from edgellm.contract.converter import Conversion
     from edgellm.contract.manager import plugins
 
-    source = named_file(model)
+    source = own_format.identified(model)
     host = plugins()
     converters = host.converters()
     converter = _choose(converters, source.format, to_format.lower(), host.suspects("register_converters"))

@@ -22,7 +22,7 @@ from edgellm.cli._options import (
 )
 from edgellm.cli.page import Column, entry, examples, say, say_json, table
 from edgellm.cli.words import BACKEND, MODEL, QUANT, TASK, TOKENS
-from edgellm.errors import EdgeLLMError
+from edgellm.errors import EdgeLLMError, UnsupportedArtifact
 from edgellm.units import show_memory, show_params, show_rate, show_size
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from edgellm.selection.context import SelectionContext
     from edgellm.selection.fit import FitReport
     from edgellm.types.machine import Machine
-    from edgellm.types.model import ModelCard
+    from edgellm.types.model import Artifact, ModelCard
     from edgellm.types.plan import Footprint, Rate
     from edgellm.types.request import SelectionRequest
 
@@ -89,17 +89,24 @@ def command(
 ) -> int:
     """Predict memory, speed and quality of a model without fetching it."""
     from edgellm import explain
+    from edgellm.app import own_format
     from edgellm.app.adapters import adapter_bytes, taking_adapters
+    from edgellm.app.asked import refuse_options
     from edgellm.app.context import of, request_for
     from edgellm.app.file_plan import judged
-    from edgellm.app.resolve import resolve
+    from edgellm.app.resolve import named_artifact, resolve
     from edgellm.selection.busy import scenario_of
     from edgellm.selection.fit import fit_reports
     from edgellm.types.options import SelectionOptions
 
     selection = SelectionOptions.of(**options)
     context = of(profile, models_file=models_file)
-    resolved = resolve(model, context, quant=quant, offline=offline, predict=True)
+    artifact = named_artifact(model, context, selection.backend)
+    if artifact is not None and own_format.is_own(artifact):
+        refuse_options(model, quant=quant, adapter=adapters)
+        _estimate_own(artifact, model, context, request_for(context, selection), as_json=as_json)
+        return 0
+    resolved = resolve(model, context, quant=quant, offline=offline, predict=True, artifact=artifact)
     if adapters:
         resolved = replace(resolved, card=taking_adapters(resolved.card))
     if resolved.typed:
@@ -122,6 +129,46 @@ def command(
         for rejection in refusals:
             say(f"Not predicted: {rejection.quant}: {explain.refusal(rejection.reason)}.")
     return 0 if any(report.fits for report in fits) else DOES_NOT_FIT
+
+
+def _estimate_own(
+    artifact: Artifact, model: str, context: SelectionContext, request: SelectionRequest, *, as_json: bool
+) -> None:
+    """Of a model in a format that only plugins know: the memory, where its backend tells it.
+
+    Raises:
+        UnsupportedArtifact: it does not. NothingFits: it is more than may be used.
+    """
+    from edgellm import explain
+    from edgellm.app import file_plan, own_format
+    from edgellm.estimate.footprint import counted_bytes
+    from edgellm.selection import fit_json
+    from edgellm.selection.busy import scenario_of
+    from edgellm.types.verdict import Fits
+
+    plan = file_plan.unpredicted_plan(artifact, file_plan.opened(context, artifact, request), request)
+    facts = own_format.opened_by(artifact, plan.backend)
+    if plan.footprint is None:
+        told = f"{artifact.path} is a model in {artifact.format}, of which nothing is predicted: {facts}"
+        named = f" --backend {request.backend}" if request.backend else ""
+        raise UnsupportedArtifact(f"{told}, and tells no memory", hint=f"`edgellm run {model}{named}` tries it")
+    scenario, counted = scenario_of(context, request), counted_bytes(plan.footprint, context.machine)
+    say_unasked()
+    if as_json:
+        say_json(fit_json.of_plan(plan, facts, scenario, counted))
+        return
+    run = plan.settings
+    say(f"{artifact.name} on {context.machine.name}", bold=True)
+    say(f"a model in {artifact.format}, {show_size(artifact.bytes)}; {facts}, and tells its memory")
+    say("neither speed nor quality of such a model is predicted")
+    say()
+    entry("run with", f"{run.n_ctx:,} tokens in {run.kv_type}, slots: {run.n_slots}, threads: {run.n_threads}", width=8)
+    say()
+    _show_memory(plan.footprint)
+    say()
+    say(f"{show_memory(counted)} count against {explain.budget(scenario.budget)}.")
+    say(explain.sentence(fit_json.length_of(plan)))
+    say(explain.verdict(Fits(scenario.budget_bytes - counted)), bold=True, fg="green")
 
 
 def _chosen(card: ModelCard, context: SelectionContext, request: SelectionRequest) -> str:

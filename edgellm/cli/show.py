@@ -9,7 +9,7 @@ import click
 
 from edgellm.cli._options import models_dir, models_file
 from edgellm.cli.page import examples, say, say_json
-from edgellm.cli.words import MODEL
+from edgellm.cli.words import BACKEND, MODEL
 from edgellm.units import show_params, show_size
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from edgellm.app.resolve import ResolvedModel
     from edgellm.store.manifest import StoredModel
-    from edgellm.types.model import ModelFile
+    from edgellm.types.model import Artifact, ModelFile
     from edgellm.types.sampling_defaults import SamplingDefaults
 
 SCHEMA = 1
@@ -25,21 +25,30 @@ SCHEMA = 1
 
 @click.command(epilog=examples("edgellm show qwen3-4b", "edgellm show ./model.gguf", "edgellm show hf://OWNER/REPO"))
 @click.argument("model", type=MODEL)
+@click.option("--backend", type=BACKEND, help="Of a path in a format that only a plugin knows: the backend for it.")
 @click.option("--offline", is_flag=True, help="Make no requests: the catalog describes an address.")
 @models_dir
 @models_file
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object (schema in docs/cli.md).")
-def command(*, model: str, offline: bool, models_file: Path | None, as_json: bool) -> None:
+def command(*, model: str, backend: str | None, offline: bool, models_file: Path | None, as_json: bool) -> None:
     """Show what is known of a model.
 
     MODEL is a catalog id, a path of a model file or an address.
     """
+    from edgellm.app import own_format
+    from edgellm.app.asked import refuse_options
     from edgellm.app.context import here
-    from edgellm.app.resolve import resolve
+    from edgellm.app.resolve import named_artifact, resolve
     from edgellm.store import manifest
     from edgellm.store.library import Library
 
-    resolved = resolve(model, here(models_file), offline=offline)
+    context = here(models_file)
+    artifact = named_artifact(model, context, backend)
+    if artifact is not None and own_format.is_own(artifact):
+        _show_own(artifact, own_format.opened_by(artifact, backend), model, backend, as_json=as_json)
+        return
+    refuse_options(model, backend=backend)
+    resolved = resolve(model, context, offline=offline, artifact=artifact)
     if resolved.typed:
         say(f"{resolved.typed} is taken as {resolved.card.id}.", err=True)
     names = (resolved.card.id, resolved.shown_as)
@@ -52,6 +61,23 @@ def command(*, model: str, offline: bool, models_file: Path | None, as_json: boo
     for label, text in _lines(resolved, stored, sampling):
         say(text, lead=f"  {label:<14}")
     say(f"\n`edgellm estimate {model}` predicts memory, speed and quality here.")
+
+
+def _show_own(artifact: Artifact, opened_by: str, model: str, backend: str | None, *, as_json: bool) -> None:
+    """What is known of a model in a format that only plugins know."""
+    facts = f"{opened_by}; EdgeLLM itself reads no header of {artifact.format} files"
+    if as_json:
+        unknown = dict.fromkeys(("kind", "params", "params_active", "ctx_train", "license", "license_restricts"))
+        file = {"quant": None, "format": artifact.format, "bytes": artifact.bytes, "source": f"file:{artifact.path}"}
+        more = dict.fromkeys(("sampling", "sampling_facts", "family", "thinking", "native_quant"))
+        rest: dict[str, Any] = {"scores": {}, "hf_repo": None, "shape": None, "files": [file], "installed": []}
+        say_json({"schema": SCHEMA, "id": artifact.name, **unknown, "facts": facts, **more, **rest})
+        return
+    say(artifact.name, bold=True)
+    for label, text in (("format", artifact.format), ("size", show_size(artifact.bytes)), ("facts from", facts)):
+        say(text, lead=f"  {label:<14}")
+    named = f" --backend {backend}" if backend else ""
+    say(f"\n`edgellm estimate {model}{named}` asks the backend what memory it takes here.")
 
 
 def _sampling(resolved: ResolvedModel, stored: Sequence[StoredModel]) -> SamplingDefaults | None:

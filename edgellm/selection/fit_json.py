@@ -11,7 +11,9 @@ from edgellm.selection.decision_json import about_model, placement
 from edgellm.selection.fit import FitReport
 from edgellm.selection.scenario import Scenario
 from edgellm.types.model import ModelCard, ModelFile
-from edgellm.types.plan import Candidate, Rejection
+from edgellm.types.plan import Candidate, Footprint, LaunchPlan, Rejection
+from edgellm.types.reason import ContextLength, ContextUnknown
+from edgellm.types.verdict import Fits
 
 SCHEMA = 1
 # Of a GGUF header: 0.76 MB at 32,000 tokens of vocabulary, 6.0 at 152,000, 6.5 at 262,000, 7.8 at 128,000 of llama's
@@ -46,10 +48,19 @@ def to_dict(  # noqa: PLR0917
     chosen: str,
 ) -> dict[str, Any]:
     """Keys in a fixed order: equal reports give equal JSON."""
+    return {
+        **_head({**about_model(card), "facts": basis}, scenario),
+        "chosen": chosen or None,
+        "estimates": [_estimate(card, report) for report in reports],
+        "not_predicted": [explain.fields(rejection, "quant", "reason") for rejection in refused],
+    }
+
+
+def _head(model: dict[str, Any], scenario: Scenario) -> dict[str, Any]:
     machine, request = scenario.machine, scenario.request
     return {
         "schema": SCHEMA,
-        "model": {**about_model(card), "facts": basis},
+        "model": model,
         "machine": {
             **explain.fields(machine, "id", "name"),
             "budget_bytes": scenario.budget_bytes,
@@ -61,9 +72,54 @@ def to_dict(  # noqa: PLR0917
         "request": explain.fields(
             request, "task", "ctx", "slots", "kv_type", "max_memory_bytes", "backend", "gpu_layers", "thinking"
         ),
-        "chosen": chosen or None,
-        "estimates": [_estimate(card, report) for report in reports],
-        "not_predicted": [explain.fields(rejection, "quant", "reason") for rejection in refused],
+    }
+
+
+def of_plan(plan: LaunchPlan, basis: str, scenario: Scenario, counted_bytes: int) -> dict[str, Any]:
+    """The same keys of a model that only its backend knows, which tells its memory; null is what nobody knows."""
+    artifact, run, footprint = plan.artifact, plan.settings, plan.footprint
+    assert footprint is not None, "of a model without one nothing is told"
+    about = ("kind", "params", "params_active", "ctx_train", "license", "license_restricts")
+    free_bytes = scenario.budget_bytes - counted_bytes
+    fits = Fits(free_bytes)
+    return {
+        **_head({"id": artifact.name, **dict.fromkeys(about), "facts": basis}, scenario),
+        "chosen": None,
+        "estimates": [{
+            "quant": None,
+            "source": f"file:{artifact.path}",
+            "backend": plan.backend,
+            **dict.fromkeys(("tensor_bytes", "tensor_bytes_basis", "own_types")),
+            "file_bytes": artifact.bytes,
+            "file_bytes_exact": True,
+            "ctx": run.n_ctx,
+            **explain.plain({"ctx_reason": length_of(plan)}),
+            "slots": run.n_slots, "kv_type": run.kv_type, "threads": run.n_threads, "gpu_layers": run.gpu_layers,
+            "memory": _memory(footprint, counted_bytes),
+            **dict.fromkeys(("decode", "prefill", "busy", "set_aside", "placement", "quality", "kept")),
+            "verdict": {
+                "fits": True,
+                "free_bytes": free_bytes,
+                **dict.fromkeys(("fast_enough", "floor_tps", "rate_tps")),
+                "problems": [], "problems_facts": [], "remedies": [],
+                "text": explain.verdict(fits),
+                "text_facts": explain.facts(fits),
+            },
+        }],
+        "not_predicted": [],
+    }  # fmt: skip
+
+
+def length_of(plan: LaunchPlan) -> ContextLength | ContextUnknown:
+    """Why a plan without a prediction has its context."""
+    return next(fact for fact in plan.reasons if isinstance(fact, ContextLength | ContextUnknown))
+
+
+def _memory(footprint: Footprint, counted_bytes: int) -> dict[str, Any]:
+    return {
+        "terms": explain.plain(footprint.terms()),
+        **explain.fields(footprint, "allocated_bytes", "resident_bytes", "reclaimable_bytes", "device_bytes"),
+        "counted_bytes": counted_bytes,
     }
 
 
@@ -80,11 +136,7 @@ def _estimate(card: ModelCard, report: FitReport) -> dict[str, Any]:
         "ctx": candidate.ctx,
         **explain.fields(report, "ctx_reason"),
         **explain.fields(candidate, "slots", "kv_type", "threads", "gpu_layers"),
-        "memory": {
-            "terms": explain.plain(footprint.terms()),
-            **explain.fields(footprint, "allocated_bytes", "resident_bytes", "reclaimable_bytes", "device_bytes"),
-            "counted_bytes": report.counted_bytes,
-        },
+        "memory": _memory(footprint, report.counted_bytes),
         **explain.fields(candidate, "decode", "prefill"),
         "busy": explain.facts(report.busy) if report.busy is not None else None,
         "set_aside": explain.facts(report.set_aside),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,19 +10,31 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from support import gguf_writer
-from support.refusals import refuses
+from support.refusals import check_refusal, refuses
 
 from edgellm.app import context, launch, own_format, stored_cards
 from edgellm.builtin.echo import EchoBackend
 from edgellm.cli.main import cli
+from edgellm.contract.converter import Conversion, Converted
 from edgellm.contract.manager import Plugins, plugins
 from edgellm.contract.source import FetchedFile, Progress, RemoteFile
-from edgellm.errors import BackendError, BackendUnavailable, BadArtifact, UnknownModel, UnsupportedArtifact, UsageError
+from edgellm.errors import (
+    BackendError,
+    BackendUnavailable,
+    BadArtifact,
+    NothingFits,
+    UnknownModel,
+    UnsupportedArtifact,
+    UsageError,
+)
 from edgellm.sdk.client import EdgeLLM
 from edgellm.store.sources.registry import sources
 from edgellm.types.backend_reason import BackendOpens
 from edgellm.types.model import Artifact, ModelCard, ModelFile, Shape
+from edgellm.types.plan import Settings
 from edgellm.types.request import SelectionRequest
+
+PI = ("--profile", "raspberry-pi-5-8gb")
 
 
 class Trial(EchoBackend):
@@ -74,7 +87,10 @@ def test_a_command_tries_it() -> None:
 
 def test_a_path_is_its_where_it_is_named(book: str, tmp_path: Path) -> None:
     with EdgeLLM.load(book, backend="shelf", isolate=False) as llm:
-        assert (llm.plan.backend, llm.plan.artifact) == ("shelf", Artifact("shelf", (book,), "book", shown_as="book"))
+        assert (llm.plan.backend, llm.plan.artifact) == (
+            "shelf",
+            Artifact("shelf", (book,), "book", bytes=30, shown_as="book"),
+        )
         assert llm.chat("hello", temperature=0).text == "hello"
     with refuses(BadArtifact):
         EdgeLLM.load(book)
@@ -101,7 +117,7 @@ def test_a_path_alone_is_enough_where_a_backend_recognizes_it(
 ) -> None:
     monkeypatch.setitem(plugins()._backends, "knowing", Knowing())
     with EdgeLLM.load(book, isolate=False) as llm:
-        assert llm.plan.artifact == Artifact("shelf", (book,), "book", shown_as="book")
+        assert llm.plan.artifact == Artifact("shelf", (book,), "book", bytes=30, shown_as="book")
         assert llm.chat("hello", temperature=0).text == "hello"
     (tmp_path / "notes.txt").write_text("some notes")
     for other in (tmp_path / "notes.txt", tmp_path / "gone.shelf"):
@@ -124,6 +140,127 @@ def test_who_recognizes_otherwise_than_it_must_is_passed_over(
     assert f"backend knowing of the plugin might know it, but recognizes() gives {said!r}, " in caught.value.hint
     assert [backend for backend, _ in blamed] == ["knowing"]
     assert blamed[0][1].startswith(f"recognizes() gives {said!r}, ")
+
+
+class Strict(Shelf):
+    """Opens nothing but its own."""
+
+    name, formats = "strict", frozenset({"strict"})
+
+    def supports(self, artifact: Artifact) -> list[str]:
+        return ["it does not begin with STRICT"]
+
+
+def test_a_backend_that_was_named_says_itself_why_it_does_not_open_a_file(
+    book: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(plugins()._backends, "strict", Strict())
+    with refuses(UnsupportedArtifact) as caught:
+        EdgeLLM.load(book, backend="strict")
+    assert caught.value.message == f"backend 'strict' cannot open {book}: it does not begin with STRICT"
+    (tmp_path / "notes.txt").write_text("some notes")
+    with refuses(BadArtifact) as caught_too:  # it opens GGUF files, too
+        EdgeLLM.load(tmp_path / "notes.txt", backend="shelf")
+    assert caught_too.value.message.endswith(
+        "it is plain text, and backend shelf does not open it as shelf: not a shelf"
+    )
+
+
+class Plain(Shelf):
+    """Opens no format of its own."""
+
+    name, formats = "plain", frozenset({"gguf"})
+
+
+class Silent(Knowing):
+    """Tells no memory."""
+
+    def footprint(self, artifact: Artifact, settings: Settings) -> None:
+        return None
+
+
+def told(*words: str) -> str:
+    answer = CliRunner().invoke(cli, words, env={"COLUMNS": "300"})
+    assert answer.exit_code == 0, (answer.output, answer.exception)
+    return answer.stdout
+
+
+def test_what_one_backend_recognizes_is_not_called_no_model_to_another(
+    book: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for backend in (Knowing(), Plain()):
+        monkeypatch.setitem(plugins()._backends, backend.name, backend)
+    with refuses(UnsupportedArtifact):
+        EdgeLLM.load(book, backend="plain")
+    for verb in ("show", "estimate"):
+        answer = CliRunner().invoke(cli, [verb, book, "--backend", "plain"])
+        check_refusal(answer.exception, UnsupportedArtifact)
+
+
+def test_it_is_shown(book: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = told("show", book, "--backend", "shelf")
+    assert named.splitlines()[:3] == ["book", "  format        shelf", "  size          30 B"]
+    assert "backend shelf of the plugin opens it" in named
+    assert f"`edgellm estimate {book} --backend shelf`" in named
+    monkeypatch.setitem(plugins()._backends, "knowing", Knowing())
+    assert "backend knowing of the plugin opens it" in told("show", book)
+    as_data, usual = (json.loads(told("show", model, "--json")) for model in (book, "qwen3-4b"))
+    assert list(as_data) == list(usual)
+    assert as_data["files"] == [{"quant": None, "format": "shelf", "bytes": 30, "source": f"file:{book}"}]
+    assert as_data["files"][0].keys() == usual["files"][0].keys()
+    check_refusal(
+        CliRunner().invoke(cli, ["show", "qwen3-4b", "--backend", "shelf"]).exception, UsageError, param="backend"
+    )
+
+
+def test_its_memory_is_estimated_where_its_backend_tells_it(book: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(plugins()._backends, "knowing", Knowing())
+    for words in ((book,), (book, "--backend", "shelf")):
+        lines = told("estimate", *words).splitlines()
+        assert next(line for line in lines if line.startswith("worker process")).split() == [
+            "worker",
+            "process",
+            "32",
+            "MiB",
+            "32",
+            "MiB",
+        ]
+        assert lines[-1].startswith("Fits: ")
+    as_data, usual = (json.loads(told("estimate", model, "--json", *PI)) for model in (book, "qwen3-4b:Q4_K_M"))
+    (row,), (usual_row,) = as_data["estimates"], usual["estimates"]
+    assert (list(as_data), sorted(row)) == (list(usual), sorted(usual_row))
+    assert [sorted(row[key]) for key in ("memory", "verdict")] == [
+        sorted(usual_row[key]) for key in ("memory", "verdict")
+    ]
+    assert as_data["model"].keys() == usual["model"].keys()
+    assert (row["memory"]["counted_bytes"], row["verdict"]["fits"], row["decode"]) == (96 * 1024**2, True, None)
+    assert row["backend"] == "knowing"
+    refused = CliRunner().invoke(cli, ["estimate", book, "--max-memory", "40MiB"]).exception
+    check_refusal(refused, NothingFits)
+
+
+def test_of_its_memory_nothing_is_said_where_its_backend_tells_none(book: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(plugins()._backends, "knowing", Silent())
+    monkeypatch.delitem(plugins()._backends, "shelf")
+    check_refusal(CliRunner().invoke(cli, ["estimate", book]).exception, UnsupportedArtifact)
+    for words in (("--quant", "Q8_0"), ("--adapter", "rank=8")):
+        refused = CliRunner().invoke(cli, ["estimate", book, *words]).exception
+        check_refusal(refused, UsageError, param=words[0].removeprefix("--"))
+
+
+def test_it_is_converted_where_a_converter_takes_its_format(
+    book: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def convert(conversion: Conversion, progress: Progress) -> Converted:
+        conversion.target.write_text(f"{conversion.source.format}, {conversion.source.bytes} bytes")
+        return Converted(conversion.target, conversion.target.stat().st_size)
+
+    monkeypatch.setitem(plugins()._backends, "knowing", Knowing())
+    monkeypatch.setitem(plugins()._converters, ("shelf", "text"), convert)
+    target = tmp_path / "book.txt"
+    told("convert", book, "--to", "text", "--out", str(target))
+    assert target.read_text() == "shelf, 30 bytes"
+    check_refusal(CliRunner().invoke(cli, ["quantize", book, "--to", "Q8_0"]).exception, UnsupportedArtifact)
 
 
 def test_a_backend_that_is_not_there_is_told_rather_than_the_file(book: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgellm.app.named_file import named_file
+from edgellm.app import own_format
 from edgellm.app.resolve import ReferenceKind, named_cards, named_model, refer
 from edgellm.catalog.recognize import recognize
 from edgellm.contract.source import Progress
@@ -57,7 +57,7 @@ def find(model: str, context: SelectionContext, progress: Progress = silent) -> 
 
 
 def _of_file(path: str, cards: Sequence[ModelCard], listed: Sequence[ModelCard]) -> QuantizeSource:
-    artifact = named_file(path)
+    artifact = own_format.identified(path)
     content = _readable(artifact)
     stored = Library().at(artifact.path)
     card = next((card for card in cards if stored and card.id == stored[0].model_id), None)
