@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgellm.runtime.engine_check import check_piece, check_text, check_tokens
+from edgellm.runtime.engine_check import check_piece, check_pieces, check_text, check_tokens
 
 if TYPE_CHECKING:
     from edgellm.contract.engine import Tokenizer
@@ -30,4 +30,4 @@ class CheckedTokenizer:
         return check_text(self._backend, token, self._tokenizer.text(token))
 
     def pieces(self) -> tuple[list[bytes], frozenset[int]]:
-        return self._tokenizer.pieces()
+        return check_pieces(self._backend, self._tokenizer.pieces(), self._vocab_size)

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING
 
 from edgellm.contract.embedder import Embedder, Pair, Reranker
 from edgellm.contract.engine import Engine
-from edgellm.errors import BackendError, ContextOverflow, Overloaded, UsageError
+from edgellm.errors import ContextOverflow, Overloaded, UsageError
 from edgellm.runtime import wire
 from edgellm.runtime.busy_step import BUSY_CHUNK
 from edgellm.runtime.checked_tokenizer import CheckedTokenizer
 from edgellm.runtime.client_turns import ClientTurns
+from edgellm.runtime.engine_check import check_vectors
 from edgellm.runtime.engine_error import engine_error
 from edgellm.runtime.long_text import LONG_TEXT
 from edgellm.runtime.processor_time import WorkTime
@@ -273,24 +274,18 @@ class EmbedQueue:
         return batch
 
     def _compute(self, batch: Sequence[tuple[_Job, int]]) -> None:
-        import numpy as np
-
         items = [job.items[index] for job, index in batch]
-        engine, n_embd = self._engine, 1
-        longest = max(map(len, items))
+        engine, longest = self._engine, max(map(len, items))
         self._time.batch(len(items) * longest, longest)
         if batch[0][0].query is None:
             assert isinstance(engine, Embedder)
-            n_embd = engine.info.n_embd
             rows = engine.embed(items)  # type: ignore[arg-type]
+            check_vectors(self._backend, "embed", rows, (len(items), engine.info.n_embd))
         else:
             assert isinstance(engine, Reranker)
-            rows = engine.rerank(items)[:, None]  # type: ignore[arg-type]
-        if rows.shape != (len(items), n_embd) or not np.isfinite(rows).all():
-            raise BackendError(
-                f"the model gave {rows.shape} numbers for {len(items)} texts, not all of them finite or wanted",
-                hint="the file may be damaged: fetch it again",
-            )
+            scores = engine.rerank(items)  # type: ignore[arg-type]
+            check_vectors(self._backend, "rerank", scores, (len(items),))
+            rows = scores[:, None]
         for (job, index), row in zip(batch, rows, strict=True):
             job.rows[index] = _cut(row, job.dimensions, engine)
 

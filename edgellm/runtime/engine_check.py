@@ -37,8 +37,8 @@ _RANGES = {
 _MOST_OF_FIELD = 8 * 1024**2  # characters or numbers: a vocabulary has a tenth of it
 
 
-def _hint(backend: str) -> str:
-    return f"this is for the author of {plugin_of(backend)}: edgellm.testing.BackendContract tests it"
+def _hint(backend: str, suite: str = "BackendContract") -> str:
+    return f"this is for the author of {plugin_of(backend)}: edgellm.testing.{suite} tests it"
 
 
 def open_engine(backend: Backend, plan: LaunchPlan) -> Engine:
@@ -144,8 +144,8 @@ def check_logits(backend: str, logits: Any, batch: Sequence[SlotInput], vocab_si
     """
     expected = [(entry.n_logits, vocab_size) for entry in batch if entry.n_logits]
     try:
-        if [rows.shape for rows in logits] == expected:
-            return
+        if len(logits) == len(expected) and [rows.shape for rows in logits] == expected:
+            return  # of a generator, which has no length, nothing would be left for others
         gave = f"arrays of the shapes {[rows.shape for rows in logits]}"
     except (TypeError, AttributeError):
         gave = kind_of(logits)
@@ -190,6 +190,56 @@ def check_tokens(backend: str, text: str, tokens: Any, vocab_size: int) -> list[
     raise BackendError(
         f"encode() of {named(backend)} gave {gave}, tokens from 0 to {vocab_size - 1} are expected", hint=_hint(backend)
     )
+
+
+def check_pieces(backend: str, given: Any, vocab_size: int) -> tuple[list[bytes], frozenset[int]]:
+    """
+    Raises:
+        BackendError: what `pieces` gave are not the bytes of tokens, and which of them are control tokens.
+    """
+    try:
+        pieces, listed = given
+        special = frozenset(map(operator.index, listed))
+        is_pair = isinstance(pieces, list | tuple)
+    except (TypeError, ValueError):
+        is_pair = False
+    gave = f"{len(pieces):,} pieces" if is_pair else kind_of(given)
+    if is_pair:
+        wrong = next((token for token, piece in enumerate(pieces) if not isinstance(piece, bytes)), None)
+        beyond = [token for token in special if not 0 <= token < len(pieces)]
+        if wrong is None and len(pieces) <= vocab_size and not beyond:
+            return list(pieces), special
+        if wrong is not None:
+            gave += f", of which number {wrong} is {kind_of(pieces[wrong])}"
+        elif beyond:
+            gave += f", and has {min(beyond)} among the control tokens"
+    raise BackendError(
+        f"pieces() of {named(backend)} gave {gave}; a list of the bytes of each token ({vocab_size:,} at most) and the "
+        "set of control tokens are expected",
+        hint=_hint(backend),
+    )
+
+
+def check_vectors(backend: str, call: str, rows: Any, shape: tuple[int, ...]) -> None:
+    """What `embed` or `rerank` gave, a row for each text.
+
+    Raises:
+        BackendError: it is another array, or its numbers are none.
+    """
+    import numpy as np
+
+    if getattr(rows, "shape", None) != shape or rows.dtype.kind != "f":
+        gave = f"{rows.dtype} of the shape {rows.shape}" if hasattr(rows, "dtype") else kind_of(rows)
+        raise BackendError(
+            f"{call}() of {named(backend)} gave {gave}, float32 of the shape {shape} is expected",
+            hint=_hint(backend, "EmbedderContract"),
+        )
+    if n_wrong := int((~np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)).sum()):
+        raise BackendError(
+            f"{call}() of {named(backend)} gave numbers that are not finite for {n_wrong} of {len(rows)} texts",
+            hint="fetch the model's file again, it may be damaged; or "
+            f"{plugin_of(backend, unknown='the backend')} is at fault",
+        )
 
 
 def check_text(backend: str, token: int, text: Any) -> str:

@@ -405,10 +405,29 @@ def test_a_batch_that_fails_costs_its_requests_and_no_other(error: Exception) ->
     assert fails.idle
 
 
-def test_numbers_that_are_none_are_an_error() -> None:
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda rows: rows * np.float32(np.nan), id="nan"),
+        pytest.param(lambda rows: rows[:, :3], id="narrow"),
+        pytest.param(lambda rows: None, id="none"),
+        pytest.param(lambda rows: rows.tolist(), id="lists"),
+        pytest.param(lambda rows: rows > 0, id="bool"),
+    ],
+)
+def test_numbers_that_are_none_are_an_error(spoil: Callable[[np.ndarray], Any]) -> None:
     engine = ToyEmbedder()
-    engine.hashed = lambda sequences: np.full((len(sequences), WIDTH), np.nan, np.float32)  # type: ignore[method-assign]
+    embed = engine.embed
+    engine.embed = lambda sequences: spoil(embed(sequences))  # type: ignore[method-assign]
     said = played(engine, EmbeddingRequest(("a",)))
+    with refuses(BackendError):
+        rows_of(said[1][0])
+
+
+def test_scores_that_are_none_are_an_error() -> None:
+    engine = ToyEmbedder()
+    engine.rerank = lambda pairs: np.zeros((len(pairs), 1), np.float32)  # type: ignore[method-assign]
+    said = played(engine, RerankRequest("a", ("b",)))
     with refuses(BackendError):
         rows_of(said[1][0])
 

@@ -157,6 +157,7 @@ ASK = GenerationRequest("a question", Sampling(temperature=0), max_tokens=4)
     [
         pytest.param(lambda rows: None, id="none"),
         pytest.param(lambda rows: [], id="too_few"),
+        pytest.param(lambda rows: (row for row in rows), id="generator"),
         pytest.param(lambda rows: [*rows, *rows], id="too_many"),
         pytest.param(lambda rows: [row[0] for row in rows], id="flat"),
         pytest.param(lambda rows: [np.hstack([row, row]) for row in rows], id="too_wide"),
@@ -177,6 +178,27 @@ def test_logits_of_a_wrong_shape_end_their_request_and_nothing_else(logits: Call
     check_refusal(first.error, BackendError)
     assert second.error is None
     assert second.text
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        pytest.param(None, id="none"),
+        pytest.param([b"a", b"b"], id="alone"),
+        pytest.param(([b"a", "b"], frozenset()), id="text"),
+        pytest.param(([b"a", b"b"], frozenset({7})), id="short"),
+        pytest.param(([b"a"] * (VOCAB + 1), frozenset()), id="long"),
+    ],
+)
+def test_pieces_that_are_none_are_the_backend_s_fault(pieces: Any) -> None:
+    tokenizer = ToyEngine().tokenizer
+    tokenizer.pieces = lambda: pieces  # type: ignore[method-assign]
+    with refuses(BackendError):
+        CheckedTokenizer(tokenizer, "odd", VOCAB).pieces()
+
+
+def test_pieces_as_the_contract_says_pass() -> None:
+    assert CheckedTokenizer(ToyEngine().tokenizer, "odd", VOCAB).pieces() == ToyEngine().tokenizer.pieces()
 
 
 def test_a_tokenizer_that_gives_text_for_bytes_ends_its_request_and_nothing_else() -> None:
