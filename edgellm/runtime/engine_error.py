@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from edgellm.contract.answers import plugin_of
-from edgellm.contract.failure import tidied_error, told
+from edgellm.contract.failure import tidied, tidied_error, told
 from edgellm.errors import BackendError, BackendUnavailable, EdgeLLMError, UsageError
 
 if TYPE_CHECKING:
@@ -27,10 +27,16 @@ def engine_error(backend: str, error: BaseException) -> EdgeLLMError:
             hint="ask for less at a time; if little takes as much, the model file is at fault",
         )
     _log(who, error)
+    plugin = plugin_of(backend, unknown="the backend")
+    if _is_nonsense(error):
+        return BackendError(
+            f"{who} failed: {tidied(error)}",
+            hint="the model's file may be damaged: fetch it again, or compare its hash with the publisher's; "
+            f"if it is whole, {plugin} is at fault",
+        )
     return BackendError(
         f"{who} failed: {told(error)}",
-        hint=f"{plugin_of(backend, unknown='the backend')} or the model file is at fault; the worker's log has the "
-        "traceback (EDGELLM_LOG=DEBUG)",
+        hint=f"{plugin} or the model file is at fault; the worker's log has the traceback (EDGELLM_LOG=DEBUG)",
     )
 
 
@@ -39,15 +45,20 @@ def of_adapters(
 ) -> UsageError | BackendError | None:
     """Where a request is answered with adapters, logits that are no numbers count as their doing; and as its own, where
     it chose them (`are_asked`). An engine may be at fault all the same, so the log has them, too."""
-    from edgellm.text.sampling import NoNumbers  # numpy: the parent, which imports this module, does without
-
-    if not adapters or not isinstance(error, NoNumbers):
+    if not adapters or not _is_nonsense(error):
         return None
     _log(named(backend), error)
     listed = ", ".join(f"{name} (scale {scale:g})" for name, scale in adapters)
     what = f"with {listed} the model computes no numbers"
     hint = "lower the scale, or leave the adapter out: what it adds is too large for the model"
     return UsageError(what, hint=hint, param="adapters") if are_asked else BackendError(what, hint=hint)
+
+
+def _is_nonsense(error: BaseException) -> bool:
+    """Whether logits were no numbers."""
+    from edgellm.text.sampling import NoNumbers  # numpy: the parent, which imports this module, does without
+
+    return isinstance(error, NoNumbers)
 
 
 def _log(who: str, error: BaseException) -> None:

@@ -256,6 +256,7 @@ def test_logits_that_are_no_numbers_cost_one_request(value: float) -> None:
             return rows
 
     assert failed(Spoiled(), [*THREE, *LATER]) == [1]
+    check_refusal(play(Spoiled(), THREE)[1].error, BackendError)
 
 
 def test_failures_are_typed_and_say_what_happened() -> None:
