@@ -7,9 +7,10 @@ import os
 import signal
 
 import pytest
-from playwright.sync_api import Page, Route, expect
-from support.browser import answered, ask, last_answer, ready, reloaded, script
+from playwright.sync_api import Browser, Locator, Page, Route, expect
+from support.browser import answered, ask, last_answer, ready, reloaded, script, watched
 from support.live_server import Live, Servers
+from support.relay import Relay
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.browser
@@ -118,6 +119,74 @@ def test_what_came_before_a_crash_stays(page: Page, serve: Servers) -> None:
 
     expect(page.locator(".assistant .note")).to_have_text("Ended by an error.")
     expect(last_answer(page)).to_contain_text("zzz")
+
+
+@pytest.mark.slow(6)
+def test_a_server_that_dies_in_an_answer_is_told_and_the_next_message_is_held(page: Page, serve: Servers) -> None:
+    relay = Relay(serve(step_s=0.1).url)
+    page.goto(relay.url)
+    expect(page.locator("#state-text")).to_have_text("ready")
+    ask(page, "z" * 600)
+    expect(last_answer(page)).to_contain_text("zzz")
+    relay.close()
+    expect(page.locator("#problem-text")).to_contain_text(
+        "The answer was cut off: the server does not answer. Start it again"
+    )
+    expect(page.locator("#state-text")).to_have_text("the server does not answer")
+    expect(last_answer(page)).to_contain_text("zzz")
+    ask(page, "still there?")
+    expect(page.locator("#held")).to_contain_text("is sent as soon as")
+    page.locator("#text").press("End")
+    page.keyboard.type("!")
+    expect(page.locator("#held")).to_be_empty()
+    page.keyboard.press("Enter")
+    expect(page.locator("#held")).to_contain_text("is sent as soon as")
+    relay.open()
+
+    expect(last_answer(page)).to_have_text("still there?!")
+    expect(page.locator("#held")).to_be_empty()
+    relay.close()
+
+
+@pytest.mark.slow(3)
+def test_a_connection_that_breaks_is_told_from_a_server_that_died(page: Page, serve: Servers) -> None:
+    relay = Relay(serve(step_s=0.1).url)
+    page.goto(relay.url)
+    expect(page.locator("#state-text")).to_have_text("ready")
+    ask(page, "z" * 600)
+    expect(last_answer(page)).to_contain_text("zzz")
+    relay.cut()
+
+    expect(page.locator("#problem-text")).to_have_text("The answer was cut off: the connection broke. Try again.")
+    relay.close()
+
+
+def box(part: Locator) -> tuple[float, float]:
+    """Where it begins and ends, from above."""
+    place = part.bounding_box()
+    assert place is not None
+    return place["y"], place["y"] + place["height"]
+
+
+@pytest.mark.parametrize("size", [(390, 844), (1280, 800)], ids=["phone", "desk"])
+def test_an_error_is_read_whole_and_nothing_lies_on_it(browser: Browser, live: Live, size: tuple[int, int]) -> None:
+    for page in watched(browser, viewport={"width": size[0], "height": size[1]}):
+        ready(page, live)
+        answered(page, "a long story\n" * 60)
+        ask(page, "y" * 5000)
+        expect(page.locator("#problem-text")).to_contain_text("shorten the prompt")
+        page.evaluate("document.getElementById('log').scrollTop = 0")
+        expect(page.locator("#to-end")).to_be_visible()
+
+        assert (
+            page.evaluate("(({ scrollHeight, clientHeight }) => scrollHeight - clientHeight)(window['problem-text'])")
+            == 0
+        )
+        assert box(page.locator("#to-end"))[1] <= box(page.locator("#problem"))[0]
+        page.click("#dismiss")
+        assert box(page.locator("#to-end"))[1] <= box(page.locator("#composer"))[0]
+        page.click("#to-end")
+        expect(page.locator("#to-end")).to_be_hidden()
 
 
 def test_a_full_context_is_said_to_be(page: Page, serve: Servers) -> None:

@@ -3,7 +3,7 @@
 import { readEvents } from "/web/page/sse.js";
 
 const KEY = "edgellm-key";
-const SILENT = "The server does not answer. Start it again with `edgellm serve`, then try again.";
+const SILENT = "does not answer. Start it again with `edgellm serve`, then try again.";
 
 export class Refused extends Error {
   constructor(status, message, code = null) {
@@ -42,9 +42,15 @@ export async function* stream(path, body, signal) {
     body: sent,
     signal,
   });
-  for await (const event of readEvents(response.body)) {
-    if (event.error) throw new Refused(500, event.error.message, event.error.code);
-    yield event;
+  try {
+    for await (const event of readEvents(response.body)) {
+      if (event.error) throw new Refused(500, event.error.message, event.error.code);
+      yield event;
+    }
+  } catch (error) {
+    if (error instanceof Refused || error.name === "AbortError") throw error;
+    const { status } = await health();
+    throw new Refused(0, `The answer was cut off: the ${status === "unreachable" ? `server ${SILENT}` : "connection broke. Try again."}`);
   }
 }
 
@@ -54,7 +60,7 @@ async function send(path, request) {
     response = await fetch(path, request);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Refused(0, SILENT, "unreachable");
+    throw new Refused(0, `The server ${SILENT}`);
   }
   if (response.ok) return response;
   const error = await response.json().then((body) => body.error, () => null);

@@ -1,5 +1,6 @@
 // Colours of code. highlight.js and each of its languages are loaded when the first code needs them.
 
+import { element } from "/web/page/dom.js";
 import { purified } from "/web/page/purify.js";
 
 const FOLDER = "/web/vendor/highlight";
@@ -11,6 +12,7 @@ const ALIASES = {
 };
 // A grammar's patterns take their time on long lines, and the code is the model's.
 const MOST_COLOURED = 6_000; // characters
+let sheet = null;
 
 // A fragment; null where there are no colours for it.
 export async function coloured(text, label) {
@@ -19,6 +21,7 @@ export async function coloured(text, label) {
   if (!LANGUAGES.includes(language) || text.length > MOST_COLOURED) return null;
   try {
     const { default: hljs } = await import(`${FOLDER}/core.min.js`);
+    sheet ??= document.head.appendChild(element("link", { rel: "stylesheet", href: "/web/page/code.css" }));
     if (!hljs.getLanguage(language)) {
       hljs.registerLanguage(language, (await import(`${FOLDER}/${language}.min.js`)).default);
     }

@@ -3,6 +3,8 @@
 import { at } from "/web/page/dom.js";
 import { sendsByEnter } from "/web/page/keys.js";
 
+const HELD = "It is sent as soon as the model can answer. Change it to hold it back.";
+
 export class Composer {
   // `send(text, files)`; `problem(error)`.
   constructor({ send, stop, problem }) {
@@ -12,7 +14,7 @@ export class Composer {
     this.ready = false;
     this.wanted = false; // to be sent as soon as the page is ready
     this.text = at("text");
-    this.text.addEventListener("input", () => (this.wanted = false));
+    this.text.addEventListener("input", () => this.#hold(false));
     at("composer").addEventListener("submit", (event) => {
       event.preventDefault();
       this.submit();
@@ -46,7 +48,7 @@ export class Composer {
   submit() {
     const text = this.text.value;
     if ((!text.trim() && !this.files.length) || this.busy) return;
-    this.wanted = !this.ready;
+    this.#hold(!this.ready);
     if (this.wanted) return;
     const files = this.files;
     this.text.value = "";
@@ -54,6 +56,11 @@ export class Composer {
     at("files").replaceChildren();
     at("files").hidden = true;
     this.send(text, files);
+  }
+
+  #hold(wanted) {
+    this.wanted = wanted;
+    at("held").textContent = wanted ? HELD : "";
   }
 
   async attach(files) {

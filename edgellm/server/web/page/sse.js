@@ -14,7 +14,7 @@ export async function* readEvents(body) {
       yield JSON.parse(data);
     }
   }
-  throw new Error("The answer was cut off: the server or the connection ended. Try again.");
+  throw new Error("cut off");
 }
 
 // Not every browser can iterate over a stream.
