@@ -24,7 +24,10 @@ from edgellm.types.event import Adapters, Delta, Done, Event, GrammarRead, Piece
 from edgellm.types.plan import LaunchPlan
 from edgellm.types.request import Request
 
-CLOSE_TIMEOUT_S = 5.0  # how long closing waits for the step at hand
+# How long closing waits for the step at hand, and when those who wait for an answer know that none comes. A server has
+# 10 s from the signal to its end, of which answers may go on for 6.
+CLOSE_TIMEOUT_S = 2.0
+TOLD_AFTER_S = 1.0
 Delivery = Event | GrammarRead | Vectors | Tokens | Pieces | Adapters | EdgeLLMError
 
 
@@ -74,9 +77,12 @@ class AsyncSink:
         return await self.queue.get()
 
     async def get_all(self) -> list[Delivery]:
-        """All deliveries that are there, in order; waits for the first."""
+        """All deliveries that are there, in order, up to an error; waits for the first.
+
+        Behind an error may come what was on its way when another thread ended the request with it.
+        """
         deliveries = [await self.queue.get()]
-        while not self.queue.empty():
+        while not isinstance(deliveries[-1], EdgeLLMError) and not self.queue.empty():
             deliveries.append(self.queue.get_nowait())
         return deliveries
 
@@ -241,7 +247,8 @@ class Session(abc.ABC):
     def close(self, *, drain: bool = False) -> None:
         """Stop; with `drain`, after the requests at hand. Twice is fine.
 
-        Without, it is not waited longer than CLOSE_TIMEOUT_S for a model that hangs.
+        Without, who waits for an answer is told after TOLD_AFTER_S at the latest, and a model that hangs is not waited
+        for longer than CLOSE_TIMEOUT_S.
         """
 
     @abc.abstractmethod

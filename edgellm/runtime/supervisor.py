@@ -33,7 +33,7 @@ from edgellm.errors import Closed, EdgeLLMError, RunawayModel, UsageError, Worke
 from edgellm.runtime import wire, worker_process
 from edgellm.runtime.mailbox import Mailbox
 from edgellm.runtime.process_usage import ProcessUsage, process_usage
-from edgellm.runtime.session import CLOSE_TIMEOUT_S, Session, SessionState, Sink
+from edgellm.runtime.session import CLOSE_TIMEOUT_S, TOLD_AFTER_S, Session, SessionState, Sink
 from edgellm.runtime.silence import Teller
 from edgellm.runtime.watchdog import Watchdog, limits
 from edgellm.runtime.worker_end import at_fault, died, ended, not_again
@@ -48,6 +48,7 @@ RELOADS = 3
 RELOAD_PAUSE_S = 0.5
 # It may be short for longer. A server that is up must come back without a person.
 LONG_PAUSE_S, LONGEST_PAUSE_S = 30.0, 600.0
+END_TIMEOUT_S = 5.0  # how long the end of a worker is waited for that was killed, or is leaving
 
 
 class WorkerSession(Session):
@@ -124,13 +125,25 @@ class WorkerSession(Session):
             return
         with self._changed:
             self._end(drain=drain)
-            patience_s = (None if drain else CLOSE_TIMEOUT_S) if self._listens else 0.0
-            if threading.current_thread() is self._thread:
-                patience_s = 0.0
-            if not self._changed.wait_for(lambda: self._over or self._silent_s, patience_s):
+            waits = self._listens and threading.current_thread() is not self._thread
+            if not self._ends_within((None if drain else CLOSE_TIMEOUT_S) if waits else 0.0):
                 self._kill()
         self.join()  # it first delivers the worker's last events
         self._dispatcher.fail_all(Closed.of_model())
+
+    def _ends_within(self, patience_s: float | None) -> bool:
+        """Wait for a worker that was told to stop. Whoever asked must know before it is given up: the end of a server
+        waits for them, and not for a step."""
+        if patience_s is None:
+            return bool(self._changed.wait_for(self._is_ending))
+        told_after_s = min(TOLD_AFTER_S, patience_s)
+        if self._changed.wait_for(self._is_ending, told_after_s):
+            return True
+        self._dispatcher.fail_all(Closed.of_model())
+        return bool(self._changed.wait_for(self._is_ending, patience_s - told_after_s))
+
+    def _is_ending(self) -> bool:
+        return self._over or self._silent_s > 0
 
     def abandon(self) -> None:
         """Nobody can ask any more, as the object is gone: end the worker, and wait for nothing."""
@@ -143,7 +156,7 @@ class WorkerSession(Session):
     def join(self) -> None:
         """Wait for the end of the worker, which was told or killed. One that a disk or a driver holds is left."""
         if threading.current_thread() is not self._thread:
-            self._thread.join(CLOSE_TIMEOUT_S)
+            self._thread.join(END_TIMEOUT_S)
 
     def _end(self, *, drain: bool) -> None:
         if self._state != "closed":
@@ -238,7 +251,7 @@ class WorkerSession(Session):
         finally:
             watchdog.end()
             # It closed its side of the pipe, so it is leaving; one that does not is of no use.
-            end = process.reap(CLOSE_TIMEOUT_S)
+            end = process.reap(END_TIMEOUT_S)
         if self._silent_s and not told:
             return _hung(self._silent_s, self._cure)
         return told or ended(end, self._plan.backend)
@@ -295,7 +308,7 @@ class WorkerSession(Session):
                 self._dispatcher.fail_all(self._outage)
             process.kill()
             self._changed.notify_all()
-            if not self._changed.wait_for(lambda: self._state != "hung", CLOSE_TIMEOUT_S):
+            if not self._changed.wait_for(lambda: self._state != "hung", END_TIMEOUT_S):
                 self._state = "failed"
                 self._outbox.clear()
                 self._dispatcher.fail_all(copy.copy(self._outage) or Closed.of_model())

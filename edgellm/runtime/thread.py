@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import threading
+import time
 
 from edgellm.contract.backend import Backend
 from edgellm.contract.engine import EngineInfo
@@ -15,12 +16,15 @@ from edgellm.runtime.engine_error import close_engine, engine_error
 from edgellm.runtime.loop import Loop
 from edgellm.runtime.mailbox import Mailbox
 from edgellm.runtime.process_usage import ProcessUsage
-from edgellm.runtime.session import CLOSE_TIMEOUT_S, Session, SessionState, Sink
+from edgellm.runtime.session import TOLD_AFTER_S, Session, SessionState, Sink
 from edgellm.runtime.thread_stack import large_stack
 from edgellm.types.plan import LaunchPlan
 from edgellm.types.request import Request
 
 log = logging.getLogger("edgellm.runtime.thread")
+
+# Longer than for a worker: a thread cannot be killed, and native code that computes while Python ends may crash.
+CLOSE_TIMEOUT_S = 3.0
 
 
 class ThreadSession(Session):
@@ -36,6 +40,7 @@ class ThreadSession(Session):
         # Reentrant, as in `supervisor`.
         self._lock = threading.RLock()
         self._closed = False
+        self._given_up_at = 0.0  # on the clock of `monotonic`, once it was closed
         self._thread = threading.Thread(target=self._run, name="edgellm-loop", daemon=True)
         with large_stack():
             self._thread.start()
@@ -80,9 +85,20 @@ class ThreadSession(Session):
             if not self._closed:
                 self._closed = True
                 self._inbox.put(wire.Stop(drain))
-        if threading.current_thread() is not self._thread:
-            self._thread.join(None if drain else CLOSE_TIMEOUT_S)
-            self._dispatcher.fail_all(Closed.of_model())  # there are none, unless native code hangs
+            if not drain:
+                self._given_up_at = self._given_up_at or time.monotonic() + CLOSE_TIMEOUT_S
+        if threading.current_thread() is self._thread:
+            return
+        if not drain:
+            self._thread.join(min(TOLD_AFTER_S, self._left_s))
+            self._dispatcher.fail_all(Closed.of_model())  # there are none, unless native code takes long
+        self._thread.join(None if drain else self._left_s)
+        self._dispatcher.fail_all(Closed.of_model())
+
+    @property
+    def _left_s(self) -> float:
+        """A second `close` waits no longer than the first."""
+        return max(0.0, self._given_up_at - time.monotonic())
 
     def abandon(self) -> None:
         with self._lock:

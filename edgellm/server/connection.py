@@ -229,7 +229,19 @@ class Connection(H11Protocol):
     def _drop(self) -> None:
         """End at once, and what the client has not taken with it."""
         send_buffer.drop_when_closed(self.transport.get_extra_info("socket"))
+        self.cut_off()
+
+    def cut_off(self) -> None:
+        """End at once. To the app it looks as if the client had gone, so it cancels the request."""
+        self._note(*request_log.CUT_OFF)
         self.transport.abort()
+
+    def _note(self, status: int, code: str) -> bool:
+        """Why this connection is closed, for the request that is being answered. Whether there is one."""
+        if self.cycle is None or self.cycle.response_complete:
+            return False
+        request_log.cut_off(self.cycle.scope["state"], status, code)
+        return True
 
     def crowded_out(self) -> None:
         """Too many others come in small pieces."""
@@ -276,11 +288,13 @@ class Connection(H11Protocol):
         self._refuse(HttpError(408, late, code="request_timeout", hint="send the request again"))
 
     def _refuse_unread(self, refused: HttpError) -> None:
-        request_log.log_unread(self.address, refused.status, refused.code)
-        self._refuse(refused)
+        if not self._refuse(refused):
+            request_log.log_unread(self.address, refused.status, refused.code)
 
-    def _refuse(self, error: HttpError) -> None:
-        """Answer, where no answer has begun, and close. To the app it looks as if the client had gone."""
+    def _refuse(self, error: HttpError) -> bool:
+        """Answer, where no answer has begun, and close. To the app it looks as if the client had gone. Returns
+        whether a request was being answered: then its line says why."""
+        is_noted = self._note(error.status, error.code)
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             body = OPENAI.encode(error, "")
             headers = [
@@ -292,6 +306,7 @@ class Connection(H11Protocol):
             for event in (response, h11.Data(data=body), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
+        return is_noted
 
     def _stop_taking(self) -> None:
         if self._taking is not None:

@@ -229,5 +229,5 @@ class Listener(uvicorn.Server):
 
     def _abort(self) -> None:
         for connection in list(self.server_state.connections):
-            # To the app the client went away, so it cancels the request.
-            connection.transport.abort()
+            assert isinstance(connection, Connection)
+            connection.cut_off()

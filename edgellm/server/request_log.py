@@ -18,7 +18,9 @@ from edgellm.server import clients
 from edgellm.types.event import Done, Event, Usage
 
 HEADER = b"x-request-id"
-CLIENT_CLOSED = "client_closed"  # in place of an error's code: nobody waited any more
+# In place of an error's code, where nobody waited any more: the client closed the connection, or this server did. No
+# client reads the status; the first is nginx's.
+CLIENT_CLOSED, CUT_OFF = (499, "client_closed"), (503, "cut_off")
 _ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _log = logging.getLogger("edgellm.requests")
 
@@ -105,6 +107,18 @@ def of_scope(scope: Scope) -> RequestRecord:
     """The record of the request that is being answered."""
     record: RequestRecord = scope["state"]["record"]
     return record
+
+
+def cut_off(state: dict[str, object], status: int, code: str) -> None:
+    """The connection of a request with this state is closed, which is no client's doing."""
+    state["cut_off"] = status, code
+
+
+def note_closed(scope: Scope) -> int:
+    """Why the connection of a request is gone, for its record. Returns the status."""
+    status, code = scope["state"].get("cut_off", CLIENT_CLOSED)
+    of_scope(scope).error = code
+    return int(status)
 
 
 def client_of(scope: Scope) -> str:

@@ -13,7 +13,6 @@ from edgellm.server import errors, request_log
 from edgellm.server.error_form import form_for
 from edgellm.server.errors import HttpError
 
-CLIENT_CLOSED_STATUS = 499  # nginx's "client closed request": no client reads it, but a log does
 NO_STORE = {"cache-control": "no-store"}
 
 
@@ -27,9 +26,8 @@ class JSONResponse(Response):
 
 
 def client_closed(request: Request) -> Response:
-    """What ends a request whose client has gone."""
-    request_log.of_scope(request.scope).error = request_log.CLIENT_CLOSED
-    return Response(status_code=CLIENT_CLOSED_STATUS)
+    """What ends a request whose client has gone, or was cut off: only the log has it."""
+    return Response(status_code=request_log.note_closed(request.scope))
 
 
 async def hung_up(request: Request, _: Exception) -> Response:

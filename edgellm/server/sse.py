@@ -111,7 +111,7 @@ class EventStream:
             self._first.add_done_callback(lambda _: incoming.release())
         try:
             if await unless_gone(receive, self._write(send, record)) is None:
-                record.error = request_log.CLIENT_CLOSED
+                request_log.note_closed(scope)
         finally:
             await _end(self._first, self._event_lists)
 

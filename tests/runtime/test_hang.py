@@ -22,6 +22,7 @@ pytestmark = [
     pytest.mark.usefixtures("slow"),
 ]
 LARGE = "a long prompt " * 15_000  # more than a pipe holds
+NEVER = 3600.0
 
 
 @pytest.fixture
@@ -87,6 +88,30 @@ def test_closing_ends_a_worker_that_hangs(
     assert ended(stopped)
 
 
+def test_closing_tells_those_who_wait_before_it_gives_up_a_worker(
+    open_session: OpenSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "CLOSE_TIMEOUT_S", NEVER)
+    monkeypatch.setattr(supervisor, "TOLD_AFTER_S", 0.1)
+    session = open_session()
+    answered, waiting = ask(session), ask(session, "next")
+    assert isinstance(answered.get(), Delta)
+    worker = psutil.Process(session.pid)
+    worker.suspend()
+    closing = threading.Thread(target=session.close)
+    closing.start()
+    try:
+        assert isinstance(answered.end()[1], Closed)
+        assert isinstance(waiting.end()[1], Closed)
+        assert closing.is_alive()
+        assert not ended(worker)
+    finally:
+        worker.resume()
+        closing.join(PATIENCE_S)
+    assert not closing.is_alive()
+    assert (answered.after_the_end, waiting.after_the_end) == (0, 0)
+
+
 @pytest.mark.usefixtures("hung_after")
 @pytest.mark.slow(3)
 def test_a_worker_that_no_signal_ends_is_left_to_the_kernel(
@@ -94,6 +119,7 @@ def test_a_worker_that_no_signal_ends_is_left_to_the_kernel(
 ) -> None:
     """As one that waits for a network disk that is gone. Requests end, new ones are refused, and closing returns."""
     monkeypatch.setattr(supervisor, "CLOSE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(supervisor, "END_TIMEOUT_S", 0.5)
     monkeypatch.setattr(worker_process, "signal_group", lambda process, number: None)
     session = open_session()
     listener = ask(session)
@@ -115,7 +141,7 @@ def test_a_worker_that_no_signal_ends_is_left_to_the_kernel(
 def test_who_asks_while_a_worker_that_hung_ends_waits_for_the_next(
     open_session: OpenSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "CLOSE_TIMEOUT_S", PATIENCE_S)
+    monkeypatch.setattr(supervisor, "END_TIMEOUT_S", PATIENCE_S)
     monkeypatch.setattr(worker_process, "signal_group", lambda process, number: None)
     session = open_session()
     listener = ask(session)
@@ -134,7 +160,7 @@ def test_who_asks_while_a_worker_that_hung_ends_waits_for_the_next(
 def test_of_one_that_hung_in_a_step_memory_is_not_accused_when_it_ends_late(
     open_session: OpenSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "CLOSE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(supervisor, "END_TIMEOUT_S", 0.2)
     monkeypatch.setattr(supervisor, "RELOAD_PAUSE_S", PATIENCE_S)
     monkeypatch.setattr(worker_process, "signal_group", lambda process, number: None)
     session = open_session()

@@ -284,7 +284,7 @@ def test_an_empty_list_of_messages_is_harmless(
 def test_a_worker_that_closes_its_pipe_and_stays_is_ended(
     open_session: OpenSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "CLOSE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(supervisor, "END_TIMEOUT_S", 0.5)
     script = "import os, time; os.close(1); time.sleep(3600)"
     monkeypatch.setattr(worker_process, "worker_command", lambda: (sys.executable, "-c", script))
     assert isinstance(ask(open_session()).end()[1], WorkerCrashed)
@@ -348,6 +348,17 @@ async def test_a_crash_reaches_coroutines_too(open_session: OpenSession) -> None
     while isinstance(outcome := await sink.get(), Delta):
         pass
     assert isinstance(outcome, WorkerCrashed)
+
+
+async def test_behind_an_error_nothing_comes_any_more() -> None:
+    """As where a session is closed while another thread hands over what the worker said."""
+    sink = AsyncSink()
+    for delivery in (Delta("a"), Closed.of_model(), Delta("b")):
+        sink.put(delivery)
+    await asyncio.sleep(0)
+    text, error = await sink.get_all()
+    assert text == Delta("a")
+    assert isinstance(error, Closed)
 
 
 def test_a_folder_full_of_modules_is_not_imported_from(

@@ -128,6 +128,25 @@ def test_closing_does_not_wait_for_a_model_that_hangs(monkeypatch: pytest.Monkey
     assert sink.outcomes.empty()
 
 
+def test_closing_tells_those_who_wait_before_it_gives_up_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(thread, "CLOSE_TIMEOUT_S", 3600.0)
+    monkeypatch.setattr(thread, "TOLD_AFTER_S", 0.1)
+    backend, sink = Hangs(), Sink()
+    session = ThreadSession(ECHO, backend)
+    session.submit(greedy("hello"), sink)
+    assert backend.begun.wait(PATIENCE_S)
+    closing = threading.Thread(target=session.close)
+    closing.start()
+    try:
+        assert isinstance(sink.end()[1], Closed)
+        assert closing.is_alive()
+    finally:
+        backend.end.set()
+        closing.join(PATIENCE_S)
+    assert not closing.is_alive()
+    assert sink.outcomes.empty()
+
+
 def test_draining_from_a_listener_lets_the_others_finish() -> None:
     """It is called in the loop's own thread, which cannot wait for itself."""
     session = ThreadSession(ECHO, EchoBackend())

@@ -9,9 +9,12 @@ import pytest
 from support.live_server import Live, Servers
 from support.waiting import wait_until
 
+from edgellm.server.crowd import Deadlines
+
 ISOLATE = False  # a process for a model costs more than most of these tests, and changes none of their answers
 
 
+HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
 SECRET = "a secret that nobody else may read"
 
 
@@ -124,6 +127,28 @@ def test_a_client_that_hung_up_is_named_as_such(serve: Servers, log: pytest.LogC
         next(lines)
 
     assert only(log)["error"] == "client_closed"
+
+
+def test_a_body_that_is_too_late_is_named_as_such(serve: Servers, log: pytest.LogCaptureFixture) -> None:
+    live = serve(deadlines=Deadlines(body_s=0.1, body_bytes=10_000_000))
+    with live.connection() as connection:
+        connection.sendall(HEAD + b"Content-Length: 1000\r\n\r\n{")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 408")
+    facts = only(log)
+
+    assert (facts["status"], facts["error"]) == (408, "request_timeout")
+
+
+def test_a_body_that_cannot_be_read_has_one_line(live: Live, log: pytest.LogCaptureFixture) -> None:
+    with live.connection() as connection:
+        connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+        wait_until(lambda: live.server.server_state.tasks)
+        connection.sendall(b"no length\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 400")
+    wait_until(lambda: not live.server.server_state.tasks)
+    facts = only(log)
+
+    assert (facts["path"], facts["status"], facts["error"]) == ("/v1/completions", 400, "malformed")
 
 
 def test_nothing_is_written_where_nobody_reads_it(live: Live, caplog: pytest.LogCaptureFixture) -> None:
