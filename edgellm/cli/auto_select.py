@@ -79,7 +79,7 @@ def command(
         beside = app_adapters.asked(adapters)
         n_bytes = sum(one.file.bytes for one in beside)
         request = replace(request, adapters=app_adapters.needs(beside), adapter_bytes=n_bytes)
-    decision = decide(context, request)
+    decision = _with_room(decide(context, request), context, request)
     if as_json:
         say_whole(decision_json.text(decision))
     else:
@@ -88,16 +88,34 @@ def command(
     return 0 if decision.choice is not None else NOTHING_TO_BE_HAD
 
 
+def _with_room(decision: Decision, context: SelectionContext, request: SelectionRequest) -> Decision:
+    """With what is to be said where the disk here does not hold what would be fetched: no model is chosen by it, as
+    the same machine is to have the same model, whatever else lies on its disk."""
+    from edgellm.app.download import PlannedDownload
+
+    choice = decision.choice
+    if choice is None or request.offline or not context.is_here:
+        return decision
+    planned = PlannedDownload(*context.chosen(choice), choice, context, request)
+    if planned.is_here or (no_room := planned.no_room) is None:
+        return decision
+    return replace(decision, reasons=(*decision.reasons, no_room))
+
+
 def _show(decision: Decision, context: SelectionContext, request: SelectionRequest, *, explain: bool) -> None:
     from edgellm.explain import sentence
     from edgellm.selection.decision_json import one_line
     from edgellm.types.backend_reason import BuildNeeded, GpuWouldGive
-    from edgellm.types.reason import RulesUnasked
+    from edgellm.types.reason import NoRoom, RulesUnasked
 
-    machine, above = context.machine, GpuWouldGive | BuildNeeded | RulesUnasked
+    machine, above = context.machine, GpuWouldGive | BuildNeeded | RulesUnasked | NoRoom
     reads_only = request.task == "embed"
     if decision.choice is None:
         say("Nothing can be had now.", bold=True)
+        say(
+            "Without a network nothing is fetched. Where there is one, `edgellm pull` (without --offline and "
+            "EDGELLM_OFFLINE) fetches the best; or bring a model file, and name it: `edgellm run PATH.gguf`."
+        )
     else:
         _show_choice(decision.choice, machine, reads_only=reads_only)
         if not request.offline:
@@ -172,11 +190,10 @@ def _show_whether_it_is_here(choice: Candidate, context: SelectionContext, reque
     say(f"Not on this disk: {show_size(download.bytes)} to fetch, if its source answers; `edgellm serve` finds out.")
     try:
         here = decide(context, replace(request, offline=True)).choice
-    except NothingFits:
-        here = None
-    if here is None:
+    except NothingFits:  # something is here
         say("Nothing that is on this disk would do.")
-    else:
+        return
+    if here is not None:
         say(f"Best on this disk (--offline): {one_line(here, reads_only=request.task == 'embed')}")
 
 

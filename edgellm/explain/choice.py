@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgellm.errors import option
 from edgellm.explain.bases import basis, when_alone
 from edgellm.types import criterion, model_reason, reason
 from edgellm.types.model import ModelCard, ModelFile
@@ -165,8 +166,20 @@ def selection(fact: reason.SelectionReason) -> str:
             return _sources(fact)
         case reason.SourceSilent():
             return f"Source {fact.scheme} does not answer: {fact.error}."
+        case reason.NoRoom():
+            return _no_room(fact)
         case reason.RulesUnasked():
             return _rules_unasked(fact)
+
+
+def _no_room(fact: reason.NoRoom) -> str:
+    needed = f"fetching it needs {show_size(fact.needed_bytes)} in {fact.folder}"
+    free = f"of which {show_size(fact.spare_bytes)} stay free; {show_size(fact.free_bytes)} are free"
+    other = f"free space, or set {fact.setting} to a folder on another disk"
+    if fact.limit_bytes is not None:
+        asks = f"`{option('max_download', f'{fact.limit_bytes // 10**6}MB')}`"
+        other = f"{asks} chooses {fact.instead} {fact.instead_quant}, which has room; or {other}"
+    return f"No room for {fact.model} {fact.quant}: {needed}, {free}. To go on: {other}."
 
 
 def _rules_unasked(fact: reason.RulesUnasked) -> str:

@@ -257,6 +257,21 @@ class SourceSilent(Fact, frozen=True):
     error: str
 
 
+class NoRoom(Fact, frozen=True):
+    """The choice must be fetched, and the disk it would lie on has too little room. No model is chosen by it."""
+
+    model: str
+    quant: str
+    needed_bytes: int  # with what stays free there
+    spare_bytes: int  # of them, what stays free
+    free_bytes: int
+    folder: str
+    setting: str  # the variable that names a folder on another disk
+    limit_bytes: int | None = None  # what `max_download` could be, for something else to be chosen that has room
+    instead: str = ""  # that model
+    instead_quant: str = ""
+
+
 class RulesUnasked(Fact, frozen=True):
     """A plugin failed, and the selection rules that it may bring were not asked."""
 
@@ -285,7 +300,7 @@ MemoryReason = BudgetReason | MemoryNeeded | WeightsRead | AdaptersBeside
 ContextReason = ContextLength | SlotCount | ContextUnknown | ShorterContext | CacheType
 SpeedReason = Speed | ProcessorsBusy | Threads | Thinks | FewerThreads | Slow | FloorWhenAlone | GpuSpeedUnknown
 PlacementReason = Prompts | OtherPlacements
-SelectionReason = Considered | SourcesReached | SourceSilent | FilesKept | RulesUnasked
+SelectionReason = Considered | SourcesReached | SourceSilent | FilesKept | RulesUnasked | NoRoom
 Reason = (
     MemoryReason
     | ContextReason

@@ -105,7 +105,47 @@ def test_a_choice_that_is_not_here_is_said_to_be_so_beside_it(planner) -> None:
     lines = planner("auto-select", "--max-memory", "1500MiB").stdout.partition("\nWhy")[0].splitlines()
 
     assert any(line.startswith("Not on this disk: ") and "to fetch" in line for line in lines)
-    assert "Nothing that is on this disk would do." in lines
+    assert "Nothing that is on this disk would do." not in lines, "nothing is there"
+
+
+def test_what_is_here_and_would_not_do_is_told_as_that(planner, tmp_path: Path) -> None:
+    (tmp_path / "house.gguf").touch()
+    rows = tmp_path / "rows.toml"
+    rows.write_text(ROW.replace("90.0", "9.0").replace("/models/house.gguf", str(tmp_path / "house.gguf")))
+    output = planner("auto-select", "--max-memory", "700MiB", "--models-file", str(rows)).stdout
+
+    assert "Nothing that is on this disk would do." in output.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("free_mb", "way_on"),
+    [
+        # Of a package twice its model's 98.6 MB must be free, with what stays free of the disk.
+        (170, "`--max-download 102MB` chooses"),
+        (66, "free space, or set HF_HOME to a folder on another disk"),
+    ],
+)
+def test_a_choice_that_the_disk_has_no_room_for_is_told_with_what_there_is_room_for(
+    planner, monkeypatch: pytest.MonkeyPatch, free_mb: int, way_on: str
+) -> None:
+    chosen = choose(planner, "--max-memory", "1500MiB")
+    usage = shutil.disk_usage("/")._replace(free=free_mb * 10**6)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    report = choose(planner, "--max-memory", "1500MiB")
+    output = planner("auto-select", "--max-memory", "1500MiB").stdout
+    (told,) = (line for line in output.partition("\nWhy")[0].splitlines() if line.startswith("No room for "))
+    (fact,) = (fact for fact in report["reasons_facts"] if fact["kind"] == "no_room")
+
+    assert report["choice"] == chosen["choice"], "the same machine has the same model"
+    assert not any(fact["kind"] == "no_room" for fact in chosen["reasons_facts"])
+    assert f"{free_mb}.0 MB are free. To go on: {way_on}" in told
+    assert fact["free_bytes"] == free_mb * 10**6 < fact["needed_bytes"]
+    assert (fact["limit_bytes"] is None) == ("--max-download" not in way_on)
+    if fact["instead"]:
+        within = choose(planner, "--max-memory", "1500MiB", "--max-download", f"{fact['limit_bytes']}")
+        assert (within["choice"]["model"], within["choice"]["quant"]) == (fact["instead"], fact["instead_quant"])
+        assert not any(fact["kind"] == "no_room" for fact in within["reasons_facts"])
+    assert "No room" not in planner("auto-select", *PI).stdout, "of another machine's disk nothing is known"
 
 
 def test_what_can_be_had_without_a_network_is_said_beside_the_choice(planner, tmp_path: Path) -> None:
@@ -169,6 +209,8 @@ def test_offline_with_an_empty_store_says_what_it_would_take_and_fails(planner) 
     output = planner("auto-select", code=5, EDGELLM_OFFLINE="1").stdout
     assert "Nothing can be had now." in output
     assert "With every source: " in output
+    assert "Where there is one, `edgellm pull`" in output
+    assert "`edgellm run PATH.gguf`" in output
 
 
 @pytest.mark.parametrize(

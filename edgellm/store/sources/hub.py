@@ -59,6 +59,11 @@ class Hub:
 
     scheme = "hf"
 
+    @property
+    def cache(self) -> Path:
+        """Where its files lie, instead of in the store."""
+        return hf_cache.default_root()
+
     def __init__(self) -> None:
         self._answers: dict[str, tuple[float, str]] = {}  # by endpoint: when it was asked, and why it did not answer
 
