@@ -6,7 +6,7 @@ import pytest
 pytest.register_assert_rewrite(
     *(
         f"edgellm.testing.{part}"
-        for part in ("adapters", "answers", "backend", "embedder", "prefixes", "rows", "tokens")
+        for part in ("adapters", "answers", "backend", "embedder", "prefixes", "refusals", "rows", "tokens")
     )
 )
 

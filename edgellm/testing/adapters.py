@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import pytest
 from edgellm.contract.engine import AdapterLoader, SlotInput
 from edgellm.errors import ArtifactError, UnknownAdapter
 from edgellm.testing.limit import limited
+from edgellm.testing.refusals import assert_refused
 from edgellm.testing.rows import RowTests
 from edgellm.testing.running import Running
 from edgellm.testing.tokens import TEXTS, beginning
@@ -103,9 +105,9 @@ class AdapterTests(RowTests):
         self.required(engine)
         assert isinstance(engine, AdapterLoader)
         (tmp_path / "bad.gguf").write_bytes(b"GGUF" + bytes(60))
-        for path in (tmp_path / "bad.gguf", tmp_path / "none.gguf"):
-            with pytest.raises(ArtifactError):
-                engine.load_adapter("kit-bad", str(path))
+        for name, what in (("bad.gguf", "a file that is no adapter"), ("none.gguf", "a missing file")):
+            load = functools.partial(engine.load_adapter, "kit-bad", str(tmp_path / name))
+            assert_refused(ArtifactError, load, f"load_adapter() of {what}")
 
     def required(self, engine: Engine) -> Sequence[str]:
         """The two paths."""

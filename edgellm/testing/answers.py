@@ -9,14 +9,17 @@ import msgspec
 import pytest
 
 from edgellm.contract.engine import SlotInput
+from edgellm.errors import EdgeLLMError
 from edgellm.testing.limit import limited
 from edgellm.testing.prefixes import forked
 from edgellm.testing.rows import RowTests
 from edgellm.testing.running import Counted, Running
 from edgellm.testing.tokens import TEXTS, last_row
+from edgellm.text.prompt import PromptBuilder
 from edgellm.types.continuation import Continuation
 from edgellm.types.event import Delta, Done
 from edgellm.types.grammar import Grammar
+from edgellm.types.message import Message
 from edgellm.types.request import GenerationRequest
 from edgellm.types.sampling import Sampling
 
@@ -56,6 +59,16 @@ class AnswerTests(RowTests):
                 tokens = [token for delta in running.answer(begun) for token in delta.tokens]
                 assert tokens[:n] == whole[:n], f"an answer that begins with {whole[:n]} begins with {tokens[:n]}"
                 assert self.allowed(engine) or tokens == whole, f"behind {n} tokens of {whole} comes {tokens[n:]}"
+
+    def test_a_chat_becomes_a_prompt(self, engine: Engine) -> None:
+        """A template that is broken is met by the first chat only."""
+        if engine.info.chat_template is None:
+            pytest.skip("does not apply: info.chat_template is None")
+        try:
+            prompt = PromptBuilder(engine.info).build([Message("user", TEXTS[0])]).text
+        except EdgeLLMError as error:
+            pytest.fail(f"info.chat_template of one message: {error.message}", pytrace=False)
+        assert TEXTS[0] in prompt, f"info.chat_template writes {prompt!r} of a message {TEXTS[0]!r}"
 
     def test_an_answer_keeps_to_its_grammar(self, engine: Engine) -> None:
         pytest.importorskip("llguidance", reason="does not apply: llguidance is not installed")

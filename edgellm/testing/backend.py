@@ -45,6 +45,7 @@ from edgellm.testing.adapters import AdapterTests
 from edgellm.testing.answers import AnswerTests
 from edgellm.testing.limit import limited, within
 from edgellm.testing.prefixes import PrefixTests
+from edgellm.testing.refusals import assert_refused
 from edgellm.testing.running import Running, try_to_open
 from edgellm.testing.tokens import TEXTS, TokenizerTests, beginning, encode, last_row
 from edgellm.types.event import Done
@@ -164,8 +165,7 @@ class BackendContract(TokenizerTests, AnswerTests, PrefixTests, AdapterTests):
         if not offload.devices:
             on_gpu = replace(launch_plan, settings=replace(launch_plan.settings, gpu_layers=1))
             try_to_open(on_gpu, self.limit_s / 2, "a layer on a GPU that is not there")
-            with pytest.raises(BackendError):
-                backend.open(on_gpu)
+            assert_refused(BackendError, lambda: backend.open(on_gpu), "open() with a layer on a GPU that is not there")
 
     def test_devices_of_whole_models_are_told_or_missed(self, backend: Backend) -> None:
         """A backend that is `Accelerated` says why it has no device, unless it is made for the CPU."""
@@ -241,8 +241,9 @@ class BackendContract(TokenizerTests, AnswerTests, PrefixTests, AdapterTests):
         size = engine.info.max_batch_tokens
         for start in range(0, len(tokens), size):
             engine.step([SlotInput(0, start, tuple(tokens[start : start + size]), 0)])
-        with pytest.raises(CacheFull):
-            engine.step([SlotInput(1, 0, (tokens[0],), 1), SlotInput(0, len(tokens), (tokens[0],), 1)])
+        beyond = [SlotInput(1, 0, (tokens[0],), 1), SlotInput(0, len(tokens), (tokens[0],), 1)]
+        what = f"a step with a token more than info.n_ctx={engine.info.n_ctx} for a slot"
+        assert_refused(CacheFull, lambda: engine.step(beyond), what)
         n_arrays = len(engine.step([SlotInput(1, 0, (tokens[0],), 1)]))
         assert n_arrays == 1, f"a step for one slot gives {n_arrays} arrays of logits, 1 is expected"
 

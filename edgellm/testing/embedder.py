@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
+from edgellm.contract.answers import kind_of
 from edgellm.contract.embedder import Embedder, Reranker
 from edgellm.contract.engine import SlotInput
 from edgellm.errors import CacheFull, UnsupportedTask
 from edgellm.testing.limit import limited
+from edgellm.testing.refusals import assert_refused
 from edgellm.testing.shared import SharedEngine
+from edgellm.testing.tokens import encode
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,19 +110,22 @@ class EmbedderContract(SharedEngine):
 
     def test_what_cannot_be_embedded_is_refused(self, embedding_engine: Engine) -> None:
         info, (first, *_) = embedding_engine.info, sequences(embedding_engine)
-        with pytest.raises(CacheFull):
-            embed(embedding_engine, [first, stretched(embedding_engine, info.n_ctx + 1)])
+        embed_too = functools.partial(_embed_both, embedding_engine, first)
+        long = stretched(embedding_engine, info.n_ctx + 1)
+        what = f"embed() of a sequence with a token more than info.n_ctx={info.n_ctx}"
+        assert_refused(CacheFull, functools.partial(embed_too, long), what)
         for wrong in ([], [-1], [info.vocab_size]):
-            with pytest.raises(ValueError, match="sequence 1"):
-                embed(embedding_engine, [first, wrong])
+            assert_refused(
+                ValueError, functools.partial(embed_too, wrong), f"embed() of the sequence {wrong}", "sequence 1"
+            )
         n_rows = len(embed(embedding_engine, [first]))
         assert n_rows == 1, f"after a refusal, one sequence gives {n_rows} rows, 1 is expected"
 
     def test_an_engine_that_only_embeds_refuses_to_generate(self, embedding_engine: Engine) -> None:
         if embedding_engine.info.generates:
             pytest.skip("does not apply: the engine generates, too")
-        with pytest.raises(UnsupportedTask):
-            embedding_engine.step([SlotInput(0, 0, tuple(sequences(embedding_engine)[0]), 1)])
+        batch = [SlotInput(0, 0, tuple(sequences(embedding_engine)[0]), 1)]
+        assert_refused(UnsupportedTask, lambda: embedding_engine.step(batch), "a step of an engine that only embeds")
         n_kept = embedding_engine.truncate(0, 5)
         assert n_kept == 0, f"truncate(0, 5) says that {n_kept} tokens are left, an encoder keeps none"
 
@@ -128,7 +135,7 @@ class EmbedderContract(SharedEngine):
             pytest.skip("does not apply: the engine does not rerank")
         assert isinstance(embedding_engine, Reranker), f"{type(embedding_engine).__name__} lacks rerank or pair"
         pairs = [embedding_engine.pair(TEXTS[0], text) for text in TEXTS]
-        together = embedding_engine.rerank(pairs)
+        together = _array("rerank", embedding_engine.rerank(pairs))
         assert together.shape == (len(TEXTS),), f"scores have the shape {together.shape}, {(len(TEXTS),)} is expected"
         for text, pair, score in zip(TEXTS, pairs, together, strict=True):
             difference, allowed = abs(float(embedding_engine.rerank([pair])[0] - score)), 10 * self.tolerance
@@ -157,7 +164,7 @@ class EmbedderContract(SharedEngine):
 
 def sequences(engine: Engine) -> list[list[int]]:
     """Tokens of TEXTS with the special ones that the model wants, cut to the context."""
-    rows = [engine.tokenizer.encode(text, add_special=True, parse_special=False) for text in TEXTS]
+    rows = [encode(engine, text, add_special=True) for text in TEXTS]
     return [tokens[: engine.info.n_ctx] for tokens in rows]
 
 
@@ -170,4 +177,13 @@ def stretched(engine: Engine, size: int) -> list[int]:
 def embed(engine: Engine, tokens: Sequence[Sequence[int]]) -> npt.NDArray[np.float32]:
     """What the engine gives; it must be an `Embedder`."""
     assert isinstance(engine, Embedder), f"{type(engine).__name__} has no method embed"
-    return engine.embed(tokens)
+    return _array("embed", engine.embed(tokens))
+
+
+def _embed_both(engine: Engine, one: Sequence[int], other: Sequence[int]) -> npt.NDArray[np.float32]:
+    return embed(engine, [one, other])
+
+
+def _array(call: str, given: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    assert hasattr(given, "shape"), f"{call}() gives {kind_of(given)}, a float32 array is expected"
+    return given

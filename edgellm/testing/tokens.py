@@ -6,7 +6,12 @@ import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import pytest
+
+from edgellm.contract.answers import kind_of
 from edgellm.contract.engine import SlotInput
+from edgellm.errors import BackendError
+from edgellm.runtime.engine_check import check_pieces
 from edgellm.testing.limit import limited
 from edgellm.testing.shared import SharedEngine
 
@@ -34,8 +39,11 @@ class TokenizerTests(SharedEngine):
             assert came.strip() == text, f"encode and token_bytes make {came!r} of {text!r}"
 
     def test_pieces_spell_the_tokens(self, engine: Engine) -> None:
-        pieces, special = engine.tokenizer.pieces()
-        assert len(pieces) <= engine.info.vocab_size, f"{len(pieces)} pieces, info.vocab_size={engine.info.vocab_size}"
+        pieces, special = pieces_of(engine)
+        most = max(token for text in TEXTS for token in encode(engine, text, add_special=True))
+        assert most < len(pieces), (
+            f"pieces() gives {len(pieces)} pieces, and encode() gives token {most}, which has none"
+        )
         plain = [token for token in range(len(pieces)) if token not in special]
         differ = [token for token in plain if pieces[token] != engine.tokenizer.token_bytes(token)]
         assert differ == [], f"pieces and token_bytes differ for tokens {differ[:5]}, which are not special"
@@ -48,9 +56,9 @@ class TokenizerTests(SharedEngine):
 
     def test_special_texts_can_be_cut(self, engine: Engine) -> None:
         """Every text that becomes a control token is named, and a cut keeps it text."""
-        _, special = engine.tokenizer.pieces()
+        given, special = pieces_of(engine)
         encode = functools.partial(engine.tokenizer.encode, add_special=False, parse_special=True)
-        pieces = [piece.decode(errors="replace") for piece in engine.tokenizer.pieces()[0]]
+        pieces = [piece.decode(errors="replace") for piece in given]
         unnamed = [pieces[token] for token in special if special & {*encode(pieces[token])}]
         missing = {*unnamed} - {*engine.info.special_texts}
         assert not missing, f"{sorted(missing)[:5]} become control tokens, and are not among info.special_texts"
@@ -60,16 +68,27 @@ class TokenizerTests(SharedEngine):
             )
 
 
-def encode(engine: Engine, text: str) -> list[int]:
-    """Token ids without BOS, for comparing texts."""
-    return engine.tokenizer.encode(text, add_special=False, parse_special=False)
+def encode(engine: Engine, text: str, *, add_special: bool = False) -> list[int]:
+    """Token ids, for comparing texts without BOS."""
+    tokens = engine.tokenizer.encode(text, add_special=add_special, parse_special=False)
+    assert isinstance(tokens, list), f"encode() gives {kind_of(tokens)}, a list of token ids is expected"
+    return tokens
 
 
 def beginning(engine: Engine, text: str, most: int = THIRD_OF_A_STEP) -> list[int]:
     """Tokens of the longest beginning of `text` that has at most so many, with the special ones around it."""
     by_length = (text[:size] for size in range(len(text), 0, -1))
-    encoded = (engine.tokenizer.encode(part, add_special=True, parse_special=False) for part in by_length)
+    encoded = (encode(engine, part, add_special=True) for part in by_length)
     return next(tokens for tokens in encoded if len(tokens) <= most)
+
+
+def pieces_of(engine: Engine) -> tuple[list[bytes], frozenset[int]]:
+    """What `pieces` gives, where it is what it must be."""
+    __tracebackhide__ = True
+    try:
+        return check_pieces("", engine.tokenizer.pieces(), engine.info.vocab_size)
+    except BackendError as error:
+        pytest.fail(error.message, pytrace=False)
 
 
 def last_rows(
