@@ -37,6 +37,9 @@ class Scripted(ToolLoopMethods):
         self.asked.append((list(messages), dict(options)))
         return GenerationRequest("")
 
+    async def _aasked(self, messages: Any, options: Any, *own_names: str, progress: bool = False) -> Any:
+        return self._asked(messages, options)
+
     def _events_by(self, request: Any, deadline: Deadline) -> Generator[Event, None, None]:
         said = self._said.pop(0)
         if isinstance(said, str):
