@@ -109,8 +109,13 @@ def counted(n: int, noun: str) -> str:
 
 
 def show_params(n_params: float) -> str:
-    """`134515008` -> `"135M"`, `8030261248` -> `"8.0B"`."""
-    return f"{n_params / 1e9:.1f}B" if n_params >= 999.5e6 else f"{n_params / 1e6:.0f}M"
+    """`40000` -> `"40K"`, `134515008` -> `"135M"`, `8030261248` -> `"8.0B"`."""
+    if n_params >= 999.5e6:
+        return f"{n_params / 1e9:.1f}B"
+    unit, factor = next(
+        ((unit, factor) for unit, factor in (("M", 1e6), ("K", 1e3)) if n_params >= 0.9995 * factor), ("", 1)
+    )
+    return f"{n_params / factor:.0f}{unit}"
 
 
 def show_rate(per_second: float) -> str:

@@ -608,3 +608,11 @@ def test_a_model_that_is_named_and_cannot_be_had_is_told_before_a_source_is_aske
 
     with refuses(UnknownModel):
         launch.model_plan("house-model", SelectionRequest(), context=here)
+    with monkeypatch.context() as patch:
+        patch.setitem(plugins()._owners, ("register_models", "house-model"), "echo")
+        patch.setattr(app_context, "rows", lambda here: {card.id: card})
+        with refuses(UnknownModel):
+            launch.model_plan("house-model", SelectionRequest(), context=here)
+        patch.setattr(app_context, "rows", lambda here: {card.id: replace(card, files=())})
+        with refuses(UnknownModel):  # a row of the user's own, of the same name
+            launch.model_plan("house-model", SelectionRequest(), context=here)

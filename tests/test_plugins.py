@@ -27,8 +27,9 @@ from edgellm.contract.child import ended_with_us
 from edgellm.contract.converter import Conversion
 from edgellm.contract.manager import PluginRow, Plugins
 from edgellm.errors import BackendError, BackendUnavailable, SourceError, UnknownModel, UsageError
+from edgellm.estimate import quants
 from edgellm.selection.rule_result import PluginRule
-from edgellm.store.sources import asking
+from edgellm.store.sources import asking, registry
 from edgellm.types.machine import Cpu, Machine, Memory
 from edgellm.types.model import Artifact
 
@@ -160,7 +161,15 @@ def {hook}(register):
         ("register_sources", '"s3", Bucket()', "reachable: it takes (timeout_s), but is called with (timeout_s, uri)"),
         ("register_sources", '"s3", Bucket()', "but is called with (uri, folder, n_bytes=, progress=)"),
         ("register_sources", '"S3", Bucket()', "source scheme 'S3' is malformed"),
-        ("register_sources", '"s3"', "missing 1 required positional argument"),
+        ("register_sources", '"s3"', "register(scheme, source) was called without source"),
+        ("register_sources", "Bucket()", "register(scheme, source) was called without scheme"),
+        ("register_sources", "", "register(scheme, source) was called without scheme and source"),
+        ("register_sources", '"s3", Bucket(), 7', "register(scheme, source) was given 3 things"),
+        ("register_sources", 'scheme="s3", source=Bucket()', "no arguments by name, and was given scheme, source"),
+        ("register_converters", '"gguf", print', "(from_format, to_format, converter) was called without to_format"),
+        ("register_rules", "", "register(rule) was called without rule"),
+        ("register_rules", "Deaf", "it is a class; register an object: Deaf()"),
+        ("register_quants", "Deaf", "it is a class; register an object: Deaf()"),
         ("register_converters", '"a", "b", 7', "7 is not a converter: 7 cannot be called"),
         ("register_converters", '"a", "b", lambda it: it', "it takes (it), but is called with (conversion, progress)"),
         ("register_rules", "7", "7 is not a rule: 7 cannot be called"),
@@ -209,6 +218,50 @@ def test_what_is_registered_is_checked_at_once(folder: Path, hook: str, things: 
         f"({folder}/fake_wrong.py, line {line})"
     )
     assert not any(type(thing).__module__ == "fake_wrong" for thing in registered)
+
+
+@pytest.mark.parametrize("hook", ["register_rules", "register_backends", "register_commands"])
+def test_an_entry_point_that_names_a_class_is_told_to_name_an_object(folder: Path, hook: str) -> None:
+    source = WRONG_THINGS.format(hook=hook, things="")
+    body = "".join(
+        f"    {line}\n"
+        for line in source.partition("@hookimpl\n")[2].replace("(register)", "(self, register)").splitlines()
+    )
+    (folder / "fake_klass.py").write_text(f"{source.partition('@hookimpl')[0]}\nclass Mine:\n    @hookimpl\n{body}")
+    fake_plugins.declare(folder, "klass", "fake_klass:Mine", "edgellm-klass")
+
+    expected = "its entry point names a class, Mine; name an object, as `plugin = Mine()` in its module makes one"
+    assert expected in row(Plugins(), "klass").error
+
+
+QUANT = """
+from edgellm.contract.hookspecs import hookimpl
+from edgellm.estimate.quants import Quant
+
+@hookimpl
+def register_quants(register):
+    register(Quant({}, "legacy", 2.6, "Q2_K", "...", "{}"))
+"""
+
+
+def test_who_has_a_scheme_or_a_quantization_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, taken in (("yfirst", "shelf"), ("zsecond", "shelf"), ("zthird", "hf")):
+        fake_plugins.install(folder, name, SOURCE.replace('register("shelf"', f'register("{taken}"'))
+    for name, quant in (("yquant", '"Q2_ACME"'), ("zquant", '"q2_acme"'), ("zquant2", '"q4_k_m"')):
+        fake_plugins.install(folder, name, QUANT.format(quant, name))
+    plugins = Plugins()
+    for module in ("edgellm.contract.manager", "edgellm.store.sources.registry"):
+        monkeypatch.setattr(f"{module}.plugins", lambda: plugins)
+    monkeypatch.setattr(quants, "QUANTS", dict(quants.QUANTS))
+    plugins.registrations()  # as `edgellm plugins` asks first
+    registry.sources.__wrapped__()
+    plugins.call("register_quants", register=quants.register)
+
+    errors = {name: row(plugins, name).error for name in ("zsecond", "zthird", "zquant", "zquant2")}
+    assert "source scheme 'shelf' is already taken by plugin yfirst (edgellm-yfirst 1.0)" in errors["zsecond"]
+    assert "source scheme 'hf' is already taken by plugin sources (built in)" in errors["zthird"]
+    assert "name 'q2_acme' is already taken by plugin yquant (edgellm-yquant 1.0)" in errors["zquant"]
+    assert "name 'q4_k_m' is already taken by one of EdgeLLM's own" in errors["zquant2"]
 
 
 ACCELERATOR = """
@@ -600,10 +653,10 @@ def test_built_in_plugins_come_first_then_by_name(folder: Path) -> None:
     for name in ("zeta", "alpha"):
         fake_plugins.install(folder, name, ORDERED.format(name))
     plugins = Plugins()
-    quants: list[object] = []
-    plugins.call("register_quants", register=quants.append)
+    added: list[object] = []
+    plugins.call("register_quants", register=added.append)
 
-    assert [quant for quant in quants if isinstance(quant, str)] == ["alpha", "zeta"]
+    assert [quant for quant in added if isinstance(quant, str)] == ["alpha", "zeta"]
     assert plugins._implementations("register_commands")[0].plugin_name == "commands"
 
 

@@ -110,6 +110,8 @@ def test_whole_numbers_are_exact(number: int, suffix: str) -> None:
         (show_size(98362432), "98.4 MB"), (show_size(2.5e9), "2.50 GB"), (show_size(999), "999 B"),
         (show_params(134515008), "135M"), (show_params(8030261248), "8.0B"),
         (show_params(999885952), "1.0B"), (show_params(999499999), "999M"),
+        (show_params(999499), "999K"), (show_params(999500), "1M"), (show_params(40000), "40K"),
+        (show_params(999), "999"),
         (show_rate(10.44), "10.4"), (show_rate(999.4), "999"), (show_rate(999.6), "1,000"),
         (show_rate(2714.0), "2,710"), (show_rate(0.0665), "0.07"), (show_rate(0.96), "0.96"), (show_rate(0.775), "0.8"),
         (counted(1, "slot"), "1 slot"), (counted(0, "slot"), "0 slots"), (counted(1024, "slot"), "1,024 slots"),

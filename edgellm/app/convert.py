@@ -10,7 +10,7 @@ from edgellm.contract.answers import Fault, asked, hint_for, threads_noted
 from edgellm.contract.converter import Conversion, Converted, Converter
 from edgellm.contract.data_limit import limited_data
 from edgellm.contract.failure import tidied
-from edgellm.contract.source import Progress
+from edgellm.contract.source import Progress, checked_progress
 from edgellm.errors import BackendError, UnsupportedArtifact, UsageError
 from edgellm.units import show_size
 
@@ -38,7 +38,11 @@ def convert(converter: Converter, conversion: Conversion, progress: Progress) ->
     try:
         with limited_data(most), threads_noted(key, "register_converters"):
             made = asked(
-                "it", lambda: converter(conversion, progress), lambda done: _is_made(done, target), expected, tidied
+                "it",
+                lambda: converter(conversion, checked_progress(progress)),
+                lambda done: _is_made(done, target),
+                expected,
+                tidied,
             )
     except Fault as fault:
         hint = _left(conversion) + hint_for(key, "register_converters")

@@ -239,7 +239,12 @@ def _refuse_absent(card: ModelCard, context: SelectionContext) -> None:
     reasons = [context.absent[file.source] for file in card.files if file.source in context.absent]
     if not reasons or len(reasons) < len(card.files) or any(map(Library().has, card.files)):
         return
-    hint = "mend its row: `edgellm doctor` names file and line"
+    brought = app_context.rows(here=False).get(card.id)  # the user's own file may have a row of that name
+    of_plugin = answers.plugin_of(card.id, "register_models", unknown="")
+    if of_plugin and brought is not None and {file.source for file in brought.files} & context.absent.keys():
+        hint = f"its row is of {of_plugin}, whose author mends it"
+    else:
+        hint = "mend its row: `edgellm doctor` names file and line"
     if isinstance(reasons[0], SchemeUnknown) and reasons[0].scheme:
         hint += f", or install the plugin that brings the scheme{plugins().suspects('register_sources')}"
     raise UnknownModel(f"{card.id} cannot be had: {explain.refusal(reasons[0])}", hint=hint)

@@ -20,7 +20,7 @@ import click
 from edgellm import __version__, settings
 from edgellm.cli import dump
 from edgellm.cli.doctor_grammar import examine_grammar
-from edgellm.cli.doctor_store import examine_models_file, examine_store
+from edgellm.cli.doctor_store import examine_rows, examine_store
 from edgellm.cli.page import examples, say_json, say_lines
 from edgellm.cli.report import LIBRARIES, Report, render
 from edgellm.files import read_json_record
@@ -69,7 +69,7 @@ def examine(ctx: click.Context) -> Report:
         examine_store(report)
     else:
         report.settings |= {"data": "", "cache": ""}
-    examine_models_file(report)
+    examine_rows(report)
     examine_grammar(report)
     examine_variables(report)
     if settings.current().offline:

@@ -56,11 +56,12 @@ def examine_store(report: Report) -> None:
         )
 
 
-def examine_models_file(report: Report) -> None:
-    """The user's own rows: the file may be damaged, and what they name may not be there."""
+def examine_rows(report: Report) -> None:
+    """The user's own rows, and those of plugins: the file may be damaged, and what they name may not be there."""
     from edgellm import explain
-    from edgellm.app.context import absence
+    from edgellm.app import context as app_context
     from edgellm.catalog.lookup import placed_rows
+    from edgellm.contract.answers import plugin_of
 
     def placed() -> list[tuple[Place, ModelCard]]:
         file = settings.current().models_file
@@ -68,9 +69,15 @@ def examine_models_file(report: Report) -> None:
 
     for place, card in report.attempt("your own models", placed) or []:
         for number, model_file in enumerate(card.files):
-            if (why := absence(model_file.source)) is not None:
+            if (why := app_context.absence(model_file.source)) is not None:
                 text = f"{place.path}: {place.row}: files[{number}].source: {explain.refusal(why)}"
                 report.problem(text, "mend the row: until then this file of the model is not chosen")
+    for card in report.attempt("models of plugins", lambda: app_context.rows(here=False).values()) or ():
+        of_plugin = plugin_of(card.id, "register_models", unknown="")
+        for number, model_file in enumerate(card.files if of_plugin else ()):
+            if (why := app_context.absence(model_file.source)) is not None:
+                text = f"{of_plugin}: row {card.id}: files[{number}].source: {explain.refusal(why)}"
+                report.problem(text, "its author mends the row: until then this file of the model is not chosen")
 
 
 def examine_adapter(report: Report, adapter: StoredAdapter) -> None:

@@ -233,13 +233,12 @@ class Plugins:
         most = MOST_OF.get(hook, MOST_THINGS)
         register = checked(hook, arguments["register"])
 
-        def register_counted(*things: object) -> None:
+        def register_counted(*things: object, **named: object) -> None:
             if len(called) == most:
                 raise ValueError(f"it registers more than {most:,} things, and no more are taken")
             called.append(True)
-            register(*things)
-            if hook == "register_sources":  # which `store.sources.registry` keeps
-                self._owners[hook, things[0]] = impl.plugin_name
+            register(*things, **named)
+            self._own(hook, things[0], impl.plugin_name)
 
         # The rest is the plugin's own: what it does to a machine, no other plugin sees.
         arguments = copy.deepcopy({k: v for k, v in arguments.items() if k != "register"})
@@ -257,6 +256,14 @@ class Plugins:
             if is_of_user(error):
                 raise
             self._add_fault(impl.plugin_name, hook, told(error))
+
+    def _own(self, hook: str, thing: Any, plugin: str) -> None:
+        """Remember who brought what others keep, by its name: the first, and of rows of the catalog the last."""
+        name = thing if isinstance(thing, str) else getattr(thing, "id", None) or getattr(thing, "name", None)
+        if hook == "register_models":
+            self._owners[hook, name] = plugin
+        elif hook in {"register_sources", "register_quants"}:
+            self._owners.setdefault((hook, name), plugin)
 
     def backends(self) -> dict[str, Backend]:
         """Name -> backend, sorted by name."""
@@ -349,6 +356,9 @@ def _refuse_unknown(plugin: object) -> None:
         if name not in _hooks():
             near = difflib.get_close_matches(name, _hooks(), n=1)
             raise TypeError(f"unknown hook {name!r}" + (f", did you mean {near[0]}?" if near else ""))
+        if inspect.isclass(plugin) and inspect.isfunction(inspect.getattr_static(plugin, name)):
+            expected = f"name an object, as `plugin = {plugin.__name__}()` in its module makes one"
+            raise TypeError(f"its entry point names a class, {plugin.__name__}; {expected}")
         there = list(inspect.signature(getattr(hookspecs, name)).parameters)
         for argument in inspect.signature(function).parameters.values():
             if argument.default is argument.empty and argument.name not in there and argument.kind in _PASSED:

@@ -18,11 +18,10 @@ _MOST = 2**60  # bytes, or 1e9 bytes per second
 
 def checked(hook: str, register: Callable[..., None]) -> Callable[..., None]:
     """`register` for one hook; raises TypeError, and registers nothing, where a thing is not what the hook takes."""
-    check = _CHECKS.get(hook)
+    check = _CHECKS[hook]
 
-    def register_checked(*things: object) -> None:
-        # A wrong number of things is left to `register` itself.
-        problem = check(*things) if check is not None and len(things) == _count(check) else ""
+    def register_checked(*things: object, **named: object) -> None:
+        problem = _miscounted(check, things, named) or _class_among(things) or check(*things)
         if problem:
             raise TypeError(problem)
         register(*things)
@@ -30,8 +29,28 @@ def checked(hook: str, register: Callable[..., None]) -> Callable[..., None]:
     return register_checked
 
 
-def _count(check: Callable[..., str]) -> int:
-    return check.__code__.co_argcount
+def _miscounted(check: Callable[..., str], things: tuple[object, ...], named: dict[str, object]) -> str:
+    """What `register` was called without, or with too much; "" = neither."""
+    *words, thing = inspect.signature(check).parameters
+    takes = f"register({', '.join((*words, thing))})"
+    if named:
+        return f"{takes} takes no arguments by name, and was given {', '.join(named)}"
+    if len(things) > len(words) + 1:
+        return f"{takes} was given {len(things)} things"
+    n_words = sum(isinstance(given, str) for given in things)
+    missing = words[n_words:] + ([thing] if n_words == len(things) else [])
+    return f"{takes} was called without {' and '.join(missing)}" if len(things) <= len(words) else ""
+
+
+def _class_among(things: tuple[object, ...]) -> str:
+    return next(
+        (f"{thing!r} cannot be registered: {of_class(thing)}" for thing in things if inspect.isclass(thing)), ""
+    )
+
+
+def of_class(thing: type) -> str:
+    """What is wrong where a class was given."""
+    return f"it is a class; register an object: {thing.__name__}()"
 
 
 def _backend(backend: Any) -> str:
@@ -126,6 +145,10 @@ def _model(card: object) -> str:
     return f"catalog row {card.id!r:.80}: {problem}" if problem else ""
 
 
+def _quant(quant: object) -> str:
+    return ""  # `estimate.quants.register` knows what it may be
+
+
 def _accelerator(accelerator: object) -> str:
     from edgellm.contract.field_types import mistyped
     from edgellm.types.machine import Accelerator
@@ -156,6 +179,7 @@ _CHECKS: dict[str, Callable[..., str]] = {
     "register_rules": _rule,
     "register_commands": _command,
     "register_models": _model,
+    "register_quants": _quant,
     "probe_accelerators": _accelerator,
 }
 
@@ -163,7 +187,7 @@ _CHECKS: dict[str, Callable[..., str]] = {
 def unlike(protocol: type, thing: object) -> str:
     """What `thing` lacks of `protocol`, and which of its methods cannot be called as `protocol` says; "" = nothing."""
     if inspect.isclass(thing):
-        return f"it is a class; register an object: {thing.__name__}()"
+        return of_class(thing)
     members = {name: member for name, member in vars(protocol).items() if not name.startswith("_")}
     lacking = [name for name in members if not hasattr(thing, name)]
     if lacking:

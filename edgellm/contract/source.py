@@ -8,12 +8,32 @@ after the other, a `ModelFile` (what the catalog promises), `RemoteFile`s (what 
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 Progress = Callable[[int, int | None, str], None]  # (bytes so far, bytes in all or None, what is being done)
+
+
+def checked_progress(progress: Progress) -> Progress:
+    """`progress` for a plugin: it says what it takes where it is given something else.
+
+    Raises:
+        TypeError: in the line that called it so.
+    """
+
+    def report(*given: object) -> None:
+        kinds: tuple[Any, ...] = (Real, (Real, type(None)), str)
+        if len(given) != len(kinds) or not all(isinstance(one, kind) for one, kind in zip(given, kinds, strict=True)):
+            takes = "bytes so far, bytes in all or None, and a text that says what is being done"
+            raise TypeError(f"progress takes {takes}; it was given ({', '.join(map(reprlib.repr, given))})")
+        progress(*given)  # type: ignore[arg-type]
+
+    return report
+
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]{1,31}):")
 

@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from edgellm.contract.answers import plugin_of
 from edgellm.contract.field_types import mistyped
 from edgellm.errors import UsageError
 from edgellm.estimate import recipe
@@ -166,7 +167,8 @@ def register(quant: Quant) -> None:
         quant = replace(quant, like=_nearest(quant).like)
     same = next((known for known in QUANTS.values() if known.name.lower() == quant.name.lower()), quant)
     if same != quant or quant.name.upper() in ALIASES:
-        raise ValueError(f"quantization name {quant.name!r} is already taken")
+        taker = plugin_of(same.name, "register_quants", unknown="one of EdgeLLM's own")
+        raise ValueError(f"quantization name {quant.name!r} is already taken by {taker}")
     QUANTS[quant.name] = quant
 
 

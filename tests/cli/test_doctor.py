@@ -108,6 +108,26 @@ def test_rows_of_ones_own_that_name_what_is_not_there_are_problems_with_their_li
     ]
 
 
+ROWS = """
+from edgellm.contract.hookspecs import hookimpl
+from edgellm.types.model import ModelCard, ModelFile
+
+@hookimpl
+def register_models(register):
+    file = ModelFile("file:/no/house.gguf", "Q8_0")
+    register(ModelCard("their-house", "llama", "chat", "mit", 8192, 10**9, 10**9, None, (file,)))
+"""
+
+
+def test_rows_of_a_plugin_that_name_what_is_not_there_are_problems_of_it(monkeypatch, with_plugins) -> None:
+    with_plugins(house=ROWS)
+    monkeypatch.setattr("edgellm.app.context.plugins", edgellm.contract.manager.plugins)
+    (told,) = (text for text in texts(examine(monkeypatch), "problem") if "house" in text)
+
+    row = "plugin house (edgellm-house 1.0): row their-house: files[0].source: there is no file /no/house.gguf"
+    assert told == f"{row} | its author mends the row: until then this file of the model is not chosen"
+
+
 @pytest.mark.parametrize("text", ["x = [", "[[models]]\nid = 7\n", "[[model]]\n"])
 def test_a_damaged_file_of_models_is_a_problem(monkeypatch, home: Path, text: str) -> None:
     file = home / "config" / "models.toml"

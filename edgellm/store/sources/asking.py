@@ -17,7 +17,7 @@ from typing import TypeVar
 from edgellm.contract.answers import Fault, asked, hint_for, threads_noted
 from edgellm.contract.failure import tidied
 from edgellm.contract.slow import told_where_slow
-from edgellm.contract.source import FetchedFile, Lister, Progress, RemoteFile, Resolver, Source
+from edgellm.contract.source import FetchedFile, Lister, Progress, RemoteFile, Resolver, Source, checked_progress
 from edgellm.errors import SourceError, SourceUnreachable
 from edgellm.files import FULL
 
@@ -60,7 +60,7 @@ def fetch(source: Source, uri: str, folder: Path, *, n_bytes: int | None, progre
         return _asked(
             source,
             "fetch()",
-            lambda: source.fetch(uri, folder, n_bytes=n_bytes, progress=progress),
+            lambda: source.fetch(uri, folder, n_bytes=n_bytes, progress=checked_progress(progress)),
             lambda brought: len(brought) > 0 and all(isinstance(f, FetchedFile) and f.path.is_file() for f in brought),
             "a list of FetchedFile that are there",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
+from edgellm.contract.answers import plugin_of
 from edgellm.contract.manager import plugins
 from edgellm.contract.source import Source, scheme_of
 from edgellm.errors import SourceError
@@ -17,7 +18,8 @@ def sources() -> dict[str, Source]:
 
     def register(scheme: str, source: Source) -> None:
         if scheme in by_scheme:
-            raise ValueError(f"source scheme {scheme!r} is already taken")
+            taker = plugin_of(scheme, "register_sources", unknown="another")
+            raise ValueError(f"source scheme {scheme!r} is already taken by {taker}")
         by_scheme[scheme] = source
 
     plugins().call("register_sources", register=register)
