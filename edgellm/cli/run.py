@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgellm.cli._options import headline, launch_options, launches_to_chat, make_plan, samples, say_taken
-from edgellm.cli.page import examples, say, say_error, say_lines
+from edgellm.cli.page import columns, examples, say, say_error, say_lines
 from edgellm.cli.progress import waiting
 from edgellm.cli.talk import Talk, thoughtless
 from edgellm.cli.tool_option import function_of
@@ -19,6 +19,7 @@ from edgellm.errors import EdgeLLMError, UnknownModel, UsageError
 
 if TYPE_CHECKING:
     from edgellm.sdk.client import EdgeLLM
+    from edgellm.types.drift import Drift
     from edgellm.types.grammar import Grammar
 
 INTERRUPTED = 130
@@ -50,7 +51,12 @@ HELP = {
 @click.option("--raw", is_flag=True, help="Continue the text as it stands, without a chat template.")
 @click.option("--system", metavar="TEXT", help="Instructions that stand before the conversation.")
 @samples
-@click.option("--max-tokens", type=int, metavar="N", help="Most tokens in the answer.")
+@click.option(
+    "--max-tokens",
+    type=int,
+    metavar="N",
+    help="Most tokens in the answer; without it, as many as the context holds. Ctrl-C ends an answer, too.",
+)
 @click.option("--stop", multiple=True, metavar="TEXT", help="End the answer before this text; may be repeated.")
 @click.option(
     "--schema",
@@ -119,6 +125,8 @@ def command(
         if options.thinking and (why := thoughtless(llm)):
             say(why, err=True)
         if question is not None:
+            if max_tokens is None and columns() and columns(err=True):  # a small model may repeat itself for minutes
+                say("Ctrl-C ends the answer.", err=True, dim=True)
             return 0 if talk.say(question) else INTERRUPTED
         _converse(talk)
     return 0
@@ -290,5 +298,14 @@ def _stats(talk: Talk) -> str:
 def _drifts(llm: EdgeLLM) -> list[str]:
     """What was measured of this load and differs from its prediction."""
     from edgellm import explain
+    from edgellm.types.reason import ProcessorsBusy
+    from edgellm.units import show_rate
 
-    return [f"{explain.drift(drift)}; {explain.drift_remedy(drift)}" for drift in llm.verification.drifts]
+    least = [fact.least_tok_s for fact in llm.plan.reasons if isinstance(fact, ProcessorsBusy)]
+
+    def remedy(drift: Drift) -> str:
+        if drift.quantity == "decode" and least and least[0] <= drift.measured < drift.predicted:
+            return f"beside the programs that were busy at the start it may be as slow as {show_rate(least[0])} tok/s"
+        return explain.drift_remedy(drift)
+
+    return [f"{explain.drift(drift)}; {remedy(drift)}" for drift in llm.verification.drifts]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgellm.cli.page import say
 from edgellm.cli.screen import Screen
-from edgellm.errors import ContextOverflow, EdgeLLMError, UsageError, option
+from edgellm.errors import ContextOverflow, EdgeLLMError, UsageError
+from edgellm.text.truncation import room, truncated
 from edgellm.units import counted
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class Talk:
         self._tools = tools
         self._start = [] if system is None else [Message("system", system)]
         self._messages: list[Message] = list(self._start)
+        self._was_full = False  # and it was said that the oldest messages are left out
         self._drawn_by = Sampling()
         self._options: dict[str, Any] = {"max_tokens": max_tokens, "stop": stop, "grammar": schema}
         if raw:
@@ -85,10 +88,11 @@ class Talk:
 
     def reset(self) -> None:
         self._messages = list(self._start)
-        self.last, self.was_cut = None, False
+        self.last, self.was_cut, self._was_full = None, False, False
 
     def say(self, text: str) -> bool:
-        """Print the answer to `text` as it comes; False where Ctrl-C cut it off. What was said is kept either way.
+        """Print the answer to `text` as it comes; False where Ctrl-C cut it off. What was said is kept either way, but
+        for its beginning where the context does not hold it.
 
         Raises:
             IncompleteAnswer: it should be JSON, and was cut off by `max_tokens` or a full context.
@@ -104,6 +108,7 @@ class Talk:
         screen = Screen(wrap=self._schema is None)
         events: list[Event] = []
         try:
+            self._make_room()
             with contextlib.closing(self._steps(text)) as steps:
                 for step in steps:
                     if isinstance(step, ToolResult):
@@ -121,11 +126,9 @@ class Talk:
             self._messages.append(Message("assistant", "".join(said)))
             self.last, self.was_cut = None, True
             return False
-        except EdgeLLMError as error:
+        except EdgeLLMError:
             screen.end()
             self._messages = before
-            if isinstance(error, ContextOverflow):
-                error.hint = self._remedy()
             raise
         screen.end()
         if self._schema is not None:
@@ -136,21 +139,33 @@ class Talk:
             say(f"The answer was cut off after {counted(n_tokens, 'token')}: {why}.", err=True)
         return True
 
-    def _remedy(self) -> str:
-        """Of a context that does not hold what is asked and what was said before."""
-        remedies = ["shorten the prompt"]
-        if len(self._messages) > len(self._start):
-            remedies.append("forget what was said before with /reset")
-        trained = self.llm.plan.artifact.ctx_train
-        if not trained or self.llm.info.n_ctx < trained:
-            remedies.append(f"start with a longer context ({option('ctx')}) where the model allows it")
-        return ", or ".join(remedies)
+    def _make_room(self) -> None:
+        """Leave the oldest turns out where the context does not hold all of them and an answer.
+
+        Half of it is freed at a time: what stays is read anew, which takes long on a small machine.
+        """
+        if self._raw:
+            return
+        n_ctx, n_tokens = self.llm.info.n_ctx, self._count(self._messages)
+        if n_tokens <= n_ctx - room(self._options["max_tokens"], n_ctx):
+            return
+        whole, self._messages = self._messages, truncated(self._messages, self._count, n_ctx // 2, n_tokens)
+        if self._was_full or len(self._messages) == len(whole) or self._count(self._messages) >= n_ctx:
+            return
+        self._was_full = True
+        say("The context is full: the oldest turns are left out from now on.", err=True)
+
+    def _count(self, messages: Sequence[Message]) -> float:
+        try:
+            return self.llm.count_tokens(messages, tools=self._tools)
+        except ContextOverflow:
+            return math.inf
 
     def _steps(self, text: str) -> Generator[Event | ToolResult, None, None]:
         from edgellm.types.request import GenerationRequest
 
         if self._tools:
-            yield from self.llm.stream_tools(self._messages, tools=self._tools, **self._options)
+            yield from self.llm.stream_tools(self._messages, tools=self._tools, truncate=True, **self._options)
             return
         request = (
             GenerationRequest(text, **self._options) if self._raw else self.llm.request(self._messages, **self._options)

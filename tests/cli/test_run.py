@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import subprocess
 import sys
@@ -95,6 +96,16 @@ def test_stats_tell_what_differs_from_its_prediction() -> None:
         (line,) = module._drifts(llm)
     assert line.startswith("decode of m Q4_K_M")
     assert "edgellm calibrate" in line
+
+
+@pytest.mark.parametrize(("measured", "said"), [(68.6, True), (27.0, False), (300.0, False)])
+def test_stats_agree_with_what_the_start_said_of_other_programs(measured: float, *, said: bool) -> None:
+    with EdgeLLM.load("echo", isolate=False) as llm:
+        llm.plan = replace(llm.plan, reasons=(*llm.plan.reasons, ProcessorsBusy(9.5, 2, 2, 28.2)))
+        llm.verification.drifts = (Drift("decode", "m", "Q4_K_M", measured, 207.0, None),)
+        (line,) = module._drifts(llm)
+    assert ("it may be as slow as 28.2 tok/s" in line) == said
+    assert ("edgellm calibrate" in line) != said
 
 
 def test_a_prompt_is_answered_once() -> None:
@@ -222,17 +233,65 @@ def test_a_turn_that_fails_leaves_the_conversation_as_it_was() -> None:
             talk.say("too long " * 200)
         assert talk.say("short again")
         assert [message.content for message in talk._messages if message.role == "user"] == ["short", "short again"]
-    assert ("/reset" in first.value.hint, "/reset" in later.value.hint) == (False, True)
+    assert first.value.n_prompt == later.value.n_prompt, "what was said before does not count"
+    assert "/reset" not in later.value.hint
     assert "1," in later.value.message, "numbers as everywhere"
 
 
-@pytest.mark.parametrize(("trained", "is_offered"), [(0, True), (4096, True), (256, False)])
-def test_a_longer_context_is_offered_where_there_may_be_one(trained: int, is_offered: bool) -> None:
-    with EdgeLLM.load("echo", isolate=False, ctx=256) as llm:
-        llm.plan = replace(llm.plan, artifact=replace(llm.plan.artifact, ctx_train=trained))
-        with refuses(ContextOverflow) as error:
-            Talk(llm).say("too long " * 200)
-    assert ("longer context" in error.value.hint) == is_offered
+@pytest.fixture
+def short_llm() -> Iterator[EdgeLLM]:
+    """Echo with a context of 512 tokens, of which each letter is one, and with a template that writes all messages."""
+    with EdgeLLM.load("echo", isolate=False, ctx=512) as llm:
+        llm._session._info = replace(  # type: ignore[attr-defined]
+            llm.info, chat_template="{% for m in messages %}{{ m.content }}{% endfor %}"
+        )
+        yield llm
+
+
+def test_a_conversation_goes_on_without_its_oldest_turns(
+    short_llm: EdgeLLM, capsys: pytest.CaptureFixture[str]
+) -> None:
+    talk = Talk(short_llm, system="Be brief.", max_tokens=20)
+    prompts: list[str] = []
+    generate = short_llm.generate
+    short_llm.generate = lambda request: prompts.append(request.prompt) or generate(request)  # type: ignore
+    for number in range(30):
+        assert talk.say(f"question {number} of some length")
+    told = " ".join(capsys.readouterr().err.split())
+    assert told.count("The context is full") == 1
+    assert "cut off" not in told.replace("cut off after 20 tokens: that is --max-tokens", "")
+    assert all(prompt.startswith("Be brief.question") for prompt in prompts)
+    assert all(prompt.count(f"question {number} ") == 1 for number, prompt in enumerate(prompts))
+    # What the model has read is a beginning of what comes next, but for a few times.
+    assert sum(not later.startswith(prompt) for prompt, later in itertools.pairwise(prompts)) <= 5
+    talk.reset()
+    assert talk.say("short")
+    assert prompts[-1] == "Be brief.short"
+
+
+def test_a_question_that_is_too_long_alone_forgets_nothing(
+    short_llm: EdgeLLM, capsys: pytest.CaptureFixture[str]
+) -> None:
+    talk = Talk(short_llm, max_tokens=20)
+    for number in range(9):
+        talk.say(f"question {number} of some length")
+    said = list(talk._messages)
+    with refuses(ContextOverflow, n_prompt=601):
+        talk.say("y" * 600)
+    assert talk._messages == said
+    assert "is full" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "terminal", "hinted"), [([], True, True), (["--max-tokens", "9"], True, False), ([], False, False)]
+)
+def test_who_asks_once_on_a_terminal_is_told_how_an_answer_ends(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], *, terminal: bool, hinted: bool
+) -> None:
+    monkeypatch.setattr(module, "columns", lambda *, err=False: 80 if terminal else None)
+    result = invoke("hello", *arguments)
+    assert result.stdout == "hello\n"
+    assert ("Ctrl-C ends the answer." in result.stderr) == hinted
 
 
 def test_a_command_is_told_from_what_stands_behind_it(capsys: pytest.CaptureFixture[str]) -> None:
@@ -416,7 +475,9 @@ def test_an_answer_is_wrapped_between_words(columns: int) -> None:
     per_line = (columns + 1) // len("word000 ")
     lines = [" ".join(words[start : start + per_line]) for start in range(0, len(words), per_line)]
     with Terminal("run", "echo", " ".join(words), columns=columns) as terminal:
-        assert terminal.rest().split("\r\n") == [*lines, ""]
+        hint, *answer = terminal.rest().split("\r\n")
+        assert "Ctrl-C" in hint
+        assert answer == [*lines, ""]
 
 
 def test_an_error_does_not_end_the_conversation(terminal: Terminal) -> None:

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -158,13 +159,19 @@ def test_an_answer_in_hebrew_is_whole_and_stands_in_the_order_of_its_letters(
 class Scripted:
     """A model of which only the steps are its own."""
 
+    info = SimpleNamespace(n_ctx=4096)
+
     def __init__(self) -> None:
         self.asked: list[list[Any]] = []
+
+    def count_tokens(self, messages: Any, **options: Any) -> int:
+        return len(messages)
 
     def request(self, messages: Any, **options: Any) -> None:
         assert options["tools"]
 
     def stream_tools(self, messages: Any, **options: Any) -> Iterator[Any]:
+        assert options["truncate"]
         self.asked.append(list(messages))
         done = Timings(0.0, 0.0, 0.0)
         yield Delta("add", kind="call_name")
