@@ -33,7 +33,7 @@ class AnswerTests(RowTests):
 
     def test_answers_share_the_prompt(self, engine: Engine) -> None:
         """Four answers to one prompt, on three slots: it is read once, and each answer is what it is alone."""
-        counted = Counted(engine)
+        forks, counted = _forks(engine), Counted(engine)
         request = GenerationRequest(TEXTS[0], Sampling(temperature=0), max_tokens=3, ignore_eos=True, n=4)
         n_prompt = len(engine.tokenizer.encode(TEXTS[0], add_special=True, parse_special=True))
         with Running(counted, self.limit_s / 2) as running:
@@ -41,7 +41,7 @@ class AnswerTests(RowTests):
         texts = ["".join(delta.text for delta in deltas) for deltas in answers]
         if not self.allowed(engine):
             assert len(set(texts)) == 1, f"the likeliest answers to one prompt differ: {texts}"
-        if not _forks(engine):
+        if not forks:
             pytest.skip("does not apply: fork returns 0, so each answer reads the prompt again")
         again = 1 if engine.info.rewind_tokens is None else 2  # the fourth waits for a slot, which has to go back
         assert counted.n_tokens <= again * n_prompt + 4 * 2, (
@@ -116,7 +116,8 @@ class AnswerTests(RowTests):
 
 def _forks(engine: Engine) -> bool:
     tokens = tuple(engine.tokenizer.encode(TEXTS[0], add_special=True, parse_special=True)[:2])
+    engine.step([SlotInput(0, 0, tokens, 0)])
+    n_kept = forked(engine, 0, 1, 1)
     for slot in (0, 1):
         engine.truncate(slot, 0)
-    engine.step([SlotInput(0, 0, tokens, 0)])
-    return forked(engine, 0, 1, 1) > 0
+    return n_kept > 0

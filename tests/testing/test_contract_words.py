@@ -70,6 +70,8 @@ def leaves(engine: EchoEngine) -> None:
          "encode() gives a ndarray, a list of token ids is expected"),
         (BackendContract, "fork_gives_the_prefix_and_nothing_else", EchoEngine, method_as("fork", unable),
          "fork(0, 1, 6) raises NotImplementedError; of an engine that cannot fork, 0 is expected"),
+        (BackendContract, "answers_share_the_prompt", EchoEngine, method_as("fork", unable),
+         "fork(0, 1, 1) raises NotImplementedError; of an engine that cannot fork, 0 is expected"),
         (BackendContract, "a_full_slot_is_refused_before_anything_changes", Unlimited, leaves,
          "a step with a token more than info.n_ctx=256 for a slot raises nothing; CacheFull is expected"),
         (BackendContract, "a_chat_becomes_a_prompt", EchoEngine, template_as("{{ messages[-1]['content' }}"),
