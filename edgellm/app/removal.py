@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from edgellm.app import context
@@ -26,9 +27,8 @@ def named(name: str, installed: Sequence[StoredModel]) -> list[StoredModel]:
     """
     entries = _entries(name, installed)
     if not entries:
-        model_id = name.lower().partition(":")[0]
         shown = redacted(name) if "://" in name else name[:80]
-        raise UnknownModel(f"{shown!r} is not stored here", hint=_adapter(name) or _hint(model_id, installed))
+        raise UnknownModel(f"{shown!r} is not stored here", hint=_adapter(name) or _hint(name, installed))
     return entries
 
 
@@ -65,10 +65,18 @@ def users(stored: StoredModel) -> str:
     return ", ".join(dict.fromkeys(map(shown, holders(stored.folder))))
 
 
-def comes_with_package(model_id: str) -> bool:
-    """Whether a plugin brought its file, which stays whatever the store forgets."""
-    card = context.rows(here=False).get(model_id)
-    return card is not None and any(file.source.startswith("file:") for file in card.files)
+def packaged(name: str) -> list[tuple[str, str]]:
+    """Id and quantization of the files that a plugin brought of what `ID` or `ID:QUANT` means, stored or not."""
+    model_id, _, quant = name.lower().partition(":")
+    card = next((card for card in context.rows(here=False).values() if card.id.lower() == model_id), None)
+    files = [file for file in card.files if file.source.startswith("file:")] if card is not None else []
+    return [(card.id, file.quant) for file in files if card is not None and quant in ("", file.quant.lower())]
+
+
+def is_packaged(stored: StoredModel) -> bool:
+    """Whether a plugin brought its file: there is only its record in the store."""
+    pair = (stored.model_id, stored.quant)
+    return all(os.path.isabs(file.path) for file in stored.files) and pair in packaged(stored.model_id)
 
 
 def adapters_of(removed: StoredModel) -> list[str]:
@@ -91,11 +99,12 @@ def _adapter(name: str) -> str:
     return ""
 
 
-def _hint(model_id: str, installed: Sequence[StoredModel]) -> str:
+def _hint(name: str, installed: Sequence[StoredModel]) -> str:
+    model_id = name.lower().partition(":")[0]
     for item in local.models():
         if (item.card.id if item.card else item.path.name).lower() == model_id:
             return f"it belongs to another program or to you: delete {item.path} there"
-    if comes_with_package(model_id):
+    if packaged(name):
         return f"it {PACKAGED}"
     names = sorted({f"{s.model_id}:{s.quant}" for s in installed})
     if of_it := sorted({s.quant for s in installed if s.model_id.lower() == model_id}):

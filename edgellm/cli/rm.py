@@ -34,8 +34,14 @@ def command(*, models: tuple[str, ...], force: bool, as_json: bool) -> None:
     installed, downloads = library.installed(), library.begun()
     begun = {d.entry: d for name in models for d in removal.begun(name, downloads)}
     # A wrong name is told before anything is deleted.
-    names = [name for name in models if not removal.begun(name, downloads) or removal.is_stored(name, installed)]
-    chosen = list({s.folder: s for name in names for s in removal.named(name, installed)}.values())
+    packaged = {name: removal.packaged(name) for name in models}
+    names = [
+        name
+        for name in models
+        if not (removal.begun(name, downloads) or packaged[name]) or removal.is_stored(name, installed)
+    ]
+    entries = {s.folder: s for name in names for s in removal.named(name, installed)}
+    chosen = [stored for stored in entries.values() if not removal.is_packaged(stored)]
     if not force:
         removal.require_idle(chosen)
     rows = []
@@ -51,6 +57,9 @@ def command(*, models: tuple[str, ...], force: bool, as_json: bool) -> None:
         rows.append({"id": stored.model_id, "quant": stored.quant, "freed_bytes": freed})
         if not as_json:
             _tell(stored, freed, users)
+    for model_id, quant in dict.fromkeys(pair for pairs in packaged.values() for pair in pairs):
+        if not as_json:
+            say(f"{model_id} {quant} {removal.PACKAGED}.")
     if as_json:
         say_json({"schema": SCHEMA, "removed": rows})
 
@@ -58,9 +67,6 @@ def command(*, models: tuple[str, ...], force: bool, as_json: bool) -> None:
 def _tell(stored: StoredModel, freed: int, users: str) -> None:
     from edgellm.app import removal
 
-    if removal.comes_with_package(stored.model_id):
-        say(f"{stored.model_id} {stored.quant} {removal.PACKAGED}.")
-        return
     outside = [file.path for file in stored.files if os.path.isabs(file.path)]
     when = f" once {users} no longer has it open" if users else ""
     room = (

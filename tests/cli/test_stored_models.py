@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -35,7 +36,7 @@ from edgellm.explain import stored_remedy
 from edgellm.formats.gguf.reader import read_model
 from edgellm.store.adapters import AdapterOrigin, AdapterStore
 from edgellm.store.holders import WORKER, holders, shown
-from edgellm.store.library import Library
+from edgellm.store.library import MADE, Library
 from edgellm.store.manifest import StoredModel
 from edgellm.types.model import ModelCard, ModelFile
 
@@ -245,16 +246,30 @@ def packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelCard:
 
 
 def test_what_belongs_to_a_package_is_not_deleted(packaged: ModelCard) -> None:
-    error = invoke("rm", packaged.id).exception
-    check_refusal(error, UnknownModel)
-    assert removal.PACKAGED in error.hint
-
+    """And the same is said, with the same status, however often and whether it was ever run."""
     (file,) = packaged.files
+    before = invoke("rm", packaged.id)
     Library().fetch(packaged, file)
-    removed = invoke("rm", packaged.id)
-    assert f"of-package Q8_0 {removal.PACKAGED}." in " ".join(removed.stdout.split())
-    assert "free" not in removed.stdout
+    told = [before, invoke("rm", packaged.id), invoke("rm", f"{packaged.id}:q8_0")]
+
+    assert {one.exit_code for one in told} == {0}
+    assert {" ".join(one.stdout.split()) for one in told} == {f"of-package Q8_0 {removal.PACKAGED}."}
+    assert json.loads(invoke("rm", packaged.id, "--json").stdout)["removed"] == []
     assert Path(file.source.removeprefix("file:")).exists()
+    assert [stored.quant for stored in installed()] == ["Q8_0"], "it can still be run, and is listed"
+    check_refusal(invoke("rm", f"{packaged.id}:Q4_0").exception, UnknownModel)
+
+
+def test_what_was_made_of_a_packages_model_is_deleted(packaged: ModelCard) -> None:
+    (file,) = packaged.files
+    made = replace(file, source=f"{MADE}Q8_0", quant="Q5_0", sha256=None)
+    Library().root.mkdir(parents=True, exist_ok=True)
+    copy = shutil.copy(file.source.removeprefix("file:"), Library().root / "made.gguf")
+    Library().keep(packaged, made, Path(copy))
+    removed = " ".join(invoke("rm", packaged.id).stdout.split())
+
+    assert "Removed of-package Q5_0 from the store: " in removed
+    assert f"of-package Q8_0 {removal.PACKAGED}." in removed
     assert installed() == []
 
 

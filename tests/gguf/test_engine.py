@@ -363,3 +363,15 @@ def test_blocks_that_only_draft_count_with_the_layers_on_the_gpu() -> None:
     assert list(model_params(split, shape).tensor_split[:3]) == [2.0, 4.0, 0.0]
     for layers in (0, -1):
         assert model_params(Settings(512, gpu_layers=layers), shape).n_gpu_layers == layers
+
+
+def test_a_slot_holds_what_was_planned_also_where_the_library_rounds_it(smollm2: str) -> None:
+    """What is told of the context, and where an answer ends, is one number: 300 cells are 512 of the library's."""
+    engine = open_engine(smollm2, n_ctx=300)
+    try:
+        assert engine.info.n_ctx == 300
+        prefill(engine, 0, [5] * 300)
+        with refuses(CacheFull):
+            engine.step([SlotInput(0, 300, (5,), 1)])
+    finally:
+        engine.close()

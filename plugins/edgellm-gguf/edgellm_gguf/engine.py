@@ -170,7 +170,8 @@ class LlamaEngine(LoadedModel):
         rewind = 0 if self._is_recurrent else (settings.n_batch if self._n_swa else None)
         return EngineInfo(
             n_slots=settings.n_slots,
-            n_ctx=int(llama_cpp.llama_n_ctx_seq(self._ctx)),
+            # The library takes cells by the 256: a slot holds what was planned and told, not what that is rounded to.
+            n_ctx=min(settings.n_ctx, int(llama_cpp.llama_n_ctx_seq(self._ctx))),
             max_batch_tokens=settings.n_batch,
             max_logits=max_logits(settings),
             vocab_size=n_vocab,
