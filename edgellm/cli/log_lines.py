@@ -15,6 +15,7 @@ from click.core import ParameterSource
 from edgellm.cli.environment import check_environment
 from edgellm.cli.page import wrapped_lines
 from edgellm.cli.stopping import Say
+from edgellm.cli.system_error import of_system
 from edgellm.contract.streams import STDERR, STDOUT
 
 LEVELS = ("error", "warning", "info", "debug")
@@ -108,6 +109,9 @@ def errors_logged() -> Iterator[None]:
 
     try:
         yield
-    except EdgeLLMError as error:
-        _log.error("%s", error.message, extra={"facts": {"code": error.code, "hint": error.hint}})
-        click.get_current_context().exit(error.exit_code)
+    except BrokenPipeError:
+        raise
+    except (EdgeLLMError, OSError) as error:
+        told = of_system(error) if isinstance(error, OSError) else error
+        _log.error("%s", told.message, extra={"facts": {"code": told.code, "hint": told.hint}})
+        click.get_current_context().exit(told.exit_code)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -16,11 +15,12 @@ from edgellm import __version__
 from edgellm.cli import own_output
 from edgellm.cli.collector import look_seldom
 from edgellm.cli.environment import check_environment
+from edgellm.cli.system_error import of_system
 from edgellm.contract.command import LazyCommand
 from edgellm.contract.left_threads import rest_is_of_command
 from edgellm.contract.registration import LONGEST_HELP
 from edgellm.contract.streams import open_streams
-from edgellm.errors import BackendError, EdgeLLMError, StoreUnwritable, UsageError, speak_in_flags
+from edgellm.errors import BackendError, EdgeLLMError, UsageError, speak_in_flags
 
 # What other programs call it.
 OTHER_WORDS = {
@@ -183,21 +183,7 @@ def _run(arguments: Sequence[str] | None) -> NoReturn:
     sys.exit(status if isinstance(status, int) else 0)
 
 
-_REMEDIES = {
-    errno.EMFILE: "allow this program more open files (`ulimit -n`, LimitNOFILE= of a service)",
-    errno.ENFILE: "end other programs: this machine has no more open files to give",
-    errno.EROFS: "its file system is read-only: name another folder, or set EDGELLM_HOME to one that can be written",
-    errno.ENOSPC: "make room, or name another folder",
-    errno.EDQUOT: "make room, or name another folder",
-    errno.EIO: "the disk fails: look into the system's log",
-}
-
-# What was to be written was not; other errors are none of the store.
-_UNSTORED = (errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
-
-
 def _end_by_system(error: OSError) -> NoReturn:
-    """What no command expects of the system: a full disk behind standard output, a program that may not be started."""
     from edgellm.cli.page import say_error
 
     # What is buffered for it cannot be written either, and Python would say so once more.
@@ -205,9 +191,6 @@ def _end_by_system(error: OSError) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), own_output.own().fileno())
     if isinstance(error, BrokenPipeError):
         sys.exit(READER_GONE)
-    what = error.filename or "the output cannot be written"
-    usual = "look at its permissions" if error.filename else "look where standard output leads"
-    hint = _REMEDIES.get(error.errno or 0, usual)
-    kind = StoreUnwritable if error.errno in _UNSTORED else EdgeLLMError
-    say_error(kind(f"{what}: {error.strerror or error}", hint=hint))
-    sys.exit(kind.exit_code)
+    told = of_system(error)
+    say_error(told)
+    sys.exit(told.exit_code)

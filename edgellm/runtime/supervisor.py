@@ -30,6 +30,7 @@ from edgellm.contract.data_limit import lifted
 from edgellm.contract.engine import EngineInfo
 from edgellm.contract.manager import plugins
 from edgellm.errors import Closed, EdgeLLMError, RunawayModel, UsageError, WorkerCrashed, option, speaks_in_flags
+from edgellm.errors.open_files import room_for_files
 from edgellm.runtime import wire, worker_process
 from edgellm.runtime.mailbox import Mailbox
 from edgellm.runtime.process_usage import ProcessUsage, process_usage
@@ -225,7 +226,8 @@ class WorkerSession(Session):
         except UsageError as error:  # EDGELLM_PYTHON is another by now
             return error
         except OSError as error:
-            hint = f"see that {error.filename} may be executed" if isinstance(error, PermissionError) else ""
+            is_refused = isinstance(error, PermissionError)
+            hint = f"see that {error.filename} may be executed" if is_refused else room_for_files(error)
             return WorkerCrashed(f"no worker can be started: {error}", reason=str(error), hint=hint)
         with self._changed:
             self._process = process

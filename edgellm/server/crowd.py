@@ -13,6 +13,7 @@ from typing import Protocol
 from uvicorn.server import ServerState
 
 from edgellm.errors import UsageError
+from edgellm.errors.open_files import TOO_FEW
 from edgellm.server.pace import Pace
 from edgellm.server.trimming import TRIM_BYTES, Trimming
 
@@ -224,6 +225,5 @@ def most_connections(n_taken: int = 0) -> int:
     most = min(MOST_CONNECTIONS, soft - max(min(OTHER_DESCRIPTORS, soft // 2), n_taken))
     if most < 1:
         message = f"this program may have {soft} files open, and needs {soft - most + 1} to answer anybody"
-        hint = "allow this program more open files (`ulimit -n`, LimitNOFILE= of a service)"
-        raise UsageError(message, hint=hint)
+        raise UsageError(message, hint=TOO_FEW)
     return most

@@ -25,6 +25,7 @@ ALL_ADDRESSES = ("0.0.0.0", "::")
 # uvloop takes one new connection in each round of its loop, for each listening socket that it has. With one, a new
 # client would wait for a round of all others for each of those that came before it.
 ACCEPTED_AT_ONCE = 16
+LOOP_DESCRIPTORS = 8  # that the event loop opens, about
 NEAR = 100  # ports around one that is taken, of which a free one is named
 LAST_WORDS_S = 1.0  # to end the answers that are cut off, and again to write that they were
 
@@ -184,6 +185,14 @@ class Listener(uvicorn.Server):
 
     def stop(self) -> None:
         self.should_exit = True
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """Raises UsageError, where the limit of open files leaves none for connections: before the event loop, which
+        may break off halfway."""
+        if self._most is None:
+            more = (ACCEPTED_AT_ONCE - 1) * len(sockets or ()) + LOOP_DESCRIPTORS
+            most_connections(open_descriptors() + more + ACCEPTED_AT_ONCE)
+        super().run(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         map_large_blocks()

@@ -115,8 +115,16 @@ def test_what_the_system_refuses_is_told_with_its_remedy(
     number: int, remedy: str, failing, capsys: pytest.CaptureFixture[str]
 ) -> None:
     failing(OSError(number, os.strerror(number), "/opt/x"))
-    assert status("quants") == (5 if number in (errno.EROFS, errno.ENOSPC) else 1)
+    assert status("quants") == {errno.EROFS: 5, errno.ENOSPC: 5, errno.EMFILE: 2}.get(number, 1)
     assert remedy in " ".join(capsys.readouterr().err.split())
+
+
+def test_too_many_open_files_are_no_fault_of_the_output(failing, capsys: pytest.CaptureFixture[str]) -> None:
+    failing(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+    assert status("quants") == 2
+    said = capsys.readouterr().err
+    assert "too many open files" in said
+    assert "output" not in said
 
 
 def test_a_reader_that_leaves_is_no_error_to_tell() -> None:

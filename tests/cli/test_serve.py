@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
 import re
+import shlex
 import signal
 import socket
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +33,7 @@ from edgellm.cli import log_lines, serve
 from edgellm.cli._options import headline
 from edgellm.cli.main import main
 from edgellm.errors import BackendUnavailable, SourceUnreachable, UsageError
+from edgellm.server import listener
 from edgellm.types.reason import RulesUnasked
 from edgellm.types.request import SelectionRequest
 
@@ -392,6 +396,37 @@ def test_progress_and_the_last_error_are_in_the_log_of_json() -> None:
         assert (error["level"], error["code"]) == ("error", "source_unreachable")
         assert error["hint"]
         assert command.out == []
+
+
+def test_what_the_system_refuses_is_a_line_of_a_log_of_json(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "/proc/meminfo")
+
+    monkeypatch.setattr(listener, "bind", refuse)
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", "echo", "--log-format", "json"])
+    (line,) = caplog.records
+
+    assert ended.value.code == 2
+    assert line.getMessage() == "too many open files (/proc/meminfo cannot be opened)"
+    assert (line.levelname, line.facts["code"]) == ("ERROR", "usage_error")  # type: ignore[attr-defined]
+    assert "LimitNOFILE=" in line.facts["hint"]  # type: ignore[attr-defined]
+    assert capsys.readouterr() == ("", "")
+
+
+@posix
+@pytest.mark.parametrize("most", [12, 24, 40])
+def test_too_few_open_files_are_told_before_it_listens(most: int) -> None:
+    """Fewer than a model needs, than the event loop needs, and than there are connections for."""
+    command = f"ulimit -n {most}; exec {shlex.quote(sys.executable)} -m edgellm serve echo --port 0 --log-format json"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    *_, error = map(json.loads, done.stderr.splitlines())
+
+    assert done.returncode == 2
+    assert (error["level"], error["code"]) == ("error", "usage_error")
+    assert "open files" in error["hint"]
 
 
 def test_address_and_port_come_from_the_environment() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import queue
@@ -235,6 +236,19 @@ def test_a_collector_may_cancel_whoever_holds_a_lock(open_session: OpenSession) 
         assert not cancelling.is_alive()
         assert session.idle
     assert ask(session, "next").end()[0] == "next"
+
+
+def test_where_no_pipe_can_be_opened_the_hint_is_how_to_open_more(
+    open_session: OpenSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(supervisor, "WorkerProcess", refuse)
+    with pytest.raises(WorkerCrashed) as raised:
+        _ = open_session().info
+    assert "ulimit -n" in raised.value.hint
+    assert "memory" not in raised.value.hint
 
 
 SAYS = "import os, sys, time; os.write(1, {}); time.sleep(3600)"
