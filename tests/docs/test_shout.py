@@ -70,8 +70,9 @@ def test_a_fork_that_is_wrong_by_a_token_is_met(
             return n_tokens
 
     engine = Wrong(Settings(n_ctx=512, n_slots=4, n_batch=64))
-    with pytest.raises(AssertionError, match="one that was forked at 6 tokens"):
+    with pytest.raises(AssertionError) as met:
         BackendContract().test_fork_gives_the_prefix_and_nothing_else(engine)
+    assert "one that was forked at 6 tokens" in str(met.value)
 
 
 def test_a_copy_can_have_another_name(tmp_path: Path) -> None:
