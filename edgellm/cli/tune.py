@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgellm.types.tuning_options import Tuned, TunePreview
 
 SCHEMA = 1
+_STOPPING = "Stopping after this step. A second Ctrl-C ends it at once, and what no checkpoint has is done again."
 
 
 @click.command(
@@ -90,14 +91,14 @@ def command(*, base: str, data: Path, only_plan: bool, as_json: bool, **flags: A
     def ask() -> None:
         stop.ask()
         # Not in this thread: what it was about to say when the signal came may be half written.
-        threading.Thread(target=shown.say, args=("Stopping after this step.",), name="edgellm-stopping").start()
+        threading.Thread(target=shown.say, args=(_STOPPING,), name="edgellm-stopping").start()
 
     with tune_progress() as shown, asks_to_stop(ask) as asked:
         tuned = tuning.run_planned(planned, shown, stop, shown.waiting)
     if as_json:
         say_json(_answer(planned, tuned))
     elif tuned is not None:
-        _done(tuned)
+        _done(tuned, went_on=planned.preview.resumes)
     else:
         say("Ended as asked. The same command goes on from here.")
     if tuned is None:
@@ -124,12 +125,12 @@ def _tell(preview: TunePreview) -> None:
         say("it goes on where an earlier run was ended", lead="  ")
 
 
-def _done(tuned: Tuned) -> None:
+def _done(tuned: Tuned, *, went_on: bool) -> None:
     from edgellm.explain import tuning as words
 
     for line in words.result(tuned):
         say(line)
-    say(f"Stored {tuned.model}, in {words.duration(tuned.wall_s)}.")
+    say(f"Stored {tuned.model}, in {words.duration(tuned.wall_s)}{' since it went on' if went_on else ''}.")
     say(f"use it: edgellm run {tuned.model}", lead="  ")
 
 

@@ -172,6 +172,7 @@ def run_planned(plan: TunePlan, on_event: OnEvent, stop: TuneStop, progress: Pro
     def of_control(event: TuneEvent) -> None:
         on_event(msgspec.structs.replace(event, control=True) if isinstance(event, TuneStarted) else event)
 
+    began = time.monotonic()
     with holding(plan.base.paths), jobs.working(plan.work.folder):
         outcome = run_tuning(plan, plan.work, on_event, stop, progress)
         if outcome.finished.end == "asked":
@@ -180,4 +181,4 @@ def run_planned(plan: TunePlan, on_event: OnEvent, stop: TuneStop, progress: Pro
         if control is not None and control.finished.end == "asked":
             return None
         gate = judge_tuning(plan, outcome, control, stop, progress)
-        return None if stop.asked else keep_tuned(plan, outcome, gate)
+        return None if stop.asked else keep_tuned(plan, outcome, gate, began)

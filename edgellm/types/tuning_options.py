@@ -161,7 +161,7 @@ class Tuned(Struct, frozen=True, kw_only=True):
     path: str  # of the adapter, or of the model
     steps: int  # that were made, over all runs
     best_step: int  # that the adapter is of
-    wall_s: float  # of the last run
+    wall_s: float  # of the last run, with what it was asked
     processor_s: float
     loss_before: float | None = None  # nats per supervised token of the held-out examples; None = none are held out
     loss_after: float | None = None

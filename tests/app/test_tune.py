@@ -329,6 +329,8 @@ def test_one_that_is_judged_is_left_alone(base: Path, toy: toy_tuner.ToyTuner, d
                 jobs.remove(job)
             with refuses(UsageError, param="name", varies=JOB_FILE):
                 tune(base, data(), **OPTIONS)
+            with refuses(UsageError, param="name", varies=JOB_FILE):
+                tune(base, data(), **OPTIONS | {"seed": 1})
 
     assert tune(base, data(), progress=look, **OPTIONS) is not None
     assert looked == ["asking the base", "asking the tuned model"]
@@ -351,6 +353,18 @@ def test_asked_to_end_while_it_is_judged(base: Path, toy: toy_tuner.ToyTuner, da
     assert tuned is not None
     assert tuned.gate is not None
     assert not [event for event in steps if isinstance(event, TuneProgress)], "it had made all its steps"
+    assert tuned.wall_s > next(event.wall_s for event in steps if isinstance(event, TuneFinished)), "as it was judged"
+
+
+def test_a_name_that_is_taken_meanwhile_loses_nothing(
+    base: Path, toy: toy_tuner.ToyTuner, data: Callable[..., Path]
+) -> None:
+    taken = AdapterStore().root / "tiny" / "mail"
+    with refuses(UsageError, param="name"):
+        tune(base, data(), progress=lambda *_: taken.mkdir(parents=True, exist_ok=True), **OPTIONS)
+    taken.rmdir()
+    assert plan_tuning(base, data(), **OPTIONS).resumes
+    assert tune(base, data(), **OPTIONS) is not None
 
 
 def test_data_in_the_models_place_is_told(base: Path, data: Callable[..., Path], tmp_path: Path) -> None:

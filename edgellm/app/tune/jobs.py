@@ -27,6 +27,7 @@ from edgellm.types.tuning_options import TuneOptions
 RECORD, JOB_LOCK = "job.json", ".job.lock"
 NOT_TUNED = "nothing can be tuned"
 _MAX_BYTES = 1024**2
+_OTHERS = "wait for it, or choose another name"
 
 
 class TuneJobRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +60,7 @@ class UnfinishedTuning:
     @property
     def label(self) -> str:
         """What comes of it."""
-        return f"{self.folder.parent.name}:{self.folder.name.rpartition('.')[0]}"
+        return _label(self.folder)
 
 
 def root() -> Path:
@@ -101,10 +102,11 @@ def find(name: str) -> UnfinishedTuning:
 def check_idle(folder: Path) -> None:
     """
     Raises:
-        UsageError: another process works there.
+        UsageError: another process works there, or at what gets the same name.
     """
     if _is_running(files_below(folder)):
         _refuse_to_join(folder)
+    _check_name(folder)
 
 
 @contextlib.contextmanager
@@ -112,17 +114,29 @@ def working(folder: Path) -> Iterator[None]:
     """Until the block ends, nobody else does this tuning, or removes it: also while no worker makes steps.
 
     Raises:
-        UsageError: another process works there. DiskFull, StoreUnwritable: the folder cannot be made.
+        UsageError: as `check_idle`. DiskFull, StoreUnwritable: the folder cannot be made.
     """
     with contextlib.ExitStack() as held:
         with changing_store(folder, NOT_TUNED):
             held.enter_context(locked(folder / JOB_LOCK, lambda: _refuse_to_join(folder)))
+        _check_name(folder)  # once more: two that began together are both refused
         yield
 
 
+def _check_name(folder: Path) -> None:
+    """That no other folder of the same base and name is worked in: only one result can be stored."""
+    for other in folder.parent.glob("*.*"):
+        if other != folder and _label(other) == _label(folder) and _is_running(files_below(other)):
+            what = f"another process makes {_label(folder)}, with other settings or data, in {other}"
+            raise UsageError(what, hint=_OTHERS, param="name")
+
+
+def _label(folder: Path) -> str:
+    return f"{folder.parent.name}:{folder.name.rpartition('.')[0]}"
+
+
 def _refuse_to_join(folder: Path) -> NoReturn:
-    hint = "wait for it, or choose another name"
-    raise UsageError(f"another process does this very tuning, in {folder}", hint=hint, param="name")
+    raise UsageError(f"another process does this very tuning, in {folder}", hint=_OTHERS, param="name")
 
 
 def remove(job: UnfinishedTuning) -> int:

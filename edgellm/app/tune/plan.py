@@ -137,7 +137,7 @@ def planned_tuning(
     base_sha256 = content_hash(base)
     folder = _folder(base, name, tuner, options, base_sha256=base_sha256, data_sha256=data_sha256)
     earlier = kept_settings.read(folder)
-    if earlier is not None and to_run:
+    if to_run:
         jobs.check_idle(folder)
     against = None
     if options.against is not None:

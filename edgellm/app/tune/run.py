@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from edgellm.app.stored_adapters import LoadedAdapter
 from edgellm.app.tune import jobs, kept_settings
 from edgellm.app.tune.plan import TunePlan, TuneWork
 from edgellm.contract.source import Progress
+from edgellm.errors import UsageError
 from edgellm.formats.gguf.reader import read_model
 from edgellm.store.adapters import AdapterOrigin, AdapterStore
 from edgellm.store.library import silent
@@ -124,8 +126,10 @@ def to_serve(planned: TunePlan, outcome: TuneOutcome) -> tuple[LaunchPlan, str |
     return adapters.beside(planned.served, adapters.asked([f"{name}={outcome.made}"])), name
 
 
-def keep_tuned(planned: TunePlan, outcome: TuneOutcome, gate: Gate | None) -> Tuned:
+def keep_tuned(planned: TunePlan, outcome: TuneOutcome, gate: Gate | None, began: float) -> Tuned:
     """Store what was made beside its base, and forget the rows and checkpoints, which hold what the data says.
+
+    `began`: when this run did, by `time.monotonic`.
 
     Raises:
         UsageError, DiskFull: as `AdapterStore.add`. The folder of the job stays then.
@@ -149,14 +153,21 @@ def keep_tuned(planned: TunePlan, outcome: TuneOutcome, gate: Gate | None) -> Tu
     def write(path: Path) -> None:
         shutil.move(outcome.made, path)
 
-    stored = AdapterStore().add(origin, write)
+    try:
+        stored = AdapterStore().add(origin, write)
+    except UsageError as refused:
+        if refused.param != "name":
+            raise
+        label = f"{base.model_id}:{preview.name}"
+        hint = f"export or remove that one (edgellm adapters rm {label}), and start this again: it is judged and stored"
+        raise UsageError(refused.message, hint=hint, param="name") from refused
     shutil.rmtree(planned.work.folder, ignore_errors=True)
     return Tuned(
         model=stored.label,
         path=os.fspath(stored.path),
         steps=finished.n_steps,
         best_step=finished.step,
-        wall_s=finished.wall_s,
+        wall_s=time.monotonic() - began,
         processor_s=finished.processor_s,
         loss_before=before,
         loss_after=after,
