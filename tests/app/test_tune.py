@@ -376,7 +376,7 @@ def test_data_in_the_models_place_is_told(base: Path, data: Callable[..., Path],
         plan_tuning(base, [{"prompt": "Hi", "completion": "Hello"}])  # type: ignore[arg-type]
 
 
-def test_a_table_with_other_columns_is_told_which_it_needs(base: Path, tmp_path: Path) -> None:
+def test_a_table_with_other_columns_is_told_which_it_needs(base: Path, toy: toy_tuner.ToyTuner, tmp_path: Path) -> None:
     (tmp_path / "mail.csv").write_text("question,answer\nWhere?,Here\n")
     with refuses(UsageError, param="data"):
         plan_tuning(base, tmp_path / "mail.csv")
