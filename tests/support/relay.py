@@ -10,6 +10,14 @@ import threading
 _RESET_AT_ONCE = struct.pack("ii", 1, 0)
 
 
+class _Connections:
+    """Those that are broken together."""
+
+    def __init__(self) -> None:
+        self.ends: list[socket.socket] = []
+        self.broken = threading.Event()
+
+
 class Relay:
     """Hands bytes on between its own port and the server's."""
 
@@ -17,52 +25,49 @@ class Relay:
         host, _, port = url.removeprefix("http://").partition(":")
         self._server = (host, int(port))
         self._port = 0
-        self._ends: list[socket.socket] = []
-        self._is_whole = threading.Event()
+        self._under_way = _Connections()
         self.open()
         self.url = f"http://127.0.0.1:{self._port}"
 
     def open(self) -> None:
-        self._is_whole.set()
         self._listener = socket.create_server(("127.0.0.1", self._port))
         self._port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
 
     def cut(self) -> None:
-        """Break what is under way: all of it at once, or a request would still be answered on another connection."""
-        self._is_whole.clear()
-        self._break()
-        self._is_whole.set()
+        """Break what is under way: all of it at once, or a request would still be answered on another connection.
 
-    def _break(self) -> None:
-        for end in self._ends:
+        What begins meanwhile is whole: a client asks again as soon as the first of its connections is gone.
+        """
+        cut, self._under_way = self._under_way, _Connections()
+        cut.broken.set()
+        for end in cut.ends:
             with contextlib.suppress(OSError):
                 end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_ONCE)
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
-        self._ends.clear()
 
     def close(self) -> None:
         """Nobody answers at its port any more, until it is opened again."""
-        self._is_whole.clear()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self._break()
+        self.cut()
 
     def _accept(self, listener: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while True:
                 near, _ = listener.accept()
                 far = socket.create_connection(self._server)
-                self._ends += [near, far]
+                under_way = self._under_way
+                under_way.ends += [near, far]
                 for source, target in ((near, far), (far, near)):
-                    threading.Thread(target=_pump, args=(source, target, self._is_whole), daemon=True).start()
+                    threading.Thread(target=_pump, args=(source, target, under_way.broken), daemon=True).start()
 
 
-def _pump(source: socket.socket, target: socket.socket, is_whole: threading.Event) -> None:
+def _pump(source: socket.socket, target: socket.socket, broken: threading.Event) -> None:
     with contextlib.suppress(OSError):
-        while (data := source.recv(65536)) and is_whole.is_set():
+        while (data := source.recv(65536)) and not broken.is_set():
             target.sendall(data)
     with contextlib.suppress(OSError):
         target.shutdown(socket.SHUT_WR)
